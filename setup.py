@@ -1,0 +1,15 @@
+"""Hand `settings.ini`, the only configuration, to setuptools."""
+from configparser import ConfigParser
+from pathlib import Path
+from setuptools import setup
+
+cfg = ConfigParser(delimiters=['='])
+cfg.read('settings.ini', encoding='utf-8')
+cfg = cfg['DEFAULT']
+extras = {k.removesuffix('_requirements'): v.split() for k, v in cfg.items() if k.endswith('_requirements')}
+
+setup(name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], author=cfg['author'],
+      author_email=cfg['author_email'], keywords=cfg['keywords'], url=cfg['git_url'], license='Apache-2.0',
+      long_description=Path('README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
+      packages=[cfg['lib_path']], python_requires=f">={cfg['min_python']}", install_requires=cfg['requirements'].split(),
+      extras_require=extras, entry_points={'console_scripts': cfg['console_scripts'].split()}, zip_safe=False)
