@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Batches', 'DLs', 'CancelBatch', 'CancelEpoch', 'CancelFit', 'Callback', 'Learner', 'RecorderCB', 'plt_axes',
            'MetricsCB', 'accuracy', 'ClipCB', 'ProgressCB', 'PrintCB', 'constant', 'cosine', 'one_cycle', 'SchedCB',
-           'EarlyStopCB', 'save_state', 'load_state', 'CheckpointCB']
+           'EarlyStopCB', 'save_state', 'load_state', 'CheckpointCB', 'TransferPenaltyCB', 'GradualCB', 'transfer_fit']
 
-# %% ../nbs/07_learner.ipynb #d9577b67
+# %% ../nbs/07_learner.ipynb #d1ef3ebc
 import copy, json, math, random
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,7 +23,10 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import send_to_device
 from safetensors.torch import save as to_bytes, load_file
 from safetensors import safe_open
+from fastcore.basics import patch
 from .core import InputError, atomic_write, def_device, progress, set_seed
+from .transfer import (TransferClassifier, ewc, l2sp, load_source, params_of, set_strategy, text_body, transfer_loss,
+                             transfer_penalty, transfer_prox_, transfer_report)
 
 # %% ../nbs/07_learner.ipynb #963fa008
 class Batches:
@@ -321,3 +324,73 @@ class CheckpointCB(Callback):
     def after_batch(self, learn):
         if learn.training and learn.last and self.every and learn.step % self.every == 0: self.save(learn, learn.epoch, learn.i + 1)
     def after_epoch(self, learn): self.save(learn, learn.epoch + 1, 0)
+
+# %% ../nbs/07_learner.ipynb #fee31f8b
+class TransferPenaltyCB(Callback):
+    "Add λ‖θ_source − θ_target‖ to the training loss (§4.2.3), or one of its relatives."
+    order = 10
+    def __init__(self, source,    # Source model, or its parameters by name
+                 lam=.1,          # λ, or {beginning of a name: λ} for 'norm' and 'squared'
+                 kind='norm',     # 'norm' as printed, 'squared', 'prox', 'l2sp', 'ewc', or a function(source, target)
+                 **kw):           # For the penalty: eps, beta, fisher
+        kinds = ('norm', 'squared', 'prox', 'l2sp', 'ewc')
+        if not callable(kind) and kind not in kinds: raise InputError(f'kind is {kind!r}, expected one of {", ".join(kinds)} or a function')
+        self.source, self.lam, self.kind, self.kw = {k: p.detach().clone() for k, p in params_of(source).items()}, lam, kind, kw
+    def penalty(self, model):
+        "The term added to the loss, λ included."
+        s, lam, kw = self.source, self.lam, self.kw
+        if callable(self.kind): return lam*self.kind(s, model, **kw)
+        if self.kind == 'l2sp': return l2sp(s, model, **{'alpha': lam, 'beta': lam/10, **kw})
+        if self.kind == 'ewc': return lam*ewc(s, model, **kw)
+        return transfer_loss(0., s, model, lam, squared=self.kind == 'squared', **kw)
+    def after_loss(self, learn):
+        if not learn.training or self.kind == 'prox': return
+        p = self.penalty(learn.model); learn.loss = learn.loss + p
+        learn.recorder.add('penalty', p.detach(), len(learn.y))
+    def after_step(self, learn):
+        if self.kind == 'prox': transfer_prox_(self.source, learn.model, self.lam*learn.opt.param_groups[-1]['lr'])
+
+# %% ../nbs/07_learner.ipynb #dae2ff4f
+class GradualCB(Callback):
+    "Free one more group of parameters every `every` epochs, from the head down."
+    def __init__(self, groups, every=1): self.groups, self.every = groups, every
+    def before_epoch(self, learn):
+        if learn.training:
+            for g in self.groups[:1 + learn.epoch//self.every]:
+                for p in g['params']: p.requires_grad_(True)
+
+def transfer_fit(model, dls, # Target model and batches
+                 source=None, # Source model; None only for 'scratch'
+                 strategy:str='supervised', # One of `STRATEGIES`
+                 n_epochs:int=10, lr:float=1e-3, lam:float=.1, kind:str='norm', # See `Learner`, `TransferPenaltyCB`
+                 cbs=(), **kw # For `Learner`
+                )->Learner: # Fitted; `.report` says what became of every tensor
+    "Fit `model` to the target by a named strategy."
+    if source is None and strategy != 'scratch': raise InputError(f'strategy {strategy!r} needs a source model: pass source=')
+    loaded = load_source(model, {} if strategy == 'scratch' else source)
+    groups = set_strategy(model, strategy, lr); cbs = list(cbs)
+    if strategy == 'supervised': cbs.append(TransferPenaltyCB(source, lam, kind))
+    if strategy == 'gradual': cbs.append(GradualCB(groups))
+    learn = Learner(model, dls, lr=lr, params=groups, cbs=cbs, **kw)
+    learn.report = transfer_report(model, loaded)
+    return learn.fit(n_epochs) if groups else learn
+
+# %% ../nbs/07_learner.ipynb #3abb25de
+class _RaiseCB(Callback):
+    def __init__(self, lo, hi, steps): self.lo, self.ratio, self.steps = lo, (hi/lo)**(1/max(steps-1, 1)), steps
+    def before_batch(self, learn):
+        for g in learn.opt.param_groups: g['lr'] = self.lo*self.ratio**learn.step
+    def after_step(self, learn):
+        now, best = learn.recorder.losses[-1], min(learn.recorder.losses)
+        if learn.step >= self.steps or not math.isfinite(now) or now > 4*best + 1e-9: raise CancelFit
+
+@patch
+def lr_find(self:Learner, lo:float=1e-6, hi:float=10., steps:int=100):
+    "Losses under a rising rate: (suggested rate, DataFrame of lr and loss). Weights are put back."
+    weights, dls, cbs = copy.deepcopy(self.model.state_dict()), self.dls, self.cbs
+    self.dls, self.cbs = DLs(dls.train), [self.recorder]
+    self.fit(math.ceil(steps/len(dls.train)) + 1, cbs=[_RaiseCB(lo, hi, steps)])
+    self.model.load_state_dict(weights); self.dls, self.cbs = dls, cbs
+    r = pd.DataFrame(dict(lr=self.recorder.lrs, loss=self.recorder.losses[:len(self.recorder.lrs)]))
+    smooth = r.loss.ewm(span=7).mean()
+    return float(r.lr[smooth.idxmin()]/10), r.assign(smooth=smooth)

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['STRATEGIES', 'params_of', 'matched', 'transfer_penalty', 'transfer_prox_', 'transfer_loss', 'l2sp', 'fisher_diag',
            'ewc', 'feature_distance', 'distill', 'load_source', 'transfer_report', 'TransferClassifier', 'text_body',
-           'transfer_loop', 'test_loop', 'LowRank', 'Adapter', 'layer_groups', 'set_strategy']
+           'transfer_loop', 'test_loop', 'LowRank', 'Adapter', 'layer_groups', 'set_strategy', 'mmd', 'coral',
+           'proxy_a_distance', 'vocab_overlap', 'logme', 'align', 'grad_reverse', 'DomainCritic']
 
 # %% ../nbs/06_transfer.ipynb #778d7c45
 import copy, math
@@ -256,3 +257,130 @@ def set_strategy(model:TransferClassifier, # Model with the source's weights loa
         rest = [p for n, p in model.named_parameters() if p.requires_grad and not n.startswith('head.')]
         return groups + ([dict(params=rest, lr=lr, name='encoder')] if rest else [])
     return groups + [dict(params=list(l.parameters()), lr=lr*decay**(i+1), name=n) for i, (n, l) in enumerate(layer_groups(model.encoder))]
+
+# %% ../nbs/06_transfer.ipynb #2d722567
+def _tensors(*xs): return [x if isinstance(x, torch.Tensor) else torch.as_tensor(np.asarray(x, np.float32)) for x in xs]
+
+def _thin(X, n, seed=0):
+    "At most `n` rows, drawn with a seed."
+    if len(X) <= n: return X
+    return X[torch.from_numpy(np.random.default_rng(seed).choice(len(X), n, replace=False))]
+
+def mmd(X, Y,            # Rows of two domains, (n, d) and (m, d); arrays or tensors
+        gamma:float|None=None, # k(x, y) = exp(−γ‖x − y‖²); None: 1/median of all squared distances
+        max_rows:int=2000 # Larger samples are thinned: the cost is quadratic
+       )->torch.Tensor:  # Scalar, differentiable
+    "Squared maximum mean discrepancy with an RBF kernel, unbiased (Gretton et al., 2012)."
+    X, Y = (_thin(x, max_rows) for x in _tensors(X, Y)); n, m = len(X), len(Y)
+    if min(n, m) < 2: raise InputError(f'mmd needs two rows of each domain, got {n} and {m}')
+    Z = torch.cat([X, Y]); sq = (Z*Z).sum(1)
+    d = (sq[:, None] + sq - 2*Z @ Z.T).clamp_min(0)
+    if gamma is None: gamma = 1/d.detach()[~torch.eye(n+m, dtype=torch.bool, device=d.device)].median().clamp_min(1e-12)
+    k = torch.exp(-gamma*d)
+    xx, yy, xy = k[:n, :n], k[n:, n:], k[:n, n:]
+    return (xx.sum() - xx.diagonal().sum())/(n*(n-1)) + (yy.sum() - yy.diagonal().sum())/(m*(m-1)) - 2*xy.mean()
+
+# %% ../nbs/06_transfer.ipynb #51f1f392
+def _cov(X):
+    X = X - X.mean(0)
+    return X.T @ X/(len(X) - 1)
+
+def coral(X, Y # Rows of two domains, (n, d) and (m, d)
+         )->torch.Tensor: # Scalar, differentiable
+    "Distance of the covariances, ‖C_s − C_t‖² / 4d² (Deep CORAL; Sun and Saenko, 2016)."
+    X, Y = _tensors(X, Y)
+    return ((_cov(X) - _cov(Y))**2).sum()/(4*X.shape[1]**2)
+
+# %% ../nbs/06_transfer.ipynb #0a5f4783
+def proxy_a_distance(X, Y, # Rows of two domains, (n, d) and (m, d)
+                     max_rows:int=1000, # Rows of each domain; both get the same number
+                     seed:int=0 # Draws rows and folds
+                    )->float: # 0 (one domain) to 2 (two worlds)
+    "2(1 − 2ε), ε the held-out balanced error of a linear domain classifier, 4 folds (Ben-David et al., 2007)."
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    n = min(len(X), len(Y), max_rows)
+    if n < 8: raise InputError(f'proxy_a_distance needs 8 rows of each domain, got {len(X)} and {len(Y)}')
+    Z = torch.cat([_thin(x, n, seed) for x in _tensors(X, Y)]).detach().numpy()
+    Z = (Z - Z.mean(0))/(Z.std() + 1e-12); d = np.repeat([0, 1], n)
+    p = cross_val_predict(LogisticRegression(C=.1, max_iter=300), Z, d, cv=StratifiedKFold(4, shuffle=True, random_state=seed))
+    return float(np.clip(2*(1 - 2*(p != d).mean()), 0, 2))
+
+# %% ../nbs/06_transfer.ipynb #1290c180
+def _words(texts):
+    import re
+    return pd.Series([w for t in texts for w in re.findall(r'\w+', str(t).lower())], dtype=object)
+
+def vocab_overlap(source, # Texts of the source
+                  target, # Texts of the target
+                  kind:str='coverage' # 'coverage' or 'jaccard'
+                 )->float: # 0 to 1
+    "Share of the target's running words that the source knows, or |S ∩ T| / |S ∪ T| over distinct words."
+    s, t = _words(source), _words(target)
+    if kind == 'coverage': return float(t.isin(set(s)).mean()) if len(t) else 0.
+    if kind == 'jaccard': return len(set(s) & set(t))/max(len(set(s) | set(t)), 1)
+    raise InputError(f"kind is {kind!r}, expected 'coverage' or 'jaccard'")
+
+# %% ../nbs/06_transfer.ipynb #07345ddc
+def _evidence(s2, z2, rest, n, steps=50):
+    "Maximal log evidence of one target: squared singular values, squared coordinates of y, what F cannot reach."
+    a = b = 1.
+    for _ in range(steps):
+        g = b*s2/(a + b*s2); gamma = g.sum()                       # effective number of weights
+        m2 = (z2*s2*b**2/(a + b*s2)**2).sum(); r2 = (z2*(a/(a + b*s2))**2).sum() + rest
+        a, b = gamma/max(m2, 1e-12), (n - gamma)/max(r2, 1e-12)
+    var = 1/b + s2/a
+    return -.5*((np.log(2*np.pi*var) + z2/var).sum() + (n - len(s2))*np.log(2*np.pi/b) + rest*b)
+
+def logme(Fs, # Features of labelled target rows from a source model, (n, d)
+          y   # Their labels, (n,): classes (int, str) or numbers (float)
+         )->float:
+    "Log maximum evidence per row and class (LogME; You et al., 2021): how well features explain labels; higher is better."
+    Fs, y = np.asarray(Fs, np.float64), np.asarray(y)
+    Fs = Fs - Fs.mean(0)
+    Y = y[:, None].astype(float) if y.dtype.kind == 'f' else (y[:, None] == np.unique(y)).astype(float)
+    U, s, _ = np.linalg.svd(Fs, full_matrices=False); U, s = U[:, s > 1e-9*s.max(initial=1e-300)], s[s > 1e-9*s.max(initial=1e-300)]
+    Y = Y - Y.mean(0); Z2 = (U.T @ Y)**2
+    return float(np.mean([_evidence(s**2, Z2[:, c], (Y[:, c]**2).sum() - Z2[:, c].sum(), len(y)) for c in range(Y.shape[1])])/len(y))
+
+# %% ../nbs/06_transfer.ipynb #ff590542
+def _power(C, p, shrink):
+    "Power of a covariance, shrunk towards its mean variance."
+    w, Q = np.linalg.eigh((1 - shrink)*C + shrink*np.trace(C)/len(C)*np.eye(len(C)))
+    return (Q*np.maximum(w, 1e-12)**p) @ Q.T
+
+def align(X, Y, # Rows of source and target, (n, d) and (m, d)
+          how:str='center', # 'center', 'whiten' or 'coral'
+          shrink:float=.1   # Towards a round covariance: few rows estimate it badly
+         )->tuple: # (X, Y), aligned
+    "Bring two domains into a common space without labels."
+    X, Y = np.asarray(X, np.float32), np.asarray(Y, np.float32)
+    A, B = X - X.mean(0), Y - Y.mean(0)
+    if how == 'center': return A, B
+    Cs, Ct = np.cov(A.T), np.cov(B.T)
+    if how == 'whiten': return (A @ _power(Cs, -.5, shrink)).astype(np.float32), (B @ _power(Ct, -.5, shrink)).astype(np.float32)
+    if how == 'coral': return (A @ _power(Cs, -.5, shrink) @ _power(Ct, .5, shrink) + Y.mean(0)).astype(np.float32), Y
+    raise InputError(f"how is {how!r}, expected 'center', 'whiten' or 'coral'")
+
+# %% ../nbs/06_transfer.ipynb #3eaec5df
+class _Reverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, lam): ctx.lam = lam; return x.view_as(x)
+    @staticmethod
+    def backward(ctx, g): return -ctx.lam*g, None
+
+def grad_reverse(x, # Features
+                 lam:float=1. # Factor of the reversed gradient
+                ):
+    "Identity forward, −λ times the gradient backward (Ganin et al., 2016)."
+    return _Reverse.apply(x, lam)
+
+class DomainCritic(nn.Module):
+    "Domain classifier behind a gradient reversal: its loss trains the critic to tell domains apart and the body to prevent it."
+    def __init__(self, dim, hidden=32):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+    def forward(self, fs, ft, lam=1.):
+        z = self.net(grad_reverse(torch.cat([fs, ft]), lam))[:, 0]
+        d = torch.cat([torch.ones(len(fs)), torch.zeros(len(ft))]).to(z)
+        return F.binary_cross_entropy_with_logits(z, d)
