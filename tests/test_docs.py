@@ -1,0 +1,111 @@
+"""The book, the code and the top-level documents agree."""
+import filecmp, json, os, re, shutil, subprocess, sys
+from configparser import ConfigParser
+from pathlib import Path
+import pytest, yaml
+from readme import readme
+
+ROOT = Path(__file__).resolve().parents[1]
+NBS = sorted((ROOT/'nbs').glob('*.ipynb'))
+BOOK = {p.name: json.loads(p.read_text(encoding='utf-8')) for p in NBS}
+COMMANDS = ('pip install -c constraints.txt -e ".[tutorial]" && llmrec run', 'pip install -c constraints.txt -e ".[dev]" && pytest')
+
+def text(x): return x if isinstance(x, str) else ''.join(x)
+def cells(nb, kind): return [text(c['source']) for c in nb['cells'] if c['cell_type'] == kind]
+def prose(nb): return re.sub(r'```.*?```|`[^`\n]*`', '', '\n\n'.join(cells(nb, 'markdown')), flags=re.S)
+def links(md): return [u.split(' ')[0] for u in re.findall(r'\]\(([^)]+)\)', md) if not re.match(r'[a-z]+:', u)]
+def labels(nb): return re.findall(r'\{#(eq-[\w-]+)[^}]*\}', '\n'.join(cells(nb, 'markdown')))
+each_nb = pytest.mark.parametrize('name', BOOK)
+
+
+def sidebar(node):
+    if isinstance(node, str): return [node]
+    return sum((sidebar(n) for n in (node if isinstance(node, list) else node.get('contents', [node.get('href')])) if n), [])
+
+def test_sidebar_lists_every_chapter_once():
+    listed = sidebar(yaml.safe_load((ROOT/'_quarto.yml').read_text())['website']['sidebar']['contents'])
+    assert len(listed) == len(set(listed))
+    assert set(listed) == set(BOOK)
+    numbered = [n for n in listed if n[0].isdigit()]
+    assert numbered == sorted(numbered)
+
+def test_quarto_config_is_one_file():
+    link = ROOT/'nbs'/'_quarto.yml'
+    assert link.is_symlink() and os.readlink(link) == '../_quarto.yml'
+
+
+@each_nb
+def test_links(name):
+    for u in links(prose(BOOK[name])):
+        page, _, anchor = u.partition('#')
+        assert not page or (ROOT/'nbs'/page).exists(), f'{name} links to {u}: no such file'
+        if anchor.startswith('eq-'): assert anchor in labels(BOOK[page or name]), f'{name} links to {u}: no such equation'
+
+@pytest.mark.parametrize('doc', ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md'])
+def test_links_of_documents(doc):
+    for u in links((ROOT/doc).read_text(encoding='utf-8')):
+        assert (ROOT/u.partition('#')[0]).exists(), f'{doc} links to {u}: no such file'
+
+
+def test_equation_labels_are_unique():
+    seen = {}
+    for name, nb in BOOK.items():
+        for l in labels(nb): assert l not in seen, f'{l} in {name} and {seen[l]}'; seen[l] = name
+
+@each_nb
+def test_equations_referred_to_exist(name):
+    for ref in re.findall(r'@(eq-[\w-]+)', prose(BOOK[name])):
+        assert ref in labels(BOOK[name]), f'{name} refers to @{ref}; on another page use a link, page.ipynb#{ref}'
+
+
+MACHINE = re.compile(r'/(?:home|root|Users|work|var/folders)/\w')
+
+@each_nb
+def test_notebook_is_clean(name):
+    for i, c in enumerate(BOOK[name]['cells']):
+        where = f'{name}, cell {i}'
+        assert not c['metadata'], f'{where}: metadata {c["metadata"]}: run nbdev_clean'
+        if c['cell_type'] != 'code': continue
+        assert c['execution_count'] is None, f'{where}: execution count: run nbdev_clean'
+        for o in c['outputs']:
+            assert o['output_type'] != 'error', f'{where}: a stored error'
+            assert o.get('name') != 'stderr', f'{where}: text on the error stream is stored'
+            shown = text(o.get('text', '')) + ''.join(text(v) for k, v in o.get('data', {}).items() if k.startswith('text'))
+            assert not MACHINE.search(shown), f'{where}: a path of one machine: {MACHINE.search(shown)}'
+
+@each_nb
+def test_chapter_opens_as_all_do(name):
+    "Title and subtitle, the module's name, headings and imports in cells of their own."
+    nb = BOOK[name]
+    assert re.match(r'# .+\n+> .+', text(nb['cells'][0]['source'])), f'{name}: first cell must be "# Title" and "> subtitle"'
+    if '#| export' in ''.join(cells(nb, 'code')): assert re.search(r'#\| default_exp ' + name[3:-6], ''.join(cells(nb, 'code')))
+    for c in cells(nb, 'markdown')[1:]:
+        if c.startswith('#'): assert len(c.strip().splitlines()) == 1, f'{name}: heading {c.splitlines()[0]!r} shares its cell'
+
+
+def test_exported_code_is_in_sync(tmp_path):
+    for n in ('nbs', 'llmrec'): shutil.copytree(ROOT/n, tmp_path/n, symlinks=True, ignore=shutil.ignore_patterns('__pycache__', '.*'))
+    for n in ('settings.ini', '_quarto.yml'): shutil.copy(ROOT/n, tmp_path)
+    env = {k: v for k, v in os.environ.items() if k not in ('IN_TEST', 'PYTHONPATH')}
+    run = 'from nbdev.doclinks import nbdev_export; nbdev_export()'
+    subprocess.run([sys.executable, '-c', run], cwd=tmp_path, env=env, check=True, capture_output=True)
+    names = sorted({p.name for d in (ROOT, tmp_path) for p in (d/'llmrec').glob('*.py')})
+    _, differ, missing = filecmp.cmpfiles(ROOT/'llmrec', tmp_path/'llmrec', names, shallow=False)
+    assert not differ and not missing, f'run nbdev_export: {differ + missing} differ from the chapters'
+
+def test_readme_is_the_index():
+    assert (ROOT/'README.md').read_text(encoding='utf-8') == readme(ROOT/'nbs'/'index.ipynb'), 'run  python tests/readme.py'
+
+def test_the_two_commands():
+    for c in COMMANDS: assert c in (ROOT/'README.md').read_text(encoding='utf-8')
+    assert COMMANDS[1] in (ROOT/'.ci'/'run').read_text()
+
+def test_requirements_are_pinned():
+    "Every direct requirement that can decide a result has an exact pin."
+    cfg = ConfigParser(delimiters=['=']); cfg.read(ROOT/'settings.ini', encoding='utf-8')
+    wanted = {re.match(r'[\w-]+', r)[0] for k, v in cfg['DEFAULT'].items() if k.endswith('requirements') for r in v.split()}
+    pinned = set(re.findall(r'^([\w-]+)==', (ROOT/'constraints.txt').read_text(), re.M))
+    assert not wanted - pinned
+
+def test_contributing_is_short():
+    assert len((ROOT/'CONTRIBUTING.md').read_text(encoding='utf-8').splitlines()) <= 40
