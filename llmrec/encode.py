@@ -592,7 +592,7 @@ def _count(self:TfidfEncoder, texts):
     from scipy.sparse import hstack
     return hstack([v.transform(texts) for v in self.vecs], 'csr')
 
-# %% ../nbs/03_encode.ipynb #dfcd15bb
+# %% ../nbs/03_encode.ipynb #8bef7ff1
 @patch
 def save(self:TextEncoder, path # Directory, made if need be
         )->Path:
@@ -601,6 +601,12 @@ def save(self:TextEncoder, path # Directory, made if need be
     path.mkdir(parents=True, exist_ok=True)
     for p in self.path.iterdir():
         if p.suffix in ('.safetensors', '.json', '.model') or p.name in ('vocab.txt', 'merges.txt'): shutil.copy(p, path)
+    self._dump_settings(path)
+    return path
+
+@patch
+def _dump_settings(self:TextEncoder, path):
+    "Write pooling, length limit and prompt in the form of `sentence-transformers`."
     modes = {f'pooling_mode_{k}': v == self.pooling for k, v in _st_pool.items() if k != 'weightedmean'}
     parts = [('', 'Transformer'), ('1_Pooling', 'Pooling'), ('2_Normalize', 'Normalize')]
     st = 'sentence_transformers.models.'
@@ -608,7 +614,6 @@ def save(self:TextEncoder, path # Directory, made if need be
     _dump(path/'sentence_bert_config.json', dict(max_seq_length=self.max_len, do_lower_case=False))
     _dump(path/'config_sentence_transformers.json', dict(prompts=dict(p=self.prompt), default_prompt_name='p'))
     _dump(path/'modules.json', [dict(idx=i, name=str(i), path=p, type=st + t) for i, (p, t) in enumerate(parts)])
-    return path
 
 def _dump(path, obj):
     "Write `obj` as JSON, whole or not at all."
@@ -639,7 +644,7 @@ def _restore(self:TfidfEncoder, path):
 @patch
 def __repr__(self:TfidfEncoder): return f"TextEncoder('tfidf', dim={self.dim}, fitted={self.V is not None})"
 
-# %% ../nbs/03_encode.ipynb #c102b182
+# %% ../nbs/03_encode.ipynb #8fae838f
 def train_tokenizer(texts,         # Corpus
                     vocab=4000,    # At most so many tokens
                     decoder=False, # For a GPT? Then no marks at the start
@@ -649,7 +654,7 @@ def train_tokenizer(texts,         # Corpus
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
     bos, eos = ('<|endoftext|>',)*2 if decoder else ('[CLS]', '[SEP]')
-    special = [eos] if decoder else ['[PAD]', '[UNK]', bos, eos, '[MASK]']
+    special = [eos, '<|pad|>'] if decoder else ['[PAD]', '[UNK]', bos, eos, '[MASK]']
     t = Tokenizer(models.BPE())
     t.normalizer, t.decoder = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()]), decoders.ByteLevel()
     t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -657,7 +662,7 @@ def train_tokenizer(texts,         # Corpus
     t.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocab, special_tokens=special, initial_alphabet=bytes_, show_progress=False))
     ends = '$A ' + eos if decoder else f'{bos} $A {eos}'
     t.post_processor = processors.TemplateProcessing(single=ends, special_tokens=[(s, t.token_to_id(s)) for s in {bos, eos}])
-    names = dict(eos_token=eos) if decoder else dict(zip(('pad_token', 'unk_token', 'cls_token', 'sep_token', 'mask_token'), special))
+    names = dict(eos_token=eos, pad_token='<|pad|>') if decoder else dict(zip(('pad_token', 'unk_token', 'cls_token', 'sep_token', 'mask_token'), special))
     return PreTrainedTokenizerFast(tokenizer_object=t, model_max_length=max_len, **names)
 
 # %% ../nbs/03_encode.ipynb #9f25dc49
@@ -707,7 +712,7 @@ def nearest(X,      # Catalogue, (n, dim)
         S[b] = np.take_along_axis(s, I[b], 1)
     return I, S
 
-# %% ../nbs/03_encode.ipynb #fdb5644b
+# %% ../nbs/03_encode.ipynb #15da668f
 def catalogue_map(X,      # Item vectors, (n, dim)
                   labels, # Category of each item
                   back=None, # True for items drawn grey in the background
@@ -724,7 +729,7 @@ def catalogue_map(X,      # Item vectors, (n, dim)
     names = pd.Series(labels[~back]).value_counts().index
     colours = ['#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00', '#F0E442', '#000000']
     other = ~back & ~np.isin(labels, names[:top])
-    ax.scatter(*P[other].T, s=10, c='#888888', lw=0, marker='x', label='other')
+    ax.scatter(*P[other].T, s=8, c='#777777', lw=0, label='other')
     for n, c, m in zip(names[:top], colours, 'osD^vPX*'):
         ax.scatter(*P[~back & (labels == n)].T, s=18, c=c, marker=m, lw=.2, edgecolors='k', label=n)
     e = pca.explained_variance_ratio_
