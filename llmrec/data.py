@@ -212,7 +212,7 @@ def _known_items(log, name, items, notes):
     _note(notes, name, (~known).sum(), f"rows whose item is not in the item table, such as {log['item'].iloc[_first(~known)]!r}: dropped")
     return log[known]
 
-# %% ../nbs/01_data.ipynb #c3f92d0d
+# %% ../nbs/01_data.ipynb #22200ce2
 @dataclass(repr=False, eq=False)
 class Domain:
     "A log of interactions and the table of the items in it."
@@ -224,7 +224,7 @@ class Domain:
         if not isinstance(self.name, str) or not self.name: raise InputError(f'name of a domain is {self.name!r}: give it a text')
         self.notes = list(self.notes); n = len(self.notes)
         self.items = _check_items(self.items, self.name, self.notes)
-        self.log = _check_log(self.log, self.name, self.items, self.notes)
+        self.log = _check_log(self.log, self.name, self.items, self.notes, empty_ok=True)
         if self.notes[n:]: warnings.warn('; '.join(self.notes[n:]), stacklevel=3)
     def with_log(self, log):
         "The same items with another log, which may be empty."
@@ -623,17 +623,22 @@ def _toy_items(g, kind, n, words):
         price=np.round(np.exp(g.normal(2.3, .4, n)), 2), kind=np.where(g.random(n) < .7, kind, f'{kind} series')))
     return table, q
 
-# %% ../nbs/01_data.ipynb #0540073f
+# %% ../nbs/01_data.ipynb #d2915a51
 def _draw(g, P, rows):
     "For each row number in `rows` draw a column from that row of the probabilities `P`: one search in one long array."
     flat = (P.cumsum(1)/P.sum(1, keepdims=True) + np.arange(len(P))[:, None]).ravel()
     return (np.searchsorted(flat, rows + g.random(len(rows)), side='right') - rows*P.shape[1]).clip(0, P.shape[1]-1)
 
+def _sizes(n):
+    "Of `n` items: easy to find, hard to find, hidden."
+    return [n - n//5 - n//20, n//5, n//20]
+
 def _toy_log(g, users, p, items, q, n_rows, beta):
     "Rows that follow taste or the crowd, as the event has it; times increase along each user."
-    pi = 1/(1 + np.arange(len(items)))**.5; pi = g.permutation(pi/pi.sum())
-    taste = np.exp(beta*(p @ q.T)); taste /= taste.sum(1, keepdims=True)
-    row = np.repeat(np.arange(len(users)), 3 + g.poisson(max(0, n_rows - 3), len(users)))
+    x = g.permutation(np.repeat([1, .12, 0], _sizes(len(items)))) # most items are easy to find, some hardly, a few not at all
+    pi = x*g.permutation(1/np.arange(1, len(items)+1)**.5); pi /= pi.sum()
+    taste = x*np.exp(beta*(p @ q.T)); taste /= taste.sum(1, keepdims=True)
+    row = np.repeat(np.arange(len(users)), 1 + g.negative_binomial(2, 2/(n_rows + 1), len(users)))
     share, trust = np.array(list(_EVENTS.values())).T
     e = g.choice(len(share), len(row), p=share)
     own = g.random(len(row)) < trust[e]

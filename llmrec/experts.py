@@ -8,8 +8,9 @@ __all__ = ['Histories', 'take', 'select', 'decayed', 'Interactions', 'as_list', 
            'moved', 'EASE', 'one_hot', 'soft_bins', 'item_features', 'kernel', 'low_rank', 'krige', 'Kriging',
            'TextPopularity', 'transitions', 'TransitionRidge', 'Repeat']
 
-# %% ../nbs/08_experts.ipynb #696c540d
+# %% ../nbs/08_experts.ipynb #4650a611
 from dataclasses import dataclass, field
+from functools import cached_property
 import numpy as np, pandas as pd
 import scipy.sparse as sp
 import scipy.linalg as sl
@@ -52,17 +53,22 @@ def select(h:Histories, # Histories
     "Drop rows, keep all users."
     return Histories(np.concatenate([[0], np.cumsum(keep)])[h.ptr], h.item[keep], h.weight[keep])
 
-# %% ../nbs/08_experts.ipynb #b95dbdfa
+# %% ../nbs/08_experts.ipynb #d486d161
 def decayed(h:Histories,              # Histories
             n_items:int,              # Columns N
             half_life:float=np.inf,   # τ, in rows of the user; inf: no decay
+            cols:np.ndarray|None=None,# Sorted items to keep as columns; None: all
             floor:float=.01           # Decay weights below it are dropped
-           )->sp.csr_matrix:          # (users, N) float32
+           )->sp.csr_matrix:          # (users, N) or (users, len(cols)) float32
     "Histories as a sparse matrix in which a row's weight halves every `half_life` rows of the user."
-    d = np.exp2(-h.age / half_life)
-    x = sp.csr_matrix(((h.weight*d).astype(np.float32), h.item, h.ptr), (len(h), n_items))
-    if half_life < np.inf: x.data[d < floor] = 0
-    x.sum_duplicates(); x.eliminate_zeros()
+    d, item = np.exp2(-h.age / half_life), h.item
+    keep = d >= floor
+    if cols is not None:
+        item = np.searchsorted(cols, h.item)
+        keep &= np.append(cols, -1)[item] == h.item
+    ptr = np.concatenate([[0], np.cumsum(keep)])[h.ptr]
+    x = sp.csr_matrix(((h.weight*d)[keep].astype(np.float32), item[keep], ptr), (len(h), n_items if cols is None else len(cols)))
+    x.sum_duplicates()
     return x
 
 # %% ../nbs/08_experts.ipynb #f31623ea
@@ -78,7 +84,7 @@ def _lookup(index, ids, what, where):
                                        'add it there or drop its rows (Domain does so)')
     return p
 
-# %% ../nbs/08_experts.ipynb #4f8e1358
+# %% ../nbs/08_experts.ipynb #c43649db
 @dataclass
 class Interactions:
     "Rows of all domains under one index of users and items."
@@ -89,11 +95,12 @@ class Interactions:
     time: np.ndarray|None       # (rows,) seconds, None if some domain has no times
     table: pd.DataFrame         # Item tables of all domains, (N, ...)
     vectors: np.ndarray|None    # (N, d) text vectors
+    phi: np.ndarray|None = None # (N, f) text and attributes together, once they are computed
     @property
     def n(self): return len(self.items)
     @property
     def N(self): return len(self.table)
-    @property
+    @cached_property
     def counts(self): return np.bincount(self.hist.item, minlength=self.N)
 
 # %% ../nbs/08_experts.ipynb #70054bc3
@@ -247,7 +254,7 @@ def _inverse(G):
     P[iu] = P.T[iu]
     return P
 
-# %% ../nbs/08_experts.ipynb #4b92d434
+# %% ../nbs/08_experts.ipynb #a3053d19
 def binary(X):
     "The same sparse matrix with ones for its entries."
     X = X.copy(); X.data[:] = 1
@@ -264,16 +271,15 @@ def moved(rows, n, m):
 
 class EASE(Expert):
     "EASE on the rows of all domains; recent rows count more when scoring; the `cap` items with most rows take part."
-    def __init__(self, lam:float=100., half_life:float=np.inf, joint:bool=True, cap:int=8000):
+    def __init__(self, lam:float=100., half_life:float=np.inf, joint:bool=True, cap:int=5000):
         self.lam, self.half_life, self.joint, self.cap = lam, half_life, joint, cap
     def learn(self, d):
         h = d.hist if self.joint else select(d.hist, d.hist.item < d.n)
         self.rows = evident(np.bincount(h.item, minlength=d.N), self.cap)
         own = self.rows < d.n
         self.B = np.zeros((len(self.rows), d.n), np.float32)
-        if len(self.rows): self.B[:, self.rows[own]] = ease(binary(decayed(h, d.N))[:, self.rows], self.lam)[:, own]
-    def score_histories(self, h):
-        return np.asarray(decayed(h, self.data.N, self.half_life)[:, self.rows] @ self.B, np.float32)
+        if len(self.rows): self.B[:, self.rows[own]] = ease(binary(decayed(h, d.N, cols=self.rows)), self.lam)[:, own]
+    def score_histories(self, h): return decayed(h, self.data.N, self.half_life, self.rows) @ self.B
     def contributions(self, h, j):
         b = np.zeros(self.data.N); b[self.rows] = self.B[:, j]
         return np.exp2(-h.age/self.half_life)*h.weight*b[h.item]
@@ -298,7 +304,7 @@ def one_hot(col,            # Values of one column: strings, lists, or strings j
 
 _SEP = str.maketrans(';,>', '|||')
 
-# %% ../nbs/08_experts.ipynb #c7c5700b
+# %% ../nbs/08_experts.ipynb #8c33e4df
 def soft_bins(x,      # Numbers; NaN for unknown
               m:int=8 # Bins
              ):       # -> (n, m) float32; rows of unknown numbers are zero
@@ -314,6 +320,7 @@ def item_features(d:Interactions,   # Item tables and text vectors of all domain
                   power:float=.25   # Whitening of the text vectors
                  ):                 # -> (N, f) float32, mean squared length 1
     "One vector φ an item: its spread text vector, one-hot categories and binned numbers."
+    if d.phi is not None: return d.phi
     t = d.table.drop(columns=['item', 'title', 'text'], errors='ignore')
     parts = [spread(d.vectors, power)] if d.vectors is not None else []
     for c in t:
@@ -351,14 +358,14 @@ def krige(phi,     # (N, f) features of all items
     z = sl.cho_solve(sl.cho_factor(K, lower=True, overwrite_a=True, check_finite=False), values, check_finite=False)
     return np.concatenate([kernel(phi[b], phi[S], sharp) @ z for b in blocks(len(phi), 4096)]).astype(np.float32)
 
-# %% ../nbs/08_experts.ipynb #c9b255ba
+# %% ../nbs/08_experts.ipynb #d45f30dd
 class Kriging(Expert):
     "Item–item knowledge of all domains, extended to every target item by text and attributes."
-    def __init__(self, lam:float=100., half_life:float=10., noise:float=10., sharp:float=3., rank:int=256, cap:int=4000):
+    def __init__(self, lam:float=100., half_life:float=10., noise:float=10., sharp:float=3., rank:int=256, cap:int=3000):
         self.lam, self.half_life, self.noise, self.sharp, self.rank, self.cap = lam, half_life, noise, sharp, rank, cap
     def learn(self, d):
         S = evident(d.counts, self.cap)
-        U, V = low_rank(ease(binary(decayed(d.hist, d.N))[:, S], self.lam), self.rank) if len(S) > 1 else (np.zeros((len(S), 1)),)*2
+        U, V = low_rank(ease(binary(decayed(d.hist, d.N, cols=S)), self.lam), self.rank) if len(S) > 1 else (np.zeros((len(S), 1)),)*2
         pop = np.log1p(d.counts[S])[:, None]
         base = pop.mean() if len(S) else 0
         self.S, self.known, self.base = S, np.concatenate([U, V, pop - base], 1).astype(np.float32), float(base)
@@ -405,10 +412,10 @@ def _ragged(start, length):
     ptr = np.concatenate([[0], np.cumsum(length)])
     return np.repeat(start - ptr[:-1], length) + np.arange(ptr[-1]), ptr
 
-# %% ../nbs/08_experts.ipynb #646f6b57
+# %% ../nbs/08_experts.ipynb #1199a781
 class TransitionRidge(Expert):
     "Regress the next target item on the decayed history, shrunk towards the kriged item–item matrix."
-    def __init__(self, kriging:Kriging|None=None, half_life:float=4., lam:float=20., rho:float=.1, cap:int=6000):
+    def __init__(self, kriging:Kriging|None=None, half_life:float=4., lam:float=20., rho:float=.1, cap:int=5000):
         self.kriging, self.half_life, self.lam, self.rho, self.cap = kriging, half_life, lam, rho, cap
     def learn(self, d):
         X, y = transitions(d, self.half_life)
@@ -418,11 +425,11 @@ class TransitionRidge(Expert):
         G, R = np.asarray((X.T @ X).todense(), np.float32), np.asarray((X.T @ Y).todense(), np.float32)
         if k is not None: R -= np.float32(self.rho)*(G @ k.P[self.S]) @ k.Q.T
         G[np.diag_indices_from(G)] += np.float32(self.lam)
-        self.W = sl.cho_solve(sl.cho_factor(G, lower=True, overwrite_a=True, check_finite=False), R, check_finite=False) if len(G) else R
+        if len(G): R = sl.cho_solve(sl.cho_factor(G, lower=True, overwrite_a=True, check_finite=False), R, check_finite=False)
+        self.W = np.ascontiguousarray(R)
     def score_histories(self, h):
-        x, k = decayed(h, self.data.N, self.half_life), self.kriging
-        s = np.asarray(x[:, self.S] @ self.W, np.float32)
-        return s if k is None else s + np.float32(self.rho)*((x @ k.P) @ k.Q.T)
+        k, s = self.kriging, decayed(h, self.data.N, self.half_life, self.S) @ self.W
+        return s if k is None else s + np.float32(self.rho)*((decayed(h, self.data.N, self.half_life) @ k.P) @ k.Q.T)
     def contributions(self, h, j):
         w = np.zeros(self.data.N); w[self.S] = self.W[:, j]
         if self.kriging is not None: w += self.rho*(self.kriging.P @ self.kriging.Q[j])

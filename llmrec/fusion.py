@@ -117,7 +117,7 @@ def choices(experts,          # Fitted experts, which have not seen these rows
     return Choices(t(0, 0.), t(1, .5), torch.from_numpy(user_evidence(h.lengths))[:, None], t(2, -1e9),
                    torch.tensor([o[3] for o in out]), torch.ones(len(y)))
 
-# %% ../nbs/09_fusion.ipynb #b0da3a55
+# %% ../nbs/09_fusion.ipynb #22cec689
 def balance(counts_y, alpha=.25):
     "Row weights that lift rare kinds of evidence (0, 1–4, 5–19, 20+), mean one."
     cell = np.digitize(counts_y, [1, 5, 20])
@@ -127,7 +127,7 @@ def balance(counts_y, alpha=.25):
 def fit_gate(sets:list,          # `Choices`, one or several
              n_experts:int,      # How many experts
              shrink:float=.02,   # Pull towards weights without evidence
-             steps:int=80        # L-BFGS iterations at most
+             steps:int=50        # L-BFGS iterations at most
             )->Gate:
     "Maximise the conditional logit."
     gate = Gate(n_experts)
@@ -164,7 +164,7 @@ def hold_out(d:Interactions, min_rows:int=2)->tuple:
     rest = replace(d, hist=select(d.hist, keep), time=None if d.time is None else d.time[keep])
     return rest, u[rows], d.hist.item[rows]
 
-# %% ../nbs/09_fusion.ipynb #3bc8e7bc
+# %% ../nbs/09_fusion.ipynb #1e401fac
 def pseudo_target(d:Interactions, share:float=.25, seed:int=0)->Interactions:
     "Let a cluster of source items, alike in text, play a target without rows."
     from sklearn.cluster import KMeans
@@ -180,7 +180,7 @@ def pseudo_target(d:Interactions, share:float=.25, seed:int=0)->Interactions:
     h = select(d.hist, keep)
     return replace(d, items=d.table['item'].to_numpy()[mine], hist=replace(h, item=place[h.item]),
                    time=None if d.time is None else d.time[keep], table=d.table.iloc[new].reset_index(drop=True),
-                   vectors=None if d.vectors is None else d.vectors[new])
+                   vectors=None if d.vectors is None else d.vectors[new], phi=None if d.phi is None else d.phi[new])
 
 # %% ../nbs/09_fusion.ipynb #540ea20d
 def default_experts(d:Interactions, budget:str='fast', seed:int=0)->list:
@@ -311,7 +311,7 @@ def _lesson(self:Recommender, make, rest, u, y, notes):
         sets.append(ch)
     return sets, [e.name for e in es]
 
-# %% ../nbs/09_fusion.ipynb #92318100
+# %% ../nbs/09_fusion.ipynb #dd6fd26f
 @patch
 def _rows(self:Recommender, d, valid):
     "Index without validation rows, and the rows themselves; made from last rows if none are given."
@@ -332,12 +332,13 @@ def fit(self:Recommender, target, # Domain whose log is the training log
     sources = [] if self.strategy == 'target' else as_list(source)
     make, self.plan = self.make or default_experts, []
     d = self._index(target, sources, vectors)
+    if d.vectors is not None or d.table.shape[1] > 2: d.phi = item_features(d)
     rest, u, y = self._rows(d, valid)
     if len(u) >= 30: sets, names = self._lesson(make, rest, u, y, notes)
     elif sources and d.N > d.n: sets, names = self._cold_choices(make, d, notes)
     else: sets, names = [], None
     full = target if valid is None or not len(valid) else replace(target, log=pd.concat([target.log, valid[valid['item'].isin(target.items['item'])]], ignore_index=True))
-    self.data = d if full is target else interactions(full.log, full.items, sources, d.vectors, self.share)
+    self.data = d if full is target else replace(interactions(full.log, full.items, sources, d.vectors, self.share), phi=d.phi)
     self.experts = fit_experts(make(self.data, self.budget, self.seed), self.data, notes)
     self.gate = fit_gate(sets, len(names)) if sets else Gate(len(self.experts)).requires_grad_(False)
     self.note(f'{len(self.data.hist.item):,} rows of {len(self.data.users):,} users, {self.data.n:,} target and {self.data.N - self.data.n:,} source items; '
@@ -533,7 +534,7 @@ def load(cls:Recommender, path):
     rec.data, rec.plan, rec.cost, rec.share = d, m['plan'], m['cost'], m['share']
     return rec
 
-# %% ../nbs/09_fusion.ipynb #bd555858
+# %% ../nbs/09_fusion.ipynb #9fb1a3d5
 def append_rows(d:Interactions, log)->Interactions:
     "The same index with more rows of the target (and users, if there are new ones)."
     items = d.table.iloc[:d.n]
@@ -557,7 +558,7 @@ def insert_items(d:Interactions, items, vectors)->Interactions:
     table = pd.concat([d.table.iloc[:n], items, d.table.iloc[n:]], ignore_index=True)
     h = replace(d.hist, item=np.where(d.hist.item >= n, d.hist.item + m, d.hist.item))
     return replace(d, items=np.concatenate([d.items, np.asarray(items['item'])]), all_items=[d.all_items[0].append(pd.Index(items['item'], dtype=object))] + d.all_items[1:],
-                   hist=h, table=table, vectors=None if d.vectors is None else put(d.vectors, vectors))
+                   hist=h, table=table, vectors=None if d.vectors is None else put(d.vectors, vectors), phi=None)
 
 # %% ../nbs/09_fusion.ipynb #2afd6ed2
 @patch
