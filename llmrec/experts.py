@@ -6,7 +6,11 @@
 __all__ = ['Histories', 'take', 'select', 'decayed', 'Interactions', 'as_list', 'interactions', 'histories',
            'histories_from_items', 'Expert', 'Popularity', 'unit', 'spread', 'Content', 'ease', 'binary', 'evident',
            'moved', 'EASE', 'one_hot', 'soft_bins', 'item_features', 'kernel', 'low_rank', 'krige', 'Kriging',
-           'TextPopularity', 'transitions', 'TransitionRidge', 'Repeat']
+           'TextPopularity', 'transitions', 'TransitionRidge', 'Repeat', 'Random', 'rank_rows', 'ndcg_rows',
+           'leave_last', 'seen_items', 'next_ndcg', 'top_entries', 'ItemKNN', 'UserKNN', 'slim', 'SLIM', 'Markov',
+           'ALS', 'limit_blas', 'BPR', 'Tfidf', 'zscore', 'Blend', 'with_start', 'windows', 'pad_rows', 'SeqBatches',
+           'Block', 'SeqNet', 'choice_nll', 'seq_loss', 'domain_ranges', 'joined', 'NdcgCB', 'flat', 'SASRec',
+           'TextNet', 'TextSASRec']
 
 # %% ../nbs/08_experts.ipynb #4650a611
 from dataclasses import dataclass, field
@@ -443,3 +447,481 @@ class Repeat(Expert):
     def __init__(self, half_life:float=20.): self.half_life = half_life
     def score_histories(self, h): return decayed(h, self.data.N, self.half_life)[:, :self.data.n].toarray()
     def contributions(self, h, j): return np.exp2(-h.age/self.half_life)*h.weight*(h.item == j)
+
+# %% ../nbs/08_experts.ipynb #069e4e4d
+import copy, math
+from dataclasses import replace
+from functools import partial
+import torch, torch.nn.functional as F
+from torch import nn
+from fastcore.basics import patch
+from .core import set_seed
+from .learner import Callback, ClipCB, DLs, EarlyStopCB, Learner, SchedCB, TransferPenaltyCB, cosine
+
+# %% ../nbs/08_experts.ipynb #d6fa462d
+class Random(Expert):
+    "A score that knows nothing: a seeded hash of the history and the item."
+    def __init__(self, seed:int=0): self.seed = seed
+    def score_histories(self, h):
+        key = np.random.default_rng(self.seed).integers(2**63, size=self.data.N + 1, dtype=np.uint64)
+        with np.errstate(over='ignore'):
+            s = np.concatenate([key[-1:]*0, np.cumsum(key[h.item])])
+            x = (s[h.ptr[1:]] - s[h.ptr[:-1]] + key[-1])[:, None] * (key[None, :self.data.n] | np.uint64(1))
+        return ((x >> np.uint64(40)).astype(np.float32)/2**24)
+
+# %% ../nbs/08_experts.ipynb #82c09533
+def rank_rows(s,     # (m, n) scores
+              y,     # (m,) columns of the items that were taken
+              seen=None # (m, n) boolean: items that are no candidates
+             ):      # -> (m,) ranks from 0; equal scores count half
+    "Rank of item y of each row among the items that are not seen."
+    s = np.where(seen, -np.inf, s) if seen is not None else s
+    own = np.take_along_axis(s, y[:, None], 1)
+    return (s > own).sum(1) + ((s == own).sum(1) - 1)/2
+
+def ndcg_rows(ranks, k=10):
+    "NDCG@k of rows with one relevant item each."
+    return np.where(ranks < k, 1/np.log2(ranks + 2), 0)
+
+# %% ../nbs/08_experts.ipynb #77e801ba
+def leave_last(d:Interactions # Index of users and items
+              )->tuple:       # Index without these rows, users (m,), items (m,)
+    "Take the last target row of each user who has others before it."
+    h, own = d.hist, np.nonzero(d.hist.item < d.n)[0]
+    u = h.user
+    last = own[np.append(u[own][1:] != u[own][:-1], True)] if len(own) else own
+    last = last[last > h.ptr[u[last]]]
+    keep = np.ones(len(h.item), bool)
+    keep[last] = False
+    return replace(d, hist=select(h, keep), time=None if d.time is None else d.time[keep]), u[last], h.item[last]
+
+def seen_items(h, n):
+    "(users, n) boolean: items in the histories."
+    m, own = np.zeros((len(h), n), bool), h.item < n
+    m[h.user[own], h.item[own]] = True
+    return m
+
+def next_ndcg(score,        # Histories -> (m, n) scores
+              h:Histories,  # Histories
+              y,            # (m,) columns of the items taken next
+              n:int, k:int=10):
+    "Mean NDCG@k of next items among all items that are new to their users, in blocks."
+    out = []
+    for b in blocks(len(y), 512):
+        hb = take(h, np.arange(b.start, b.stop))
+        out.append(ndcg_rows(rank_rows(score(hb), y[b], seen_items(hb, n) & (np.arange(n) != y[b][:, None])), k))
+    return float(np.concatenate(out).mean()) if out else 0.
+
+# %% ../nbs/08_experts.ipynb #213b64a2
+def top_entries(S, k):
+    "The k largest positive entries of each row of a sparse or dense matrix, as a sparse matrix."
+    S = np.asarray(S.todense() if sp.issparse(S) else S)
+    k = min(k, S.shape[1])
+    j = np.argpartition(-S, k - 1, axis=1)[:, :k] if k < S.shape[1] else np.tile(np.arange(k), (len(S), 1))
+    v = np.take_along_axis(S, j, 1)
+    x = sp.csr_matrix((v.ravel(), j.ravel(), np.arange(0, v.size + 1, k)), S.shape)
+    x.data[x.data < 0] = 0
+    x.eliminate_zeros()
+    return x
+
+class ItemKNN(Expert):
+    "Cosine between columns of the interaction matrix, k nearest neighbours, on the rows of all domains."
+    def __init__(self, k:int=100, shrink:float=10., half_life:float=np.inf):
+        self.k, self.shrink, self.half_life = k, shrink, half_life
+    def learn(self, d):
+        X = binary(decayed(d.hist, d.N)).tocsc()
+        norm, out = np.sqrt(np.diff(X.indptr)).astype(np.float32), []
+        for b in blocks(d.n, 1024):
+            C = (X[:, b].T @ X).tocoo()
+            C.data = C.data/(norm[b][C.row]*norm[C.col] + np.float32(self.shrink))
+            C.data[C.row + b.start == C.col] = 0
+            out.append(top_entries(C.tocsr(), self.k))
+        self.S = sp.vstack(out).T.tocsr()
+    def score_histories(self, h): return (decayed(h, self.data.N, self.half_life) @ self.S).toarray()
+    def contributions(self, h, j): return np.exp2(-h.age/self.half_life)*h.weight*self.S[:, [j]].toarray()[h.item, 0]
+
+# %% ../nbs/08_experts.ipynb #aa28b4b9
+class UserKNN(Expert):
+    "What the k most similar users took, weighted by their cosine."
+    def __init__(self, k:int=100, shrink:float=10.): self.k, self.shrink = k, shrink
+    def learn(self, d):
+        self.X = binary(decayed(d.hist, d.N))
+        self.norm = np.sqrt(np.diff(self.X.indptr)).astype(np.float32)
+    def score_histories(self, h):
+        H, out = binary(decayed(h, self.data.N)), []
+        norm = np.sqrt(np.diff(H.indptr)).astype(np.float32)
+        for b in blocks(len(h), max(1, 20_000_000//max(len(self.norm), 1))):
+            s = (H[b] @ self.X.T).toarray()/(norm[b][:, None]*self.norm + np.float32(self.shrink) + 1e-9)
+            out.append((top_entries(s, self.k) @ self.X[:, :self.data.n]).toarray())
+        return np.concatenate(out) if out else np.zeros((0, self.data.n), np.float32)
+
+# %% ../nbs/08_experts.ipynb #65fee298
+def slim(X,            # (users, N) sparse interaction matrix
+         l1:float=2.,  # λ₁: sparseness
+         l2:float=100.,# λ₂: as in EASE
+         rho:float=1000., steps:int=40): # -> (N, N) float32, not negative, zero diagonal
+    "The item–item matrix of SLIM, by ADMM."
+    G = np.asarray((X.T @ X).todense(), np.float32)
+    A = G.copy()
+    A[np.diag_indices_from(A)] += np.float32(l2 + rho)
+    P = _inverse(A)
+    PG, C = P @ G, np.zeros_like(G)
+    U, dP = np.zeros_like(G), np.diag(P).copy()
+    for _ in range(steps):
+        B = PG + np.float32(rho)*(P @ (C - U))
+        B -= P*(np.diag(B)/dP)
+        C = np.maximum(B + U - np.float32(l1/rho), 0)
+        U += B - C
+    C[np.diag_indices_from(C)] = 0
+    return C
+
+class SLIM(Expert):
+    "Non-negative sparse item–item weights, on the rows of all domains; the `cap` items with most rows take part."
+    def __init__(self, l1:float=2., l2:float=100., half_life:float=np.inf, cap:int=3000):
+        self.l1, self.l2, self.half_life, self.cap = l1, l2, half_life, cap
+    def learn(self, d):
+        self.rows = evident(d.counts, self.cap)
+        own, self.B = self.rows < d.n, np.zeros((len(self.rows), d.n), np.float32)
+        if len(self.rows): self.B[:, self.rows[own]] = slim(binary(decayed(d.hist, d.N, cols=self.rows)), self.l1, self.l2)[:, own]
+    def score_histories(self, h): return decayed(h, self.data.N, self.half_life, self.rows) @ self.B
+
+# %% ../nbs/08_experts.ipynb #bce8cdf3
+class Markov(Expert):
+    "Share of transitions from the latest items to the candidate, both decayed by distance."
+    def __init__(self, half_life:float=2., shrink:float=10.): self.half_life, self.shrink = half_life, shrink
+    def learn(self, d):
+        X, y = transitions(d, self.half_life)
+        M = (X.T @ sp.csr_matrix((np.ones(len(y), np.float32), (np.arange(len(y)), y)), (len(y), d.n))).tocsr()
+        M.data /= np.repeat(np.asarray(X.sum(0)).ravel() + self.shrink, np.diff(M.indptr)).astype(np.float32)
+        self.M = M
+    def score_histories(self, h): return (decayed(h, self.data.N, self.half_life) @ self.M).toarray()
+    def contributions(self, h, j): return np.exp2(-h.age/self.half_life)*h.weight*self.M[:, [j]].toarray()[h.item, 0]
+
+# %% ../nbs/08_experts.ipynb #2f13702d
+class ALS(Expert):
+    "Weighted matrix factorisation (Hu, Koren and Volinsky, 2008) of the rows of all domains; users are folded in."
+    def __init__(self, factors:int=64, reg:float=.05, alpha:float=10., epochs:int=15, half_life:float=np.inf, seed:int=0):
+        self.factors, self.reg, self.alpha, self.epochs, self.half_life, self.seed = factors, reg, alpha, epochs, half_life, seed
+    def learn(self, d):
+        als = need('implicit.als', 'baselines').AlternatingLeastSquares
+        self.model = als(self.factors, regularization=self.reg, alpha=self.alpha, iterations=self.epochs, random_state=self.seed, use_gpu=False)
+        with limit_blas(): self.model.fit(binary(decayed(d.hist, d.N)), show_progress=False)
+        self.v = self.model.item_factors[:d.n].copy()
+    def score_histories(self, h):
+        with limit_blas(): return self.model.recalculate_user(np.arange(len(h)), decayed(h, self.data.N, self.half_life)) @ self.v.T
+
+def limit_blas():
+    "Context: one BLAS thread, as `implicit` asks for, since it has threads of its own."
+    from threadpoolctl import threadpool_limits
+    return threadpool_limits(1, 'blas')
+
+# %% ../nbs/08_experts.ipynb #e211d809
+class BPR(Expert):
+    "Bayesian personalised ranking (Rendle et al., 2009); users are folded in by a map from item factors to user factors."
+    def __init__(self, factors:int=64, lr:float=.05, reg:float=.01, epochs:int=100, half_life:float=np.inf, seed:int=0):
+        self.factors, self.lr, self.reg, self.epochs, self.half_life, self.seed = factors, lr, reg, epochs, half_life, seed
+    def learn(self, d):
+        bpr, X = need('implicit.bpr', 'baselines').BayesianPersonalizedRanking, binary(decayed(d.hist, d.N))
+        m = bpr(self.factors, learning_rate=self.lr, regularization=self.reg, iterations=self.epochs, random_state=self.seed,
+                num_threads=1, use_gpu=False)
+        m.fit(X, show_progress=False)
+        self.y, x = m.item_factors, np.diff(X.indptr) > 0
+        H = self.mean(d.hist)[x]
+        self.A = np.linalg.solve(H.T @ H + 1e-2*np.eye(H.shape[1]), H.T @ m.user_factors[x]).astype(np.float32)
+    def mean(self, h):
+        X = decayed(h, self.data.N, self.half_life)
+        m = (X @ self.y)/np.maximum(np.asarray(X.sum(1)), 1e-9)
+        return np.concatenate([m, np.ones((len(h), 1), np.float32)], 1).astype(np.float32)
+    def score_histories(self, h): return self.mean(h) @ self.A @ self.y[:self.data.n].T
+
+# %% ../nbs/08_experts.ipynb #f3453405
+class Tfidf(Expert):
+    "Cosine between the TF-IDF vectors of the decayed history and of the item."
+    def __init__(self, half_life:float=10., max_features:int=50_000): self.half_life, self.max_features = half_life, max_features
+    def learn(self, d):
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from llmrec.preprocess import item_text
+        vec = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2, max_features=self.max_features, dtype=np.float32)
+        try: self.T = vec.fit_transform(item_text(d.table)).tocsr()
+        except ValueError as e: raise InputError(f'Tfidf: the items have no words in common ({e}): give them a title or text') from e
+    def score_histories(self, h):
+        u = decayed(h, self.data.N, self.half_life) @ self.T
+        norm = np.sqrt(np.asarray(u.multiply(u).sum(1)))
+        return (u @ self.T[:self.data.n].T).toarray()/np.maximum(norm, 1e-9).astype(np.float32)
+
+# %% ../nbs/08_experts.ipynb #1151f120
+def zscore(s):
+    "Each row with mean 0 and standard deviation 1; constant rows become 0."
+    s = s - s.mean(1, keepdims=True)
+    return s/np.maximum(s.std(1, keepdims=True), 1e-9)
+
+class Blend(Expert):
+    "Two experts, (1 − w)·first + w·second on standardised scores; w is the best on each user's last row."
+    def __init__(self, first=None, second=None, grid=(0., .05, .1, .2, .3, .5, .7)):
+        self.first, self.second, self.grid = first or EASE(), second or Tfidf(), grid
+    def learn(self, d):
+        rest, u, y = leave_last(d)
+        pick = np.random.default_rng(0).permutation(len(u))[:3000]
+        h, y = take(rest.hist, u[pick]), y[pick]
+        for e in (self.first, self.second): e.fit_data(rest)
+        at = lambda w: next_ndcg(lambda h: self.mix(h, w), h, y, d.n)
+        self.found = {w: at(w) for w in self.grid}
+        self.w = max(self.found, key=self.found.get)
+        for e in (self.first, self.second): e.fit_data(d)
+    def mix(self, h, w): return (1 - w)*zscore(self.first.score_histories(h)) + w*zscore(self.second.score_histories(h))
+    def score_histories(self, h): return self.mix(h, self.w)
+
+# %% ../nbs/08_experts.ipynb #ea3ead52
+def with_start(h:Histories, token:int)->Histories:
+    "The same histories, each begun by `token`."
+    item = np.full(len(h.item) + len(h), token, np.int64)
+    item[np.arange(len(h.item)) + h.user + 1] = h.item
+    return Histories(h.ptr + np.arange(len(h) + 1), item, np.ones(len(item), np.float32))
+
+def windows(ptr,    # (users + 1,) pointers of histories with start tokens
+            size:int, # Predictions a window, at most
+            shift   # (users,) 0 ... size - 1: how far the borders are moved
+           )->tuple: # First row of each window, and the row after its last input
+    "Cut histories into windows, from the end; each row but the first is predicted in exactly one of them."
+    m = np.maximum(np.diff(ptr) - 1, 0)
+    k = np.where(m > 0, -(-(m + shift)//size), 0)
+    u, j = np.repeat(np.arange(len(m)), k), np.arange(k.sum()) - np.repeat(np.cumsum(k) - k, k)
+    stop = m[u] + shift[u] - j*size
+    a, b = ptr[u] + np.maximum(stop - size, 0), ptr[u] + np.minimum(stop, m[u])
+    return a[a < b], b[a < b]
+
+def pad_rows(item, first, length, fill):
+    "Runs of a ragged array as the rows of a matrix, filled up at their right."
+    p = np.arange(length.max(initial=0))
+    ok = p < length[:, None]
+    return np.where(ok, item[np.where(ok, first[:, None] + p, 0)], fill)
+
+# %% ../nbs/08_experts.ipynb #9cf43a74
+class SeqBatches:
+    "Windows of histories as batches (inputs, next items) of about `tokens` items, all of similar length; new cuts and order in every pass."
+    def __init__(self, h:Histories, token:int, size:int=50, tokens:int=1600):
+        self.h, self.token, self.size = with_start(h, token), token, size
+        self.n = max(1, round(len(h.item)/tokens))
+    def __len__(self): return self.n
+    def __iter__(self):
+        g = np.random.default_rng(int(torch.randint(2**31, (1,))))
+        a, b = windows(self.h.ptr, self.size, g.integers(self.size, size=len(self.h)))
+        o = np.argsort(b - a + g.random(len(a)))
+        part = np.cumsum((b - a)[o])*self.n//max((b - a).sum() + 1, 1)
+        cut = np.searchsorted(part, np.arange(1, self.n))
+        batches = np.split(o, cut)
+        for i in g.permutation(self.n):
+            q = batches[i]
+            if len(q): yield tuple(torch.from_numpy(pad_rows(self.h.item, a[q] + k, (b - a)[q], f)) for k, f in ((0, self.token), (1, -1)))
+
+# %% ../nbs/08_experts.ipynb #b7fd5d44
+class Block(nn.Module):
+    "Pre-norm transformer block: attention, then a feed-forward layer, each added to its input."
+    def __init__(self, dim, heads, drop):
+        super().__init__()
+        self.heads, self.p, self.drop = heads, drop, nn.Dropout(drop)
+        self.ln1, self.qkv, self.out = nn.LayerNorm(dim), nn.Linear(dim, 3*dim), nn.Linear(dim, dim)
+        self.ln2 = nn.LayerNorm(dim)
+        self.ff = nn.Sequential(nn.Linear(dim, 4*dim), nn.GELU(), nn.Dropout(drop), nn.Linear(4*dim, dim))
+    def forward(self, x, bias): # (batch, length, dim), (heads, length, length)
+        B, L, D = x.shape
+        q, k, v = self.qkv(self.ln1(x)).view(B, L, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        a = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=self.p if self.training else 0.)
+        x = x + self.drop(self.out(a.transpose(1, 2).reshape(B, L, D)))
+        return x + self.drop(self.ff(self.ln2(x)))
+
+# %% ../nbs/08_experts.ipynb #1b940bab
+class SeqNet(nn.Module):
+    "Causal transformer over items; `table` holds their vectors, which are input and output."
+    def __init__(self, n_items:int, dim:int=64, layers:int=2, heads:int=2, drop:float=.3, size:int=50):
+        super().__init__()
+        self.emb = nn.Embedding(n_items + 1, dim)      # the last one is the start token
+        self.rel = nn.Parameter(torch.zeros(heads, size))
+        self.blocks = nn.ModuleList(Block(dim, heads, drop) for _ in range(layers))
+        self.ln, self.drop = nn.LayerNorm(dim), nn.Dropout(drop)
+        nn.init.normal_(self.emb.weight, std=.02)
+    def table(self): return self.emb.weight # (n_items + 1, dim)
+    def forward(self, x): # (batch, length) -> hidden states (batch, length, dim) and the table
+        E, L = self.table(), x.shape[1]
+        i = torch.arange(L, device=x.device)
+        dist = i.unsqueeze(1) - i
+        bias = self.rel.index_select(1, dist.clamp(0).flatten()).view(-1, L, L).masked_fill(dist < 0, -torch.inf)
+        h = self.drop(F.embedding(x, E))
+        for b in self.blocks: h = b(h, bias)
+        return self.ln(h), E
+
+# %% ../nbs/08_experts.ipynb #aaf9bc92
+def choice_nll(g,     # (p, dim) hidden states
+               E,     # (N, dim) item vectors
+               y,     # (p,) next items, from lo to hi - 1
+               lo:int, hi:int, # The items to choose from
+               n_neg:int=0 # Sample so many of them; 0: take all
+              ):       # -> (p,)
+    "Negative log-likelihood of the next items under a softmax over items lo … hi − 1."
+    if not n_neg or hi - lo <= n_neg: return F.cross_entropy(g @ E.narrow(0, lo, hi - lo).T, y - lo, reduction='none')
+    neg = torch.randint(lo, hi, (n_neg,), device=g.device)
+    own, s = (g*F.embedding(y, E)).sum(1, keepdim=True), g @ F.embedding(neg, E).T + math.log((hi - lo)/n_neg)
+    s = s.masked_fill(neg == y.unsqueeze(1), -torch.inf)
+    return torch.logsumexp(torch.cat([own, s], 1), 1) - own.squeeze(1)
+
+def seq_loss(preds, y, ranges, n_neg=0, weights=None):
+    "Mean `choice_nll` over all positions that have a next item, each among the items of its own domain."
+    g, E = preds
+    loss, total = 0., 0.
+    for (lo, hi), w in zip(ranges, weights or [1.]*len(ranges)):
+        at = (y >= lo) & (y < hi)
+        if w and at.any(): loss, total = loss + w*choice_nll(g[at], E, y[at], lo, hi, n_neg).sum(), total + w*int(at.sum())
+    return loss/total if total else g.sum()*0.
+
+# %% ../nbs/08_experts.ipynb #095798fe
+def domain_ranges(d):
+    "First item and item after the last of each domain."
+    o = np.cumsum([0] + [len(i) for i in d.all_items])
+    return [(int(a), int(b)) for a, b in zip(o[:-1], o[1:])]
+
+def joined(d:Interactions)->Histories:
+    "Histories to train on by ids: those of all domains if some user stands in the target and elsewhere, else the target's."
+    own = d.hist.item < d.n
+    m = np.bincount(d.hist.user, own, len(d.hist))
+    h = d.hist if ((m > 0) & (m < d.hist.lengths)).any() else select(d.hist, own)
+    return take(h, np.nonzero(h.lengths > 0)[0])
+
+class NdcgCB(Callback):
+    "Record NDCG@10 of next items after each epoch."
+    order = 10
+    def __init__(self, expert, h, y): self.expert, self.h, self.y = expert, h, y
+    def after_epoch(self, learn):
+        learn.recorder.rows[-1]['ndcg'] = next_ndcg(self.expert.score_histories, self.h, self.y, self.expert.data.n)
+
+# %% ../nbs/08_experts.ipynb #1909967d
+def flat(net):
+    "All parameters as one array."
+    return nn.utils.parameters_to_vector(net.parameters()).detach().cpu().numpy().copy()
+
+class SASRec(Expert):
+    "Causal transformer over item ids, full softmax (sampled above `n_neg` items of a domain)."
+    def __init__(self, dim:int=64, layers:int=2, heads:int=2, drop:float=.3, size:int=50, # Network; predictions a window
+                 lr:float=2e-3, wd:float=.01, epochs:int|None=25, tokens:int=1600, # Training; None: epochs picked on last rows
+                 budget:int=3_000_000, # Rows to train on at most, over all epochs
+                 n_neg:int=4096, source_weight:float=1., seed:int=0):
+        self.dim, self.layers, self.heads, self.drop, self.size, self.lr, self.wd = dim, layers, heads, drop, size, lr, wd
+        self.epochs, self.tokens, self.budget, self.n_neg, self.source_weight, self.seed = epochs, tokens, budget, n_neg, source_weight, seed
+    def build(self): return SeqNet(self.data.N, self.dim, self.layers, self.heads, self.drop, self.size)
+    @property
+    def net(self):
+        "The network, with the learned weights."
+        if getattr(self, '_net', None) is None:
+            self._net = self.build().eval()
+            nn.utils.vector_to_parameters(torch.from_numpy(self.theta.copy()), self._net.parameters())
+        return self._net
+
+# %% ../nbs/08_experts.ipynb #310fa21e
+@patch
+def train(self:SASRec, h, epochs, cbs=()):
+    "Train the network on histories for some epochs."
+    net, r = self._net, domain_ranges(self.data)
+    w = [1.] + [self.source_weight]*(len(r) - 1)
+    self.learner = Learner(net, DLs(SeqBatches(h, self.data.N, self.size, self.tokens)), seed=self.seed, lr=self.lr,
+        loss_func=partial(seq_loss, ranges=r, n_neg=self.n_neg, weights=w),
+        opt_func=partial(torch.optim.AdamW, weight_decay=self.wd), cbs=[SchedCB(cosine), ClipCB(5.), *cbs])
+    if len(h.item): self.learner.fit(epochs)
+    net.eval().requires_grad_(False)
+
+@patch
+def learn(self:SASRec, d):
+    "Train on the target's rows, and on the sources' if users are shared."
+    set_seed(self.seed)
+    self._net = self.build()
+    self.tune_in(d)
+
+@patch
+def tune_in(self:SASRec, d, cbs=()):
+    "Train the network as it is on all rows, and keep its weights."
+    h = joined(d)
+    self._net.requires_grad_(True)
+    self.train(h, self.n_epochs(d, h, cbs), cbs)
+    self.theta = flat(self._net)
+
+@patch
+def n_epochs(self:SASRec, d, h, cbs=(), most=60, patience=6):
+    "How long to train: as told, or as long as NDCG on the users' last rows rises."
+    cap = max(2, self.budget//max(len(h.item), 1))
+    if self.epochs is not None: return min(self.epochs, cap)
+    rest, u, y = leave_last(d)
+    if len(u) < 20: return min(25, cap)
+    pick, state = np.random.default_rng(self.seed).permutation(len(u))[:2000], copy.deepcopy(self._net.state_dict())
+    stop, self.data = EarlyStopCB('ndcg', patience, higher=True), rest
+    self.train(joined(rest), min(most, cap), [NdcgCB(self, take(rest.hist, u[pick]), y[pick]), stop, *cbs])
+    self.data = d
+    self._net.load_state_dict(state)
+    self._net.requires_grad_(True)
+    return stop.epoch
+
+# %% ../nbs/08_experts.ipynb #a227eb86
+@patch
+@torch.no_grad()
+def score_histories(self:SASRec, h):
+    "Inner product of the last hidden state with the vector of each target item, histories of similar length together."
+    net, hs = self.net, with_start(h, self.data.N)
+    dev, out = next(net.parameters()).device, np.zeros((len(h), self.data.n), np.float32)
+    order = np.argsort(hs.lengths, kind='stable')
+    for b in blocks(len(order), 256):
+        q = order[b]
+        l = np.minimum(hs.lengths[q], self.size)
+        x = torch.from_numpy(pad_rows(hs.item, hs.ptr[q+1] - l, l, self.data.N)).to(dev)
+        g, E = net(x)
+        out[q] = (g[torch.arange(len(q)), torch.from_numpy(l - 1)] @ E[:self.data.n].T).float().cpu().numpy()
+    return out
+
+@patch
+def grow(self:SASRec, d, m):
+    "Give `m` new target items the mean vector of the items with fewest rows."
+    state, n = self.net.state_dict(), d.n - m
+    few = np.argsort(self.data.counts[:n], kind='stable')[:max(1, n//10)]
+    E = state['emb.weight']
+    state['emb.weight'] = torch.cat([E[:n], E[few].mean(0, keepdim=True).expand(m, -1), E[n:]])
+    if hasattr(self, 'known'): self.known = np.concatenate([self.known[:n], np.zeros(m, np.float32), self.known[n:]])
+    self.data = d
+    self._net = self.build().eval().requires_grad_(False)
+    self._net.load_state_dict(state)
+    self.theta = flat(self._net)
+
+# %% ../nbs/08_experts.ipynb #060c8273
+class TextNet(SeqNet):
+    "`SeqNet` whose items are projected text vectors, plus id vectors where the item has rows."
+    def __init__(self, phi, # (N, f) text and attributes
+                 known,     # (N,) 1 where an item has rows
+                 id_drop:float=0., **kw):
+        super().__init__(len(phi), **kw)
+        pad = lambda x, v: F.pad(torch.as_tensor(x, dtype=torch.float32), (0, 0, 0, 1), value=v)
+        self.register_buffer('phi', pad(phi, 0.), persistent=False)
+        self.register_buffer('known', pad(np.asarray(known)[:, None], 1.), persistent=False)
+        self.adapt, self.id_drop, self.use_ids = nn.Linear(phi.shape[1], self.emb.embedding_dim, bias=False), id_drop, True
+        nn.init.normal_(self.adapt.weight, std=.05)
+    def table(self):
+        keep = self.known.clone() if self.use_ids else torch.zeros_like(self.known)
+        if self.training and self.id_drop: keep *= torch.rand_like(keep) >= self.id_drop
+        keep[-1] = 1                                    # the start token is always an id
+        return self.adapt(self.phi) + keep*self.emb.weight
+
+# %% ../nbs/08_experts.ipynb #8d130701
+class TextSASRec(SASRec):
+    "SASRec on text, attributes and ids: pre-trained on the sources, fine-tuned on the target with the transfer penalty."
+    def __init__(self, pretrain:int=10, lam:float=.01, id_drop:float=.3, **kw):
+        super().__init__(**kw)
+        self.pretrain, self.lam, self.id_drop = pretrain, lam, id_drop
+    def build(self):
+        if getattr(self, 'known', None) is None: self.known = (self.data.counts > 0).astype(np.float32)
+        kw = dict(dim=self.dim, layers=self.layers, heads=self.heads, drop=self.drop, size=self.size)
+        return TextNet(item_features(self.data), self.known, self.id_drop, **kw)
+    def learn(self, d):
+        set_seed(self.seed)
+        self.known, cbs = None, []
+        self._net = self.build()
+        src = select(d.hist, d.hist.item >= d.n)
+        if self.pretrain and len(src.item):
+            self._net.use_ids = False
+            self.train(src, max(1, min(self.pretrain, self.budget//len(src.item))))
+            if self.lam: cbs = [TransferPenaltyCB({k: p for k, p in self._net.named_parameters() if k != 'emb.weight'}, self.lam, 'squared')]
+        self._net.use_ids = True
+        self.tune_in(d, cbs)
