@@ -8,9 +8,9 @@ __all__ = ['Histories', 'take', 'select', 'decayed', 'Interactions', 'as_list', 
            'moved', 'EASE', 'one_hot', 'soft_bins', 'item_features', 'kernel', 'low_rank', 'krige', 'Kriging',
            'TextPopularity', 'transitions', 'TransitionRidge', 'Repeat', 'Random', 'rank_rows', 'ndcg_rows',
            'leave_last', 'seen_items', 'next_ndcg', 'top_entries', 'ItemKNN', 'UserKNN', 'slim', 'SLIM', 'Markov',
-           'ALS', 'limit_blas', 'BPR', 'Tfidf', 'zscore', 'Blend', 'with_start', 'windows', 'pad_rows', 'SeqBatches',
-           'Block', 'SeqNet', 'choice_nll', 'seq_loss', 'domain_ranges', 'joined', 'NdcgCB', 'flat', 'SASRec',
-           'TextNet', 'TextSASRec']
+           'ALS', 'limit_blas', 'BPR', 'Tfidf', 'zscore', 'Blend', 'tune', 'with_start', 'windows', 'pad_rows',
+           'SeqBatches', 'Block', 'SeqNet', 'draw_weights', 'choice_nll', 'seq_loss', 'domain_ranges', 'joined',
+           'NdcgCB', 'flat', 'SASRec', 'TextNet', 'TextSASRec']
 
 # %% ../nbs/08_experts.ipynb #4650a611
 from dataclasses import dataclass, field
@@ -448,14 +448,14 @@ class Repeat(Expert):
     def score_histories(self, h): return decayed(h, self.data.N, self.half_life)[:, :self.data.n].toarray()
     def contributions(self, h, j): return np.exp2(-h.age/self.half_life)*h.weight*(h.item == j)
 
-# %% ../nbs/08_experts.ipynb #069e4e4d
+# %% ../nbs/08_experts.ipynb #5f6aed27
 import copy, math
 from dataclasses import replace
 from functools import partial
 import torch, torch.nn.functional as F
 from torch import nn
 from fastcore.basics import patch
-from .core import set_seed
+from .core import def_device, set_seed
 from .learner import Callback, ClipCB, DLs, EarlyStopCB, Learner, SchedCB, TransferPenaltyCB, cosine
 
 # %% ../nbs/08_experts.ipynb #d6fa462d
@@ -671,6 +671,33 @@ class Blend(Expert):
     def mix(self, h, w): return (1 - w)*zscore(self.first.score_histories(h)) + w*zscore(self.second.score_histories(h))
     def score_histories(self, h): return self.mix(h, self.w)
 
+# %% ../nbs/08_experts.ipynb #7b4ef1b7
+def _suggest(trial, name, space):
+    "One value: from a list of choices, or from (low, high) or (low, high, 'log')."
+    if isinstance(space, list): return trial.suggest_categorical(name, space)
+    f = trial.suggest_int if all(isinstance(x, int) for x in space[:2]) else trial.suggest_float
+    return f(name, space[0], space[1], log='log' in space)
+
+def tune(make,          # Class, or function of keyword arguments, that gives an unfitted expert
+         space:dict,    # {argument: [choices] or (low, high) or (low, high, 'log')}
+         d:Interactions,# Training rows
+         trials:int=20, # Budget
+         seed:int=0, rows:int=3000): # Users to validate on, at most
+    "Search on each user's last row; the best expert, refitted on all rows, with `.tuning` (all trials) and `.tuned` (one line)."
+    optuna = need('optuna', 'baselines')
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    rest, u, y = leave_last(d)
+    if not len(u): raise InputError('tune: no user has a target row with others before it; nothing to validate on')
+    pick = np.random.default_rng(seed).permutation(len(u))[:rows]
+    h, y = take(rest.hist, u[pick]), y[pick]
+    value = lambda t: next_ndcg(make(**{k: _suggest(t, k, s) for k, s in space.items()}).fit_data(rest).score_histories, h, y, d.n)
+    study = optuna.create_study(direction='maximize', sampler=optuna.samplers.TPESampler(seed=seed))
+    study.optimize(value, n_trials=trials)
+    best = make(**study.best_params).fit_data(d)
+    best.tuning = pd.DataFrame([t.params | {'ndcg@10': t.value} for t in study.trials])
+    best.tuned = f'{best.name}: {study.best_params} by NDCG@10 {study.best_value:.4f} on {len(y)} rows; {trials} trials over {space}'
+    return best
+
 # %% ../nbs/08_experts.ipynb #ea3ead52
 def with_start(h:Histories, token:int)->Histories:
     "The same histories, each begun by `token`."
@@ -714,19 +741,18 @@ class SeqBatches:
             q = batches[i]
             if len(q): yield tuple(torch.from_numpy(pad_rows(self.h.item, a[q] + k, (b - a)[q], f)) for k, f in ((0, self.token), (1, -1)))
 
-# %% ../nbs/08_experts.ipynb #b7fd5d44
+# %% ../nbs/08_experts.ipynb #35555811
 class Block(nn.Module):
     "Pre-norm transformer block: attention, then a feed-forward layer, each added to its input."
     def __init__(self, dim, heads, drop):
         super().__init__()
-        self.heads, self.p, self.drop = heads, drop, nn.Dropout(drop)
-        self.ln1, self.qkv, self.out = nn.LayerNorm(dim), nn.Linear(dim, 3*dim), nn.Linear(dim, dim)
-        self.ln2 = nn.LayerNorm(dim)
-        self.ff = nn.Sequential(nn.Linear(dim, 4*dim), nn.GELU(), nn.Dropout(drop), nn.Linear(4*dim, dim))
+        self.heads, self.drop, self.ln1, self.ln2 = heads, nn.Dropout(drop), nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.qkv, self.out = nn.Linear(dim, 3*dim), nn.Linear(dim, dim)
+        self.ff = nn.Sequential(nn.Linear(dim, 4*dim), nn.GELU(), nn.Linear(4*dim, dim))
     def forward(self, x, bias): # (batch, length, dim), (heads, length, length)
         B, L, D = x.shape
         q, k, v = self.qkv(self.ln1(x)).view(B, L, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        a = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=self.p if self.training else 0.)
+        a = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         x = x + self.drop(self.out(a.transpose(1, 2).reshape(B, L, D)))
         return x + self.drop(self.ff(self.ln2(x)))
 
@@ -750,28 +776,35 @@ class SeqNet(nn.Module):
         for b in self.blocks: h = b(h, bias)
         return self.ln(h), E
 
-# %% ../nbs/08_experts.ipynb #aaf9bc92
+# %% ../nbs/08_experts.ipynb #d5531fd5
+def draw_weights(counts, popular=.5):
+    "Probability of drawing each item as a negative: a mixture of popularity and the even distribution."
+    c = np.asarray(counts, float)
+    q = popular*c/max(c.sum(), 1) + (1 - popular)/max(len(c), 1)
+    return torch.from_numpy((q/q.sum()).astype(np.float32))
+
 def choice_nll(g,     # (p, dim) hidden states
                E,     # (N, dim) item vectors
                y,     # (p,) next items, from lo to hi - 1
                lo:int, hi:int, # The items to choose from
-               n_neg:int=0 # Sample so many of them; 0: take all
-              ):       # -> (p,)
+               n_neg:int=0, # Draw so many of them; 0: take all
+               q=None # (hi - lo,) probability of each to be drawn
+              ):      # -> (p,)
     "Negative log-likelihood of the next items under a softmax over items lo … hi − 1."
     if not n_neg or hi - lo <= n_neg: return F.cross_entropy(g @ E.narrow(0, lo, hi - lo).T, y - lo, reduction='none')
-    neg = torch.randint(lo, hi, (n_neg,), device=g.device)
-    own, s = (g*F.embedding(y, E)).sum(1, keepdim=True), g @ F.embedding(neg, E).T + math.log((hi - lo)/n_neg)
-    s = s.masked_fill(neg == y.unsqueeze(1), -torch.inf)
+    neg = torch.searchsorted(q.cumsum(0), torch.rand(n_neg, device=g.device)).clamp(max=hi - lo - 1)
+    own, s = (g*F.embedding(y, E)).sum(1, keepdim=True), g @ F.embedding(neg + lo, E).T - (q.gather(0, neg)*n_neg).log()
+    s = s.masked_fill(neg + lo == y.unsqueeze(1), -torch.inf)
     return torch.logsumexp(torch.cat([own, s], 1), 1) - own.squeeze(1)
 
-def seq_loss(preds, y, ranges, n_neg=0, weights=None):
+def seq_loss(preds, y, ranges, n_neg=0, q=None):
     "Mean `choice_nll` over all positions that have a next item, each among the items of its own domain."
     g, E = preds
-    loss, total = 0., 0.
-    for (lo, hi), w in zip(ranges, weights or [1.]*len(ranges)):
+    out = [g.sum().view(1)*0]
+    for i, (lo, hi) in enumerate(ranges):
         at = (y >= lo) & (y < hi)
-        if w and at.any(): loss, total = loss + w*choice_nll(g[at], E, y[at], lo, hi, n_neg).sum(), total + w*int(at.sum())
-    return loss/total if total else g.sum()*0.
+        out.append(choice_nll(g[at], E, y[at], lo, hi, n_neg, q[i] if q else None))
+    return torch.cat(out).sum()/max(sum(map(len, out)) - 1, 1)
 
 # %% ../nbs/08_experts.ipynb #095798fe
 def domain_ranges(d):
@@ -793,19 +826,20 @@ class NdcgCB(Callback):
     def after_epoch(self, learn):
         learn.recorder.rows[-1]['ndcg'] = next_ndcg(self.expert.score_histories, self.h, self.y, self.expert.data.n)
 
-# %% ../nbs/08_experts.ipynb #1909967d
+# %% ../nbs/08_experts.ipynb #ba7827ee
 def flat(net):
     "All parameters as one array."
     return nn.utils.parameters_to_vector(net.parameters()).detach().cpu().numpy().copy()
 
 class SASRec(Expert):
-    "Causal transformer over item ids, full softmax (sampled above `n_neg` items of a domain)."
+    "Causal transformer over item ids, full softmax (sampled for catalogues of more than `full` items)."
     def __init__(self, dim:int=64, layers:int=2, heads:int=2, drop:float=.3, size:int=50, # Network; predictions a window
-                 lr:float=2e-3, wd:float=.01, epochs:int|None=25, tokens:int=1600, # Training; None: epochs picked on last rows
+                 lr:float=4e-3, wd:float=.01, epochs:int|None=25, tokens:int=800, # Training; None: epochs picked on last rows
                  budget:int=3_000_000, # Rows to train on at most, over all epochs
-                 n_neg:int=4096, source_weight:float=1., seed:int=0):
+                 n_neg:int=1024, full:int=4000, # Draw so many negatives where a domain has more than `full` items
+                 seed:int=0):
         self.dim, self.layers, self.heads, self.drop, self.size, self.lr, self.wd = dim, layers, heads, drop, size, lr, wd
-        self.epochs, self.tokens, self.budget, self.n_neg, self.source_weight, self.seed = epochs, tokens, budget, n_neg, source_weight, seed
+        self.epochs, self.tokens, self.budget, self.n_neg, self.full, self.seed = epochs, tokens, budget, n_neg, full, seed
     def build(self): return SeqNet(self.data.N, self.dim, self.layers, self.heads, self.drop, self.size)
     @property
     def net(self):
@@ -815,14 +849,16 @@ class SASRec(Expert):
             nn.utils.vector_to_parameters(torch.from_numpy(self.theta.copy()), self._net.parameters())
         return self._net
 
-# %% ../nbs/08_experts.ipynb #310fa21e
+# %% ../nbs/08_experts.ipynb #7c8b7d22
 @patch
 def train(self:SASRec, h, epochs, cbs=()):
     "Train the network on histories for some epochs."
     net, r = self._net, domain_ranges(self.data)
-    w = [1.] + [self.source_weight]*(len(r) - 1)
-    self.learner = Learner(net, DLs(SeqBatches(h, self.data.N, self.size, self.tokens)), seed=self.seed, lr=self.lr,
-        loss_func=partial(seq_loss, ranges=r, n_neg=self.n_neg, weights=w),
+    c, tokens = np.bincount(h.item, minlength=self.data.N), min(self.tokens, max(64, len(h.item)//30))
+    q = [draw_weights(c[lo:hi]).to(def_device()) for lo, hi in r]
+    n_neg = self.n_neg if max(b - a for a, b in r) > self.full else 0
+    self.learner = Learner(net, DLs(SeqBatches(h, self.data.N, self.size, tokens)), seed=self.seed, lr=self.lr,
+        loss_func=partial(seq_loss, ranges=r, n_neg=n_neg, q=q),
         opt_func=partial(torch.optim.AdamW, weight_decay=self.wd), cbs=[SchedCB(cosine), ClipCB(5.), *cbs])
     if len(h.item): self.learner.fit(epochs)
     net.eval().requires_grad_(False)

