@@ -7,10 +7,10 @@ __all__ = ['Histories', 'take', 'select', 'decayed', 'Interactions', 'as_list', 
            'histories_from_items', 'Expert', 'Popularity', 'unit', 'spread', 'Content', 'ease', 'binary', 'evident',
            'moved', 'EASE', 'one_hot', 'soft_bins', 'item_features', 'kernel', 'low_rank', 'krige', 'Kriging',
            'TextPopularity', 'transitions', 'TransitionRidge', 'Repeat', 'Random', 'rank_rows', 'ndcg_rows',
-           'leave_last', 'seen_items', 'next_ndcg', 'top_entries', 'ItemKNN', 'UserKNN', 'slim', 'SLIM', 'Markov',
-           'ALS', 'limit_blas', 'BPR', 'Tfidf', 'zscore', 'Blend', 'tune', 'with_start', 'windows', 'pad_rows',
-           'SeqBatches', 'Block', 'SeqNet', 'draw_weights', 'choice_nll', 'seq_loss', 'domain_ranges', 'joined',
-           'NdcgCB', 'flat', 'SASRec', 'TextNet', 'TextSASRec']
+           'leave_last', 'seen_items', 'next_ranks', 'next_ndcg', 'top_entries', 'ItemKNN', 'UserKNN', 'slim', 'SLIM',
+           'Markov', 'ALS', 'limit_blas', 'BPR', 'Tfidf', 'zscore', 'Blend', 'tune', 'with_start', 'windows',
+           'pad_rows', 'SeqBatches', 'Block', 'SeqNet', 'draw_weights', 'choice_nll', 'seq_loss', 'domain_ranges',
+           'joined', 'NdcgCB', 'flat', 'SASRec', 'TextNet', 'compact', 'TextSASRec']
 
 # %% ../nbs/08_experts.ipynb #4650a611
 from dataclasses import dataclass, field
@@ -483,7 +483,7 @@ def ndcg_rows(ranks, k=10):
     "NDCG@k of rows with one relevant item each."
     return np.where(ranks < k, 1/np.log2(ranks + 2), 0)
 
-# %% ../nbs/08_experts.ipynb #77e801ba
+# %% ../nbs/08_experts.ipynb #cc8131dc
 def leave_last(d:Interactions # Index of users and items
               )->tuple:       # Index without these rows, users (m,), items (m,)
     "Take the last target row of each user who has others before it."
@@ -501,18 +501,22 @@ def seen_items(h, n):
     m[h.user[own], h.item[own]] = True
     return m
 
-def next_ndcg(score,        # Histories -> (m, n) scores
-              h:Histories,  # Histories
-              y,            # (m,) columns of the items taken next
-              n:int, k:int=10):
-    "Mean NDCG@k of next items among all items that are new to their users, in blocks."
-    out = []
+def next_ranks(score,        # Histories -> (m, n) scores
+               h:Histories,  # Histories
+               y,            # (m,) columns of the items taken next
+               n:int):       # -> (m,)
+    "Ranks of next items among all items that are new to their users, in blocks."
+    out = [np.zeros(0)]
     for b in blocks(len(y), 512):
         hb = take(h, np.arange(b.start, b.stop))
-        out.append(ndcg_rows(rank_rows(score(hb), y[b], seen_items(hb, n) & (np.arange(n) != y[b][:, None])), k))
-    return float(np.concatenate(out).mean()) if out else 0.
+        out.append(rank_rows(score(hb), y[b], seen_items(hb, n) & (np.arange(n) != y[b][:, None])))
+    return np.concatenate(out)
 
-# %% ../nbs/08_experts.ipynb #213b64a2
+def next_ndcg(score, h, y, n, k=10):
+    "Mean NDCG@k of next items; the arguments are those of `next_ranks`."
+    return float(ndcg_rows(next_ranks(score, h, y, n), k).mean()) if len(y) else 0.
+
+# %% ../nbs/08_experts.ipynb #a5fbd55a
 def top_entries(S, k):
     "The k largest positive entries of each row of a sparse or dense matrix, as a sparse matrix."
     S = np.asarray(S.todense() if sp.issparse(S) else S)
@@ -531,12 +535,12 @@ class ItemKNN(Expert):
     def learn(self, d):
         X = binary(decayed(d.hist, d.N)).tocsc()
         norm, out = np.sqrt(np.diff(X.indptr)).astype(np.float32), []
-        for b in blocks(d.n, 1024):
-            C = (X[:, b].T @ X).tocoo()
+        for b in blocks(d.N, 1024):
+            C = (X[:, b].T @ X[:, :d.n]).tocoo()
             C.data = C.data/(norm[b][C.row]*norm[C.col] + np.float32(self.shrink))
             C.data[C.row + b.start == C.col] = 0
             out.append(top_entries(C.tocsr(), self.k))
-        self.S = sp.vstack(out).T.tocsr()
+        self.S = sp.vstack(out).tocsr()
     def score_histories(self, h): return (decayed(h, self.data.N, self.half_life) @ self.S).toarray()
     def contributions(self, h, j): return np.exp2(-h.age/self.half_life)*h.weight*self.S[:, [j]].toarray()[h.item, 0]
 
@@ -723,23 +727,32 @@ def pad_rows(item, first, length, fill):
     ok = p < length[:, None]
     return np.where(ok, item[np.where(ok, first[:, None] + p, 0)], fill)
 
-# %% ../nbs/08_experts.ipynb #9cf43a74
+# %% ../nbs/08_experts.ipynb #38412c15
 class SeqBatches:
-    "Windows of histories as batches (inputs, next items) of about `tokens` items, all of similar length; new cuts and order in every pass."
-    def __init__(self, h:Histories, token:int, size:int=50, tokens:int=1600):
-        self.h, self.token, self.size = with_start(h, token), token, size
-        self.n = max(1, round(len(h.item)/tokens))
+    "Windows of histories as batches (inputs, next items) of about `tokens` items of similar length; new cuts and order in every pass."
+    def __init__(self, h:Histories, token:int, n:int|None=None, # Start token; windows that predict items below n come first
+                 size:int=50, tokens:int=800, quota:float=np.inf): # Predictions a window, items a batch, rows a pass
+        self.h, self.token, self.size, self.quota = with_start(h, token), token, size, quota
+        self.own = np.cumsum(self.h.item < (token if n is None else n))
+        self.n = max(1, round(min(len(h.item), quota)/tokens))
     def __len__(self): return self.n
+    def draw(self, g):
+        "First row and stop of the windows of one pass, sorted by length."
+        a, b = windows(self.h.ptr, self.size, g.integers(self.size, size=len(self.h)))
+        if len(self.h.item) > self.quota:
+            o = np.lexsort((g.random(len(a)), self.own[b] == self.own[a]))
+            o = o[:np.searchsorted(np.cumsum((b - a)[o]), self.quota) + 1]
+            a, b = a[o], b[o]
+        o = np.argsort(b - a + g.random(len(a)))
+        return a[o], b[o]
     def __iter__(self):
         g = np.random.default_rng(int(torch.randint(2**31, (1,))))
-        a, b = windows(self.h.ptr, self.size, g.integers(self.size, size=len(self.h)))
-        o = np.argsort(b - a + g.random(len(a)))
-        part = np.cumsum((b - a)[o])*self.n//max((b - a).sum() + 1, 1)
-        cut = np.searchsorted(part, np.arange(1, self.n))
-        batches = np.split(o, cut)
+        a, b = self.draw(g)
+        part = np.cumsum(b - a)*self.n//max((b - a).sum() + 1, 1)
+        cut = np.searchsorted(part, np.arange(self.n + 1))
         for i in g.permutation(self.n):
-            q = batches[i]
-            if len(q): yield tuple(torch.from_numpy(pad_rows(self.h.item, a[q] + k, (b - a)[q], f)) for k, f in ((0, self.token), (1, -1)))
+            q = slice(cut[i], cut[i+1])
+            if cut[i+1] > cut[i]: yield tuple(torch.from_numpy(pad_rows(self.h.item, a[q] + k, (b - a)[q], f)) for k, f in ((0, self.token), (1, -1)))
 
 # %% ../nbs/08_experts.ipynb #35555811
 class Block(nn.Module):
@@ -826,7 +839,7 @@ class NdcgCB(Callback):
     def after_epoch(self, learn):
         learn.recorder.rows[-1]['ndcg'] = next_ndcg(self.expert.score_histories, self.h, self.y, self.expert.data.n)
 
-# %% ../nbs/08_experts.ipynb #ba7827ee
+# %% ../nbs/08_experts.ipynb #3661fe76
 def flat(net):
     "All parameters as one array."
     return nn.utils.parameters_to_vector(net.parameters()).detach().cpu().numpy().copy()
@@ -835,11 +848,11 @@ class SASRec(Expert):
     "Causal transformer over item ids, full softmax (sampled for catalogues of more than `full` items)."
     def __init__(self, dim:int=64, layers:int=2, heads:int=2, drop:float=.3, size:int=50, # Network; predictions a window
                  lr:float=4e-3, wd:float=.01, epochs:int|None=25, tokens:int=800, # Training; None: epochs picked on last rows
-                 budget:int=3_000_000, # Rows to train on at most, over all epochs
+                 quota:int=120_000, # Rows an epoch, at most
                  n_neg:int=1024, full:int=4000, # Draw so many negatives where a domain has more than `full` items
                  seed:int=0):
         self.dim, self.layers, self.heads, self.drop, self.size, self.lr, self.wd = dim, layers, heads, drop, size, lr, wd
-        self.epochs, self.tokens, self.budget, self.n_neg, self.full, self.seed = epochs, tokens, budget, n_neg, full, seed
+        self.epochs, self.tokens, self.quota, self.n_neg, self.full, self.seed = epochs, tokens, quota, n_neg, full, seed
     def build(self): return SeqNet(self.data.N, self.dim, self.layers, self.heads, self.drop, self.size)
     @property
     def net(self):
@@ -849,19 +862,18 @@ class SASRec(Expert):
             nn.utils.vector_to_parameters(torch.from_numpy(self.theta.copy()), self._net.parameters())
         return self._net
 
-# %% ../nbs/08_experts.ipynb #7c8b7d22
+# %% ../nbs/08_experts.ipynb #c5a2f23c
 @patch
 def train(self:SASRec, h, epochs, cbs=()):
     "Train the network on histories for some epochs."
-    net, r = self._net, domain_ranges(self.data)
-    c, tokens = np.bincount(h.item, minlength=self.data.N), min(self.tokens, max(64, len(h.item)//30))
-    q = [draw_weights(c[lo:hi]).to(def_device()) for lo, hi in r]
-    n_neg = self.n_neg if max(b - a for a, b in r) > self.full else 0
-    self.learner = Learner(net, DLs(SeqBatches(h, self.data.N, self.size, tokens)), seed=self.seed, lr=self.lr,
-        loss_func=partial(seq_loss, ranges=r, n_neg=n_neg, q=q),
-        opt_func=partial(torch.optim.AdamW, weight_decay=self.wd), cbs=[SchedCB(cosine), ClipCB(5.), *cbs])
+    r, c, d = domain_ranges(self.data), np.bincount(h.item, minlength=self.data.N), self.data
+    dl = SeqBatches(h, d.N, d.n, self.size, min(self.tokens, max(64, len(h.item)//30)), self.quota)
+    loss = partial(seq_loss, ranges=r, n_neg=self.n_neg if max(b - a for a, b in r) > self.full else 0,
+                   q=[draw_weights(c[a:b]).to(def_device()) for a, b in r])
+    self.learner = Learner(self._net, DLs(dl), loss, partial(torch.optim.AdamW, weight_decay=self.wd), self.lr,
+                           [SchedCB(cosine), ClipCB(5.), *cbs], seed=self.seed)
     if len(h.item): self.learner.fit(epochs)
-    net.eval().requires_grad_(False)
+    self._net.eval().requires_grad_(False)
 
 @patch
 def learn(self:SASRec, d):
@@ -875,25 +887,24 @@ def tune_in(self:SASRec, d, cbs=()):
     "Train the network as it is on all rows, and keep its weights."
     h = joined(d)
     self._net.requires_grad_(True)
-    self.train(h, self.n_epochs(d, h, cbs), cbs)
+    self.train(h, self.n_epochs(d, cbs), cbs)
     self.theta = flat(self._net)
 
 @patch
-def n_epochs(self:SASRec, d, h, cbs=(), most=60, patience=6):
+def n_epochs(self:SASRec, d, cbs=(), most=60, patience=6):
     "How long to train: as told, or as long as NDCG on the users' last rows rises."
-    cap = max(2, self.budget//max(len(h.item), 1))
-    if self.epochs is not None: return min(self.epochs, cap)
+    if self.epochs is not None: return self.epochs
     rest, u, y = leave_last(d)
-    if len(u) < 20: return min(25, cap)
+    if len(u) < 20: return 25
     pick, state = np.random.default_rng(self.seed).permutation(len(u))[:2000], copy.deepcopy(self._net.state_dict())
     stop, self.data = EarlyStopCB('ndcg', patience, higher=True), rest
-    self.train(joined(rest), min(most, cap), [NdcgCB(self, take(rest.hist, u[pick]), y[pick]), stop, *cbs])
+    self.train(joined(rest), most, [NdcgCB(self, take(rest.hist, u[pick]), y[pick]), stop, *cbs])
     self.data = d
     self._net.load_state_dict(state)
     self._net.requires_grad_(True)
     return stop.epoch
 
-# %% ../nbs/08_experts.ipynb #a227eb86
+# %% ../nbs/08_experts.ipynb #b853a761
 @patch
 @torch.no_grad()
 def score_histories(self:SASRec, h):
@@ -916,7 +927,6 @@ def grow(self:SASRec, d, m):
     few = np.argsort(self.data.counts[:n], kind='stable')[:max(1, n//10)]
     E = state['emb.weight']
     state['emb.weight'] = torch.cat([E[:n], E[few].mean(0, keepdim=True).expand(m, -1), E[n:]])
-    if hasattr(self, 'known'): self.known = np.concatenate([self.known[:n], np.zeros(m, np.float32), self.known[n:]])
     self.data = d
     self._net = self.build().eval().requires_grad_(False)
     self._net.load_state_dict(state)
@@ -940,24 +950,34 @@ class TextNet(SeqNet):
         keep[-1] = 1                                    # the start token is always an id
         return self.adapt(self.phi) + keep*self.emb.weight
 
-# %% ../nbs/08_experts.ipynb #8d130701
+# %% ../nbs/08_experts.ipynb #700aa594
+def compact(phi, dim=128):
+    "The `dim` directions of the features with most variance, rows scaled to mean squared length one."
+    s, V = np.linalg.eigh(np.asarray(phi.T @ phi, np.float64))
+    x = phi @ V[:, ::-1][:, :dim].astype(np.float32)
+    return (x/max(np.sqrt((x**2).sum(1).mean()), 1e-12)).astype(np.float32)
+
 class TextSASRec(SASRec):
     "SASRec on text, attributes and ids: pre-trained on the sources, fine-tuned on the target with the transfer penalty."
-    def __init__(self, pretrain:int=10, lam:float=.01, id_drop:float=.3, **kw):
+    def __init__(self, pretrain:int=10, lam:float=.01, id_drop:float=.3, **kw): # Epochs; λ; share of ids dropped; rest as `SASRec`
         super().__init__(**kw)
         self.pretrain, self.lam, self.id_drop = pretrain, lam, id_drop
     def build(self):
-        if getattr(self, 'known', None) is None: self.known = (self.data.counts > 0).astype(np.float32)
-        kw = dict(dim=self.dim, layers=self.layers, heads=self.heads, drop=self.drop, size=self.size)
-        return TextNet(item_features(self.data), self.known, self.id_drop, **kw)
+        return TextNet(self.phi, self.known, self.id_drop, dim=self.dim, layers=self.layers, heads=self.heads, drop=self.drop, size=self.size)
     def learn(self, d):
         set_seed(self.seed)
-        self.known, cbs = None, []
+        self.phi, self.known, cbs = compact(item_features(d)), (d.counts > 0).astype(np.float32), []
         self._net = self.build()
         src = select(d.hist, d.hist.item >= d.n)
         if self.pretrain and len(src.item):
             self._net.use_ids = False
-            self.train(src, max(1, min(self.pretrain, self.budget//len(src.item))))
+            self.train(src, self.pretrain)
             if self.lam: cbs = [TransferPenaltyCB({k: p for k, p in self._net.named_parameters() if k != 'emb.weight'}, self.lam, 'squared')]
         self._net.use_ids = True
         self.tune_in(d, cbs)
+    def grow(self, d, m):
+        f, n, old = item_features(d), d.n - m, np.r_[0:d.n - m, d.n:d.N]
+        W = np.linalg.lstsq(f[old].T @ f[old] + 1e-3*np.eye(f.shape[1]), f[old].T @ self.phi, rcond=None)[0]
+        put = lambda x, new: np.concatenate([x[:n], new, x[n:]]).astype(np.float32)
+        self.phi, self.known = put(self.phi, f[n:d.n] @ W), put(self.known, np.zeros(m))
+        super().grow(d, m)
