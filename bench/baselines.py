@@ -7,6 +7,11 @@
 Protocol: first occurrence of each (user, item); the last row of each user with at least three is the test, everything before
 it is training (the row before the test stays in training for both sides); full ranking over all items but the user's own;
 NDCG@10 with a bootstrap interval over users. Both sides hand over their first ten items, one function scores them.
+
+The peer is RecTools 0.19 (EASE, SASRec) and `implicit` through it (ItemKNN). "reference" is EASE solved by NumPy in float64, ten lines
+below. RecTools multiplies by the transposed matrix of EASE (it hands the weights to a ranker that transposes them), so its first ten
+items differ from the formula's; against the transposed reference they are the same, which the last column shows. Our SASRec trains on
+all windows of a history, RecTools' on the last `session_max_len` items.
 """
 import argparse, json, os, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -38,11 +43,10 @@ def split(log, k_core=5, max_users=5000):
     return log[~last].reset_index(drop=True), test.reset_index(drop=True)
 
 
-SASREC = dict(dim=64, layers=2, heads=2, size=50, drop=.3)
-MODELS = dict(EASE=dict(lam=100.), ItemKNN=dict(k=100), SASRec=SASREC)
+MODELS = ['EASE', 'ItemKNN', 'SASRec']
 
 
-def ours(model, train, users, n_items, epochs):
+def ours(model, train, users, n_items):
     "First ten items of each user by our expert; seconds to fit."
     from llmrec import experts as ex
     items = pd.DataFrame(dict(item=np.arange(n_items), title=[f'item {i}' for i in range(n_items)]))
@@ -58,6 +62,18 @@ def ours(model, train, users, n_items, epochs):
     return np.concatenate(out), t
 
 
+def reference(train, users, n_items, lam=100., transposed=False):
+    "First ten items of each user by EASE in float64, straight from the paper."
+    import scipy.sparse as sp
+    X = sp.csr_matrix((np.ones(len(train)), (train.user, train.item)), (train.user.max() + 1, n_items))
+    P = np.linalg.inv((X.T @ X).toarray() + lam*np.eye(n_items))
+    B = P/-np.diag(P)
+    np.fill_diagonal(B, 0)
+    s = X[users] @ (B.T if transposed else B)
+    s[X[users].toarray() > 0] = -np.inf
+    return np.argsort(-s, 1, kind='stable')[:, :10]
+
+
 def peer(model, folder, threads):
     "Runs in the peers' environment: RecTools' model on the same rows."
     import torch, warnings
@@ -71,12 +87,12 @@ def peer(model, folder, threads):
     folder = Path(folder); cfg = json.loads((folder/'cfg.json').read_text())
     log, users = pd.read_csv(folder/'train.csv'), np.load(folder/'users.npy')
     df = pd.DataFrame({C.User: log.user, C.Item: log.item, C.Weight: 1., C.Datetime: pd.to_datetime(log.time, unit='s')})
-    trainer = lambda **kw: Trainer(max_epochs=cfg['epochs'], enable_progress_bar=False, enable_checkpointing=False, logger=False,
+    trainer = lambda: Trainer(max_epochs=cfg['epochs'], enable_progress_bar=False, enable_checkpointing=False, logger=False,
                                    accelerator='cpu', enable_model_summary=False)
     make = dict(EASE=lambda: EASEModel(regularization=100., num_threads=threads, recommend_use_gpu_ranking=False),
                 ItemKNN=lambda: ImplicitItemKNNWrapperModel(CosineRecommender(K=101, num_threads=threads)),
-                SASRec=lambda: SASRecModel(n_blocks=2, n_heads=2, n_factors=64, session_max_len=50, dropout_rate=.2, loss='softmax', lr=1e-3,
-                                           batch_size=128, epochs=cfg['epochs'], deterministic=False, get_trainer_func=trainer,
+                SASRec=lambda: SASRecModel(n_blocks=2, n_heads=2, n_factors=64, session_max_len=200, dropout_rate=.2, loss='softmax', lr=1e-3,
+                                           batch_size=32, epochs=cfg['epochs'], deterministic=False, get_trainer_func=trainer,
                                            recommend_torch_device='cpu', recommend_use_torch_ranking=True))
     torch.manual_seed(0); np.random.seed(0)
     ds, m = Dataset.construct(df), make[model]()
@@ -104,6 +120,11 @@ def ndcg(top, y):
     return np.where(hit.any(1), 1/np.log2(hit.argmax(1) + 2), 0)
 
 
+def alike(a, b):
+    "Share of the first ten items that two lists have in common."
+    return np.mean([len(set(i) & set(j))/10 for i, j in zip(a, b)])
+
+
 def interval(x, n=2000, seed=0):
     "Mean and 95 % bootstrap interval over users."
     g = np.random.default_rng(seed)
@@ -114,28 +135,31 @@ def interval(x, n=2000, seed=0):
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('--data'); p.add_argument('--peer-python')
-    p.add_argument('--sets', nargs='+', default=None); p.add_argument('--models', nargs='+', default=list(MODELS))
-    p.add_argument('--epochs', type=int, default=50, help='epochs of the peer SASRec')
+    p.add_argument('--sets', nargs='+', default=None); p.add_argument('--models', nargs='+', default=MODELS)
+    p.add_argument('--epochs', type=int, default=100, help='epochs of the peer SASRec')
     p.add_argument('--threads', type=int, default=os.cpu_count())
     p.add_argument('--peer', nargs=2, help=argparse.SUPPRESS)
     a = p.parse_args()
     if a.peer: return peer(a.peer[0], a.peer[1], a.threads)
     import torch
     torch.set_num_threads(a.threads)
-    print('| data | model | ours NDCG@10 | peer NDCG@10 | ours − peer [95 %] | same items in the first ten | fit s: ours, peer |\n|---|---|---|---|---|---|---|')
+    print('| data | model | ours NDCG@10 | peer NDCG@10 | ours − peer [95 %] | same first ten: ours and peer; reference and ours; transposed reference and peer | fit s: ours, peer |\n|---|---|---|---|---|---|---|')
     for name in a.sets or ['movielens'] + (['movietweetings_100k', 'food'] if a.data else []):
         train, test = split(load(name, a.data))
         n, users, y = max(train.item.max(), test.item.max()) + 1, test.user.to_numpy(), test.item.to_numpy()
         for m in a.models:
-            top, t = ours(m, train, users, n, a.epochs)
+            top, t = ours(m, train, users, n)
             q = ndcg(top, y)
-            row = [f'{name} ({len(users):,} users, {n:,} items)', m, '{:.4f} [{:.4f}, {:.4f}]'.format(*interval(q))]
+            row = [f'{name} ({len(users):,} users, {n:,} items)', m, '{:.4f} [{:.4f}, {:.4f}]'.format(*interval(q))] + ['–', '–']
+            same, cost = [], [t]
+            if m == 'EASE': same.append(f'{alike(top, reference(train, users, n)):.1%}')
             if a.peer_python:
                 ptop, pt = run_peer(a.peer_python, m, train, users, a.epochs, a.threads)
                 pq = ndcg(ptop, y)
-                same = np.mean([len(set(i) & set(j))/10 for i, j in zip(top, ptop)])
-                row += ['{:.4f} [{:.4f}, {:.4f}]'.format(*interval(pq)), '{:+.4f} [{:+.4f}, {:+.4f}]'.format(*interval(q - pq)), f'{same:.0%}', f'{t:.1f}, {pt:.1f}']
-            else: row += ['–', '–', '–', f'{t:.1f}']
+                row[3:] = ['{:.4f} [{:.4f}, {:.4f}]'.format(*interval(pq)), '{:+.4f} [{:+.4f}, {:+.4f}]'.format(*interval(q - pq))]
+                if m == 'EASE': same.append(f'{alike(ptop, reference(train, users, n, transposed=True)):.1%}')
+                same.insert(0, f'{alike(top, ptop):.1%}'); cost.append(pt)
+            row += ['; '.join(same), ', '.join(f'{x:.1f}' for x in cost)]
             print('| ' + ' | '.join(row) + ' |', flush=True)
 
 
