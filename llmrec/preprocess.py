@@ -6,13 +6,13 @@
 __all__ = ['k_core', 'clean', 'price_band', 'item_text', 'gini', 'sparsity', 'Split', 'ordered', 'split_last', 'split_time',
            'split_cold_items', 'split_cold_users', 'split_kfold_users', 'audit']
 
-# %% ../nbs/02_preprocess.ipynb #3400c2c1
+# %% ../nbs/02_preprocess.ipynb #2dc0e3e3
 from dataclasses import dataclass, field, replace
 import numpy as np, pandas as pd
 from .core import InputError
 from .data import Domain
 
-# %% ../nbs/02_preprocess.ipynb #16c44e8c
+# %% ../nbs/02_preprocess.ipynb #ae17fd30
 def k_core(log,         # user, item, ...
            k_user:int=1,# Rows a user must have
            k_item:int=1 # Rows an item must have
@@ -27,7 +27,7 @@ def k_core(log,         # user, item, ...
         if new.sum() == keep.sum(): return log[keep]
         keep = new
 
-# %% ../nbs/02_preprocess.ipynb #4ec16629
+# %% ../nbs/02_preprocess.ipynb #900118a8
 def _drop_repeats(log):
     "Keep the first of rows that agree in user, item, time and event."
     return log[~log.duplicated([c for c in ('user', 'item', 'time', 'event') if c in log])]
@@ -58,7 +58,7 @@ def clean(domain:Domain,       # Raw domain
     if log_value and 'value' in log: log = log.assign(value=np.log1p(log['value'].clip(lower=0)))
     return domain.with_log(log.reset_index(drop=True)), pd.DataFrame(report, columns=['step', 'before', 'after', 'dropped', 'why'])
 
-# %% ../nbs/02_preprocess.ipynb #adca8c85
+# %% ../nbs/02_preprocess.ipynb #310e9027
 def price_band(price # Prices
               ):     # -> list of str
     "Five bands of equal share within the table, in words."
@@ -92,7 +92,7 @@ def item_text(items,       # Item table
         out.append('. '.join(keep)[:max_chars])
     return out
 
-# %% ../nbs/02_preprocess.ipynb #a5f7c4b3
+# %% ../nbs/02_preprocess.ipynb #214ae712
 def gini(x):
     "Gini coefficient of non-negative numbers: 0 all equal, towards 1 all in one."
     x = np.sort(np.asarray(x, float)); n = len(x)
@@ -106,7 +106,7 @@ def sparsity(domain:Domain)->dict:
                 rows_per_user=float(u.median()) if len(u) else 0., rows_per_item=float(i.median()),
                 items_0=cut(0, 0), items_1_4=cut(1, 4), items_5_19=cut(5, 19), items_20=cut(20, np.inf), gini=gini(i))
 
-# %% ../nbs/02_preprocess.ipynb #d031c339
+# %% ../nbs/02_preprocess.ipynb #8aa0f6bc
 @dataclass
 class Split:
     "Training, validation and test log, and how they were made."
@@ -133,7 +133,7 @@ def ordered(log, seed=0):
 def _make(log, train, valid, test, **protocol):
     return Split(*(log[m].reset_index(drop=True) for m in (train, valid, test)), protocol)
 
-# %% ../nbs/02_preprocess.ipynb #e430c935
+# %% ../nbs/02_preprocess.ipynb #403d9aee
 def split_last(domain,        # Domain or log
                n_test:int=1,  # Last rows of each user to test on
                n_valid:int=1, # Rows before them to validate on
@@ -155,7 +155,7 @@ def split_time(domain, test:float=.1, valid:float=.1, seed:int=0)->Split:
     a, b = (np.quantile(t, q, method='higher') if len(t) else 0 for q in (1 - test - valid, 1 - test))
     return _make(log, t < a, (t >= a) & (t < b), t >= b, name='time', valid_from=int(a), test_from=int(b), seed=seed)
 
-# %% ../nbs/02_preprocess.ipynb #7e3b7a6b
+# %% ../nbs/02_preprocess.ipynb #4f332f29
 def _pick(ids, frac, seed):
     "A seeded share of ids that does not depend on their order, and a second one as large, disjoint."
     ids = np.array(sorted(pd.unique(ids), key=str), dtype=object)
@@ -182,7 +182,7 @@ def split_kfold_users(domain, k:int=5, seed:int=0)->list:
     f = log['user'].map(fold).to_numpy()
     return [_make(log, (f != i) & (f != (i + 1) % k), f == (i + 1) % k, f == i, name='k-fold users', k=k, fold=i, seed=seed) for i in range(k)]
 
-# %% ../nbs/02_preprocess.ipynb #ec0d94e9
+# %% ../nbs/02_preprocess.ipynb #0777ebcf
 def _found(check, bad, n, example='', leak=True):
     "One row of the audit."
     return dict(check=check, found=int(bad), share=round(bad/max(n, 1), 4), example=str(example)[:80], verdict='ok' if not bad else 'leak' if leak else 'warning')
@@ -207,7 +207,7 @@ def _duplicates(items, texts):
     bad = t.duplicated(keep=False) & (t != '')
     return _found('one text under several ids', bad.sum(), len(items), t[bad].iloc[0] if bad.any() else '', leak=False)
 
-# %% ../nbs/02_preprocess.ipynb #7dd43d59
+# %% ../nbs/02_preprocess.ipynb #cc8fd3af
 def _auc(x, y):
     "Probability that a positive (y true) has the larger x, ties half."
     r = pd.Series(x).rank().to_numpy(); p = y.sum(); n = len(y) - p
@@ -235,7 +235,7 @@ def _features_of_all(split, items):
         if abs(np.corrcoef(rank(x), rank(full + train))[0, 1]) > .98 and abs(np.corrcoef(rank(x), rank(full + train))[0, 1]) > abs(np.corrcoef(rank(x), rank(train))[0, 1]): bad.append(c)
     return _found('item columns computed from all rows', len(bad), len(items.columns), ', '.join(bad))
 
-# %% ../nbs/02_preprocess.ipynb #f5fcb44a
+# %% ../nbs/02_preprocess.ipynb #9f7c7d7c
 def _in_profiles(split, items, profiles):
     "Titles of a user's test items inside the text that describes the user."
     if profiles is None: return _found('test titles inside user profiles', 0, 1, 'no profiles given')

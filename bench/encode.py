@@ -1,0 +1,93 @@
+"""Encoding speed against sentence-transformers: same texts, same weights, one run, rounds interleaved.
+
+    python bench/encode.py --data DIR          # DIR holds amazon_food_kitchen_LLMCDSR/items.csv.gz
+    python bench/encode.py                     # titles of the Complete Journey instead
+
+Prints items/s, tokens/s, the ratio to sentence-transformers, the lowest cosine to its float32 vectors, peak memory of a
+fresh process for each path, and the share of the machine's measured matrix-product peak.
+"""
+import argparse, json, os, resource, subprocess, sys, time
+from pathlib import Path
+import numpy as np, pandas as pd
+
+PATHS = ['sentence-transformers', 'llmrec float32', 'llmrec auto']
+
+
+def texts_of(data, n_titles, n_long):
+    "Distinct titles, and texts of about 128 tokens made of several of them."
+    if data: t = pd.read_csv(Path(data)/'amazon_food_kitchen_LLMCDSR'/'items.csv.gz').title
+    else:
+        from llmrec.data import load_journey
+        t = load_journey().source.items.title
+    t = t.dropna().drop_duplicates().sample(frac=1, random_state=0).tolist()
+    from llmrec.encode import TextEncoder
+    lens, rng, long = [len(i) for i in TextEncoder('minilm').tokenize(t)], np.random.default_rng(0), []
+    while len(long) < n_long:
+        want, n, out = rng.normal(128, 20), 0, []
+        while n < want: out.append(t[i := rng.integers(len(t))]); n += lens[i]
+        long.append(' '.join(out))
+    return dict(titles=t[:n_titles], long=long)
+
+
+def peak(dtype):
+    "Best measured GFLOP/s of a product of the model's shapes, all threads."
+    import torch
+    a, b, best = torch.randn(2048, 384, dtype=dtype), torch.randn(384, 1536, dtype=dtype), 0
+    for _ in range(30):
+        t = time.perf_counter()
+        for _ in range(10): a@b
+        best = max(best, 20*2048*384*1536/(time.perf_counter() - t)/1e9)
+    return best
+
+
+def encoder(path):
+    "A function from texts to unit vectors."
+    from llmrec.encode import TextEncoder, bundled_minilm
+    if path.startswith('llmrec'): return TextEncoder('minilm', dtype=path.split()[1], cache=False, device='cpu').encode
+    from sentence_transformers import SentenceTransformer
+    m = SentenceTransformer(str(bundled_minilm()), device='cpu')
+    return lambda t: m.encode(t, show_progress_bar=False, normalize_embeddings=True)
+
+
+def memory(path, texts):
+    "Peak resident MiB of a fresh process that encodes `texts` along `path`."
+    code = ('import sys, json, resource; sys.path.insert(0, sys.argv[1]); from encode import encoder\n'
+            'encoder(sys.argv[2])(json.load(sys.stdin)); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)')
+    r = subprocess.run([sys.executable, '-c', code, str(Path(__file__).parent), path], input=json.dumps(texts), text=True,
+                       capture_output=True, check=True)
+    return int(r.stdout.split()[-1])/1024
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--data'); p.add_argument('--titles', type=int, default=5000); p.add_argument('--long', type=int, default=2000)
+    p.add_argument('--rounds', type=int, default=3); p.add_argument('--out', help='write the table as JSON')
+    a = p.parse_args()
+    import torch
+    from llmrec.encode import TextEncoder, has_bf16
+    enc = {k: encoder(k) for k in PATHS}
+    flops = 6*2*(4*384**2 + 2*384*1536)   # multiply-adds x 2 of one token in MiniLM's linear layers
+    rows = []
+    for name, texts in texts_of(a.data, a.titles, a.long).items():
+        tokens = sum(map(len, TextEncoder('minilm').tokenize(texts)))
+        took, V, top = {k: [] for k in PATHS}, {}, {}
+        for k in PATHS: enc[k](texts[:64])
+        for _ in range(a.rounds):
+            top = {d: max(top.get(d, 0), peak(getattr(torch, d))) for d in ('float32', 'bfloat16')}
+            for k in PATHS:
+                t = time.perf_counter(); V[k] = enc[k](texts); took[k].append(time.perf_counter() - t)
+        for k in PATHS:
+            s, base = np.median(took[k]), np.median(took[PATHS[0]])
+            d = 'bfloat16' if k.endswith('auto') and has_bf16() else 'float32'
+            rows.append(dict(texts=name, path=k, n=len(texts), tokens=tokens, seconds=s, items_s=len(texts)/s, tokens_s=tokens/s,
+                             ratio=base/s, ratio_best=min(took[PATHS[0]])/min(took[k]), min_cosine=(V[k]*V[PATHS[0]]).sum(1).min(),
+                             peak_MiB=memory(k, texts), of_peak=tokens*flops/min(took[k])/1e9/top[d]))
+            print('.', end='', file=sys.stderr, flush=True)
+        print(f'{name}: matrix-product peak {top["float32"]:.0f} (float32), {top["bfloat16"]:.0f} (bfloat16) GFLOP/s, '
+              f'{torch.get_num_threads()} threads')
+    df = pd.DataFrame(rows)
+    print(df.round(dict(seconds=2, items_s=0, tokens_s=0, ratio=2, ratio_best=2, min_cosine=5, peak_MiB=0, of_peak=2)).to_string(index=False))
+    if a.out: Path(a.out).write_text(df.to_json(orient='records', indent=1))
+
+
+if __name__ == '__main__': main()
