@@ -10,9 +10,10 @@ __all__ = ['Histories', 'take', 'select', 'decayed', 'Interactions', 'as_list', 
            'leave_last', 'seen_items', 'next_ranks', 'next_ndcg', 'top_entries', 'ItemKNN', 'UserKNN', 'slim', 'SLIM',
            'Markov', 'ALS', 'limit_blas', 'BPR', 'Tfidf', 'zscore', 'Blend', 'tune', 'with_start', 'windows',
            'pad_rows', 'SeqBatches', 'Block', 'SeqNet', 'draw_weights', 'choice_nll', 'seq_loss', 'domain_ranges',
-           'joined', 'NdcgCB', 'flat', 'SASRec', 'TextNet', 'compact', 'TextSASRec']
+           'joined', 'NdcgCB', 'flat', 'SASRec', 'TextNet', 'compact', 'extended', 'TextSASRec', 'Tower', 'TowerNet',
+           'TwoTower']
 
-# %% ../nbs/08_experts.ipynb #4650a611
+# %% ../nbs/08_experts.ipynb #b9524a28
 from dataclasses import dataclass, field
 from functools import cached_property
 import numpy as np, pandas as pd
@@ -20,7 +21,7 @@ import scipy.sparse as sp
 import scipy.linalg as sl
 from .core import InputError, blocks, need, progress
 
-# %% ../nbs/08_experts.ipynb #3215073e
+# %% ../nbs/08_experts.ipynb #a608a38a
 @dataclass
 class Histories:
     "Item sequences of many users, oldest first, in one ragged array."
@@ -36,7 +37,7 @@ class Histories:
     @property
     def age(self): return np.repeat(self.ptr[1:], self.lengths) - 1 - np.arange(len(self.item))
 
-# %% ../nbs/08_experts.ipynb #7c160970
+# %% ../nbs/08_experts.ipynb #c192f294
 def _take_rows(ptr, users):
     "Row numbers of `users`, in their order, and the new pointers."
     lens = np.diff(ptr)[users]
@@ -57,7 +58,7 @@ def select(h:Histories, # Histories
     "Drop rows, keep all users."
     return Histories(np.concatenate([[0], np.cumsum(keep)])[h.ptr], h.item[keep], h.weight[keep])
 
-# %% ../nbs/08_experts.ipynb #d486d161
+# %% ../nbs/08_experts.ipynb #940052bd
 def decayed(h:Histories,              # Histories
             n_items:int,              # Columns N
             half_life:float=np.inf,   # τ, in rows of the user; inf: no decay
@@ -75,7 +76,7 @@ def decayed(h:Histories,              # Histories
     x.sum_duplicates()
     return x
 
-# %% ../nbs/08_experts.ipynb #f31623ea
+# %% ../nbs/08_experts.ipynb #9642f339
 def _hash(ids, seed=0):
     "A seeded 64-bit hash of ids, (len(ids),) uint64."
     h = pd.util.hash_array(np.asarray(ids, dtype=object), categorize=True).astype(np.uint64)
@@ -88,7 +89,7 @@ def _lookup(index, ids, what, where):
                                        'add it there or drop its rows (Domain does so)')
     return p
 
-# %% ../nbs/08_experts.ipynb #c43649db
+# %% ../nbs/08_experts.ipynb #344a695b
 @dataclass
 class Interactions:
     "Rows of all domains under one index of users and items."
@@ -107,7 +108,7 @@ class Interactions:
     @cached_property
     def counts(self): return np.bincount(self.hist.item, minlength=self.N)
 
-# %% ../nbs/08_experts.ipynb #70054bc3
+# %% ../nbs/08_experts.ipynb #32bdd326
 def as_list(x):
     "None, one thing or several, as a list."
     return [] if x is None else list(x) if isinstance(x, (list, tuple)) else [x]
@@ -145,7 +146,7 @@ def interactions(train:pd.DataFrame, # Log of the target: user, item [, time, we
                         rows['time'].to_numpy() if all('time' in l for l in logs) else None,
                         pd.concat(tables, ignore_index=True), vectors)
 
-# %% ../nbs/08_experts.ipynb #3b8034b0
+# %% ../nbs/08_experts.ipynb #773779bb
 def histories(d:Interactions, # Index of users and items
               users           # Ids; unknown ones get an empty history
              )->Histories:
@@ -165,7 +166,7 @@ def histories_from_items(d:Interactions, # Index of users and items
 
 def _offsets(d): return np.cumsum([0] + [len(i) for i in d.all_items[:-1]])
 
-# %% ../nbs/08_experts.ipynb #a92d2b55
+# %% ../nbs/08_experts.ipynb #e391ad4b
 class Expert:
     "A recommender: `fit(train, items, source, vectors)`, then `score(users)`."
     def fit(self, train, # Training log of the target: user, item [, time]
@@ -196,7 +197,7 @@ class Expert:
         self.data = d
         self.learn(d)
 
-# %% ../nbs/08_experts.ipynb #43467be7
+# %% ../nbs/08_experts.ipynb #b9100aab
 class Popularity(Expert):
     "Score an item by its log count, over all rows or the latest ones."
     def __init__(self, recent:float=1.): # Share of rows to count, the latest by time
@@ -210,7 +211,7 @@ class Popularity(Expert):
         self.pop = np.log1p(np.bincount(d.hist.item, w, minlength=d.N)[:d.n]).astype(np.float32)
     def score_histories(self, h): return np.tile(self.pop, (len(h), 1))
 
-# %% ../nbs/08_experts.ipynb #341a9384
+# %% ../nbs/08_experts.ipynb #9e8b7a0d
 def unit(X, eps=1e-12):
     "Rows scaled to length one; zero rows stay zero."
     return (X / np.maximum(np.linalg.norm(X, axis=-1, keepdims=True), eps)).astype(np.float32)
@@ -224,7 +225,7 @@ def spread(X,           # (N, d) vectors
     keep = s > 1e-10*max(s[-1], 1e-30)
     return unit(X @ (V[:, keep] * s[keep]**(-power/2)))
 
-# %% ../nbs/08_experts.ipynb #fcd45dea
+# %% ../nbs/08_experts.ipynb #0e6b2412
 class Content(Expert):
     "Cosine between the decayed interest vector u and the item vector v (§4.2.4), on centred text vectors."
     def __init__(self, half_life:float=5., power:float=.25): self.half_life, self.power = half_life, power
@@ -237,7 +238,7 @@ class Content(Expert):
     def contributions(self, h, j):
         return np.exp2(-h.age/self.half_life)*h.weight*(self.v[h.item] @ self.v[j])
 
-# %% ../nbs/08_experts.ipynb #756506d0
+# %% ../nbs/08_experts.ipynb #3b128968
 def ease(X,          # (users, N) sparse interaction matrix
          lam:float=100. # λ
         ):           # -> (N, N) float32
@@ -258,7 +259,7 @@ def _inverse(G):
     P[iu] = P.T[iu]
     return P
 
-# %% ../nbs/08_experts.ipynb #a3053d19
+# %% ../nbs/08_experts.ipynb #7e1615ee
 def binary(X):
     "The same sparse matrix with ones for its entries."
     X = X.copy(); X.data[:] = 1
@@ -291,7 +292,7 @@ class EASE(Expert):
         n = d.n - m
         self.data, self.rows, self.B = d, moved(self.rows, n, m), np.pad(self.B, ((0, 0), (0, m)))
 
-# %% ../nbs/08_experts.ipynb #ac0d1ccf
+# %% ../nbs/08_experts.ipynb #1837ef6d
 def one_hot(col,            # Values of one column: strings, lists, or strings joined by | ; , >
             max_values:int=1000 # Rarer values than the first so many are left out
            ):               # -> (n, values) float32, rows of length one or zero
@@ -308,7 +309,7 @@ def one_hot(col,            # Values of one column: strings, lists, or strings j
 
 _SEP = str.maketrans(';,>', '|||')
 
-# %% ../nbs/08_experts.ipynb #8c33e4df
+# %% ../nbs/08_experts.ipynb #75b27c0a
 def soft_bins(x,      # Numbers; NaN for unknown
               m:int=8 # Bins
              ):       # -> (n, m) float32; rows of unknown numbers are zero
@@ -335,7 +336,7 @@ def item_features(d:Interactions,   # Item tables and text vectors of all domain
     phi = np.concatenate(parts, 1)
     return phi / max(np.sqrt((phi**2).sum(1).mean()), 1e-12).astype(np.float32)
 
-# %% ../nbs/08_experts.ipynb #ad74d66a
+# %% ../nbs/08_experts.ipynb #3a01eb9c
 def kernel(a, b, sharp): # (n, f), (m, f) -> (n, m)
     "exp(κ(φᵢᵀφⱼ − 1))"
     return np.exp(np.float32(sharp)*(a @ b.T - 1))
@@ -362,7 +363,7 @@ def krige(phi,     # (N, f) features of all items
     z = sl.cho_solve(sl.cho_factor(K, lower=True, overwrite_a=True, check_finite=False), values, check_finite=False)
     return np.concatenate([kernel(phi[b], phi[S], sharp) @ z for b in blocks(len(phi), 4096)]).astype(np.float32)
 
-# %% ../nbs/08_experts.ipynb #d45f30dd
+# %% ../nbs/08_experts.ipynb #798b0a84
 class Kriging(Expert):
     "Item–item knowledge of all domains, extended to every target item by text and attributes."
     def __init__(self, lam:float=100., half_life:float=10., noise:float=10., sharp:float=3., rank:int=256, cap:int=3000):
@@ -384,24 +385,25 @@ class Kriging(Expert):
         self.data, self.S = d, moved(self.S, d.n - m, m)
         self.extend(d)
 
-# %% ../nbs/08_experts.ipynb #409918f4
+# %% ../nbs/08_experts.ipynb #1d15ca11
 class TextPopularity(Expert):
     "Popularity predicted from text and attributes by the same kernel regression."
     def __init__(self, kriging:Kriging): self.kriging = kriging # A fitted `Kriging`
     def learn(self, d): self.pop = self.kriging.pop
     def score_histories(self, h): return np.tile(self.pop, (len(h), 1))
 
-# %% ../nbs/08_experts.ipynb #4910c845
+# %% ../nbs/08_experts.ipynb #c79818f0
 def transitions(d:Interactions,     # Rows of all domains
                 half_life:float=4., # Decay of the history, in rows
                 max_len:int=50,     # Rows of history to look back
                 cap:int=300_000,    # Transitions to keep at most, drawn evenly
-                floor:float=.02     # Decay weights below it are dropped
-               ):                   # -> X (T, N) sparse, y (T,) target columns
+                floor:float=.02,    # Decay weights below it are dropped
+                among=None          # (N,) boolean: items whose rows are predicted; None: the target's
+               ):                   # -> X (T, N) sparse, y (T,) columns
     "Every target row that has a history before it: the decayed history and the item."
     h = d.hist
     pos = np.arange(len(h.item)) - h.ptr[h.user]
-    ev = np.nonzero((pos > 0) & (h.item < d.n))[0]
+    ev = np.nonzero((pos > 0) & (h.item < d.n if among is None else among[h.item]))[0]
     ev = ev[np.linspace(0, len(ev) - 1, min(cap, len(ev))).astype(int)]
     if half_life < np.inf: max_len = min(max_len, int(-half_life*np.log2(floor)) + 1)
     L = np.minimum(pos[ev], max_len)
@@ -416,7 +418,7 @@ def _ragged(start, length):
     ptr = np.concatenate([[0], np.cumsum(length)])
     return np.repeat(start - ptr[:-1], length) + np.arange(ptr[-1]), ptr
 
-# %% ../nbs/08_experts.ipynb #1199a781
+# %% ../nbs/08_experts.ipynb #1853575d
 class TransitionRidge(Expert):
     "Regress the next target item on the decayed history, shrunk towards the kriged item–item matrix."
     def __init__(self, kriging:Kriging|None=None, half_life:float=4., lam:float=20., rho:float=.1, cap:int=5000):
@@ -441,14 +443,14 @@ class TransitionRidge(Expert):
     def grow(self, d, m):
         self.data, self.S, self.W = d, moved(self.S, d.n - m, m), np.pad(self.W, ((0, 0), (0, m)))
 
-# %% ../nbs/08_experts.ipynb #2ba722e1
+# %% ../nbs/08_experts.ipynb #3d26d4c3
 class Repeat(Expert):
     "Score what the user took before by its decayed count."
     def __init__(self, half_life:float=20.): self.half_life = half_life
     def score_histories(self, h): return decayed(h, self.data.N, self.half_life)[:, :self.data.n].toarray()
     def contributions(self, h, j): return np.exp2(-h.age/self.half_life)*h.weight*(h.item == j)
 
-# %% ../nbs/08_experts.ipynb #5f6aed27
+# %% ../nbs/08_experts.ipynb #1c5badea
 import copy, math
 from dataclasses import replace
 from functools import partial
@@ -456,9 +458,9 @@ import torch, torch.nn.functional as F
 from torch import nn
 from fastcore.basics import patch
 from .core import def_device, set_seed
-from .learner import Callback, ClipCB, DLs, EarlyStopCB, Learner, SchedCB, TransferPenaltyCB, cosine
+from .learner import Batches, Callback, ClipCB, DLs, EarlyStopCB, Learner, SchedCB, TransferPenaltyCB, cosine
 
-# %% ../nbs/08_experts.ipynb #d6fa462d
+# %% ../nbs/08_experts.ipynb #3dbcbb76
 class Random(Expert):
     "A score that knows nothing: a seeded hash of the history and the item."
     def __init__(self, seed:int=0): self.seed = seed
@@ -469,7 +471,7 @@ class Random(Expert):
             x = (s[h.ptr[1:]] - s[h.ptr[:-1]] + key[-1])[:, None] * (key[None, :self.data.n] | np.uint64(1))
         return ((x >> np.uint64(40)).astype(np.float32)/2**24)
 
-# %% ../nbs/08_experts.ipynb #82c09533
+# %% ../nbs/08_experts.ipynb #c930c61b
 def rank_rows(s,     # (m, n) scores
               y,     # (m,) columns of the items that were taken
               seen=None # (m, n) boolean: items that are no candidates
@@ -483,7 +485,7 @@ def ndcg_rows(ranks, k=10):
     "NDCG@k of rows with one relevant item each."
     return np.where(ranks < k, 1/np.log2(ranks + 2), 0)
 
-# %% ../nbs/08_experts.ipynb #cc8131dc
+# %% ../nbs/08_experts.ipynb #4033db8d
 def leave_last(d:Interactions # Index of users and items
               )->tuple:       # Index without these rows, users (m,), items (m,)
     "Take the last target row of each user who has others before it."
@@ -516,7 +518,7 @@ def next_ndcg(score, h, y, n, k=10):
     "Mean NDCG@k of next items; the arguments are those of `next_ranks`."
     return float(ndcg_rows(next_ranks(score, h, y, n), k).mean()) if len(y) else 0.
 
-# %% ../nbs/08_experts.ipynb #a5fbd55a
+# %% ../nbs/08_experts.ipynb #907e7220
 def top_entries(S, k):
     "The k largest positive entries of each row of a sparse or dense matrix, as a sparse matrix."
     S = np.asarray(S.todense() if sp.issparse(S) else S)
@@ -544,7 +546,7 @@ class ItemKNN(Expert):
     def score_histories(self, h): return (decayed(h, self.data.N, self.half_life) @ self.S).toarray()
     def contributions(self, h, j): return np.exp2(-h.age/self.half_life)*h.weight*self.S[:, [j]].toarray()[h.item, 0]
 
-# %% ../nbs/08_experts.ipynb #aa28b4b9
+# %% ../nbs/08_experts.ipynb #347d0bc6
 class UserKNN(Expert):
     "What the k most similar users took, weighted by their cosine."
     def __init__(self, k:int=100, shrink:float=10.): self.k, self.shrink = k, shrink
@@ -559,7 +561,7 @@ class UserKNN(Expert):
             out.append((top_entries(s, self.k) @ self.X[:, :self.data.n]).toarray())
         return np.concatenate(out) if out else np.zeros((0, self.data.n), np.float32)
 
-# %% ../nbs/08_experts.ipynb #65fee298
+# %% ../nbs/08_experts.ipynb #42d1a9f9
 def slim(X,            # (users, N) sparse interaction matrix
          l1:float=2.,  # λ₁: sparseness
          l2:float=100.,# λ₂: as in EASE
@@ -589,7 +591,7 @@ class SLIM(Expert):
         if len(self.rows): self.B[:, self.rows[own]] = slim(binary(decayed(d.hist, d.N, cols=self.rows)), self.l1, self.l2)[:, own]
     def score_histories(self, h): return decayed(h, self.data.N, self.half_life, self.rows) @ self.B
 
-# %% ../nbs/08_experts.ipynb #bce8cdf3
+# %% ../nbs/08_experts.ipynb #51e03d5b
 class Markov(Expert):
     "Share of transitions from the latest items to the candidate, both decayed by distance."
     def __init__(self, half_life:float=2., shrink:float=10.): self.half_life, self.shrink = half_life, shrink
@@ -601,7 +603,7 @@ class Markov(Expert):
     def score_histories(self, h): return (decayed(h, self.data.N, self.half_life) @ self.M).toarray()
     def contributions(self, h, j): return np.exp2(-h.age/self.half_life)*h.weight*self.M[:, [j]].toarray()[h.item, 0]
 
-# %% ../nbs/08_experts.ipynb #2f13702d
+# %% ../nbs/08_experts.ipynb #0728dfec
 class ALS(Expert):
     "Weighted matrix factorisation (Hu, Koren and Volinsky, 2008) of the rows of all domains; users are folded in."
     def __init__(self, factors:int=64, reg:float=.05, alpha:float=10., epochs:int=15, half_life:float=np.inf, seed:int=0):
@@ -619,7 +621,7 @@ def limit_blas():
     from threadpoolctl import threadpool_limits
     return threadpool_limits(1, 'blas')
 
-# %% ../nbs/08_experts.ipynb #e211d809
+# %% ../nbs/08_experts.ipynb #7239c451
 class BPR(Expert):
     "Bayesian personalised ranking (Rendle et al., 2009); users are folded in by a map from item factors to user factors."
     def __init__(self, factors:int=64, lr:float=.05, reg:float=.01, epochs:int=100, half_life:float=np.inf, seed:int=0):
@@ -638,7 +640,7 @@ class BPR(Expert):
         return np.concatenate([m, np.ones((len(h), 1), np.float32)], 1).astype(np.float32)
     def score_histories(self, h): return self.mean(h) @ self.A @ self.y[:self.data.n].T
 
-# %% ../nbs/08_experts.ipynb #f3453405
+# %% ../nbs/08_experts.ipynb #f20b81cd
 class Tfidf(Expert):
     "Cosine between the TF-IDF vectors of the decayed history and of the item."
     def __init__(self, half_life:float=10., max_features:int=50_000): self.half_life, self.max_features = half_life, max_features
@@ -653,7 +655,7 @@ class Tfidf(Expert):
         norm = np.sqrt(np.asarray(u.multiply(u).sum(1)))
         return (u @ self.T[:self.data.n].T).toarray()/np.maximum(norm, 1e-9).astype(np.float32)
 
-# %% ../nbs/08_experts.ipynb #1151f120
+# %% ../nbs/08_experts.ipynb #0ee3c150
 def zscore(s):
     "Each row with mean 0 and standard deviation 1; constant rows become 0."
     s = s - s.mean(1, keepdims=True)
@@ -675,7 +677,7 @@ class Blend(Expert):
     def mix(self, h, w): return (1 - w)*zscore(self.first.score_histories(h)) + w*zscore(self.second.score_histories(h))
     def score_histories(self, h): return self.mix(h, self.w)
 
-# %% ../nbs/08_experts.ipynb #7b4ef1b7
+# %% ../nbs/08_experts.ipynb #da9cf643
 def _suggest(trial, name, space):
     "One value: from a list of choices, or from (low, high) or (low, high, 'log')."
     if isinstance(space, list): return trial.suggest_categorical(name, space)
@@ -702,7 +704,7 @@ def tune(make,          # Class, or function of keyword arguments, that gives an
     best.tuned = f'{best.name}: {study.best_params} by NDCG@10 {study.best_value:.4f} on {len(y)} rows; {trials} trials over {space}'
     return best
 
-# %% ../nbs/08_experts.ipynb #ea3ead52
+# %% ../nbs/08_experts.ipynb #9b43fc8a
 def with_start(h:Histories, token:int)->Histories:
     "The same histories, each begun by `token`."
     item = np.full(len(h.item) + len(h), token, np.int64)
@@ -727,7 +729,7 @@ def pad_rows(item, first, length, fill):
     ok = p < length[:, None]
     return np.where(ok, item[np.where(ok, first[:, None] + p, 0)], fill)
 
-# %% ../nbs/08_experts.ipynb #38412c15
+# %% ../nbs/08_experts.ipynb #e0bb8c57
 class SeqBatches:
     "Windows of histories as batches (inputs, next items) of about `tokens` items of similar length; new cuts and order in every pass."
     def __init__(self, h:Histories, token:int, n:int|None=None, # Start token; windows that predict items below n come first
@@ -754,7 +756,7 @@ class SeqBatches:
             q = slice(cut[i], cut[i+1])
             if cut[i+1] > cut[i]: yield tuple(torch.from_numpy(pad_rows(self.h.item, a[q] + k, (b - a)[q], f)) for k, f in ((0, self.token), (1, -1)))
 
-# %% ../nbs/08_experts.ipynb #35555811
+# %% ../nbs/08_experts.ipynb #ad847be0
 class Block(nn.Module):
     "Pre-norm transformer block: attention, then a feed-forward layer, each added to its input."
     def __init__(self, dim, heads, drop):
@@ -769,7 +771,7 @@ class Block(nn.Module):
         x = x + self.drop(self.out(a.transpose(1, 2).reshape(B, L, D)))
         return x + self.drop(self.ff(self.ln2(x)))
 
-# %% ../nbs/08_experts.ipynb #1b940bab
+# %% ../nbs/08_experts.ipynb #c91b036d
 class SeqNet(nn.Module):
     "Causal transformer over items; `table` holds their vectors, which are input and output."
     def __init__(self, n_items:int, dim:int=64, layers:int=2, heads:int=2, drop:float=.3, size:int=50):
@@ -789,7 +791,7 @@ class SeqNet(nn.Module):
         for b in self.blocks: h = b(h, bias)
         return self.ln(h), E
 
-# %% ../nbs/08_experts.ipynb #d5531fd5
+# %% ../nbs/08_experts.ipynb #c11b64e8
 def draw_weights(counts, popular=.5):
     "Probability of drawing each item as a negative: a mixture of popularity and the even distribution."
     c = np.asarray(counts, float)
@@ -819,7 +821,7 @@ def seq_loss(preds, y, ranges, n_neg=0, q=None):
         out.append(choice_nll(g[at], E, y[at], lo, hi, n_neg, q[i] if q else None))
     return torch.cat(out).sum()/max(sum(map(len, out)) - 1, 1)
 
-# %% ../nbs/08_experts.ipynb #095798fe
+# %% ../nbs/08_experts.ipynb #01a37198
 def domain_ranges(d):
     "First item and item after the last of each domain."
     o = np.cumsum([0] + [len(i) for i in d.all_items])
@@ -839,7 +841,7 @@ class NdcgCB(Callback):
     def after_epoch(self, learn):
         learn.recorder.rows[-1]['ndcg'] = next_ndcg(self.expert.score_histories, self.h, self.y, self.expert.data.n)
 
-# %% ../nbs/08_experts.ipynb #3661fe76
+# %% ../nbs/08_experts.ipynb #ad87d11c
 def flat(net):
     "All parameters as one array."
     return nn.utils.parameters_to_vector(net.parameters()).detach().cpu().numpy().copy()
@@ -862,7 +864,7 @@ class SASRec(Expert):
             nn.utils.vector_to_parameters(torch.from_numpy(self.theta.copy()), self._net.parameters())
         return self._net
 
-# %% ../nbs/08_experts.ipynb #c5a2f23c
+# %% ../nbs/08_experts.ipynb #f57d046a
 @patch
 def train(self:SASRec, h, epochs, cbs=()):
     "Train the network on histories for some epochs."
@@ -904,7 +906,7 @@ def n_epochs(self:SASRec, d, cbs=(), most=60, patience=6):
     self._net.requires_grad_(True)
     return stop.epoch
 
-# %% ../nbs/08_experts.ipynb #b853a761
+# %% ../nbs/08_experts.ipynb #69fb30f0
 @patch
 @torch.no_grad()
 def score_histories(self:SASRec, h):
@@ -932,7 +934,7 @@ def grow(self:SASRec, d, m):
     self._net.load_state_dict(state)
     self.theta = flat(self._net)
 
-# %% ../nbs/08_experts.ipynb #060c8273
+# %% ../nbs/08_experts.ipynb #61c392df
 class TextNet(SeqNet):
     "`SeqNet` whose items are projected text vectors, plus id vectors where the item has rows."
     def __init__(self, phi, # (N, f) text and attributes
@@ -950,12 +952,19 @@ class TextNet(SeqNet):
         keep[-1] = 1                                    # the start token is always an id
         return self.adapt(self.phi) + keep*self.emb.weight
 
-# %% ../nbs/08_experts.ipynb #700aa594
+# %% ../nbs/08_experts.ipynb #e8325577
 def compact(phi, dim=128):
     "The `dim` directions of the features with most variance, rows scaled to mean squared length one."
     s, V = np.linalg.eigh(np.asarray(phi.T @ phi, np.float64))
     x = phi @ V[:, ::-1][:, :dim].astype(np.float32)
     return (x/max(np.sqrt((x**2).sum(1).mean()), 1e-12)).astype(np.float32)
+
+def extended(phi,   # (N - m, dim) compact features without the `m` new target items
+             d, m): # Index with them; their number
+    "Compact features with rows for the new items, by the linear map that made the old rows."
+    f, n, old = item_features(d), d.n - m, np.r_[0:d.n - m, d.n:d.N]
+    W = np.linalg.lstsq(f[old].T @ f[old] + 1e-3*np.eye(f.shape[1]), f[old].T @ phi, rcond=None)[0]
+    return np.concatenate([phi[:n], f[n:d.n] @ W, phi[n:]]).astype(np.float32)
 
 class TextSASRec(SASRec):
     "SASRec on text, attributes and ids: pre-trained on the sources, fine-tuned on the target with the transfer penalty."
@@ -976,8 +985,90 @@ class TextSASRec(SASRec):
         self._net.use_ids = True
         self.tune_in(d, cbs)
     def grow(self, d, m):
-        f, n, old = item_features(d), d.n - m, np.r_[0:d.n - m, d.n:d.N]
-        W = np.linalg.lstsq(f[old].T @ f[old] + 1e-3*np.eye(f.shape[1]), f[old].T @ self.phi, rcond=None)[0]
-        put = lambda x, new: np.concatenate([x[:n], new, x[n:]]).astype(np.float32)
-        self.phi, self.known = put(self.phi, f[n:d.n] @ W), put(self.known, np.zeros(m))
+        n = d.n - m
+        self.phi = extended(self.phi, d, m)
+        self.known = np.concatenate([self.known[:n], np.zeros(m, np.float32), self.known[n:]])
         super().grow(d, m)
+
+# %% ../nbs/08_experts.ipynb #b8acb60e
+class Tower(nn.Module):
+    "x + a hidden layer of x, unit length; the identity at the start."
+    def __init__(self, dim, hidden=256):
+        super().__init__()
+        self.up, self.down = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        nn.init.zeros_(self.down.weight); nn.init.zeros_(self.down.bias)
+    def forward(self, x):
+        x = F.normalize(x, dim=-1)
+        return F.normalize(x + self.down(F.gelu(self.up(x))), dim=-1)
+
+class TowerNet(nn.Module):
+    "Logits of the next item from an interest vector; `face` names the items to choose from."
+    def __init__(self, dim, hidden=256):
+        super().__init__()
+        self.user, self.item = Tower(dim, hidden), Tower(dim, hidden)
+        self.scale, self.pop = nn.Parameter(torch.tensor(2.)), nn.Parameter(torch.tensor(1.))
+    def face(self, V, counts): # (m, dim) item vectors, (m,) their rows
+        t = lambda x: torch.as_tensor(x, dtype=torch.float32, device=self.scale.device)
+        self.V, self.logn = t(V), torch.log1p(t(counts))
+        return self
+    def forward(self, u): # (batch, dim) -> (batch, m)
+        return self.scale.exp()*self.user(u) @ self.item(self.V).T + self.pop*self.logn
+
+# %% ../nbs/08_experts.ipynb #320b2ce8
+class TwoTower(Expert):
+    "Maps of interest and item vectors, trained on the sources, then on the target with the transfer penalty (§4.2.3)."
+    def __init__(self, half_life:float=8., dim:int=128, hidden:int=256, # Decay of the history; features; hidden units
+                 lr:float=2e-3, epochs:int=12, bs:int=512,    # Training, until a tenth of the rows no longer gains
+                 lam:float=.01, kind:str='norm',              # λ and form of the penalty: see `TransferPenaltyCB`
+                 cap:int=4000, rows:int=60_000, seed:int=0):  # Items to choose from and rows to learn from, at most
+        self.half_life, self.dim, self.hidden, self.lr, self.epochs, self.bs = half_life, dim, hidden, lr, epochs, bs
+        self.lam, self.kind, self.cap, self.rows, self.seed = lam, kind, cap, rows, seed
+    def learn(self, d):
+        set_seed(self.seed)
+        self.phi, self.curves, cbs = compact(item_features(d), self.dim), [], []
+        self._net, own = TowerNet(self.phi.shape[1], self.hidden), np.arange(d.N) < d.n
+        if self.train(d, ~own, 'source') and self.lam: cbs = [TransferPenaltyCB(self._net, self.lam, self.kind)]
+        self.train(d, own, 'target', cbs)
+        self.theta, self.pop = flat(self._net), d.counts[:d.n].astype(np.float32)
+        self.embed()
+    def embed(self):
+        "Item vectors of the target, (n, dim)."
+        net = self.net.face(self.phi[:self.data.n], self.pop)
+        with torch.no_grad(): self.E = net.item(net.V).cpu().numpy()
+
+# %% ../nbs/08_experts.ipynb #504fd66e
+@patch
+def train(self:TwoTower, d, own, phase, cbs=()):
+    "Train on the rows of the items `own`; False if there are too few."
+    few = evident(d.counts*own, self.cap)
+    own, place = np.isin(np.arange(d.N), few), np.zeros(d.N, np.int64)
+    place[few] = np.arange(len(few))
+    X, y = transitions(d, self.half_life, cap=self.rows, among=own)
+    if len(y) < 20 or len(few) < 2: return False
+    u, y, hold = X @ self.phi, place[y], np.random.default_rng(self.seed).random(len(y)) < .1
+    self._net.face(self.phi[few], d.counts[few])
+    dls = DLs(Batches(u[~hold], y[~hold], bs=self.bs, shuffle=True), Batches(u[hold], y[hold], bs=4*self.bs))
+    learn = Learner(self._net, dls, lr=self.lr, cbs=[SchedCB(cosine), EarlyStopCB(patience=2), *cbs], seed=self.seed)
+    learn.fit(self.epochs)
+    self.curves += [dict(phase=phase, **r) for r in learn.recorder.rows]
+    return True
+
+@patch(as_prop=True)
+def net(self:TwoTower):
+    "The network, with the learned weights."
+    if getattr(self, '_net', None) is None:
+        self._net = TowerNet(self.phi.shape[1], self.hidden)
+        nn.utils.vector_to_parameters(torch.from_numpy(self.theta.copy()), self._net.parameters())
+    return self._net.requires_grad_(False).cpu()
+
+@patch
+def score_histories(self:TwoTower, h):
+    net = self.net
+    with torch.no_grad(): u = net.user(torch.from_numpy(decayed(h, self.data.N, self.half_life) @ self.phi)).numpy()
+    return np.float32(net.scale.exp())*(u @ self.E.T) + np.float32(net.pop)*np.log1p(self.pop)
+
+@patch
+def grow(self:TwoTower, d, m):
+    self.phi, self.pop = extended(self.phi, d, m), np.pad(self.pop, (0, m))
+    self.data = d
+    self.embed()
