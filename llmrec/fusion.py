@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['STRATEGIES', 'standard', 'item_evidence', 'user_evidence', 'Gate', 'Choices', 'seen_mask', 'expert_scores', 'choices',
-           'balance', 'fit_gate', 'drop_items', 'last_rows', 'hold_out', 'pseudo_target', 'default_experts',
-           'fit_experts', 'same_people', 'Recommender', 'top_k', 'append_rows', 'insert_items', 'Explanation']
+           'balance', 'fit_gate', 'drop_items', 'last_rows', 'before', 'until', 'hold_out', 'pseudo_target',
+           'default_experts', 'fit_experts', 'same_people', 'Recommender', 'top_k', 'append_rows', 'insert_items',
+           'Explanation']
 
-# %% ../nbs/09_fusion.ipynb #0605e1a3
+# %% ../nbs/09_fusion.ipynb #d8bcfec1
 import hashlib, json, time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +18,11 @@ import torch.nn.functional as F
 from torch import nn
 from .core import InputError, blocks, progress, atomic_write
 from .experts import *
-from .experts import as_list
+from .experts import as_list, _ragged, _take_rows
 from .data import Domain
 from fastcore.basics import patch
 
-# %% ../nbs/09_fusion.ipynb #19a208ba
+# %% ../nbs/09_fusion.ipynb #adef910a
 def _moments(s, m):
     "Mean and standard deviation of each row where m is 1, and whether they can be used."
     n = np.maximum(m.sum(1, keepdims=True), 1)
@@ -42,7 +43,7 @@ def standard(s,    # (users, n) scores of one expert
     z = np.where(ok, (s - mu)/np.where(ok, sd, 1), 0)
     return (np.arcsinh(z*np.float32(a))/np.float32(a)).astype(np.float32)
 
-# %% ../nbs/09_fusion.ipynb #6b9031b2
+# %% ../nbs/09_fusion.ipynb #585520aa
 def item_evidence(c): return np.log1p(c).astype(np.float32)/5
 def user_evidence(m): return np.log1p(m).astype(np.float32)/4
 
@@ -61,7 +62,7 @@ class Gate(nn.Module):
         return (self.weights(g_item, g_user)*z).sum(-1) + self.offset(g_item)
     def penalty(self, shrink=.02): return shrink*sum((x**2).mean() for x in (self.b, self.cold, self.d)) + 1e-3*(self.o**2).mean()
 
-# %% ../nbs/09_fusion.ipynb #c44571d2
+# %% ../nbs/09_fusion.ipynb #5bce85f7
 @dataclass
 class Choices:
     "Held-out rows as choices among candidates, padded to one length."
@@ -89,7 +90,7 @@ def _candidates(z, keep, y, top, extra, rng):
     pick = rng.choice(rest, min(extra, len(rest)), replace=False)
     return np.concatenate([best, pick]), np.repeat([0, np.log(max(len(rest), 1)/max(len(pick), 1))], [len(best), len(pick)]).astype(np.float32)
 
-# %% ../nbs/09_fusion.ipynb #fca24be8
+# %% ../nbs/09_fusion.ipynb #8f1e50e9
 def expert_scores(experts, h): # -> (users, n, experts)
     "Raw scores of all experts for a block of histories."
     return np.stack([e.score_histories(h) for e in experts], -1)
@@ -117,7 +118,7 @@ def choices(experts,          # Fitted experts, which have not seen these rows
     return Choices(t(0, 0.), t(1, .5), torch.from_numpy(user_evidence(h.lengths))[:, None], t(2, -1e9),
                    torch.tensor([o[3] for o in out]), torch.ones(len(y)))
 
-# %% ../nbs/09_fusion.ipynb #22cec689
+# %% ../nbs/09_fusion.ipynb #67e7a3fd
 def balance(counts_y, alpha=.25):
     "Row weights that lift rare kinds of evidence (0, 1–4, 5–19, 20+), mean one."
     cell = np.digitize(counts_y, [1, 5, 20])
@@ -142,7 +143,7 @@ def fit_gate(sets:list,          # `Choices`, one or several
     opt.step(loss)
     return gate.requires_grad_(False)
 
-# %% ../nbs/09_fusion.ipynb #6185dbc7
+# %% ../nbs/09_fusion.ipynb #c880e71a
 def drop_items(d:Interactions, gone)->Interactions:
     "The same index without the rows of the items `gone`, (N,) boolean."
     keep = ~gone[d.hist.item]
@@ -154,17 +155,27 @@ def last_rows(d:Interactions, columns):
     u = d.hist.user[rows]
     return rows[np.append(u[1:] != u[:-1], True)] if len(rows) else rows
 
+def before(h:Histories, rows)->Histories:
+    "What came before each of some rows in its user's history."
+    L = rows - h.ptr[h.user[rows]]
+    i, ptr = _ragged(rows - L, L)
+    return Histories(ptr, h.item[i], h.weight[i])
+
+def until(d:Interactions, users, times)->Histories:
+    "Histories of users (by number) up to a moment each."
+    i, ptr = _take_rows(d.hist.ptr, users)
+    return select(Histories(ptr, d.hist.item[i], d.hist.weight[i]), d.time[i] <= np.repeat(times, np.diff(ptr)))
+
 def hold_out(d:Interactions, min_rows:int=2)->tuple:
-    "Take each user's last target row away: the rest, and the rows' users and items."
+    "Take each user's last target row away: the rest, what came before each of these rows, and their items."
     own = np.arange(d.N) < d.n
     rows = last_rows(d, own)
-    u = d.hist.user
-    rows = rows[(d.hist.lengths[u[rows]] >= min_rows)]
+    rows = rows[d.hist.lengths[d.hist.user[rows]] >= min_rows]
     keep = np.ones(len(d.hist.item), bool); keep[rows] = False
     rest = replace(d, hist=select(d.hist, keep), time=None if d.time is None else d.time[keep])
-    return rest, u[rows], d.hist.item[rows]
+    return rest, before(d.hist, rows), d.hist.item[rows]
 
-# %% ../nbs/09_fusion.ipynb #1e401fac
+# %% ../nbs/09_fusion.ipynb #09166bc9
 def pseudo_target(d:Interactions, share:float=.25, seed:int=0)->Interactions:
     "Let a cluster of source items, alike in text, play a target without rows."
     from sklearn.cluster import KMeans
@@ -182,7 +193,7 @@ def pseudo_target(d:Interactions, share:float=.25, seed:int=0)->Interactions:
                    time=None if d.time is None else d.time[keep], table=d.table.iloc[new].reset_index(drop=True),
                    vectors=None if d.vectors is None else d.vectors[new], phi=None if d.phi is None else d.phi[new])
 
-# %% ../nbs/09_fusion.ipynb #540ea20d
+# %% ../nbs/09_fusion.ipynb #8cbc3012
 def default_experts(d:Interactions, budget:str='fast', seed:int=0)->list:
     "Unfitted experts that make sense for these data."
     text = d.vectors is not None or len(d.table.columns) > 2
@@ -203,7 +214,7 @@ def fit_experts(experts:list, d:Interactions, notes:list|None=None)->list:
     if not out: raise InputError('no expert could be fitted: ' + '; '.join(notes or []))
     return out
 
-# %% ../nbs/09_fusion.ipynb #efe3c2cd
+# %% ../nbs/09_fusion.ipynb #001da965
 def same_people(target, source, v_target, v_source, seed:int=0)->tuple:
     "Mean cosine of shared users' interest vectors in two domains against strangers', in standard errors, and the number shared."
     v, n = spread(np.concatenate([v_target, v_source])), len(v_target)
@@ -219,7 +230,7 @@ def same_people(target, source, v_target, v_source, seed:int=0)->tuple:
     diff = (a*b).sum(1) - (a*np.roll(b, 1, 0)).sum(1)
     return float(diff.mean()/(diff.std()/np.sqrt(len(diff)) + 1e-12)), len(users)
 
-# %% ../nbs/09_fusion.ipynb #f864d35d
+# %% ../nbs/09_fusion.ipynb #c3417940
 class Recommender:
     "Recommend items of a sparse target domain from its log, its texts, and source domains."
     def __init__(self, encoder='minilm',      # Name for `TextEncoder`, a `TextEncoder`, or None for no text
@@ -247,7 +258,7 @@ class Recommender:
 
 STRATEGIES = ('auto', 'supervised', 'unsupervised', 'target')
 
-# %% ../nbs/09_fusion.ipynb #84782159
+# %% ../nbs/09_fusion.ipynb #c4977ceb
 @patch
 def _vectors(self:Recommender, doms, extra=None):
     "Text vectors of all items of the domains, beside vectors the caller brings; None without either."
@@ -281,19 +292,19 @@ def _index(self:Recommender, target, sources, extra):
     self.share = bool(share)
     return interactions(target.log, target.items, sources, V, self.share)
 
-# %% ../nbs/09_fusion.ipynb #49092bb4
+# %% ../nbs/09_fusion.ipynb #14ba0a88
 @patch
 def _cold_choices(self:Recommender, make, d, notes):
     "No target rows: a cluster of the source plays the target."
     p = pseudo_target(d, seed=self.seed)
     rows = last_rows(p, np.arange(p.N) < p.n)[:4000]
-    u, y = p.hist.user[rows], p.hist.item[rows]
-    rest = drop_items(p, np.arange(p.N) < p.n)
+    h, y, own = before(p.hist, rows), p.hist.item[rows], np.arange(p.N) < p.n
+    rest = drop_items(p, own)
     es = fit_experts(make(rest, self.budget, self.seed), rest, notes)
-    return [choices(es, take(rest.hist, u), y, np.zeros(p.n, int), seed=self.seed)], [e.name for e in es]
+    return [choices(es, select(h, ~own[h.item]), y, np.zeros(p.n, int), seed=self.seed)], [e.name for e in es]
 
 @patch
-def _lesson(self:Recommender, make, rest, u, y, notes):
+def _lesson(self:Recommender, make, rest, h, y, notes):
     "Choices for the gate: natural held-out rows, and rows of simulated cold items among cold items."
     rng, n = np.random.default_rng(self.seed), rest.n
     c = rest.counts
@@ -301,25 +312,27 @@ def _lesson(self:Recommender, make, rest, u, y, notes):
     cold = np.zeros(rest.N, bool); cold[rng.choice(warm, len(warm)//10, replace=False)] = True
     d = drop_items(rest, cold)
     es = fit_experts(make(d, self.budget, self.seed), d, notes)
-    pick = rng.permutation(len(u))[:4000]
+    pick = rng.permutation(len(y))[:4000]
     nat, sim = pick[~cold[y[pick]]], pick[cold[y[pick]]]
     counts, sets = d.counts[:n], []
     for rows, allowed, share in ((nat, ~cold[:n], 1.), (sim, counts == 0, 2.)):
         if not len(rows): continue
-        ch = choices(es, take(d.hist, u[rows]), y[rows], counts, allowed, seed=self.seed)
+        hr = take(h, rows)
+        ch = choices(es, select(hr, ~cold[hr.item]), y[rows], counts, allowed, seed=self.seed)
         ch.omega = balance(counts[y[rows]])*share
         sets.append(ch)
     return sets, [e.name for e in es]
 
-# %% ../nbs/09_fusion.ipynb #dd6fd26f
+# %% ../nbs/09_fusion.ipynb #2f46c854
 @patch
 def _rows(self:Recommender, d, valid):
-    "Index without validation rows, and the rows themselves; made from last rows if none are given."
+    "Index without validation rows, histories before them, and their items; made from last rows if none are given."
     if valid is None or not len(valid): return hold_out(d)
     u = d.users.get_indexer(pd.Index(valid['user'], dtype=object))
     y = d.all_items[0].get_indexer(pd.Index(valid['item'], dtype=object))
     ok = (u >= 0) & (y >= 0)
-    return d, u[ok], y[ok]
+    if d.time is None or 'time' not in valid: return d, take(d.hist, u[ok]), y[ok]
+    return d, until(d, u[ok], valid['time'].to_numpy()[ok]), y[ok]
 
 @patch
 def fit(self:Recommender, target, # Domain whose log is the training log
@@ -333,8 +346,8 @@ def fit(self:Recommender, target, # Domain whose log is the training log
     make, self.plan = self.make or default_experts, []
     d = self._index(target, sources, vectors)
     if d.vectors is not None or d.table.shape[1] > 2: d.phi = item_features(d)
-    rest, u, y = self._rows(d, valid)
-    if len(u) >= 30: sets, names = self._lesson(make, rest, u, y, notes)
+    rest, h, y = self._rows(d, valid)
+    if len(y) >= 30: sets, names = self._lesson(make, rest, h, y, notes)
     elif sources and d.N > d.n: sets, names = self._cold_choices(make, d, notes)
     else: sets, names = [], None
     full = target if valid is None or not len(valid) else replace(target, log=pd.concat([target.log, valid[valid['item'].isin(target.items['item'])]], ignore_index=True))
@@ -347,7 +360,7 @@ def fit(self:Recommender, target, # Domain whose log is the training log
     self.cost = dict(fit_seconds=time.perf_counter() - t0, parameters=self.n_parameters)
     return self
 
-# %% ../nbs/09_fusion.ipynb #3874497f
+# %% ../nbs/09_fusion.ipynb #157bf5b3
 @patch
 def score_histories(self:Recommender, h:Histories): # -> (len(h), n) float32
     "Scores of all target items for histories, in blocks."
@@ -373,7 +386,7 @@ def score(self:Recommender, users): # -> (len(users), n_items) float32, columns 
     "Scores of all target items; unknown users get the cold-start scores."
     return self.score_histories(histories(self._fitted, users))
 
-# %% ../nbs/09_fusion.ipynb #e0b3f9b9
+# %% ../nbs/09_fusion.ipynb #4d82a46a
 def top_k(s,     # (users, n) scores; -inf for items that must not be shown
           ids,   # (n,) item ids
           k:int  # Items a user
@@ -412,7 +425,7 @@ def _best(self:Recommender, h, k, exclude_seen, allowed):
         out.append(top_k(s, self.items, k))
     return tuple(np.concatenate(x) for x in zip(*out))
 
-# %% ../nbs/09_fusion.ipynb #1139f6fb
+# %% ../nbs/09_fusion.ipynb #385a4002
 @patch
 def recommend(self:Recommender, users, # Ids; unknown ones get the cold-start ranking
               k:int=10, exclude_seen:bool=True, # Leave out what the user already took?
@@ -443,7 +456,7 @@ def recommend_from_text(self:Recommender, sentence:str, # What is asked for
     i, s = top_k(s, self.items, k)
     return i[0], s[0]
 
-# %% ../nbs/09_fusion.ipynb #cf59f42b
+# %% ../nbs/09_fusion.ipynb #6c64394e
 @patch
 def summary(self:Recommender, counts=(0, 2, 10, 50, 500), lengths=(0, 3, 20))->pd.DataFrame:
     "Weights of the experts by item rows (index) and history length (index); the plan is in `.plan`, costs in `.cost`."
@@ -454,7 +467,7 @@ def summary(self:Recommender, counts=(0, 2, 10, 50, 500), lengths=(0, 3, 20))->p
     return pd.DataFrame(w.numpy(), columns=np.where(dup > 0, names + ' ' + (dup + 1).astype(str), names),
                         index=pd.MultiIndex.from_arrays([c.ravel(), l.ravel()], names=['item rows', 'history']))
 
-# %% ../nbs/09_fusion.ipynb #2f8deb1b
+# %% ../nbs/09_fusion.ipynb #b8a61106
 _KINDS = (int, float, str, bool, type(None))
 
 def _arrays(prefix, obj, skip=()):
@@ -492,7 +505,7 @@ def save(self:Recommender, path):
     for old in path.glob('model-*.safetensors'):
         if meta['sha256'][:12] not in old.name: old.unlink()
 
-# %% ../nbs/09_fusion.ipynb #bb52e5ab
+# %% ../nbs/09_fusion.ipynb #2fdfd478
 def _read_model(path):
     "Meta data and arrays of a saved model, checked."
     from safetensors.numpy import load as unpack
@@ -534,7 +547,7 @@ def load(cls:Recommender, path):
     rec.data, rec.plan, rec.cost, rec.share = d, m['plan'], m['cost'], m['share']
     return rec
 
-# %% ../nbs/09_fusion.ipynb #9fb1a3d5
+# %% ../nbs/09_fusion.ipynb #4b0afa4d
 def append_rows(d:Interactions, log)->Interactions:
     "The same index with more rows of the target (and users, if there are new ones)."
     items = d.table.iloc[:d.n]
@@ -560,7 +573,7 @@ def insert_items(d:Interactions, items, vectors)->Interactions:
     return replace(d, items=np.concatenate([d.items, np.asarray(items['item'])]), all_items=[d.all_items[0].append(pd.Index(items['item'], dtype=object))] + d.all_items[1:],
                    hist=h, table=table, vectors=None if d.vectors is None else put(d.vectors, vectors), phi=None)
 
-# %% ../nbs/09_fusion.ipynb #2afd6ed2
+# %% ../nbs/09_fusion.ipynb #ca9a282d
 @patch
 def update(self:Recommender, log):
     "Take new rows (user, item [, time]) into histories, counts and popularity; no refit."
@@ -585,7 +598,7 @@ def add_items(self:Recommender, items):
     for e in self.experts: e.grow(self.data, len(new))
     return self
 
-# %% ../nbs/09_fusion.ipynb #b9321e60
+# %% ../nbs/09_fusion.ipynb #18cf895b
 @dataclass
 class Explanation:
     "Parts of a score that add up to it."

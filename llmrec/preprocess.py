@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['k_core', 'clean', 'price_band', 'item_text', 'gini', 'sparsity', 'Split', 'ordered', 'split_last', 'split_time',
-           'split_cold_items', 'split_cold_users', 'split_kfold_users', 'audit']
+           'split_cold_items', 'split_cold_users', 'split_kfold_users', 'past_source', 'audit']
 
 # %% ../nbs/02_preprocess.ipynb #2dc0e3e3
 from dataclasses import dataclass, field, replace
@@ -181,6 +181,16 @@ def split_kfold_users(domain, k:int=5, seed:int=0)->list:
     fold = pd.Series(np.random.RandomState(seed).permutation(len(ids)) % k, index=ids)
     f = log['user'].map(fold).to_numpy()
     return [_make(log, (f != i) & (f != (i + 1) % k), f == (i + 1) % k, f == i, name='k-fold users', k=k, fold=i, seed=seed) for i in range(k)]
+
+# %% ../nbs/02_preprocess.ipynb #6a781a61
+def past_source(source:Domain, # Source domain
+                split:Split    # Split of the target
+               )->Domain:
+    "The source's rows from before the test: before a global cut, and before each test user's first test row."
+    if 'time' not in source.log or 'time' not in split.test or not len(split.test): return source
+    cut = source.log['user'].map(split.test.groupby('user')['time'].min()).fillna(np.inf).to_numpy(float)
+    if split.protocol.get('name') == 'time': cut = np.minimum(cut, split.test['time'].min())
+    return source.with_log(source.log[source.log['time'].to_numpy() < cut].reset_index(drop=True))
 
 # %% ../nbs/02_preprocess.ipynb #0777ebcf
 def _found(check, bad, n, example='', leak=True):
