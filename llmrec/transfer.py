@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['STRATEGIES', 'params_of', 'matched', 'transfer_penalty', 'transfer_prox_', 'transfer_loss', 'l2sp', 'fisher_diag',
            'ewc', 'feature_distance', 'distill', 'load_source', 'transfer_report', 'TransferClassifier', 'text_body',
-           'transfer_loop', 'test_loop', 'LowRank', 'Adapter', 'layer_groups', 'set_strategy', 'mmd', 'coral',
-           'proxy_a_distance', 'vocab_overlap', 'logme', 'align', 'grad_reverse', 'DomainCritic']
+           'transfer_loop', 'test_loop', 'TransferRecommender', 'next_rows', 'ndcg_next', 'LowRank', 'Adapter',
+           'layer_groups', 'set_strategy', 'mmd', 'coral', 'proxy_a_distance', 'vocab_overlap', 'logme', 'align',
+           'grad_reverse', 'DomainCritic', 'probe_map', 'percentile', 'rank_sources', 'choose_strategy', 'Verdict',
+           'verdict']
 
-# %% ../nbs/06_transfer.ipynb #778d7c45
+# %% ../nbs/06_transfer.ipynb #ff48e9ed
 import copy, math
 from dataclasses import dataclass, field
 from collections.abc import Mapping
@@ -17,7 +19,7 @@ import torch, torch.nn.functional as F
 from torch import nn
 from .core import InputError, blocks, set_seed
 
-# %% ../nbs/06_transfer.ipynb #08cf73d9
+# %% ../nbs/06_transfer.ipynb #d616c1fa
 def params_of(theta # Module, dict of tensors, or sequence of tensors
              )->dict:
     "Parameters by name."
@@ -33,7 +35,7 @@ def matched(source, # Module, dict or sequence of tensors
     if not pairs: raise InputError(f'no parameter of the target has name and shape of one of the source: {list(t)[:3]} against {list(s)[:3]}')
     return pairs
 
-# %% ../nbs/06_transfer.ipynb #8ad03d5a
+# %% ../nbs/06_transfer.ipynb #db571d18
 def transfer_penalty(theta_source,       # θ_s: module, dict or sequence of tensors
                      theta_target,       # θ_t: the same
                      squared:bool=False, # ‖·‖² instead of ‖·‖
@@ -45,7 +47,7 @@ def transfer_penalty(theta_source,       # θ_s: module, dict or sequence of ten
     if squared: return sum(((t - s)**2).sum() for _, s, t in matched(theta_source, theta_target))
     return torch.sqrt(norm**2 + eps**2) - eps if eps else norm
 
-# %% ../nbs/06_transfer.ipynb #034e0810
+# %% ../nbs/06_transfer.ipynb #9636bbb8
 @torch.no_grad()
 def transfer_prox_(theta_source, # θ_s
                    theta_target, # θ_t, changed in place
@@ -56,7 +58,7 @@ def transfer_prox_(theta_source, # θ_s
     keep = (1 - lam_lr/d).clamp_min(0) if d > 0 else d
     for _, s, t in matched(theta_source, theta_target): t.copy_(s + keep*(t - s))
 
-# %% ../nbs/06_transfer.ipynb #97073c50
+# %% ../nbs/06_transfer.ipynb #a488aabe
 def _group(name, lam):
     "The longest key of `lam` that `name` starts with, or None."
     return max((k for k in lam if name == k or k == '' or name.startswith(k.rstrip('.') + '.')), key=len, default=None)
@@ -75,7 +77,7 @@ def transfer_loss(loss,         # Task loss on the target, scalar
     if missing := set(lam) - set(groups): raise InputError(f'lam names {sorted(missing)}, but no matched parameter begins so')
     return loss + sum(lam[g]*transfer_penalty(*zip(*st), **kw) for g, st in groups.items() if g is not None)
 
-# %% ../nbs/06_transfer.ipynb #0f94061a
+# %% ../nbs/06_transfer.ipynb #2a53bcbe
 def l2sp(source, target,  # θ_source, θ_target
          alpha:float=.1,  # Weight of the matched parameters
          beta:float=.01   # Weight of those without a source
@@ -85,7 +87,7 @@ def l2sp(source, target,  # θ_source, θ_target
     new = sum((p**2).sum() for k, p in params_of(target).items() if k not in names)
     return alpha/2*transfer_penalty(source, target, squared=True) + beta/2*new
 
-# %% ../nbs/06_transfer.ipynb #83d0027e
+# %% ../nbs/06_transfer.ipynb #6d840da6
 def fisher_diag(model:nn.Module, # Trained source model
                 batches,         # Iterable of (x..., y)
                 loss_func=F.cross_entropy # Mean loss of a batch
@@ -108,7 +110,7 @@ def ewc(source, target, # θ_source, θ_target
     "Elastic weight consolidation: ½ Σ F (θ_target − θ_source)²."
     return sum((fisher[k]*(t - s)**2).sum() for k, s, t in matched(source, target) if k in fisher)/2
 
-# %% ../nbs/06_transfer.ipynb #0fa5fa13
+# %% ../nbs/06_transfer.ipynb #90126ec7
 def feature_distance(f_source, # Features of the probe rows from the source's body, (n, d)
                      f_target, # The same rows through the target's body
                      w=None    # Weight of each feature, (d,)
@@ -117,7 +119,7 @@ def feature_distance(f_source, # Features of the probe rows from the source's bo
     d = (f_target - f_source.detach())**2
     return (d if w is None else d*w).sum(-1).mean()
 
-# %% ../nbs/06_transfer.ipynb #dda356d5
+# %% ../nbs/06_transfer.ipynb #1a723b3c
 def distill(teacher, # Scores of the source model, (n, items)
             student, # Scores of the target model, (n, items)
             T:float=1. # Temperature: higher looks further down the ranking
@@ -126,7 +128,7 @@ def distill(teacher, # Scores of the source model, (n, items)
     p, q = F.log_softmax(teacher.detach()/T, -1), F.log_softmax(student/T, -1)
     return T*T*F.kl_div(q, p, reduction='batchmean', log_target=True)
 
-# %% ../nbs/06_transfer.ipynb #b92a3932
+# %% ../nbs/06_transfer.ipynb #1bd665fc
 def _copy_rows(s, t, ids_s, ids_t):
     "Copy rows of table `s` to `t` where both have the id; the number of rows copied."
     if len(ids_s) != len(s) or len(ids_t) != len(t):
@@ -152,7 +154,7 @@ def load_source(target:nn.Module, # Model to fill, changed in place
     rows += [(k, tuple(p.shape), 0, 'left behind', 'no such name in the target') for k, p in s.items() if k not in t]
     return pd.DataFrame(rows, columns=['name', 'shape', 'numbers', 'status', 'detail'])
 
-# %% ../nbs/06_transfer.ipynb #3face995
+# %% ../nbs/06_transfer.ipynb #7397b139
 def transfer_report(model:nn.Module, # Target model, after `load_source` and `set_strategy`
                     loaded:pd.DataFrame|None=None # What `load_source` returned
                    )->pd.DataFrame:  # + share of all numbers, trained or frozen
@@ -165,7 +167,7 @@ def transfer_report(model:nn.Module, # Target model, after `load_source` and `se
     r['share'] = r.numbers/max(r.numbers.sum(), 1)
     return r[['name', 'shape', 'share', 'status', 'state', 'detail']]
 
-# %% ../nbs/06_transfer.ipynb #26fd5602
+# %% ../nbs/06_transfer.ipynb #e5968be7
 class TransferClassifier(nn.Module):
     "An encoder and a linear head (the article's `MigrationModel`, §5.2)."
     def __init__(self, encoder:nn.Module, # Vectors or tokens in, (batch, hidden) or a transformer's output out
@@ -187,7 +189,7 @@ def text_body(dim:int, hidden:int=256):
     "A small encoder on text vectors: one hidden layer."
     return nn.Sequential(nn.Linear(dim, hidden), nn.ReLU())
 
-# %% ../nbs/06_transfer.ipynb #af037315
+# %% ../nbs/06_transfer.ipynb #dced81fc
 def transfer_loop(model, batches, n_epochs=10, lr=1e-4, source=None, lam=0., valid=None, opt_func=torch.optim.Adam):
     "The listing's training loop (§5.2), with a step on every row and, given `source`, the transfer penalty. Returns mean losses per epoch."
     params = [p for p in model.parameters() if p.requires_grad]
@@ -208,7 +210,54 @@ def test_loop(model, batches):
     p, y = torch.cat([p for p, _ in out]), torch.cat([y for _, y in out])
     return F.cross_entropy(p, y).item(), (p.argmax(-1) == y).float().mean().item()
 
-# %% ../nbs/06_transfer.ipynb #ee901b99
+# %% ../nbs/06_transfer.ipynb #2af8270c
+class TransferRecommender(TransferClassifier):
+    "The listing's model with items for classes; everything but `V` and `counts` fits any domain."
+    def __init__(self, V,          # Text vectors of the items, (n, dim), rows unit length
+                 counts=None,      # Training rows of each item, (n,)
+                 hidden:int=256, drop:float=.3):
+        V = torch.as_tensor(np.asarray(V, np.float32))
+        super().__init__(text_body(V.shape[1], hidden), hidden, V.shape[1])
+        nn.init.zeros_(self.head.weight); nn.init.zeros_(self.head.bias); self.drop = drop
+        logn = torch.zeros(len(V)) if counts is None else torch.as_tensor(np.log1p(counts), dtype=torch.float32)
+        self.register_buffer('V', V, persistent=False); self.register_buffer('logn', logn, persistent=False)
+        self.tau, self.rho = nn.Parameter(torch.tensor(2.3)), nn.Parameter(torch.tensor(.5))
+    def forward(self, u): # (batch, dim) -> (batch, n)
+        z = u + self.head(F.dropout(self.features(u), self.drop, self.training))
+        return self.tau.exp()*F.normalize(z, dim=-1) @ self.V.T + self.rho*self.logn
+
+# %% ../nbs/06_transfer.ipynb #7bacec51
+def next_rows(log:pd.DataFrame, # user, item, in the order in which it happened for each user
+              V,                # Item vectors, (n, dim)
+              items,            # Ids of the rows of V
+              half_life:float=4., # Of the history, in rows
+              window:int=20     # Rows of the history that count
+             )->tuple:          # Interest vectors (m, dim), next item (m,), DataFrame user, last, history
+    "Every row of a log as an example: the decayed history before it, and the item that came."
+    log = log.reset_index(drop=True); order = np.argsort(pd.factorize(log['user'])[0], kind='stable')
+    user, item = log['user'].to_numpy()[order], pd.Index(items).get_indexer(log['item'])[order]
+    if (item < 0).any(): raise InputError(f'{int((item < 0).sum())} rows of the log are of items without a vector: drop them or encode their texts')
+    X = np.zeros((len(log), V.shape[1]), np.float32)
+    for a in range(1, min(window, len(log) - 1) + 1):
+        same = user[a:] == user[:-a]
+        X[a:][same] += np.float32(2**(-(a - 1)/half_life))*V[item[:-a][same]]
+    g = pd.Series(user).groupby(user); n = g.cumcount()
+    about = pd.DataFrame(dict(user=user, last=g.cumcount(ascending=False).to_numpy() == 0, history=n))
+    keep = (n > 0).to_numpy()
+    return X[keep]/np.maximum(np.linalg.norm(X[keep], axis=1, keepdims=True), 1e-9), item[keep], about[keep].reset_index(drop=True)
+
+# %% ../nbs/06_transfer.ipynb #331b684c
+def ndcg_next(scores, # (m, n), array or tensor
+              y,      # The item that came, (m,)
+              k:int=10
+             )->np.ndarray: # (m,)
+    "NDCG@k of one relevant item a row, ties at mid-rank."
+    s = np.asarray(scores.detach() if hasattr(scores, 'detach') else scores)
+    own = np.take_along_axis(s, np.asarray(y)[:, None], 1); eps = 1e-6*np.abs(own)
+    r = 1 + (s > own + eps).sum(1) + ((np.abs(s - own) <= eps).sum(1) - 1)/2
+    return np.where(r <= k, 1/np.log2(1 + r), 0.)
+
+# %% ../nbs/06_transfer.ipynb #55940cd6
 STRATEGIES = ('scratch', 'unsupervised', 'frozen', 'supervised', 'full', 'gradual', 'lora', 'adapter')
 
 class LowRank(nn.Module):
@@ -226,7 +275,7 @@ class Adapter(nn.Module):
         nn.init.zeros_(self.up.weight); nn.init.zeros_(self.up.bias)
     def forward(self, x): return x + self.up(F.relu(self.down(x)))
 
-# %% ../nbs/06_transfer.ipynb #6c60fcfc
+# %% ../nbs/06_transfer.ipynb #e0f86e66
 def layer_groups(encoder:nn.Module)->list: # Of (name, module), top first
     "Layers of an encoder from the top down: the blocks of a transformer, or the children of a `Sequential`."
     lists = [(n, m) for n, m in encoder.named_modules() if isinstance(m, (nn.ModuleList, nn.Sequential))]
@@ -258,7 +307,7 @@ def set_strategy(model:TransferClassifier, # Model with the source's weights loa
         return groups + ([dict(params=rest, lr=lr, name='encoder')] if rest else [])
     return groups + [dict(params=list(l.parameters()), lr=lr*decay**(i+1), name=n) for i, (n, l) in enumerate(layer_groups(model.encoder))]
 
-# %% ../nbs/06_transfer.ipynb #2d722567
+# %% ../nbs/06_transfer.ipynb #85cc8cb7
 def _tensors(*xs): return [x if isinstance(x, torch.Tensor) else torch.as_tensor(np.asarray(x, np.float32)) for x in xs]
 
 def _thin(X, n, seed=0):
@@ -274,13 +323,13 @@ def mmd(X, Y,            # Rows of two domains, (n, d) and (m, d); arrays or ten
     X, Y = (_thin(x, max_rows) for x in _tensors(X, Y)); n, m = len(X), len(Y)
     if min(n, m) < 2: raise InputError(f'mmd needs two rows of each domain, got {n} and {m}')
     Z = torch.cat([X, Y]); sq = (Z*Z).sum(1)
-    d = (sq[:, None] + sq - 2*Z @ Z.T).clamp_min(0)
+    d = (sq.unsqueeze(1) + sq - 2*Z @ Z.T).clamp_min(0)
     if gamma is None: gamma = 1/d.detach()[~torch.eye(n+m, dtype=torch.bool, device=d.device)].median().clamp_min(1e-12)
     k = torch.exp(-gamma*d)
-    xx, yy, xy = k[:n, :n], k[n:, n:], k[:n, n:]
+    (xx, xy), (_, yy) = (half.split([n, m], 1) for half in k.split([n, m]))
     return (xx.sum() - xx.diagonal().sum())/(n*(n-1)) + (yy.sum() - yy.diagonal().sum())/(m*(m-1)) - 2*xy.mean()
 
-# %% ../nbs/06_transfer.ipynb #51f1f392
+# %% ../nbs/06_transfer.ipynb #215d01c6
 def _cov(X):
     X = X - X.mean(0)
     return X.T @ X/(len(X) - 1)
@@ -291,7 +340,7 @@ def coral(X, Y # Rows of two domains, (n, d) and (m, d)
     X, Y = _tensors(X, Y)
     return ((_cov(X) - _cov(Y))**2).sum()/(4*X.shape[1]**2)
 
-# %% ../nbs/06_transfer.ipynb #0a5f4783
+# %% ../nbs/06_transfer.ipynb #50c3c389
 def proxy_a_distance(X, Y, # Rows of two domains, (n, d) and (m, d)
                      max_rows:int=1000, # Rows of each domain; both get the same number
                      seed:int=0 # Draws rows and folds
@@ -306,7 +355,7 @@ def proxy_a_distance(X, Y, # Rows of two domains, (n, d) and (m, d)
     p = cross_val_predict(LogisticRegression(C=.1, max_iter=300), Z, d, cv=StratifiedKFold(4, shuffle=True, random_state=seed))
     return float(np.clip(2*(1 - 2*(p != d).mean()), 0, 2))
 
-# %% ../nbs/06_transfer.ipynb #1290c180
+# %% ../nbs/06_transfer.ipynb #1b0356be
 def _words(texts):
     import re
     return pd.Series([w for t in texts for w in re.findall(r'\w+', str(t).lower())], dtype=object)
@@ -321,7 +370,7 @@ def vocab_overlap(source, # Texts of the source
     if kind == 'jaccard': return len(set(s) & set(t))/max(len(set(s) | set(t)), 1)
     raise InputError(f"kind is {kind!r}, expected 'coverage' or 'jaccard'")
 
-# %% ../nbs/06_transfer.ipynb #07345ddc
+# %% ../nbs/06_transfer.ipynb #d7a1db73
 def _evidence(s2, z2, rest, n, steps=50):
     "Maximal log evidence of one target: squared singular values, squared coordinates of y, what F cannot reach."
     a = b = 1.
@@ -343,7 +392,7 @@ def logme(Fs, # Features of labelled target rows from a source model, (n, d)
     Y = Y - Y.mean(0); Z2 = (U.T @ Y)**2
     return float(np.mean([_evidence(s**2, Z2[:, c], (Y[:, c]**2).sum() - Z2[:, c].sum(), len(y)) for c in range(Y.shape[1])])/len(y))
 
-# %% ../nbs/06_transfer.ipynb #ff590542
+# %% ../nbs/06_transfer.ipynb #113176d3
 def _power(C, p, shrink):
     "Power of a covariance, shrunk towards its mean variance."
     w, Q = np.linalg.eigh((1 - shrink)*C + shrink*np.trace(C)/len(C)*np.eye(len(C)))
@@ -362,7 +411,7 @@ def align(X, Y, # Rows of source and target, (n, d) and (m, d)
     if how == 'coral': return (A @ _power(Cs, -.5, shrink) @ _power(Ct, .5, shrink) + Y.mean(0)).astype(np.float32), Y
     raise InputError(f"how is {how!r}, expected 'center', 'whiten' or 'coral'")
 
-# %% ../nbs/06_transfer.ipynb #3eaec5df
+# %% ../nbs/06_transfer.ipynb #93abf64e
 class _Reverse(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, lam): ctx.lam = lam; return x.view_as(x)
@@ -381,6 +430,136 @@ class DomainCritic(nn.Module):
         super().__init__()
         self.net = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, 1))
     def forward(self, fs, ft, lam=1.):
-        z = self.net(grad_reverse(torch.cat([fs, ft]), lam))[:, 0]
-        d = torch.cat([torch.ones(len(fs)), torch.zeros(len(ft))]).to(z)
+        z = self.net(grad_reverse(torch.cat([fs, ft]), lam)).squeeze(1)
+        d = (torch.arange(len(z), device=z.device) < len(fs)).to(z)
         return F.binary_cross_entropy_with_logits(z, d)
+
+# %% ../nbs/06_transfer.ipynb #8b17e506
+def _few_users(log, rows, seed):
+    "The rows of some users, about `rows` of them, each user's in the order of time, repeats left out."
+    n = log['user'].value_counts(sort=False).sort_index().sample(frac=1, random_state=seed)
+    log = log[log['user'].isin(n.index[n.cumsum() <= max(rows, n.iloc[0])])]
+    return log.sort_values(['user', 'time'] if 'time' in log else ['user'], kind='stable').drop_duplicates(['user', 'item'])
+
+def _rows_of(domain, encode, max_rows, seed):
+    "Texts, vectors and centred vectors of a domain's most used items; interest vectors and next items."
+    from llmrec.preprocess import item_text
+    top = domain.log['item'].value_counts(sort=False).sort_index().sort_values(ascending=False, kind='stable').index[:max_rows]
+    items = domain.items[domain.items['item'].isin(top)].reset_index(drop=True)
+    texts = [str(t) for t in item_text(items)]
+    V = np.asarray(encode(texts), np.float32); C = V - V.mean(0)
+    C /= np.maximum(np.linalg.norm(C, axis=1, keepdims=True), 1e-9)
+    X, y, _ = next_rows(_few_users(domain.log[domain.log['item'].isin(top)], 10*max_rows, seed), C, items['item'])
+    at = np.sort(np.random.default_rng(seed).permutation(len(y))[:2*max_rows])
+    label = items['category'].astype(str).to_numpy()[y[at]] if 'category' in items else None
+    return dict(texts=texts, V=V, C=C, X=X[at], y=y[at], label=label)
+
+def probe_map(X, Y, lam:float=10.):
+    "Ridge towards the identity: W of X W ≈ Y with penalty λ‖W − I‖²."
+    d = X.shape[1]
+    return np.eye(d, dtype=np.float32) + np.linalg.solve(X.T @ X + lam*np.eye(d), X.T @ (Y - X)).astype(np.float32)
+
+def percentile(Z, C, y):
+    "Mean share of items that score below the one that came, ties half: 0.5 is chance."
+    S = Z @ C.T; own = np.take_along_axis(S, y[:, None], 1)
+    return float(((S < own).mean(1) + .5*(S == own).mean(1)).mean())
+
+# %% ../nbs/06_transfer.ipynb #453174d9
+def _measures(s, t, seed):
+    "All measures of one source against the target."
+    W, d = probe_map(s['X'], s['C'][s['y']]), s['V'].shape[1]**.5
+    few = np.linalg.svd(W - np.eye(len(W)), full_matrices=False)[0][:, :32]
+    return dict(coverage=vocab_overlap(s['texts'], t['texts']), jaccard=vocab_overlap(s['texts'], t['texts'], 'jaccard'),
+                mmd=mmd(s['V'], t['V']).item(), coral=coral(s['V']*d, t['V']*d).item(), a_distance=proxy_a_distance(s['V'], t['V'], seed=seed),
+                logme=np.nan if t['label'] is None else logme(t['X'] @ few, t['label']),
+                probe=percentile(t['X'] @ W, t['C'], t['y']) - percentile(t['X'], t['C'], t['y']))
+
+def rank_sources(target,     # Domain where we recommend; only its training log
+                 candidates, # {name: Domain} or list of Domains
+                 encode,     # Function from a list of texts to vectors, such as `TextEncoder().encode`
+                 by:str='probe', # Column to sort by, or 'mean': mean rank over all of them
+                 max_rows:int=1000, # Items a domain, the most bought; twice as many rows of the log
+                 seed:int=0
+                )->pd.DataFrame: # A row a candidate, best first
+    "How promising each source is for a target: overlap, distances, fit to labels, a probe transfer."
+    named = candidates if isinstance(candidates, Mapping) else {d.name: d for d in candidates}
+    t = _rows_of(target, encode, max_rows, seed)
+    r = pd.DataFrame({n: _measures(_rows_of(d, encode, max_rows, seed), t, seed) for n, d in named.items()}).T
+    less = r.columns.isin(['mmd', 'coral', 'a_distance'])
+    r['mean'] = -(r*np.where(less, -1, 1)).rank(ascending=False).mean(axis=1)
+    if by not in r: raise InputError(f'by is {by!r}, expected one of {", ".join(r.columns)}')
+    return r.sort_values(by, ascending=by in ('mmd', 'coral', 'a_distance'), kind='stable')
+
+# %% ../nbs/06_transfer.ipynb #52333230
+def choose_strategy(n_rows:int,        # Training rows of the target
+                    a_distance:float,  # From `proxy_a_distance`, 0 to 2
+                    few:int=64, many:int=4096, # Bounds of n_rows
+                    far:float=1.9      # Bound of a_distance
+                   )->tuple:           # (name of a strategy, one sentence why)
+    "The strategy `auto` takes (§3.2.4)."
+    near, size = a_distance < far, f'{n_rows:,} target rows, A-distance {a_distance:.2f}'
+    if not n_rows: return 'unsupervised', 'no target rows: the source as it is'
+    if n_rows <= few:
+        return ('unsupervised', f'{size}: too few rows to learn from, and the domains are near') if near else \
+               ('frozen', f'{size}: few rows, but the domains are far apart: the head learns')
+    if n_rows < many: return 'frozen', f'{size}: rows enough for the head, not for the body'
+    return 'supervised', f'{size}: rows enough for all parameters, held by the penalty'
+
+# %% ../nbs/06_transfer.ipynb #188ef8cf
+@dataclass
+class Verdict:
+    "What a transfer did against its twin; prints as one sentence."
+    word:str          # 'helped', 'no effect' or 'hurt'
+    difference:float  # Mean of with − twin
+    lo:float; hi:float # Its interval
+    mean:float; twin:float # Means with source and from scratch
+    n:int; seeds:int  # Users and seeds
+    metric:str = 'metric'
+    level:float = .95
+    slices:pd.DataFrame|None = None # The same by slice
+    def __str__(self):
+        what = {'helped': 'Transfer helped', 'hurt': 'Transfer hurt', 'no effect': 'Transfer had no effect that shows'}[self.word]
+        return (f'{what}: {self.metric} {self.mean:.4f} against {self.twin:.4f} from scratch, {self.difference:+.4f} '
+                f'({self.level:.0%} interval {self.lo:+.4f} … {self.hi:+.4f}; {self.n:,} users, {self.seeds} seed{"s"*(self.seeds > 1)}).')
+    __repr__ = __str__
+
+# %% ../nbs/06_transfer.ipynb #14726b44
+def _paired(a, b):
+    "Differences and means as (seeds, users) arrays, users matched."
+    if hasattr(a, 'index') and hasattr(b, 'index'):
+        if set(a.index) != set(b.index) or a.index.has_duplicates:
+            raise InputError(f'{len(a)} rows with source and {len(b)} of the twin are not the same users, once each: evaluate both on one test set')
+        a, b = a.to_numpy().T, b.loc[a.index].to_numpy().T
+    a, b = (np.atleast_2d(np.asarray(x, float)) for x in (a, b))
+    if a.shape != b.shape: raise InputError(f'with source {a.shape}, twin {b.shape}: give both the same seeds and users, (seeds, users)')
+    if not a.size or not (np.isfinite(a).all() and np.isfinite(b).all()): raise InputError('verdict needs finite numbers of at least one user')
+    return a, b
+
+def _interval(d, n_boot, level, seed):
+    "Percentile interval of the mean of (seeds, users), both resampled."
+    g, (k, n) = np.random.default_rng(seed), d.shape; out = []
+    for s in range(0, n_boot, 100):
+        w = g.multinomial(n, np.full(n, 1/n), size=min(100, n_boot - s))/n
+        out.append(((w @ d.T)*g.multinomial(k, np.full(k, 1/k), size=len(w))/k).sum(1))
+    return np.quantile(np.concatenate(out), [(1 - level)/2, (1 + level)/2])
+
+# %% ../nbs/06_transfer.ipynb #999480fa
+def verdict(with_source,  # Metric of each user with the source: Series by user, DataFrame (users, seeds) or array (users,) or (seeds, users)
+            twin,         # The same for the twin from scratch
+            slices=None,  # A label for each user, in the order of `with_source`
+            metric:str='NDCG@10', margin:float=0., # Effects up to ± margin count as none
+            n_boot:int=1000, level:float=.95, seed:int=0
+           )->Verdict:
+    "Helped, no effect or hurt: the paired difference with its bootstrap interval, whole and by slice."
+    a, b = _paired(with_source, twin)
+    def one(a, b):
+        lo, hi = _interval(a - b, n_boot, level, seed)
+        word = 'helped' if lo > margin else 'hurt' if hi < -margin else 'no effect'
+        return Verdict(word, float((a - b).mean()), float(lo), float(hi), float(a.mean()), float(b.mean()), a.shape[1], len(a), metric, level)
+    v = one(a, b)
+    if slices is not None:
+        g = np.asarray(slices)
+        if len(g) != v.n: raise InputError(f'{len(g)} slices for {v.n} users: give one label a user')
+        parts = {k: vars(one(a[:, g == k], b[:, g == k])) for k in pd.unique(g)}
+        v.slices = pd.DataFrame(parts).T[['n', 'mean', 'twin', 'difference', 'lo', 'hi', 'word']].rename_axis('slice').sort_index()
+    return v
