@@ -76,21 +76,21 @@ def check_dir(path:Path # A model directory
                          'convert it to model.safetensors with model.save_pretrained in a place you trust')
     raise InputError(f'{path}: no *.safetensors weights; {_ways}')
 
-# %% ../nbs/03_encode.ipynb #dbc23a12
+# %% ../nbs/03_encode.ipynb #ed7b5361
 def find_model(name='minilm',   # 'minilm', a directory, a .gguf file, or a hub id
                download=False # May a hub id be fetched from the network?
               )->Path:
     "The directory that holds the model `name`, checked for completeness."
     path = Path(name).expanduser()
     if str(name) == 'minilm': return bundled_minilm()
-    if path.is_dir(): return check_dir(path)
+    if os.path.isdir(path): return check_dir(path)
     if path.suffix == '.gguf': return gguf_dir(path)
-    if path.exists(): raise InputError(f'{path} is a file: pass the directory that holds config.json, or a .gguf file')
+    if os.path.exists(path): raise InputError(f'{path} is a file: pass the directory that holds config.json, or a .gguf file')
     if str(name) in ('tiny-bert', 'tiny-gpt'):
         raise InputError(f'{name!r} has no weights of its own: make it with tiny_encoder(texts, {str(name)!r})')
     return check_dir(_hub_dir(str(name), download))
 
-# %% ../nbs/03_encode.ipynb #e1ec4403
+# %% ../nbs/03_encode.ipynb #133710fb
 def gguf_dir(path:Path # A .gguf file
             )->Path:
     "The directory into which the `.gguf` file is converted, once."
@@ -99,8 +99,8 @@ def gguf_dir(path:Path # A .gguf file
     out = cache_dir('gguf')/file_sha(path)[:32]
     if out.exists(): return check_dir(out)
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    tmp, kw = Path(tempfile.mkdtemp(dir=out.parent)), dict(gguf_file=path.name, local_files_only=True)
-    with _quiet(), _clear(f'{path}: not a GGUF file that transformers can read'):
+    kw, bad = dict(gguf_file=path.name, local_files_only=True), f'{path}: not a GGUF file that transformers can read'
+    with tempfile.TemporaryDirectory(dir=out.parent, ignore_cleanup_errors=True) as tmp, _quiet(), _clear(bad):
         model = AutoModelForCausalLM.from_pretrained(path.parent, **kw)
         cfg = model.config
         if hasattr(cfg, 'quantization_config'): del cfg.quantization_config
@@ -108,8 +108,7 @@ def gguf_dir(path:Path # A .gguf file
         plain.load_state_dict(model.state_dict())
         plain.float().save_pretrained(tmp)
         AutoTokenizer.from_pretrained(path.parent, **kw).save_pretrained(tmp)
-    try: os.replace(tmp, out)
-    except OSError: shutil.rmtree(tmp)   # another process was faster
+        with contextlib.suppress(OSError): os.replace(tmp, out)   # another process may have been faster
     return check_dir(out)
 
 # %% ../nbs/03_encode.ipynb #8b8ab410
@@ -231,8 +230,8 @@ def _dtype(asked, device=None):
     if asked in ('float32', 'bfloat16', 'float16'): return asked
     raise InputError(f"dtype={asked!r}: expected 'float32', 'bfloat16', 'float16' or 'auto'")
 
-# %% ../nbs/03_encode.ipynb #32d5a7e9
-def _is_tfidf(name): return str(name) == 'tfidf' or (Path(str(name))/'tfidf.json').is_file()
+# %% ../nbs/03_encode.ipynb #89d41009
+def _is_tfidf(name): return str(name) == 'tfidf' or os.path.isfile(Path(str(name))/'tfidf.json')
 
 class TextEncoder:
     "Texts in, one vector per text out. `name`: 'minilm', 'tfidf', a model directory, a `.gguf` file or a hub id."
@@ -257,7 +256,7 @@ class TextEncoder:
 
     def fit(self, texts): return self
 
-# %% ../nbs/03_encode.ipynb #ed25dc1d
+# %% ../nbs/03_encode.ipynb #03240f96
 @patch
 def open(self:TextEncoder, path, pooling=None, max_len=None, prompt=None):
     "Point the encoder at a model directory; nothing is loaded yet."
@@ -266,12 +265,14 @@ def open(self:TextEncoder, path, pooling=None, max_len=None, prompt=None):
     if self.pooling not in ('mean', 'weighted', 'cls', 'last'):
         raise InputError(f"pooling={self.pooling!r}: expected 'mean', 'weighted', 'cls' or 'last'")
     self.max_len = max_len or info['max_len']
-    if not 1 <= self.max_len <= info['limit']:
+    if self.max_len not in range(1, info['limit'] + 1):
         raise InputError(f"max_len={max_len}: {self.name} takes 1 to {info['limit']} tokens")
+    if self.batch_tokens is not None and self.batch_tokens < 1: raise InputError(f'batch_tokens={self.batch_tokens}: expected 1 or more')
     self.prompt = info['prompt'] if prompt is None else prompt
+    if not isinstance(self.prompt, str): raise InputError(f'prompt={prompt!r}: expected a str')
     self.dtype = _dtype(self.asked, self.device)
 
-# %% ../nbs/03_encode.ipynb #d84431ac
+# %% ../nbs/03_encode.ipynb #a93a6040
 def _load(path, device, dtype):
     "Model body and tokenizer of a directory, in evaluation mode."
     import torch
@@ -284,9 +285,9 @@ def _load(path, device, dtype):
     if getattr(model.config, 'is_encoder_decoder', False): model = model.get_encoder()
     with _quiet(), _clear(f'{path}: the tokenizer cannot be loaded'):
         tok = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    vocab = model.get_input_embeddings().num_embeddings
+    with _clear(f'{path}: {type(model).__name__} is not a text model'): vocab = model.get_input_embeddings().num_embeddings
     if len(tok) > vocab: raise InputError(f'{path}: the tokenizer has {len(tok)} tokens, the model {vocab}: not a pair')
-    return model.to(def_device(device), getattr(torch, dtype)).eval(), tok
+    with _clear(f'device={device!r}'): return model.to(def_device(device), getattr(torch, dtype)).eval(), tok
 
 # %% ../nbs/03_encode.ipynb #b83be1f3
 @patch
