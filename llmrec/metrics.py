@@ -166,7 +166,7 @@ def miscalibration(top, past, C, alpha=.01): # C: (n, categories)
         p, q = (x/x.sum(1, keepdims=True) for x in (np.asarray((X @ C).todense()) for X in (past, _listed(top, C.shape[0]))))
         return np.where(p > 0, p*np.log(p/((1 - alpha)*q + alpha*p)), p*0 + q*0).sum(1)
 
-# %% ../nbs/10_metrics.ipynb #fe92cc88
+# %% ../nbs/10_metrics.ipynb #3bd5b576
 def resampled(X,             # (users, m) values, no NaN
               n_boot:int=1000, seed:int=0): # -> (n_boot, m)
     "Means of users drawn with replacement."
@@ -196,11 +196,12 @@ def _bca(boot, x, lo, hi):
 def bootstrap(X, n_boot:int=1000, seed:int=0, level:float=.95, kind:str='bca'): # -> lo (m,), hi (m,)
     "Interval of the mean of each column over users; NaN values are left out; fewer than 5 users have no interval."
     if kind not in ('bca', 'percentile'): raise InputError(f"interval {kind!r} is not 'bca' or 'percentile'")
+    if n_boot and n_boot < 100: raise InputError(f'n_boot={n_boot} resamples do not make an interval: take 1000, or 0 for none')
     X, q = np.asarray(X, float).reshape(len(X), -1), np.array([(1 - level)/2, (1 + level)/2])
     out, ok = np.full((2, X.shape[1]), np.nan), np.isfinite(X)
     for keep, cols in _by_mask(ok):
         Y = X[keep][:, cols]
-        if len(Y) < 5: continue
+        if len(Y) < 5 or not n_boot: continue
         B = resampled(Y, n_boot, seed)
         for i, j in enumerate(cols): out[:, j] = np.quantile(B[:, i], _bca(B[:, i], Y[:, i], *q) if kind == 'bca' else q)
     return out[0], out[1]
@@ -308,7 +309,7 @@ def rank_task(rec,        # Has `score(users)`
             top[U], rank[i], mid[i], n_cand[U] = _rank_part(s[c], t, U, k, ties, candidates, seed)
     return top, rank, mid, n_cand, spent
 
-# %% ../nbs/10_metrics.ipynb #f3ff362c
+# %% ../nbs/10_metrics.ipynb #ab416ba9
 def list_task(rec,     # {user: [items, best first]}, or a table: user, item, and rank or score
               t:Task, k:int=10)->tuple: # Lists (m, k), ranks (pairs,)
     "Lists as `rank_task` gives them; items that are no candidates are taken out."
@@ -317,14 +318,20 @@ def list_task(rec,     # {user: [items, best first]}, or a table: user, item, an
     if by is None or not {'user', 'item'} <= set(rec): raise InputError(f'a table of lists has columns user, item, and rank or score; found {list(rec.columns)}')
     u, j = t.users.get_indexer(rec['user']), t.items.get_indexer(rec['item'])
     if (j < 0).any(): raise InputError(f'lists hold item {rec["item"].iloc[int((j < 0).argmax())]!r}, which is not among the {len(t.items)} candidates')
-    ok = u >= 0
-    ok[ok] &= np.asarray(t.seen[u[ok], j[ok]]).ravel() == 0
+    old = np.repeat(np.arange(len(t.users)), np.diff(t.seen.indptr))*len(t.items) + t.seen.indices
+    ok = (u >= 0) & ~np.isin(u*len(t.items) + j, old)
     u, j, r = u[ok], j[ok], rec[by].to_numpy()[ok]*(1 if by == 'rank' else -1)
-    o = np.lexsort((tie_order(t.items, [])[0][j], r, u))
+    return _placed(u, j, r, t, k)
+
+def _placed(u, j, r, t, k):
+    "Lists from rows (user, item, rank), and the ranks of the test items in them."
+    if len(r) and r.dtype.kind in 'iu' and r.min() >= 0: o = np.argsort(u*(int(r.max()) + 1) + r, kind='stable') # quick if sorted
+    else: o = np.lexsort((tie_order(t.items, [])[0][j], r, u))
     u, j, n = u[o], j[o], np.bincount(u, minlength=len(t.users))
-    if len(np.unique(u*len(t.items) + j)) < len(u): raise InputError('lists hold an item twice for one user')
     i, top = np.arange(len(u)) - (np.cumsum(n) - n)[u], np.full((len(t.users), k), -1, np.int32)
     top[u[i < k], i[i < k]] = j[i < k]
+    full = np.sort(top, 1)
+    if ((full[:, 1:] == full[:, :-1]) & (full[:, 1:] >= 0)).any(): raise InputError('lists hold an item twice for one user')
     hit = (top[t.row] == t.col[:, None]) & (t.col >= 0)[:, None]
     return top, np.where(hit.any(1), hit.argmax(1), np.inf)
 
@@ -537,39 +544,7 @@ def _catalogue(rec, items, domain, vectors):
     if vectors is not None and len(vectors) != len(ids): raise InputError(f'vectors has {len(vectors)} rows, but there are {len(ids)} candidates')
     return (pd.DataFrame({'item': ids}) if table is None else table), ids, lists
 
-# %% ../nbs/10_metrics.ipynb #aebad6bb
-def evaluate(rec,          # `.score(users)` -> (users, n) and `.items`; or lists: {user: [items]}, table user, item, rank | score
-             split:Split,  # Train, valid, test
-             ks=(10,),     # Lengths of the list
-             items=None,   # Item table: for audit, categories, slices by column
-             slices=('evidence',), # 'evidence', 'time', columns of `items`
-             exclude_seen:bool=True, # Mask items of training and validation?
-             candidates:int|None=None, # None: all; else so many random ones (biased, see below)
-             n_boot:int=1000, seed:int=0, audit:bool=True, # Resamples; seed of ties and resamples; look for leaks?
-             block:int|None=None, domain=None, # Users at a time; Domain or its name
-             vectors=None, grades=None, # (n, d) for diversity; column of the test log that grades relevance
-             interval:str='bca', evidence:str='train', # 'bca' | 'percentile'; rows that count as evidence: 'train' | 'train+valid'
-             name:str='')->Report:
-    "Rank all candidates for all test users and report metrics, intervals, slices, cost and protocol."
-    if evidence not in ('train', 'train+valid'): raise InputError(f"evidence={evidence!r}: expected 'train' or 'train+valid'")
-    ks, t0 = sorted({int(k) for k in np.atleast_1d(ks)}), time.perf_counter()
-    if not ks or ks[0] < 1: raise InputError(f'ks={ks}: expected positive list lengths')
-    table, ids, lists = _catalogue(rec, items, domain, vectors)
-    leaks, t = _leaks(split, table) if audit else [], make_task(split, ids, exclude_seen, grades)
-    if lists: (top, rank), mid, n_cand, spent = list_task(rec, t, ks[-1]), None, None, 0.
-    else: top, rank, mid, n_cand, spent = rank_task(rec, t, ks[-1], seed, block, candidates)
-    rows = split.train if evidence == 'train' else pd.concat([split.train, split.valid])
-    user, whole = _measure(t, split, ks, top, rank, mid, n_cand, grades, None if candidates else (table, vectors))
-    cells = [slice_table(s, rank, t.row, slice_labels(s, t.pairs, rows, table), ks[0], n_boot, seed, interval) for s in slices]
-    pre = (lambda k: 'sampled_' + k) if candidates else (lambda k: k)
-    per_user = pd.DataFrame({pre(k): v for k, v in user.items()}, index=t.users.rename('user'))
-    lo, hi = bootstrap(per_user.to_numpy(), n_boot, seed, kind=interval)
-    how = dict(evidence=evidence, interval=f'{interval}, {n_boot} resamples of users', audit=audit)
-    return Report({k: float(v) for k, v in per_user.mean().items()} | whole, {k: (float(a), float(b)) for k, a, b in zip(per_user, lo, hi)}, per_user,
-                  pd.concat(cells, ignore_index=True).rename(columns=lambda k: pre(k) if '@' in k else k) if cells else pd.DataFrame({'slice': []}),
-                  _cost(rec, spent, time.perf_counter() - t0, len(t.users)),
-                  _protocol(split, t, exclude_seen, candidates, grades, seed, domain, how, leaks), name or ('' if lists else str(getattr(rec, 'name', type(rec).__name__))))
-
+# %% ../nbs/10_metrics.ipynb #73fc7442
 def _measure(t, split, ks, top, rank, mid, n_cand, grades, extra):
     "All metrics: per user, and over the catalogue; `extra` is None where lists mean nothing."
     gain = t.pairs[grades].to_numpy(float) if grades else None
@@ -590,6 +565,39 @@ def _cost(rec, spent, total, m):
     known = dict(getattr(rec, 'cost', None) or {})
     return {'fit_seconds': None, 'parameters': None if isinstance(rec, (dict, pd.DataFrame)) else _parameters(rec)} | known | \
         dict(score_seconds=spent, evaluate_seconds=total - spent, users_per_second=m/max(spent, 1e-9) if spent else None, peak_memory_mb=_peak_mb())
+
+# %% ../nbs/10_metrics.ipynb #caaf6c90
+def evaluate(rec,          # `.score(users)` -> (users, n) and `.items`; or lists: {user: [items]}, table user, item, rank | score
+             split:Split,  # Train, valid, test
+             ks=(10,),     # Lengths of the list
+             items=None,   # Item table: for audit, categories, slices by column
+             slices=('evidence',), # 'evidence', 'time', columns of `items`
+             exclude_seen:bool=True, # Mask items of training and validation?
+             candidates:int|None=None, # None: all; else so many random ones (biased, see below)
+             n_boot:int=1000, seed:int=0, audit:bool=True, # Resamples; seed of ties and resamples; look for leaks?
+             block:int|None=None, domain=None, # Users at a time; Domain or its name
+             vectors=None, grades=None, # (n, d) for diversity; column of the test log that grades relevance
+             interval:str='bca', evidence:str='train', # 'bca' | 'percentile'; rows that count as evidence: 'train' | 'train+valid'
+             beyond:bool=True, name:str='')->Report: # Also coverage, novelty, … of the lists; name of the report
+    "Rank all candidates for all test users and report metrics, intervals, slices, cost and protocol."
+    if evidence not in ('train', 'train+valid'): raise InputError(f"evidence={evidence!r}: expected 'train' or 'train+valid'")
+    ks, t0 = sorted({int(k) for k in np.atleast_1d(ks)}), time.perf_counter()
+    if not ks or ks[0] < 1: raise InputError(f'ks={ks}: expected positive list lengths')
+    table, ids, lists = _catalogue(rec, items, domain, vectors)
+    leaks, t = _leaks(split, table) if audit else [], make_task(split, ids, exclude_seen, grades)
+    if lists: (top, rank), mid, n_cand, spent = list_task(rec, t, ks[-1]), None, None, 0.
+    else: top, rank, mid, n_cand, spent = rank_task(rec, t, ks[-1], seed, block, candidates)
+    rows = split.train if evidence == 'train' else pd.concat([split.train, split.valid])
+    user, whole = _measure(t, split, ks, top, rank, mid, n_cand, grades, None if candidates or not beyond else (table, vectors))
+    cells = [slice_table(s, rank, t.row, slice_labels(s, t.pairs, rows, table), ks[0], n_boot, seed, interval) for s in slices]
+    pre = (lambda k: 'sampled_' + k) if candidates else (lambda k: k)
+    per_user = pd.DataFrame({pre(k): v for k, v in user.items()}, index=t.users.rename('user'))
+    lo, hi = bootstrap(per_user.to_numpy(), n_boot, seed, kind=interval)
+    how = dict(evidence=evidence, interval=f'{interval}, {n_boot} resamples of users', audit=audit)
+    return Report({k: float(v) for k, v in per_user.mean().items()} | whole, {k: (float(a), float(b)) for k, a, b in zip(per_user, lo, hi)}, per_user,
+                  pd.concat(cells, ignore_index=True).rename(columns=lambda k: pre(k) if '@' in k else k) if cells else pd.DataFrame({'slice': []}),
+                  _cost(rec, spent, time.perf_counter() - t0, len(t.users)),
+                  _protocol(split, t, exclude_seen, candidates, grades, seed, domain, how, leaks), name or ('' if lists else str(getattr(rec, 'name', type(rec).__name__))))
 
 # %% ../nbs/10_metrics.ipynb #3b89b069
 def permutation_p(d,            # (users,) paired differences
