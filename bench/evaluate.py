@@ -29,7 +29,7 @@ def make(users, items, n_train, n_test, seed=0):
     old = pd.MultiIndex.from_frame(train)
     test = test[~pd.MultiIndex.from_frame(test).isin(old)]
     P, Q = (g.normal(size=(n, 64)).astype(np.float32) for n in (users, items))
-    Q[:, 0] += np.linspace(6, 0, items); P[:, 0] = abs(P[:, 0])   # some skill, or all metrics would be zero
+    Q[:, 0] += 25*(1 + np.arange(items))**-.2; P[:, 0] = abs(P[:, 0]) + 1   # some skill, or all metrics would be zero
     return P, Q, train[train.user.isin(test.user)].reset_index(drop=True), test.reset_index(drop=True)
 
 
@@ -97,7 +97,7 @@ def peer(folder, threads):
     lists, train, test = (pd.DataFrame(dict(zip(('user_id', 'item_id', 'rank'), np.load(folder/f'{n}.npy').T))) for n in ('lists', 'train', 'test'))
     make = dict(ndcg=lambda k: M.NDCG(k, divide_by_achievable=True), precision=M.Precision, recall=M.Recall, f1=M.F1Beta, hit=M.HitRate, mrr=M.MRR, map=M.MAP)
     ms = {f'{x}@{k}': f(k) for k in KS for x, f in make.items()}
-    more = ms | {f'{x}@{k}': f(k) for k in KS for x, f in dict(novelty=M.MeanInvUserFreq, popularity=M.AvgRecPopularity, coverage=M.CatalogCoverage).items()}
+    more = ms | {f'{x}@{k}': f(k) for k in KS for x, f in dict(novelty=M.MeanInvUserFreq, popularity=M.AvgRecPopularity, coverage=lambda k: M.CatalogCoverage(k, normalize=True)).items()}
     before = peak()
     v, out = {}, {}
     v, out['lists'] = timed(M.calc_metrics, ms, lists, test)

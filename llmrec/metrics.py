@@ -8,12 +8,13 @@ __all__ = ['ITEM_CLASSES', 'USER_CLASSES', 'COMPARED', 'tie_order', 'top_lists',
            'bootstrap', 'Task', 'make_task', 'rank_task', 'list_task', 'evidence_class', 'history_class',
            'slice_labels', 'slice_table', 'Report', 'evaluate', 'permutation_p', 'holm', 'Comparison', 'compare']
 
-# %% ../nbs/10_metrics.ipynb #42a771dc
+# %% ../nbs/10_metrics.ipynb #613bf48e
 import json, platform, sys, time, warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from html import escape
 import numpy as np, pandas as pd
-import scipy.sparse as sp
+import scipy.sparse as sp, torch
 from fastcore.basics import patch
 from .core import InputError, atomic_write, blocks, progress
 from .preprocess import Split, audit as find_leaks, gini
@@ -65,33 +66,42 @@ def top_lists(s,     # (m, n) scores; -inf: no candidate
     out[r[i < k], i[i < k]] = c[o][i < k]
     return out
 
-# %% ../nbs/10_metrics.ipynb #e623eadb
+# %% ../nbs/10_metrics.ipynb #277a0ffa
+def _counts(f, s, v, words=64):
+    "How many entries of each row of s are f(entry, v): eight booleans are added at a time, as the bytes of one number."
+    n = s.shape[1]
+    m = np.zeros((len(s), -(-n//(8*words))*8*words), bool)
+    f(s, v[:, None], out=m[:, :n])
+    w = m.view(np.uint64).reshape(len(s), words, -1).sum(1)       # no byte exceeds `words`
+    return w.view(np.uint8).sum(1, dtype=np.int64)
+
+def _above(s, row, v):
+    "For each value v in its row of s: how many scores are greater, and how many equal."
+    first = np.cumsum(np.bincount(row, minlength=len(s))) - np.bincount(row, minlength=len(s))
+    i, many = np.arange(len(row)) - first[row], np.bincount(row, minlength=len(s)) > 12
+    gt, ge = np.empty((2, len(row)), np.int64)
+    for q in range(12):                                           # the q-th pair of every row at once
+        p = np.nonzero((i == q) & ~many[row])[0]
+        if len(p): x = s if len(p) == len(s) else s[row[p]]; gt[p], ge[p] = (_counts(f, x, v[p]) for f in (np.greater, np.greater_equal))
+    for u in np.nonzero(many)[0]:                                 # many pairs: sorting is quicker
+        p, x = np.nonzero(row == u)[0], np.sort(s[u])
+        gt[p], ge[p] = (len(x) - np.searchsorted(x, v[p], side) for side in ('right', 'left'))
+    return gt, ge - gt
+
+# %% ../nbs/10_metrics.ipynb #2c11dc8b
 def item_ranks(s,         # (m, n) scores; -inf: no candidate
                row, col,  # (pairs,) whose rank is wanted; row ascending
                place, turn, # π, o of `tie_order`
                masked):   # (m,) how many columns of each row are no candidates
     "Rank from 0 of each pair under @eq-ties (inf if its score is -inf), and its rank with ties half."
-    n, rank, mid = s.shape[1], np.empty(len(row)), np.empty(len(row))
-    v = s[row, col]
-    first = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(s)))])
-    for u in np.unique(row).tolist():
-        i, x = slice(first[u], first[u+1]), s[u]
-        above, tied = _above(x, v[i])
-        bottom = v[i] == -np.inf
-        mid[i] = above + (tied - 1 - bottom*masked[u])/2
-        rank[i] = np.where(bottom, np.inf, above)
-        for j in np.nonzero((tied > 1) & ~bottom)[0] + i.start:
-            t = np.nonzero(x == v[j])[0]
-            rank[j] += ((place[t] + turn[u]) % n < (place[col[j]] + turn[u]) % n).sum()
+    n, place, turn, v = s.shape[1], np.asarray(place), np.asarray(turn), s[row, col]
+    above, tied = _above(s, row, v)
+    bottom = v == -np.inf
+    mid, rank = above + (tied - 1 - bottom*np.asarray(masked)[row])/2, np.where(bottom, np.inf, above)
+    for j in np.nonzero((tied > 1) & ~bottom)[0]:
+        t = np.nonzero(s[row[j]] == v[j])[0]
+        rank[j] += ((place[t] + turn[row[j]]) % n < (place[col[j]] + turn[row[j]]) % n).sum()
     return rank, mid
-
-def _above(x, v):
-    "For each of the values v: how many scores are greater, and how many equal."
-    if len(v) > 12:
-        x = np.sort(x)
-        hi = np.searchsorted(x, v, 'right')
-        return len(x) - hi, hi - np.searchsorted(x, v, 'left')
-    return (np.array([np.count_nonzero(f(x, y)) for y in v]) for f in (np.greater, np.equal))
 
 # %% ../nbs/10_metrics.ipynb #406ad497
 def rank_metrics(rank,   # (pairs,) rank of each relevant item, from 0; inf: cannot be ranked
@@ -289,7 +299,7 @@ def _rank_part(s, t, U, k, ties, candidates, seed):
     mid[~known] = (n - masked + (lost - 1)/2)[row[~known]]
     return top_lists(s, k, ties[0], ties[1][U]), rank, mid, n - masked + lost
 
-# %% ../nbs/10_metrics.ipynb #ddfa2df7
+# %% ../nbs/10_metrics.ipynb #23b2424b
 def rank_task(rec,        # Has `score(users)`
               t:Task, k:int=10, seed:int=0,
               block:int|None=None,     # Users scored at a time; None: 2²⁴ scores
@@ -298,18 +308,20 @@ def rank_task(rec,        # Has `score(users)`
     "Rank the whole task."
     m, n = len(t.users), len(t.items)
     top, rank, mid, n_cand = np.empty((m, k), np.int32), np.empty(len(t.row)), np.empty(len(t.row)), np.empty(m)
-    ties, spent = tie_order(t.items, t.users, seed), 0.
+    ties, spent, pool = tie_order(t.items, t.users, seed), 0., ThreadPoolExecutor(torch.get_num_threads())
+    def part(b, s, c):
+        U = slice(b.start + c.start, b.start + c.stop)
+        i = slice(*np.searchsorted(t.row, [U.start, U.stop]))
+        top[U], rank[i], mid[i], n_cand[U] = _rank_part(s[c], t, U, k, ties, candidates, seed)
     for b in progress(list(blocks(m, block or max(1, 2**24//n))), 'ranking'):
         t0 = time.perf_counter()
         s = _score_block(rec, t.users[b].to_numpy(), n)
         spent += time.perf_counter() - t0
-        for c in blocks(len(s), max(1, 2**19//n)):
-            U = slice(b.start + c.start, b.start + c.stop)
-            i = slice(*np.searchsorted(t.row, [U.start, U.stop]))
-            top[U], rank[i], mid[i], n_cand[U] = _rank_part(s[c], t, U, k, ties, candidates, seed)
+        list(pool.map(lambda c: part(b, s, c), blocks(len(s), max(1, 2**19//n))))
+    pool.shutdown()
     return top, rank, mid, n_cand, spent
 
-# %% ../nbs/10_metrics.ipynb #ab416ba9
+# %% ../nbs/10_metrics.ipynb #fb5b0e93
 def list_task(rec,     # {user: [items, best first]}, or a table: user, item, and rank or score
               t:Task, k:int=10)->tuple: # Lists (m, k), ranks (pairs,)
     "Lists as `rank_task` gives them; items that are no candidates are taken out."
@@ -318,8 +330,8 @@ def list_task(rec,     # {user: [items, best first]}, or a table: user, item, an
     if by is None or not {'user', 'item'} <= set(rec): raise InputError(f'a table of lists has columns user, item, and rank or score; found {list(rec.columns)}')
     u, j = t.users.get_indexer(rec['user']), t.items.get_indexer(rec['item'])
     if (j < 0).any(): raise InputError(f'lists hold item {rec["item"].iloc[int((j < 0).argmax())]!r}, which is not among the {len(t.items)} candidates')
-    old = np.repeat(np.arange(len(t.users)), np.diff(t.seen.indptr))*len(t.items) + t.seen.indices
-    ok = (u >= 0) & ~np.isin(u*len(t.items) + j, old)
+    ok = u >= 0
+    ok[ok] = np.asarray(t.seen[u[ok], j[ok]]).ravel() == 0
     u, j, r = u[ok], j[ok], rec[by].to_numpy()[ok]*(1 if by == 'rank' else -1)
     return _placed(u, j, r, t, k)
 
@@ -566,7 +578,7 @@ def _cost(rec, spent, total, m):
     return {'fit_seconds': None, 'parameters': None if isinstance(rec, (dict, pd.DataFrame)) else _parameters(rec)} | known | \
         dict(score_seconds=spent, evaluate_seconds=total - spent, users_per_second=m/max(spent, 1e-9) if spent else None, peak_memory_mb=_peak_mb())
 
-# %% ../nbs/10_metrics.ipynb #caaf6c90
+# %% ../nbs/10_metrics.ipynb #fbc5acd6
 def evaluate(rec,          # `.score(users)` -> (users, n) and `.items`; or lists: {user: [items]}, table user, item, rank | score
              split:Split,  # Train, valid, test
              ks=(10,),     # Lengths of the list
@@ -594,7 +606,7 @@ def evaluate(rec,          # `.score(users)` -> (users, n) and `.items`; or list
     per_user = pd.DataFrame({pre(k): v for k, v in user.items()}, index=t.users.rename('user'))
     lo, hi = bootstrap(per_user.to_numpy(), n_boot, seed, kind=interval)
     how = dict(evidence=evidence, interval=f'{interval}, {n_boot} resamples of users', audit=audit)
-    return Report({k: float(v) for k, v in per_user.mean().items()} | whole, {k: (float(a), float(b)) for k, a, b in zip(per_user, lo, hi)}, per_user,
+    return Report({k: float(v) for k, v in per_user.mean().items()} | whole, {k: (float(a), float(b)) for k, a, b in zip(per_user, lo, hi) if n_boot}, per_user,
                   pd.concat(cells, ignore_index=True).rename(columns=lambda k: pre(k) if '@' in k else k) if cells else pd.DataFrame({'slice': []}),
                   _cost(rec, spent, time.perf_counter() - t0, len(t.users)),
                   _protocol(split, t, exclude_seen, candidates, grades, seed, domain, how, leaks), name or ('' if lists else str(getattr(rec, 'name', type(rec).__name__))))
