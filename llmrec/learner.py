@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['Batches', 'DLs', 'CancelBatch', 'CancelEpoch', 'CancelFit', 'Callback', 'Learner', 'RecorderCB', 'plt_axes',
            'MetricsCB', 'accuracy', 'ClipCB', 'ProgressCB', 'PrintCB', 'constant', 'cosine', 'one_cycle', 'SchedCB',
-           'EarlyStopCB', 'save_state', 'load_state', 'CheckpointCB', 'TransferPenaltyCB', 'GradualCB', 'transfer_fit']
+           'EarlyStopCB', 'save_state', 'load_state', 'CheckpointCB', 'TransferPenaltyCB', 'GradualCB', 'transfer_fit',
+           'lam_path', 'AlignCB', 'with_twin', 'n_steps', 'learning_curve']
 
-# %% ../nbs/07_learner.ipynb #d1ef3ebc
+# %% ../nbs/07_learner.ipynb #29d885d0
 import copy, json, math, random
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -25,10 +26,11 @@ from safetensors.torch import save as to_bytes, load_file
 from safetensors import safe_open
 from fastcore.basics import patch
 from .core import InputError, atomic_write, def_device, progress, set_seed
-from .transfer import (TransferClassifier, ewc, l2sp, load_source, params_of, set_strategy, text_body, transfer_loss,
-                             transfer_penalty, transfer_prox_, transfer_report)
+from .transfer import (DomainCritic, TransferClassifier, TransferRecommender, Verdict, _interval, choose_strategy, coral, distill, ewc,
+                             feature_distance, l2sp, load_source, mmd, ndcg_next, next_rows, params_of, proxy_a_distance, set_strategy,
+                             text_body, transfer_loss, transfer_penalty, transfer_prox_, transfer_report, verdict)
 
-# %% ../nbs/07_learner.ipynb #963fa008
+# %% ../nbs/07_learner.ipynb #03bfe8d8
 class Batches:
     "Iterate over rows of several arrays or tensors, `bs` at a time, without Python work per row."
     def __init__(self, *arrays, # Same length each; the last one is the target
@@ -53,7 +55,7 @@ class DLs:
     train: object
     valid: object = None
 
-# %% ../nbs/07_learner.ipynb #faa66e2d
+# %% ../nbs/07_learner.ipynb #28abc56e
 class CancelBatch(Exception): "Skip the rest of this batch."
 class CancelEpoch(Exception): "Skip the rest of this pass over the data."
 class CancelFit(Exception): "Stop training."
@@ -63,13 +65,13 @@ class Callback:
     before_step, after_step, after_batch, after_epoch, after_fit`; each is called with the learner."""
     order = 0 # Lower runs first
 
-# %% ../nbs/07_learner.ipynb #e1451131
+# %% ../nbs/07_learner.ipynb #b022c91f
 def _accelerator(precision):
     "A fresh `Accelerator`: its process-wide state would refuse a second precision."
     AcceleratorState._reset_state()
     return Accelerator(mixed_precision=precision, cpu=def_device().type == 'cpu')
 
-# %% ../nbs/07_learner.ipynb #3c635e2a
+# %% ../nbs/07_learner.ipynb #debe8fb1
 class Learner:
     "Train `model` on `dls.train`, watch it on `dls.valid`; callbacks do the rest."
     def __init__(self,
@@ -148,7 +150,7 @@ class Learner:
         n = len(self.dl) // self.acc.num_processes
         return min(self.accum, n - self.i//self.acc.num_processes//self.accum*self.accum)
 
-# %% ../nbs/07_learner.ipynb #2a1b2f6e
+# %% ../nbs/07_learner.ipynb #03fea852
 class RecorderCB(Callback):
     "Keep losses per step and per epoch; `history` is a DataFrame, `plot` draws the article's curves (§5.4)."
     order = -10
@@ -180,7 +182,7 @@ def plt_axes(figsize=(5, 3)):
     import matplotlib.pyplot as plt
     return plt.subplots(figsize=figsize)[1]
 
-# %% ../nbs/07_learner.ipynb #83875168
+# %% ../nbs/07_learner.ipynb #2ee36f5e
 class MetricsCB(Callback):
     "Mean of each metric over the validation rows: `MetricsCB(accuracy=f)` with f(predictions, y) a mean or one value a row."
     def __init__(self, **metrics): self.metrics = metrics
@@ -215,7 +217,7 @@ class PrintCB(Callback):
         row = learn.recorder.rows[-1]
         print(f"Epoch [{learn.epoch+1}/{learn.n_epochs}], " + ', '.join(f'{k}: {v:.4f}' for k, v in row.items() if k != 'epoch'))
 
-# %% ../nbs/07_learner.ipynb #49681304
+# %% ../nbs/07_learner.ipynb #79f4393f
 def constant(opt, total): "No schedule."; return lr_scheduler.LambdaLR(opt, lambda i: 1.)
 
 def cosine(opt, total:int, warmup:float=.1):
@@ -234,7 +236,7 @@ class SchedCB(Callback):
     def before_fit(self, learn): self.sched = self.func(getattr(learn.opt, 'optimizer', learn.opt), learn.total_steps)
     def after_step(self, learn): self.sched.step() if learn.step < learn.total_steps else None
 
-# %% ../nbs/07_learner.ipynb #d7d3e93d
+# %% ../nbs/07_learner.ipynb #26ead9f9
 class EarlyStopCB(Callback):
     "Stop when `monitor` has not improved for `patience` epochs, and go back to the best weights."
     order = 20
@@ -250,7 +252,7 @@ class EarlyStopCB(Callback):
     def after_fit(self, learn):
         if self.weights is not None: learn.model.load_state_dict(self.weights)
 
-# %% ../nbs/07_learner.ipynb #c886b1a2
+# %% ../nbs/07_learner.ipynb #7d7de6d0
 def _pack(o, tensors):
     "Nested Python data as JSON; tensors go to `tensors` and leave their key."
     if isinstance(o, torch.Tensor):
@@ -269,7 +271,7 @@ def _unpack(o, tensors):
     if 'dict' in o: return {_unpack(k, tensors): _unpack(v, tensors) for k, v in o['dict']}
     return tuple(_unpack(v, tensors) for v in o['tuple']) if 'tuple' in o else [_unpack(v, tensors) for v in o['list']]
 
-# %% ../nbs/07_learner.ipynb #7d660fad
+# %% ../nbs/07_learner.ipynb #b5fba778
 def save_state(path, # File to write, by convention *.safetensors
                state # Nested dicts, lists and tuples of tensors, numbers, strings
               ):
@@ -286,7 +288,7 @@ def load_state(path):
     except FileNotFoundError: raise
     except Exception as e: raise InputError(f'{path} is not a checkpoint of this package ({e}): delete it or name another') from e
 
-# %% ../nbs/07_learner.ipynb #08f4b275
+# %% ../nbs/07_learner.ipynb #2ddd6436
 def _rng():
     "States of Python's, NumPy's and PyTorch's generators."
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
@@ -325,32 +327,41 @@ class CheckpointCB(Callback):
         if learn.training and learn.last and self.every and learn.step % self.every == 0: self.save(learn, learn.epoch, learn.i + 1)
     def after_epoch(self, learn): self.save(learn, learn.epoch + 1, 0)
 
-# %% ../nbs/07_learner.ipynb #fee31f8b
+# %% ../nbs/07_learner.ipynb #14324c9b
 class TransferPenaltyCB(Callback):
     "Add λ‖θ_source − θ_target‖ to the training loss (§4.2.3), or one of its relatives."
     order = 10
+    kinds = ('norm', 'squared', 'prox', 'l2sp', 'ewc', 'delta', 'distill')
     def __init__(self, source,    # Source model, or its parameters by name
                  lam=.1,          # λ, or {beginning of a name: λ} for 'norm' and 'squared'
-                 kind='norm',     # 'norm' as printed, 'squared', 'prox', 'l2sp', 'ewc', or a function(source, target)
-                 **kw):           # For the penalty: eps, beta, fisher
-        kinds = ('norm', 'squared', 'prox', 'l2sp', 'ewc')
-        if not callable(kind) and kind not in kinds: raise InputError(f'kind is {kind!r}, expected one of {", ".join(kinds)} or a function')
+                 kind='norm',     # 'norm' as printed, 'squared', 'prox', 'l2sp', 'ewc', 'delta', 'distill', or a function(source, target)
+                 **kw):           # For the penalty: eps, beta, fisher, w, T
+        if not callable(kind) and kind not in self.kinds:
+            raise InputError(f'kind is {kind!r}, expected one of {", ".join(self.kinds)} or a function')
+        self.on_rows = kind in ('delta', 'distill')       # these compare what the models do on the rows of the batch
+        if self.on_rows and not isinstance(source, nn.Module): raise InputError(f'kind {kind!r} needs the source model itself')
+        self.model = copy.deepcopy(source).eval().requires_grad_(False) if self.on_rows else None
         self.source, self.lam, self.kind, self.kw = {k: p.detach().clone() for k, p in params_of(source).items()}, lam, kind, kw
-    def penalty(self, model):
-        "The term added to the loss, λ included."
+    def penalty(self, model, *x):
+        "The term added to the loss, λ included; `x`: the batch, for 'delta' and 'distill'."
         s, lam, kw = self.source, self.lam, self.kw
         if callable(self.kind): return lam*self.kind(s, model, **kw)
         if self.kind == 'l2sp': return l2sp(s, model, **{'alpha': lam, 'beta': lam/10, **kw})
         if self.kind == 'ewc': return lam*ewc(s, model, **kw)
+        if self.kind == 'delta': return lam*feature_distance(self.model.features(*x), model.features(*x), **kw)
+        if self.kind == 'distill': return lam*distill(self.model(*x), model(*x), **kw)
         return transfer_loss(0., s, model, lam, squared=self.kind == 'squared', **kw)
+    def before_fit(self, learn):
+        if self.on_rows: self.model.to(learn.acc.device)
     def after_loss(self, learn):
         if not learn.training or self.kind == 'prox': return
-        p = self.penalty(learn.model); learn.loss = learn.loss + p
+        p = self.penalty(learn.model, *(learn.batch[:-1] if self.on_rows else ()))
+        learn.loss = learn.loss + p
         learn.recorder.add('penalty', p.detach(), len(learn.y))
     def after_step(self, learn):
         if self.kind == 'prox': transfer_prox_(self.source, learn.model, self.lam*learn.opt.param_groups[-1]['lr'])
 
-# %% ../nbs/07_learner.ipynb #dae2ff4f
+# %% ../nbs/07_learner.ipynb #db6badc5
 class GradualCB(Callback):
     "Free one more group of parameters every `every` epochs, from the head down."
     def __init__(self, groups, every=1): self.groups, self.every = groups, every
@@ -361,21 +372,33 @@ class GradualCB(Callback):
 
 def transfer_fit(model, dls, # Target model and batches
                  source=None, # Source model; None only for 'scratch'
-                 strategy:str='supervised', # One of `STRATEGIES`
+                 strategy:str='supervised', # One of `STRATEGIES`, or 'auto'
                  n_epochs:int=10, lr:float=1e-3, lam:float=.1, kind:str='norm', # See `Learner`, `TransferPenaltyCB`
+                 distance:float|None=None, # For 'auto': `proxy_a_distance` of the domains
                  cbs=(), **kw # For `Learner`
-                )->Learner: # Fitted; `.report` says what became of every tensor
+                )->Learner: # Fitted; `.report` says what became of every tensor, `.strategy` and `.why` what was chosen
     "Fit `model` to the target by a named strategy."
     if source is None and strategy != 'scratch': raise InputError(f'strategy {strategy!r} needs a source model: pass source=')
+    strategy, why = _choose(strategy, dls, distance)
     loaded = load_source(model, {} if strategy == 'scratch' else source)
+    teacher = copy.deepcopy(model) if kind in ('delta', 'distill') else source    # the source's weights, the target's items
     groups = set_strategy(model, strategy, lr); cbs = list(cbs)
-    if strategy == 'supervised': cbs.append(TransferPenaltyCB(source, lam, kind))
+    if strategy == 'supervised': cbs.append(TransferPenaltyCB(teacher, lam, kind))
     if strategy == 'gradual': cbs.append(GradualCB(groups))
     learn = Learner(model, dls, lr=lr, params=groups, cbs=cbs, **kw)
-    learn.report = transfer_report(model, loaded)
+    learn.report, learn.strategy, learn.why = transfer_report(model, loaded), strategy, why
     return learn.fit(n_epochs) if groups else learn
 
-# %% ../nbs/07_learner.ipynb #3abb25de
+def _choose(strategy, dls, distance):
+    "The strategy itself, or what `auto` says, printed with its reason."
+    if strategy != 'auto': return strategy, 'asked for'
+    if distance is None: raise InputError("strategy 'auto' needs distance=, such as proxy_a_distance(source_vectors, target_vectors)")
+    n = dls.train.n if hasattr(dls.train, 'n') else len(dls.train.dataset)
+    strategy, why = choose_strategy(n, distance)
+    print(f'auto: {strategy} ({why})')
+    return strategy, why
+
+# %% ../nbs/07_learner.ipynb #41098310
 class _RaiseCB(Callback):
     def __init__(self, lo, hi, steps): self.lo, self.ratio, self.steps = lo, (hi/lo)**(1/max(steps-1, 1)), steps
     def before_batch(self, learn):
@@ -394,3 +417,87 @@ def lr_find(self:Learner, lo:float=1e-6, hi:float=10., steps:int=100):
     r = pd.DataFrame(dict(lr=self.recorder.lrs, loss=self.recorder.losses[:len(self.recorder.lrs)]))
     smooth = r.loss.ewm(span=7).mean()
     return float(r.lr[smooth.idxmin()]/10), r.assign(smooth=smooth)
+
+# %% ../nbs/07_learner.ipynb #fabd6345
+def lam_path(make, # Function without arguments: a new target model
+             dls,  # Batches with `.valid`
+             source, # Source model
+             lams=(0., 1e-3, 1e-2, 1e-1, 1.), # Path of λ
+             **kw  # For `transfer_fit`: kind, n_epochs, lr, seed …
+            )->tuple: # (best λ, DataFrame of λ, best validation loss, way from the source)
+    "Choose λ of the penalty on the target's validation rows."
+    if dls.valid is None: raise InputError('lam_path chooses on validation rows: give dls a `.valid`')
+    rows = []
+    for lam in lams:
+        learn = transfer_fit(make(), dls, source, 'supervised' if lam else 'full', lam=lam, **kw)
+        rows.append((lam, learn.recorder.history.valid_loss.min(), transfer_penalty(source, learn.model).item()))
+    r = pd.DataFrame(rows, columns=['lam', 'valid_loss', 'way'])
+    return float(r.lam[r.valid_loss.idxmin()]), r
+
+# %% ../nbs/07_learner.ipynb #49b0d347
+class AlignCB(Callback):
+    "Add λ times the distance of the batch's features from those of another domain's rows (no labels needed)."
+    order = 12
+    def __init__(self, other, # Rows of the other domain, (m, d); as many as the batch has are drawn at each step
+                 kind:str='mmd', # 'mmd', 'coral' or 'dann'
+                 lam:float=.1):
+        if kind not in ('mmd', 'coral', 'dann'): raise InputError(f"kind is {kind!r}, expected 'mmd', 'coral' or 'dann'")
+        self.other, self.kind, self.lam = torch.as_tensor(other), kind, lam
+    def before_fit(self, learn):
+        self.dist = dict(mmd=mmd, coral=coral).get(self.kind)
+        if self.dist: return
+        self.dist = DomainCritic(learn.model.head.in_features).to(learn.acc.device)
+        getattr(learn.opt, 'optimizer', learn.opt).add_param_group(dict(params=list(self.dist.parameters()), lr=learn.lr))
+    def after_loss(self, learn):
+        if not learn.training: return
+        f = learn.model.features; x = learn.batch[0]
+        if len(x) < 2: return
+        g = f(self.other[torch.randint(len(self.other), (len(x),))].to(x))
+        d = self.dist(f(x), g); learn.loss = learn.loss + self.lam*d
+        learn.recorder.add('distance', d.detach(), len(x))
+
+# %% ../nbs/07_learner.ipynb #d9dffe3d
+def with_twin(make,    # Function without arguments: a new target model
+              dls,     # Batches of the target
+              source,  # Source model
+              measure, # measure(model) -> metric of each test user, (users,)
+              strategy:str='supervised', # One of `STRATEGIES` but 'scratch', or 'auto'
+              seeds=(0, 1, 2), slices=None, metric:str='NDCG@10',
+              **kw     # For `transfer_fit`; both get the same
+             )->Verdict:
+    "Train a transfer and its from-scratch twin on the same budget and seeds: helped, no effect or hurt."
+    def run(s, strategy):
+        set_seed(s)
+        return np.asarray(measure(transfer_fit(make(), dls, source, strategy, seed=s, **kw).model.eval()))
+    return verdict([run(s, strategy) for s in seeds], [run(s, 'scratch') for s in seeds], slices, metric)
+
+# %% ../nbs/07_learner.ipynb #1d0046d6
+def n_steps(n:int)->int: # Steps of the optimiser for n training rows
+    "The budget of a learning curve: a quarter of the rows, 20 to 160 steps."
+    return max(20, min(160, n//4))
+
+def learning_curve(make,    # make(rows): a new model for these training rows
+                   X, y,    # All training rows of the target
+                   arms,    # {name: (source model or None, strategy)}; the first one is the twin
+                   measure, # measure(model) -> metric of each test user
+                   sizes=(16, 64, 256, 1024, None), # Training rows; None: all
+                   seeds=(0, 1, 2), # Each draws its own rows
+                   lr:float=1e-3, bs:int=128, **kw # For `transfer_fit`
+                  )->pd.DataFrame: # size, arm, mean, lo, hi, and the verdict against the twin
+    "Metric by number of target rows, for several sources and strategies and their twin."
+    out = []
+    for size in sizes:
+        n, got = min(size or len(y), len(y)), {a: [] for a in arms}
+        for s in seeds:
+            at = np.random.default_rng(s).permutation(len(y))[:n]
+            dls = DLs(Batches(X[at], y[at], bs=min(bs, n), shuffle=True)); epochs = max(1, round(n_steps(n)/len(dls.train)))
+            for a, (source, strategy) in arms.items():
+                set_seed(s); learn = transfer_fit(make(at), dls, source, strategy, epochs, lr, seed=s, cbs=[SchedCB(cosine)], **kw)
+                got[a].append(np.asarray(measure(learn.model.eval())))
+        out += [_point(n, a, np.stack(m), np.stack(got[next(iter(arms))])) for a, m in got.items()]
+    return pd.DataFrame(out)
+
+def _point(n, arm, m, twin):
+    "One row of a learning curve; the band is over users and seeds."
+    v, (lo, hi) = verdict(m, twin), _interval(m, 300, .95, 0)
+    return dict(size=n, arm=arm, mean=m.mean(), lo=lo, hi=hi, difference=v.difference, diff_lo=v.lo, diff_hi=v.hi, verdict=v.word)

@@ -523,10 +523,10 @@ class Verdict:
                 f'({self.level:.0%} interval {self.lo:+.4f} … {self.hi:+.4f}; {self.n:,} users, {self.seeds} seed{"s"*(self.seeds > 1)}).')
     __repr__ = __str__
 
-# %% ../nbs/06_transfer.ipynb #14726b44
+# %% ../nbs/06_transfer.ipynb #4b7a940c
 def _paired(a, b):
     "Differences and means as (seeds, users) arrays, users matched."
-    if hasattr(a, 'index') and hasattr(b, 'index'):
+    if all(isinstance(x, (pd.Series, pd.DataFrame)) for x in (a, b)):
         if set(a.index) != set(b.index) or a.index.has_duplicates:
             raise InputError(f'{len(a)} rows with source and {len(b)} of the twin are not the same users, once each: evaluate both on one test set')
         a, b = a.to_numpy().T, b.loc[a.index].to_numpy().T
