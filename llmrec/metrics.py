@@ -176,14 +176,14 @@ def miscalibration(top, past, C, alpha=.01): # C: (n, categories)
         p, q = (x/x.sum(1, keepdims=True) for x in (np.asarray((X @ C).todense()) for X in (past, _listed(top, C.shape[0]))))
         return np.where(p > 0, p*np.log(p/((1 - alpha)*q + alpha*p)), p*0 + q*0).sum(1)
 
-# %% ../nbs/10_metrics.ipynb #3bd5b576
+# %% ../nbs/10_metrics.ipynb #4be27640
 def resampled(X,             # (users, m) values, no NaN
               n_boot:int=1000, seed:int=0): # -> (n_boot, m)
     "Means of users drawn with replacement."
     g, n, out = np.random.default_rng(seed), len(X), np.empty((n_boot, X.shape[1]))
     rest = []
     for j in range(X.shape[1]):
-        v, c = np.unique(X[:, j], return_counts=True)
+        v, c = np.unique(X[:, j].round(12), return_counts=True) # whatever the order of sums before
         if len(v)*10 < n or n < 50: out[:, j] = g.multinomial(n, c/n, size=n_boot) @ v/n
         else: rest.append(j)
     if not rest: return out
@@ -198,7 +198,8 @@ def _bca(boot, x, lo, hi):
     "The two levels of @eq-bca for one column of resampled means."
     from scipy.special import ndtr, ndtri
     B, d, m = len(boot), x - x.mean(), x.mean()
-    z0 = ndtri(np.clip(((boot < m).sum() + (boot == m).sum()/2)/B, 1/(B + 1), B/(B + 1)))
+    below = (1 - np.sign((boot - m).round(12))).mean()/2             # ties half
+    z0 = ndtri(np.clip(below, 1/(B + 1), B/(B + 1)))
     s2 = (d**2).sum()
     z, a = z0 + ndtri([lo, hi]), (d**3).sum()/(6*s2**1.5) if s2 > 0 else 0
     return ndtr(z0 + z/(1 - a*z))
@@ -321,7 +322,7 @@ def rank_task(rec,        # Has `score(users)`
     pool.shutdown()
     return top, rank, mid, n_cand, spent
 
-# %% ../nbs/10_metrics.ipynb #fb5b0e93
+# %% ../nbs/10_metrics.ipynb #68401e05
 def list_task(rec,     # {user: [items, best first]}, or a table: user, item, and rank or score
               t:Task, k:int=10)->tuple: # Lists (m, k), ranks (pairs,)
     "Lists as `rank_task` gives them; items that are no candidates are taken out."
@@ -337,11 +338,21 @@ def list_task(rec,     # {user: [items, best first]}, or a table: user, item, an
 
 def _placed(u, j, r, t, k):
     "Lists from rows (user, item, rank), and the ranks of the test items in them."
-    if len(r) and r.dtype.kind in 'iu' and r.min() >= 0: o = np.argsort(u*(int(r.max()) + 1) + r, kind='stable') # quick if sorted
-    else: o = np.lexsort((tie_order(t.items, [])[0][j], r, u))
-    u, j, n = u[o], j[o], np.bincount(u, minlength=len(t.users))
-    i, top = np.arange(len(u)) - (np.cumsum(n) - n)[u], np.full((len(t.users), k), -1, np.int32)
-    top[u[i < k], i[i < k]] = j[i < k]
+    m, small = len(t.users), len(r) and r.dtype.kind in 'iu' and 0 <= r.min() and r.max() < 1000
+    if small:                                                     # ranks are places already
+        top = np.full((m, max(k, int(r.max()) + 1)), -1, np.int32)
+        top[u, r] = j
+        small = np.count_nonzero(top >= 0) == len(u)
+    if not small:
+        o, n = np.lexsort((tie_order(t.items, [])[0][j], r, u)), np.bincount(u, minlength=m)
+        top = np.full((m, max(k, n.max(initial=0))), -1, np.int32)
+        top[u[o], np.arange(len(u)) - (np.cumsum(n) - n)[u[o]]] = j[o]
+    gaps = np.nonzero(((top[:, 1:] >= 0) & (top[:, :-1] < 0)).any(1))[0]
+    top[gaps] = np.take_along_axis(top[gaps], np.argsort(top[gaps] < 0, axis=1, kind='stable'), 1)
+    return _found_in(np.ascontiguousarray(top[:, :k]), t)
+
+def _found_in(top, t):
+    "Lists, and the place of each test item in them."
     full = np.sort(top, 1)
     if ((full[:, 1:] == full[:, :-1]) & (full[:, 1:] >= 0)).any(): raise InputError('lists hold an item twice for one user')
     hit = (top[t.row] == t.col[:, None]) & (t.col >= 0)[:, None]
