@@ -30,7 +30,7 @@ def tie_order(items,     # (n,) ids
     place[np.argsort(_hash(items, 2*seed + 1), kind='stable')] = np.arange(len(items))
     return place, (_hash(users, 2*seed + 2) % np.uint64(max(len(items), 1))).astype(np.int64)
 
-# %% ../nbs/10_metrics.ipynb #75a31955
+# %% ../nbs/10_metrics.ipynb #59b5b106
 def _floor(s, k):
     "A number per row that at least k scores reach (or -inf), close to the k-th largest."
     n, c = s.shape[1], min(s.shape[1], 8*k)
@@ -45,6 +45,7 @@ def _few(v, p, k):
     sure, tied = np.nonzero(v > t)[0], np.nonzero(v == t)[0]
     return np.concatenate([sure, tied[np.argpartition(p[tied], k - len(sure) - 1)[:k - len(sure)]]])
 
+# %% ../nbs/10_metrics.ipynb #26135a84
 def top_lists(s,     # (m, n) scores; -inf: no candidate
               k:int, # Length of the lists
               place, # (n,) π
@@ -66,7 +67,7 @@ def top_lists(s,     # (m, n) scores; -inf: no candidate
     out[r[i < k], i[i < k]] = c[o][i < k]
     return out
 
-# %% ../nbs/10_metrics.ipynb #277a0ffa
+# %% ../nbs/10_metrics.ipynb #d52a59cd
 def _counts(f, s, v, words=64):
     "How many entries of each row of s are f(entry, v): eight booleans are added at a time, as the bytes of one number."
     n = s.shape[1]
@@ -75,6 +76,7 @@ def _counts(f, s, v, words=64):
     w = m.view(np.uint64).reshape(len(s), words, -1).sum(1)       # no byte exceeds `words`
     return w.view(np.uint8).sum(1, dtype=np.int64)
 
+# %% ../nbs/10_metrics.ipynb #c1580e27
 def _above(s, row, v):
     "For each value v in its row of s: how many scores are greater, and how many equal."
     first = np.cumsum(np.bincount(row, minlength=len(s))) - np.bincount(row, minlength=len(s))
@@ -103,7 +105,7 @@ def item_ranks(s,         # (m, n) scores; -inf: no candidate
         rank[j] += ((place[t] + turn[row[j]]) % n < (place[col[j]] + turn[row[j]]) % n).sum()
     return rank, mid
 
-# %% ../nbs/10_metrics.ipynb #406ad497
+# %% ../nbs/10_metrics.ipynb #59176f1f
 def rank_metrics(rank,   # (pairs,) rank of each relevant item, from 0; inf: cannot be ranked
                  row,    # (pairs,) its user
                  m:int,  # Users
@@ -125,6 +127,7 @@ def rank_metrics(rank,   # (pairs,) rank of each relevant item, from 0; inf: can
         if gain is not None: out[f'graded_ndcg@{k}'] = _graded(rank, row, gain, m, k)
     return out
 
+# %% ../nbs/10_metrics.ipynb #3b9448a3
 def _graded(rank, row, gain, m, k):
     "NDCG with grades as gains; NaN for users whose grades are all zero."
     o = np.lexsort((-gain, row))
@@ -143,7 +146,7 @@ def auc_rows(mid,  # (pairs,) rank with ties half
     d = p*(n - p)
     return np.where(d > 0, 1 - (np.bincount(row, mid, minlength=len(n)) - p*(p - 1)/2)/np.where(d > 0, d, 1), np.nan)
 
-# %% ../nbs/10_metrics.ipynb #1806a117
+# %% ../nbs/10_metrics.ipynb #426e1e07
 def _listed(top, n):
     "Lists as a sparse matrix of ones, (m, n)."
     ok = top >= 0
@@ -158,6 +161,7 @@ def concentration(top, n): return gini(np.bincount(top[top >= 0], minlength=n))
 def novelty(top, c, m): return _row_mean(_listed(top, len(c)), -np.log2(np.maximum(c, 1)/max(m, 1)))
 def popularity(top, c, m): return _row_mean(_listed(top, len(c)), c/max(m, 1))
 
+# %% ../nbs/10_metrics.ipynb #90d7c9d5
 def lift(top, past, c, m): # past: (users, n) sparse histories
     "How much more popular a list is than the user's history; NaN without one."
     with np.errstate(invalid='ignore', divide='ignore'): return popularity(top, c, m)/_row_mean(past, c/max(m, 1)) - 1
@@ -170,13 +174,14 @@ def diversity(top, vectors):
     n = np.asarray(X.sum(1)).ravel()
     return 1 - np.where(n > 1, out/np.maximum(n*(n - 1), 1), np.nan)
 
+# %% ../nbs/10_metrics.ipynb #ace4fec6
 def miscalibration(top, past, C, alpha=.01): # C: (n, categories)
     "Divergence of the categories of a list from those of the history (0: the same); NaN without either."
     with np.errstate(invalid='ignore', divide='ignore'):
         p, q = (x/x.sum(1, keepdims=True) for x in (np.asarray((X @ C).todense()) for X in (past, _listed(top, C.shape[0]))))
         return np.where(p > 0, p*np.log(p/((1 - alpha)*q + alpha*p)), p*0 + q*0).sum(1)
 
-# %% ../nbs/10_metrics.ipynb #4be27640
+# %% ../nbs/10_metrics.ipynb #d74998cf
 def resampled(X,             # (users, m) values, no NaN
               n_boot:int=1000, seed:int=0): # -> (n_boot, m)
     "Means of users drawn with replacement."
@@ -194,6 +199,7 @@ def resampled(X,             # (users, m) values, no NaN
         out[b, rest] = W @ D/n + mu
     return out
 
+# %% ../nbs/10_metrics.ipynb #8377d804
 def _bca(boot, x, lo, hi):
     "The two levels of @eq-bca for one column of resampled means."
     from scipy.special import ndtr, ndtri
@@ -204,6 +210,7 @@ def _bca(boot, x, lo, hi):
     z, a = z0 + ndtri([lo, hi]), (d**3).sum()/(6*s2**1.5) if s2 > 0 else 0
     return ndtr(z0 + z/(1 - a*z))
 
+# %% ../nbs/10_metrics.ipynb #29703466
 def bootstrap(X, n_boot:int=1000, seed:int=0, level:float=.95, kind:str='bca'): # -> lo (m,), hi (m,)
     "Interval of the mean of each column over users; NaN values are left out; fewer than 5 users have no interval."
     if kind not in ('bca', 'percentile'): raise InputError(f"interval {kind!r} is not 'bca' or 'percentile'")
@@ -217,6 +224,7 @@ def bootstrap(X, n_boot:int=1000, seed:int=0, level:float=.95, kind:str='bca'): 
         for i, j in enumerate(cols): out[:, j] = np.quantile(B[:, i], _bca(B[:, i], Y[:, i], *q) if kind == 'bca' else q)
     return out[0], out[1]
 
+# %% ../nbs/10_metrics.ipynb #c19ec21b
 def _by_mask(ok):
     "Columns that miss the same users, together: (rows, columns)."
     groups = {}
@@ -267,7 +275,7 @@ def make_task(split,      # Split
     return Task(users[keep], items, row[o], j[fresh][o], test[fresh].iloc[o].reset_index(drop=True), past[keep],
                 seen[keep] if exclude_seen else sp.csr_matrix(past[keep].shape, dtype=np.float32), int((~fresh).sum()))
 
-# %% ../nbs/10_metrics.ipynb #1ef2733f
+# %% ../nbs/10_metrics.ipynb #9a9a77d4
 def _score_block(rec, users, n):
     "Scores of one block as a float matrix, or an error that says what came instead."
     s = rec.score(users)
@@ -275,6 +283,7 @@ def _score_block(rec, users, n):
     if s.shape != (len(users), n): raise InputError(f'score gave shape {s.shape} for {len(users)} users and {n} items: expected {(len(users), n)}')
     return s if s.dtype in (np.float32, np.float64) else s.astype(np.float32)
 
+# %% ../nbs/10_metrics.ipynb #aa4fac07
 def _sampled(s, t, users, row, col, count, seed):
     "Mask all but `count` random candidates and the test items of each user; how many are masked."
     key = (_hash(t.users[users], seed + 3)[:, None] ^ _hash(t.items, seed + 4)) * np.uint64(0x9E3779B97F4A7C15)
@@ -286,6 +295,7 @@ def _sampled(s, t, users, row, col, count, seed):
     s[row, col] = own
     return (s == -np.inf).sum(1)
 
+# %% ../nbs/10_metrics.ipynb #14daa491
 def _rank_part(s, t, U, k, ties, candidates, seed):
     "Lists, ranks and number of candidates of the users U, from their scores."
     i, p = slice(*np.searchsorted(t.row, [U.start, U.stop])), slice(t.seen.indptr[U.start], t.seen.indptr[U.stop])
@@ -322,7 +332,7 @@ def rank_task(rec,        # Has `score(users)`
     pool.shutdown()
     return top, rank, mid, n_cand, spent
 
-# %% ../nbs/10_metrics.ipynb #68401e05
+# %% ../nbs/10_metrics.ipynb #cc05e4e8
 def list_task(rec,     # {user: [items, best first]}, or a table: user, item, and rank or score
               t:Task, k:int=10)->tuple: # Lists (m, k), ranks (pairs,)
     "Lists as `rank_task` gives them; items that are no candidates are taken out."
@@ -336,6 +346,7 @@ def list_task(rec,     # {user: [items, best first]}, or a table: user, item, an
     u, j, r = u[ok], j[ok], rec[by].to_numpy()[ok]*(1 if by == 'rank' else -1)
     return _placed(u, j, r, t, k)
 
+# %% ../nbs/10_metrics.ipynb #bb9157de
 def _placed(u, j, r, t, k):
     "Lists from rows (user, item, rank), and the ranks of the test items in them."
     m, small = len(t.users), len(r) and r.dtype.kind in 'iu' and 0 <= r.min() and r.max() < 1000
@@ -351,6 +362,7 @@ def _placed(u, j, r, t, k):
     top[gaps] = np.take_along_axis(top[gaps], np.argsort(top[gaps] < 0, axis=1, kind='stable'), 1)
     return _found_in(np.ascontiguousarray(top[:, :k]), t)
 
+# %% ../nbs/10_metrics.ipynb #827aae2f
 def _found_in(top, t):
     "Lists, and the place of each test item in them."
     full = np.sort(top, 1)
@@ -358,12 +370,13 @@ def _found_in(top, t):
     hit = (top[t.row] == t.col[:, None]) & (t.col >= 0)[:, None]
     return top, np.where(hit.any(1), hit.argmax(1), np.inf)
 
-# %% ../nbs/10_metrics.ipynb #20d48db3
+# %% ../nbs/10_metrics.ipynb #43cceb50
 ITEM_CLASSES, USER_CLASSES = ('0', '1–4', '5–19', '20+'), ('0', '1–2', '3–5', '6+')
 
 def evidence_class(n): return np.array(ITEM_CLASSES)[np.digitize(n, [1, 5, 20])]
 def history_class(n): return np.array(USER_CLASSES)[np.digitize(n, [1, 3, 6])]
 
+# %% ../nbs/10_metrics.ipynb #06ed510a
 def slice_labels(name,       # 'evidence', 'time', or a column of the item table
                  pairs,      # Test rows
                  train,      # Rows that count as evidence
@@ -380,6 +393,7 @@ def slice_labels(name,       # 'evidence', 'time', or a column of the item table
     if table is None or name not in table: raise InputError(f"slices: {name!r} is not 'evidence', 'time' or a column of items=")
     return pairs['item'].map(table.set_index('item')[name]).fillna('unknown').astype(str).to_numpy(), every
 
+# %% ../nbs/10_metrics.ipynb #b06b766c
 def slice_table(name, rank, row, labels, k=10, n_boot=1000, seed=0, kind='bca'):
     "One row a cell, margins included: users, test rows, NDCG with interval, recall and hit rate."
     li, lu, out = *labels, []
@@ -425,7 +439,7 @@ class Report:
         return t.loc[pd.unique(s['item']), [u for u in (*USER_CLASSES, 'all') if u in t]].fillna('')
     def __repr__(self): return '\n'.join([self.table.to_string(), *self.notes])
 
-# %% ../nbs/10_metrics.ipynb #4457a11b
+# %% ../nbs/10_metrics.ipynb #a998a74d
 @patch(as_prop=True)
 def notes(self:Report):
     "The protocol and its warnings, one line each."
@@ -437,9 +451,11 @@ def notes(self:Report):
 def _repr_html_(self:Report):
     out = self.table.to_html()
     for s in pd.unique(self.slices['slice']) if len(self.slices) else []:
-        out += f'<p>{escape(str(self.slices.columns[5]))} by {escape(s)}</p>' + self.grid(s).to_html()
+        g = self.grid(s)
+        if len(g) <= 20: out += f'<p>{escape(str(self.slices.columns[5]))} by {escape(s)}</p>' + g.to_html()
     return out + ''.join(f'<p><small>{escape(x)}</small></p>' for x in self.notes)
 
+# %% ../nbs/10_metrics.ipynb #02982879
 @patch
 def to_latex(self:Report):
     "A `booktabs` table of the metrics with their intervals."
@@ -448,13 +464,14 @@ def to_latex(self:Report):
     return '\n'.join([r'\begin{tabular}{l' + 'r'*t.shape[1] + '}', r'\toprule', ' & '.join(map(safe, ['', *t.columns])) + r' \\', r'\midrule',
                       *rows, r'\bottomrule', r'\end{tabular}', *(f'% {n}' for n in self.notes)])
 
-# %% ../nbs/10_metrics.ipynb #14c76dad
+# %% ../nbs/10_metrics.ipynb #bc1957dc
 def _plain(x):
     "NumPy values as JSON knows them."
     if isinstance(x, (np.generic, np.ndarray)): return x.tolist()
     if isinstance(x, (pd.Timestamp, pd.Timedelta, set)): return str(x)
     raise TypeError(f'{type(x).__name__} cannot be written as JSON')
 
+# %% ../nbs/10_metrics.ipynb #e7065d22
 @patch
 def to_json(self:Report, path=None, # File to write; None: return the text
             per_user:bool=True):
@@ -468,6 +485,7 @@ def to_json(self:Report, path=None, # File to write; None: return the text
     if path is None: return text
     with atomic_write(path) as f: f.write(text)
 
+# %% ../nbs/10_metrics.ipynb #937a8803
 @patch(cls_method=True)
 def from_json(cls:Report, source): # Text, or a file
     "Read what `to_json` wrote."
@@ -479,7 +497,7 @@ def from_json(cls:Report, source): # Text, or a file
                pd.DataFrame({k: pd.to_numeric(pd.Series(v)) for k, v in d.get('per_user', {}).items()}).set_index(pd.Index(d.get('users', []), name='user')),
                pd.DataFrame(d['slices']), d['cost'], d['protocol'], d['name'])
 
-# %% ../nbs/10_metrics.ipynb #d832feac
+# %% ../nbs/10_metrics.ipynb #86adedc9
 @patch
 def plot(self:Report, metrics=None): # Metrics to draw; None: those between 0 and 1 that have an interval
     "Metrics with intervals, and the evidence table as a heat map."
@@ -494,6 +512,7 @@ def plot(self:Report, metrics=None): # Metrics to draw; None: those between 0 an
     if len(s): _heat(axs[0, 1], s, s.columns[5])
     return fig
 
+# %% ../nbs/10_metrics.ipynb #d5710b51
 def _heat(ax, s, m):
     "One slice as a heat map with value, interval and n in each cell."
     its, us = [x for x in (*ITEM_CLASSES, 'all') if x in set(s['item'])], [x for x in (*USER_CLASSES, 'all') if x in set(s['user'])]
@@ -505,7 +524,7 @@ def _heat(ax, s, m):
         ax.text(us.index(r.user), its.index(r.item), f'{Z.loc[r.item, r.user]:.3f}{span}\nn={r.n}', ha='center', va='center', fontsize=7, c='w' if light else 'k')
     ax.set(xticks=range(len(us)), xticklabels=us, yticks=range(len(its)), yticklabels=its, xlabel="rows in the user's history", ylabel='training rows of the item', title=m)
 
-# %% ../nbs/10_metrics.ipynb #844122e2
+# %% ../nbs/10_metrics.ipynb #b4a7f755
 def _protocol(split, t, seen, candidates, grades, seed, domain, how, leaks):
     "Everything two reports must share, then what is good to know."
     mix = lambda *x: format(int(np.bitwise_xor.reduce(sum(x[1:], x[0]))), '016x')
@@ -522,6 +541,7 @@ def _versions():
         except PackageNotFoundError: return None
     return dict(python=platform.python_version()) | {p: of(p) for p in ('llmrec', 'numpy', 'scipy', 'pandas', 'torch')}
 
+# %% ../nbs/10_metrics.ipynb #936c831a
 def _peak_mb():
     "Most memory this process has held so far, in MB; None where the system does not say."
     try: import resource
@@ -534,6 +554,7 @@ def _parameters(rec):
     if n is not None and not callable(n): return int(n)
     return int(sum(x.nnz if sp.issparse(x) else x.size for x in vars(rec).values() if sp.issparse(x) or isinstance(x, np.ndarray) and x.dtype.kind == 'f'))
 
+# %% ../nbs/10_metrics.ipynb #e74c674b
 def _leaks(split, table):
     "Findings of the audit that are leaks, as text; also as a warning."
     a = find_leaks(split, table)
@@ -541,7 +562,7 @@ def _leaks(split, table):
     if bad: warnings.warn('the split leaks: ' + '; '.join(bad), stacklevel=3)
     return bad
 
-# %% ../nbs/10_metrics.ipynb #598fca32
+# %% ../nbs/10_metrics.ipynb #f8343c7c
 def _categories(table, ids):
     "Share of each category in each item, (n, categories); lists and 'a|b' are split."
     c = table.set_index('item')['category'].reindex(ids)
@@ -558,6 +579,7 @@ def _beyond(top, k, t, c, m, vectors, C):
     if C is not None: user[f'miscalibration@{k}'] = miscalibration(L, t.past, C)
     return user, {f'coverage@{k}': coverage(L, n), f'gini@{k}': concentration(L, n)}
 
+# %% ../nbs/10_metrics.ipynb #c586facb
 def _catalogue(rec, items, domain, vectors):
     "Item table and candidate ids."
     table = items if items is not None else getattr(domain, 'items', None)
@@ -567,7 +589,7 @@ def _catalogue(rec, items, domain, vectors):
     if vectors is not None and len(vectors) != len(ids): raise InputError(f'vectors has {len(vectors)} rows, but there are {len(ids)} candidates')
     return (pd.DataFrame({'item': ids}) if table is None else table), ids, lists
 
-# %% ../nbs/10_metrics.ipynb #73fc7442
+# %% ../nbs/10_metrics.ipynb #03bfea1a
 def _measure(t, split, ks, top, rank, mid, n_cand, grades, extra):
     "All metrics: per user, and over the catalogue; `extra` is None where lists mean nothing."
     gain = t.pairs[grades].to_numpy(float) if grades else None
@@ -583,6 +605,7 @@ def _measure(t, split, ks, top, rank, mid, n_cand, grades, extra):
         user, whole = user | u, whole | w
     return user, whole
 
+# %% ../nbs/10_metrics.ipynb #f0b6f353
 def _cost(rec, spent, total, m):
     "What it took."
     known = dict(getattr(rec, 'cost', None) or {})
@@ -622,7 +645,7 @@ def evaluate(rec,          # `.score(users)` -> (users, n) and `.items`; or list
                   _cost(rec, spent, time.perf_counter() - t0, len(t.users)),
                   _protocol(split, t, exclude_seen, candidates, grades, seed, domain, how, leaks), name or ('' if lists else str(getattr(rec, 'name', type(rec).__name__))))
 
-# %% ../nbs/10_metrics.ipynb #3b89b069
+# %% ../nbs/10_metrics.ipynb #46f04459
 def permutation_p(d,            # (users,) paired differences
                   n_perm:int=10_000, seed:int=0)->float:
     "Two-sided p of a mean of zero, by random signs."
@@ -636,6 +659,7 @@ def permutation_p(d,            # (users,) paired differences
             S[b] = (2*g.integers(0, 2, size=(b.stop - b.start, len(d)), dtype=np.int8) - 1).astype(np.float32) @ d.astype(np.float32)
     return float((1 + (np.abs(S) >= T*(1 - 1e-6)).sum())/(1 + n_perm))
 
+# %% ../nbs/10_metrics.ipynb #642f2144
 def holm(p):
     "Holm's adjustment of p-values."
     p = np.asarray(p, float); o = np.argsort(p)
@@ -643,7 +667,7 @@ def holm(p):
     out[o] = np.minimum(np.maximum.accumulate(p[o]*np.arange(len(p), 0, -1)), 1)
     return out
 
-# %% ../nbs/10_metrics.ipynb #cf7a9e83
+# %% ../nbs/10_metrics.ipynb #ff13c774
 COMPARED = ('domain', 'split', 'test', 'test_hash', 'candidates', 'catalogue_hash', 'seen', 'relevance', 'ties', 'seed')
 
 def _same_protocol(a, b, ra, rb):
@@ -655,6 +679,7 @@ def _same_protocol(a, b, ra, rb):
         raise InputError(f'{a!r} and {b!r} cannot be compared: {f} is {x!r} in one and {y!r} in the other; evaluate both under one protocol')
     if not ra.per_user.index.equals(rb.per_user.index): raise InputError(f'{a!r} and {b!r} cannot be compared: per_user is missing or holds other users')
 
+# %% ../nbs/10_metrics.ipynb #3fe29688
 @dataclass(repr=False)
 class Comparison:
     "Paired differences, one row a comparison; `difference`, `lo`, `p` … are those of the first."
@@ -672,6 +697,16 @@ class Comparison:
                 f"p = {r.p_holm:.2g} after Holm; {r.wins} users win, {r.ties} tie, {r.losses} lose.")
     def __repr__(self): return self.verdict
     def _repr_html_(self): return self.table.round(4).to_html(index=False) + f'<p>{escape(self.verdict)}</p>'
+    def plot(self):
+        "Differences with intervals; filled where Holm's p is below alpha."
+        import matplotlib.pyplot as plt
+        fig, ax = plt.subplots(figsize=(6, 1 + .35*len(self.table)), layout='constrained')
+        for i, r in enumerate(self.table.itertuples()):
+            ax.errorbar(r.difference, i, xerr=[[r.difference - r.lo], [r.hi - r.difference]], fmt='o', c='#0072B2', mfc='#0072B2' if r.p_holm < self.alpha else 'w')
+        ax.axvline(0, c='k', lw=.8)
+        ax.set(yticks=range(len(self.table)), yticklabels=[f'{r.a} − {r.b}, {r.metric}' for r in self.table.itertuples()], xlabel='paired difference, with 95 % interval')
+        ax.invert_yaxis()
+        return fig
 
 # %% ../nbs/10_metrics.ipynb #5735c664
 def compare(reports:dict,        # {name: Report}; the first is compared with each other one
