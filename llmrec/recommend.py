@@ -240,7 +240,7 @@ def recommend_calibrated(self:Recommender, users, k:int=10, lam:float=.3, pool:i
     at = [calibrate(s[b], code[cols[b]], mix[b], k, lam) for b in blocks(len(s), 256)]
     return _picked(ids, s, np.concatenate(at))
 
-# %% ../nbs/11_recommend.ipynb #be06589c
+# %% ../nbs/11_recommend.ipynb #51647b24
 def _above(S, t):
     "Places where S ≥ t of the row, found through the maxima of 64 neighbours: rows, columns."
     g, B = 64, S.shape[1]//64*64
@@ -261,11 +261,11 @@ def _first_k(r, c, s, k):
 @functools.cache
 def half_pays(d:int=384)->bool:
     "Does this machine multiply bfloat16 at least 1.5 times as fast as float32?"
-    a, b = torch.randn(128, d), torch.randn(4096, d)
+    a, b = torch.randn(512, d), torch.randn(8192, d)
     x, y, n, m = a.bfloat16(), b.bfloat16(), a.numpy(), b.numpy()
     def seconds(f):
         f()
-        return min(-time.perf_counter() + (f(), time.perf_counter())[1] for _ in range(5))
+        return min(-time.perf_counter() + (f(), time.perf_counter())[1] for _ in range(7))
     return seconds(lambda: x @ y.T)*1.5 < seconds(lambda: n @ m.T)
 
 # %% ../nbs/11_recommend.ipynb #fb04dea3
