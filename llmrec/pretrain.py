@@ -6,7 +6,7 @@
 __all__ = ['hold_out', 'mixture', 'mix_texts', 'tiny_encoder', 'perplexity', 'info_nce', 'co_pairs', 'PairModel', 'pair_recall',
            'pretrain']
 
-# %% ../nbs/04_pretrain.ipynb #1583c911
+# %% ../nbs/04_pretrain.ipynb #c5cd4d72
 import contextlib, hashlib, json, os, shutil, sys, tempfile
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -14,9 +14,9 @@ import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 from .core import InputError, blocks, cache_dir, def_device, need, progress, set_seed
-from .encode import TextEncoder, TfidfEncoder, _clear, _dump, _is_decoder, _quiet, check_texts, nearest, pool, train_tokenizer
+from .encode import TextEncoder, TfidfEncoder, _clear, _dump, _is_decoder, _load, _quiet, check_texts, nearest, pool, train_tokenizer
 
-# %% ../nbs/04_pretrain.ipynb #fd867805
+# %% ../nbs/04_pretrain.ipynb #1ee782a8
 def hold_out(texts,   # Texts of one domain
              frac=.1, # Share kept aside, at least one text
              seed=0
@@ -28,7 +28,7 @@ def hold_out(texts,   # Texts of one domain
     k = min(len(texts) - 1, max(1, round(frac*len(texts))))
     return [texts[i] for i in order[k:]], [texts[i] for i in order[:k]]
 
-# %% ../nbs/04_pretrain.ipynb #48cc478d
+# %% ../nbs/04_pretrain.ipynb #cfbec7d5
 def mixture(n, T=2.):
     "Share of each domain in the mixture, from its number of texts."
     p = np.asarray(n, float)**(1/T)
@@ -46,7 +46,7 @@ def mix_texts(parts, # Texts of each domain, a list of lists
     out = [p[i] for p, r in zip(parts, rows) for i in r]
     return [out[i] for i in rng.permutation(len(out))]
 
-# %% ../nbs/04_pretrain.ipynb #dd5c7e7b
+# %% ../nbs/04_pretrain.ipynb #1f3487c2
 def _digest(*what): return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 def _tiny_model(kind, tok, dim, layers, heads, max_len):
@@ -77,7 +77,7 @@ def tiny_encoder(texts,            # Corpus for the tokenizer: texts of all doma
             _tiny_model(kind, tok, dim, layers, heads, max_len).save_pretrained(d)
     return TextEncoder(out, **kw)
 
-# %% ../nbs/04_pretrain.ipynb #7bcee7b4
+# %% ../nbs/04_pretrain.ipynb #556a6b2e
 @contextlib.contextmanager
 def _saved(out):
     "A temporary directory whose files move into `out` when all of them are written, the weights last."
@@ -86,7 +86,7 @@ def _saved(out):
         yield Path(d)
         for p in sorted(Path(d).iterdir(), key=lambda p: p.suffix == '.safetensors'): os.replace(p, out/p.name)
 
-# %% ../nbs/04_pretrain.ipynb #61c9767b
+# %% ../nbs/04_pretrain.ipynb #b929c1f2
 def _questions(ids, decoder, mask, special):
     "Pairs `(input, labels)`: one for a decoder's text, one for each hidden token of an encoder's text."
     if decoder: return [(ids, ids)]
@@ -121,7 +121,7 @@ def perplexity(lm,         # A model of transformers with its head: ...ForMasked
         n += (y != -100).sum().item()
     return float(np.exp(total/n))
 
-# %% ../nbs/04_pretrain.ipynb #d59ccccf
+# %% ../nbs/04_pretrain.ipynb #00c4d3b7
 def _lm_collate(tok, decoder, seed=0):
     "Collator for token lists; rows that already carry labels (held-out texts) are only padded."
     from transformers import DataCollatorForLanguageModeling
@@ -143,7 +143,7 @@ def _frozen(rows, collate, seed=0):
     out = [collate([r]) for r in rows]
     return [dict(input_ids=o['input_ids'][0].tolist(), labels=o['labels'][0].tolist()) for o in out]
 
-# %% ../nbs/04_pretrain.ipynb #be201432
+# %% ../nbs/04_pretrain.ipynb #b7468831
 def info_nce(a,       # Unit vectors, (batch, dim)
              b,       # Those of their partners, (batch, dim)
              tau=.05, # Temperature
@@ -158,7 +158,7 @@ def info_nce(a,       # Unit vectors, (batch, dim)
     y = torch.arange(len(a), device=a.device)
     return (F.cross_entropy(z, y) + F.cross_entropy(z.T, y))/2
 
-# %% ../nbs/04_pretrain.ipynb #bf4b2882
+# %% ../nbs/04_pretrain.ipynb #b514d0a8
 def co_pairs(log,      # Training log: user, item [, time]
              text,     # Text of each item: dict or Series
              n=20_000, # At most so many pairs
@@ -173,7 +173,7 @@ def co_pairs(log,      # Training log: user, item [, time]
     P = sorted(P)
     return [P[i] for i in np.random.default_rng(seed).permutation(len(P))[:n]]
 
-# %% ../nbs/04_pretrain.ipynb #d34f1d34
+# %% ../nbs/04_pretrain.ipynb #28307f2b
 class PairModel(nn.Module):
     "A model body whose loss brings the two texts of each pair together; `labels` number the texts."
     def __init__(self, body, pooling, tau):
@@ -200,7 +200,7 @@ def _pair_collate(ids, pad, seed=0):
         return dict(input_ids=x, attention_mask=m, labels=torch.tensor(at))
     return collate
 
-# %% ../nbs/04_pretrain.ipynb #779872c2
+# %% ../nbs/04_pretrain.ipynb #21f3c0d7
 def pair_recall(enc,   # A TextEncoder
                 pairs, # Held-out pairs of texts
                 k=10,
@@ -212,7 +212,7 @@ def pair_recall(enc,   # A TextEncoder
     I, _ = nearest(X, k=k)
     return float(np.mean([row[b] in I[row[a]] for a, b in pairs]))
 
-# %% ../nbs/04_pretrain.ipynb #36977025
+# %% ../nbs/04_pretrain.ipynb #4147935a
 def _lora(model, r, heads=()):
     "The model with frozen weights and low-rank additions to every linear layer (and `heads` trained whole)."
     peft = need('peft', 'lora')
@@ -233,14 +233,15 @@ def _lm_task(enc, train, held, objective, lora, seed):
     model = _lora(lm.float(), lora, new) if lora else lm.float()
     return model, collate, rows(train), {d: _frozen(rows(t), collate, seed) for d, t in held.items()}, new
 
-# %% ../nbs/04_pretrain.ipynb #f858b9be
+# %% ../nbs/04_pretrain.ipynb #c059d3bd
 def _pair_task(enc, train, held, lora, tau, seed):
     "Model, collator, rows and held-out rows for the contrastive objective; `train` and `held` are pairs."
     texts = list(dict.fromkeys(t for p in train + sum(held.values(), []) for t in p))
     row, ids = {t: i for i, t in enumerate(texts)}, enc.tokenize(texts)
     rows = lambda ps: [dict(pair=(row[a], row[b])) for a, b in ps]
     set_seed(seed)
-    model = PairModel(_lora(enc.model.float(), lora) if lora else enc.model.float(), enc.pooling, tau)
+    enc._model, enc._tok = _load(enc.path, enc.device, 'float32')   # a copy to train, even if vectors are computed in bfloat16
+    model = PairModel(_lora(enc._model, lora) if lora else enc._model, enc.pooling, tau)
     collate = _pair_collate(ids, enc.tokenizer.pad_token_id or 0, seed)
     return model.train(), collate, rows(train), {d: rows(p) for d, p in held.items()}, ()
 
@@ -248,7 +249,7 @@ def _task(enc, train, held, objective, lora, tau, seed):
     if objective == 'contrastive': return _pair_task(enc, train, held, lora, tau, seed)
     return _lm_task(enc, train, held, objective, lora, seed)
 
-# %% ../nbs/04_pretrain.ipynb #2d659e3f
+# %% ../nbs/04_pretrain.ipynb #b48d9115
 def _trainer(model, collate, train, evals, out, device, plan, args):
     "A `transformers.Trainer` that evaluates and saves after each epoch, and may stop there."
     from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
@@ -266,7 +267,7 @@ def _trainer(model, collate, train, evals, out, device, plan, args):
     tr.remove_callback(PrinterCallback)
     return tr
 
-# %% ../nbs/04_pretrain.ipynb #d813babf
+# %% ../nbs/04_pretrain.ipynb #f944cea2
 def _history(log):
     "Loss curves of a Trainer as a table: step, epoch, curve, loss."
     rows = [(h['step'], h['epoch'], k.removeprefix('eval_').removesuffix('_loss') if k != 'loss' else 'training', v)
@@ -284,7 +285,7 @@ def _pairs_of(texts, pairs, valid, seed):
     order = np.random.default_rng(seed).permutation(len(pairs))
     return [pairs[i] for i in order[k:]], [pairs[i] for i in order[:k]]
 
-# %% ../nbs/04_pretrain.ipynb #86158660
+# %% ../nbs/04_pretrain.ipynb #c0db4b21
 @patch
 def pretrain(self:TextEncoder,
              texts,            # Texts of the target domain
@@ -330,7 +331,7 @@ def pretrain(encoder, source_texts, target_texts, objective=None, **kw):
     "Pretrain `encoder` on the texts of both domains; see `TextEncoder.pretrain`."
     return encoder.pretrain(target_texts, source=source_texts, objective=objective, **kw)
 
-# %% ../nbs/04_pretrain.ipynb #ede389d5
+# %% ../nbs/04_pretrain.ipynb #c58740a8
 @patch
 def _pretrain(self:TextEncoder, out, key, domains, args, objective, mix, **plan):
     "Train, measure before and after, and write the directory `out`."
@@ -340,13 +341,15 @@ def _pretrain(self:TextEncoder, out, key, domains, args, objective, mix, **plan)
     held = {d: p[1] for d, p in parts.items()}
     train = mix_texts([_unseen(p[0], held.values()) for p in parts.values()], T, plan['seed'])
     model, collate, rows, evals, new = _task(self, train, held, objective, plan['lora'], plan.pop('tau'), plan['seed'])
-    score = lambda: {f'perplexity {d}': perplexity(model, self.tokenizer, t[:300], self.max_len)
-                     for d, t in held.items() if objective != 'contrastive'}
-    with _quiet():
-        tr = _trainer(model, collate, rows, evals, out, self.device, plan, args)
-        before = {**_losses(tr), **score()}
-        tr.train(resume_from_checkpoint=any((out/'checkpoints').glob('checkpoint-*')) or None)
-        after = {**_losses(tr), **score()}
+    score = lambda: _recalls(self, held) if objective == 'contrastive' else {
+        f'perplexity {d}': perplexity(model, self.tokenizer, t[:300], self.max_len) for d, t in held.items()}
+    try:
+        with _quiet():
+            tr = _trainer(model, collate, rows, evals, out, self.device, plan, args)
+            before = {**_losses(tr), **score()}
+            tr.train(resume_from_checkpoint=any((out/'checkpoints').glob('checkpoint-*')) or None)
+            after = {**_losses(tr), **score()}
+    finally: self._model = None   # whatever stops us, no half-trained model answers under the old name
     report = [dict(measure=k, before=before[k], after=after[k]) for k in before]
     self._finish(out, model, dict(key=key, history=_history(tr.state.log_history).to_dict('list'), new_head=bool(new), report=report))
 
@@ -356,6 +359,13 @@ def _unseen(texts, held):
     held = {_key(t) for h in held for t in h}
     return [t for t in texts if _key(t) not in held]
 
+def _recalls(enc, held, k=10):
+    "Recall of held-out pairs of two texts in each domain, by the model in training, which leaves nothing in the cache."
+    cache, enc.cache = enc.cache, False
+    enc.model.eval()
+    try: return {f'recall@{k} {d}': pair_recall(enc, two[:1000], k) for d, p in held.items() if (two := [(a, b) for a, b in p if a != b])}
+    finally: enc.cache = cache
+
 def _losses(tr):
     "Held-out loss of each domain, without a trace in the loss curves."
     n = len(tr.state.log_history)
@@ -363,7 +373,7 @@ def _losses(tr):
     del tr.state.log_history[n:]
     return out
 
-# %% ../nbs/04_pretrain.ipynb #5982f8d1
+# %% ../nbs/04_pretrain.ipynb #c4dc8c78
 @patch
 def _finish(self:TextEncoder, out, model, about):
     "Write the trained model, its tokenizer and the encoder's settings into `out`; drop the checkpoints."
@@ -371,7 +381,7 @@ def _finish(self:TextEncoder, out, model, about):
     if hasattr(model, 'merge_and_unload'): model = model.merge_and_unload()
     with _quiet(), _saved(out) as d:
         model.save_pretrained(d)
-        self.tokenizer.save_pretrained(d)
+        self._tok.save_pretrained(d)
     self._dump_settings(out)
     _dump(out/'pretrain.json', about)
     shutil.rmtree(out/'checkpoints', ignore_errors=True)
