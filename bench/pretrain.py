@@ -121,7 +121,7 @@ def main():
     corpus = s.texts['source'] + s.texts['target']
     def make():
         if a.encoder.startswith('tiny'): return tiny_encoder(corpus, a.encoder, dim=128, vocab=3000, max_len=64)
-        return TextEncoder(a.encoder, max_len=64)
+        return TextEncoder(a.encoder, max_len=64, dtype='auto')
     kw = dict(lora=a.lora, epochs=a.epochs, lr=a.lr, batch_size=32, patience=a.epochs)
     if a.lora or a.encoder == 'minilm': kw['bf16'] = torch.cpu._is_avx512_bf16_supported()
     rows, first = [], None
