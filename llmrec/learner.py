@@ -434,10 +434,10 @@ def lam_path(make, # Function without arguments: a new target model
     r = pd.DataFrame(rows, columns=['lam', 'valid_loss', 'way'])
     return float(r.lam[r.valid_loss.idxmin()]), r
 
-# %% ../nbs/07_learner.ipynb #49b0d347
+# %% ../nbs/07_learner.ipynb #115414c6
 class AlignCB(Callback):
     "Add λ times the distance of the batch's features from those of another domain's rows (no labels needed)."
-    order = 12
+    order = -5 # Before a schedule reads the optimiser's groups
     def __init__(self, other, # Rows of the other domain, (m, d); as many as the batch has are drawn at each step
                  kind:str='mmd', # 'mmd', 'coral' or 'dann'
                  lam:float=.1):

@@ -19,7 +19,7 @@ import torch, torch.nn.functional as F
 from torch import nn
 from .core import InputError, blocks, set_seed
 
-# %% ../nbs/06_transfer.ipynb #d616c1fa
+# %% ../nbs/06_transfer.ipynb #4740c91e
 def params_of(theta # Module, dict of tensors, or sequence of tensors
              )->dict:
     "Parameters by name."
@@ -27,24 +27,30 @@ def params_of(theta # Module, dict of tensors, or sequence of tensors
     return dict(theta) if isinstance(theta, Mapping) else {str(i): p for i, p in enumerate(theta)}
 
 def matched(source, # Module, dict or sequence of tensors
-            target  # The same
+            target, # The same
+            ids:dict|None=None # {table name: (source item ids, target item ids)}: these match row by row
            )->list: # Of (name, source tensor without gradient, target tensor)
-    "Pairs of parameters with the same name and shape."
-    s, t = params_of(source), params_of(target)
-    pairs = [(k, s[k].detach().to(t[k]), t[k]) for k in t if k in s and s[k].shape == t[k].shape]
+    "Pairs of parameters with the same name and shape, or of the rows of one item."
+    s, t, ids, pairs = params_of(source), params_of(target), ids or {}, []
+    for k in t:
+        if k in s and k in ids and s[k].shape[1:] == t[k].shape[1:]:
+            at = torch.from_numpy(pd.Index(ids[k][0]).get_indexer(pd.Index(ids[k][1]))).to(t[k].device)
+            pairs.append((k, s[k].detach().to(t[k])[at[at >= 0]], t[k][at >= 0]))
+        elif k in s and s[k].shape == t[k].shape: pairs.append((k, s[k].detach().to(t[k]), t[k]))
     if not pairs: raise InputError(f'no parameter of the target has name and shape of one of the source: {list(t)[:3]} against {list(s)[:3]}')
     return pairs
 
-# %% ../nbs/06_transfer.ipynb #db571d18
+# %% ../nbs/06_transfer.ipynb #c1f6d7fb
 def transfer_penalty(theta_source,       # θ_s: module, dict or sequence of tensors
                      theta_target,       # θ_t: the same
                      squared:bool=False, # ‖·‖² instead of ‖·‖
-                     eps:float=0.        # > 0: smooth the norm, √(‖·‖² + ε²) − ε
+                     eps:float=0.,       # > 0: smooth the norm, √(‖·‖² + ε²) − ε
+                     ids:dict|None=None  # Tables that match by item: see `matched`
                     )->torch.Tensor:     # Scalar
     "‖θ_source − θ_target‖ over all matched parameters (§4.2.3)."
-    d = [torch.linalg.vector_norm(t - s) for _, s, t in matched(theta_source, theta_target)]
-    norm = torch.linalg.vector_norm(torch.stack(d))
-    if squared: return sum(((t - s)**2).sum() for _, s, t in matched(theta_source, theta_target))
+    pairs = matched(theta_source, theta_target, ids)
+    if squared: return sum(((t - s)**2).sum() for _, s, t in pairs)
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t - s) for _, s, t in pairs]))
     return torch.sqrt(norm**2 + eps**2) - eps if eps else norm
 
 # %% ../nbs/06_transfer.ipynb #9636bbb8
