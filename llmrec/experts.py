@@ -1014,13 +1014,13 @@ class TowerNet(nn.Module):
     def forward(self, u): # (batch, dim) -> (batch, m)
         return self.scale.exp()*self.user(u) @ self.item(self.V).T + self.pop*self.logn
 
-# %% ../nbs/08_experts.ipynb #320b2ce8
+# %% ../nbs/08_experts.ipynb #76480674
 class TwoTower(Expert):
     "Maps of interest and item vectors, trained on the sources, then on the target with the transfer penalty (§4.2.3)."
     def __init__(self, half_life:float=8., dim:int=128, hidden:int=256, # Decay of the history; features; hidden units
-                 lr:float=2e-3, epochs:int=12, bs:int=512,    # Training, until a tenth of the rows no longer gains
+                 lr:float=4e-3, epochs:int=8, bs:int=1024,    # Training, until a tenth of the rows no longer gains
                  lam:float=.01, kind:str='norm',              # λ and form of the penalty: see `TransferPenaltyCB`
-                 cap:int=4000, rows:int=60_000, seed:int=0):  # Items to choose from and rows to learn from, at most
+                 cap:int=2000, rows:int=20_000, seed:int=0):  # Items to choose from and rows to learn from, at most
         self.half_life, self.dim, self.hidden, self.lr, self.epochs, self.bs = half_life, dim, hidden, lr, epochs, bs
         self.lam, self.kind, self.cap, self.rows, self.seed = lam, kind, cap, rows, seed
     def learn(self, d):

@@ -60,18 +60,19 @@ def read_pair(source_log, source_items, target_log, target_items, columns=None)-
     source = read_table(source_log, source_items, cols, 'source') if source_log else target.with_log(target.log.iloc[:0])
     return DomainPair(source, target)
 
-# %% ../nbs/15_pipeline.ipynb #e1ca1a4c
+# %% ../nbs/15_pipeline.ipynb #c4904689
 def collect(pair:DomainPair, # Raw domains
             k_user:int=1, k_item:int=1, # k-core of the source; the target keeps its cold users and items
-            split:str='auto', # 'time', 'last', or 'auto': time where the log has times
+            split:str='auto', # 'time', 'last', or 'auto': time, unless most users after the cut were not there before it
             seed:int=0
            )->tuple: # Cleaned and cut pair, Split of the target, report of what was dropped
     "Stage A: clean both domains, split the target, cut the source at the test."
     source, r1 = clean(pair.source, k_user, k_item) if len(pair.source.log) else (pair.source, pd.DataFrame())
     target, r2 = clean(pair.target)
     if split not in ('auto', 'time', 'last'): raise InputError(f"split is {split!r}: expected 'auto', 'time' or 'last'")
-    timed = 'time' in target.log and target.log['time'].nunique() > 10
-    s = split_time(target, seed=seed) if split == 'time' or split == 'auto' and timed else split_last(target, seed=seed)
+    s = split_time(target, seed=seed) if split == 'time' or split == 'auto' and 'time' in target.log else split_last(target, seed=seed)
+    known = s.test['user'].isin(pd.concat([s.train['user'], s.valid['user']])).groupby(s.test['user']).first().mean() if len(s.test) else 0
+    if split == 'auto' and known < .5: s = split_last(target, seed=seed)
     if not len(s.test): raise InputError(f'the target {target.name!r} has {len(target.log)} rows: too few to leave any out for a test')
     cut = past_source(source, s)
     late = len(source.log) - len(cut.log)
