@@ -68,10 +68,12 @@ def high_water():
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--data'); p.add_argument('--titles', type=int, default=5000); p.add_argument('--long', type=int, default=2000)
-    p.add_argument('--rounds', type=int, default=3); p.add_argument('--out', help='write the table as JSON')
+    p.add_argument('--rounds', type=int, default=3); p.add_argument('--threads', type=int, help='1 on a busy machine, where several wait for each other')
+    p.add_argument('--out', help='write the table as JSON')
     a = p.parse_args()
     import torch
     from llmrec.encode import TextEncoder, has_bf16
+    if a.threads: torch.set_num_threads(a.threads)
     enc = {k: encoder(k) for k in PATHS}
     flops = 6*2*(4*384**2 + 2*384*1536)   # multiply-adds x 2 of one token in MiniLM's linear layers
     rows = []
