@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['Histories', 'take', 'select', 'decayed', 'Interactions', 'as_list', 'interactions', 'histories',
-           'histories_from_items', 'Expert', 'Popularity', 'unit', 'spread', 'Content', 'ease', 'binary', 'evident',
-           'moved', 'EASE', 'one_hot', 'soft_bins', 'item_features', 'kernel', 'low_rank', 'krige', 'Kriging',
-           'TextPopularity', 'transitions', 'TransitionRidge', 'Repeat', 'Random', 'rank_rows', 'ndcg_rows',
+           'histories_from_items', 'Expert', 'Popularity', 'unit', 'spread', 'view', 'spread_parts', 'Content', 'ease',
+           'binary', 'evident', 'moved', 'EASE', 'one_hot', 'soft_bins', 'item_features', 'kernel', 'low_rank', 'krige',
+           'Kriging', 'TextPopularity', 'transitions', 'TransitionRidge', 'Repeat', 'Random', 'rank_rows', 'ndcg_rows',
            'leave_last', 'seen_items', 'next_ranks', 'next_ndcg', 'top_entries', 'ItemKNN', 'UserKNN', 'slim', 'SLIM',
            'Markov', 'ALS', 'limit_blas', 'BPR', 'Tfidf', 'zscore', 'Blend', 'tune', 'with_start', 'windows',
            'pad_rows', 'SeqBatches', 'Block', 'SeqNet', 'draw_weights', 'choice_nll', 'seq_loss', 'domain_ranges',
            'joined', 'NdcgCB', 'flat', 'SASRec', 'TextNet', 'compact', 'extended', 'TextSASRec', 'Tower', 'TowerNet',
            'TwoTower']
 
-# %% ../nbs/08_experts.ipynb #b9524a28
-from dataclasses import dataclass, field
+# %% ../nbs/08_experts.ipynb #19746d43
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 import numpy as np, pandas as pd
 import scipy.sparse as sp
@@ -225,18 +225,32 @@ def spread(X,           # (N, d) vectors
     keep = s > 1e-10*max(s[-1], 1e-30)
     return unit(X @ (V[:, keep] * s[keep]**(-power/2)))
 
-# %% ../nbs/08_experts.ipynb #0e6b2412
+# %% ../nbs/08_experts.ipynb #79a56fb1
+def view(h, n, joint):
+    "Histories as an expert sees them: with the rows of all domains, or with those of the target alone."
+    return h if joint else select(h, h.item < n)
+
+def spread_parts(h, n, joint, f):
+    "Contributions of the rows that are seen, `f(view)`, and zero for the others."
+    if joint: return f(h)
+    out = np.zeros(len(h.item)); out[h.item < n] = f(view(h, n, joint))
+    return out
+
 class Content(Expert):
     "Cosine between the decayed interest vector u and the item vector v (§4.2.4), on centred text vectors."
-    def __init__(self, half_life:float=5., power:float=.25): self.half_life, self.power = half_life, power
+    def __init__(self, half_life:float=5., power:float=.25, joint:bool=True): # Without `joint`: history in the target alone
+        self.half_life, self.power, self.joint = half_life, power, joint
+    @property
+    def name(self): return 'Content' if self.joint else 'Content of the target'
     def learn(self, d):
         if d.vectors is None: raise InputError('Content needs vectors: pass vectors=TextEncoder(...).encode(texts)')
         self.v = spread(d.vectors, self.power)
     def score_histories(self, h):
-        u = unit(decayed(h, self.data.N, self.half_life) @ self.v)
+        u = unit(decayed(view(h, self.data.n, self.joint), self.data.N, self.half_life) @ self.v)
         return u @ self.v[:self.data.n].T
     def contributions(self, h, j):
-        return np.exp2(-h.age/self.half_life)*h.weight*(self.v[h.item] @ self.v[j])
+        f = lambda h: np.exp2(-h.age/self.half_life)*h.weight*(self.v[h.item] @ self.v[j])
+        return spread_parts(h, self.data.n, self.joint, f)
 
 # %% ../nbs/08_experts.ipynb #3b128968
 def ease(X,          # (users, N) sparse interaction matrix
@@ -259,7 +273,7 @@ def _inverse(G):
     P[iu] = P.T[iu]
     return P
 
-# %% ../nbs/08_experts.ipynb #7e1615ee
+# %% ../nbs/08_experts.ipynb #5d3c57cb
 def binary(X):
     "The same sparse matrix with ones for its entries."
     X = X.copy(); X.data[:] = 1
@@ -275,19 +289,22 @@ def moved(rows, n, m):
     return np.where(rows >= n, rows + m, rows)
 
 class EASE(Expert):
-    "EASE on the rows of all domains; recent rows count more when scoring; the `cap` items with most rows take part."
+    "EASE; recent rows count more when scoring; the `cap` items with most rows take part. Without `joint` other domains do not exist."
     def __init__(self, lam:float=100., half_life:float=np.inf, joint:bool=True, cap:int=5000):
         self.lam, self.half_life, self.joint, self.cap = lam, half_life, joint, cap
+    @property
+    def name(self): return 'EASE' if self.joint else 'EASE of the target'
     def learn(self, d):
-        h = d.hist if self.joint else select(d.hist, d.hist.item < d.n)
+        h = view(d.hist, d.n, self.joint)
         self.rows = evident(np.bincount(h.item, minlength=d.N), self.cap)
         own = self.rows < d.n
         self.B = np.zeros((len(self.rows), d.n), np.float32)
         if len(self.rows): self.B[:, self.rows[own]] = ease(binary(decayed(h, d.N, cols=self.rows)), self.lam)[:, own]
-    def score_histories(self, h): return decayed(h, self.data.N, self.half_life, self.rows) @ self.B
+    def score_histories(self, h):
+        return decayed(view(h, self.data.n, self.joint), self.data.N, self.half_life, self.rows) @ self.B
     def contributions(self, h, j):
         b = np.zeros(self.data.N); b[self.rows] = self.B[:, j]
-        return np.exp2(-h.age/self.half_life)*h.weight*b[h.item]
+        return spread_parts(h, self.data.n, self.joint, lambda h: np.exp2(-h.age/self.half_life)*h.weight*b[h.item])
     def grow(self, d, m):
         n = d.n - m
         self.data, self.rows, self.B = d, moved(self.rows, n, m), np.pad(self.B, ((0, 0), (0, m)))
@@ -418,13 +435,15 @@ def _ragged(start, length):
     ptr = np.concatenate([[0], np.cumsum(length)])
     return np.repeat(start - ptr[:-1], length) + np.arange(ptr[-1]), ptr
 
-# %% ../nbs/08_experts.ipynb #1853575d
+# %% ../nbs/08_experts.ipynb #1d4d5998
 class TransitionRidge(Expert):
     "Regress the next target item on the decayed history, shrunk towards the kriged item–item matrix."
-    def __init__(self, kriging:Kriging|None=None, half_life:float=4., lam:float=20., rho:float=.1, cap:int=5000):
-        self.kriging, self.half_life, self.lam, self.rho, self.cap = kriging, half_life, lam, rho, cap
+    def __init__(self, kriging:Kriging|None=None, half_life:float=4., lam:float=20., rho:float=.1, joint:bool=True, cap:int=5000):
+        self.kriging, self.half_life, self.lam, self.rho, self.joint, self.cap = kriging, half_life, lam, rho, joint, cap
+    @property
+    def name(self): return 'TransitionRidge' if self.joint else 'TransitionRidge of the target'
     def learn(self, d):
-        X, y = transitions(d, self.half_life)
+        X, y = transitions(replace(d, hist=view(d.hist, d.n, self.joint)), self.half_life)
         self.S = evident(np.bincount(X.indices, minlength=d.N), self.cap)
         k, X = self.kriging, X[:, self.S]
         Y = sp.csr_matrix((np.ones(len(y), np.float32), (np.arange(len(y)), y)), (len(y), d.n))
@@ -434,12 +453,13 @@ class TransitionRidge(Expert):
         if len(G): R = sl.cho_solve(sl.cho_factor(G, lower=True, overwrite_a=True, check_finite=False), R, check_finite=False)
         self.W = np.ascontiguousarray(R)
     def score_histories(self, h):
+        h = view(h, self.data.n, self.joint)
         k, s = self.kriging, decayed(h, self.data.N, self.half_life, self.S) @ self.W
         return s if k is None else s + np.float32(self.rho)*((decayed(h, self.data.N, self.half_life) @ k.P) @ k.Q.T)
     def contributions(self, h, j):
         w = np.zeros(self.data.N); w[self.S] = self.W[:, j]
         if self.kriging is not None: w += self.rho*(self.kriging.P @ self.kriging.Q[j])
-        return np.exp2(-h.age/self.half_life)*h.weight*w[h.item]
+        return spread_parts(h, self.data.n, self.joint, lambda h: np.exp2(-h.age/self.half_life)*h.weight*w[h.item])
     def grow(self, d, m):
         self.data, self.S, self.W = d, moved(self.S, d.n - m, m), np.pad(self.W, ((0, 0), (0, m)))
 
@@ -450,9 +470,8 @@ class Repeat(Expert):
     def score_histories(self, h): return decayed(h, self.data.N, self.half_life)[:, :self.data.n].toarray()
     def contributions(self, h, j): return np.exp2(-h.age/self.half_life)*h.weight*(h.item == j)
 
-# %% ../nbs/08_experts.ipynb #1c5badea
+# %% ../nbs/08_experts.ipynb #c31ad9f5
 import copy, math
-from dataclasses import replace
 from functools import partial
 import torch, torch.nn.functional as F
 from torch import nn

@@ -43,7 +43,7 @@ def standard(s,    # (users, n) scores of one expert
     z = np.where(ok, (s - mu)/np.where(ok, sd, 1), 0)
     return (np.arcsinh(z*np.float32(a))/np.float32(a)).astype(np.float32)
 
-# %% ../nbs/09_fusion.ipynb #585520aa
+# %% ../nbs/09_fusion.ipynb #67f530d1
 def item_evidence(c): return np.log1p(c).astype(np.float32)/5
 def user_evidence(m): return np.log1p(m).astype(np.float32)/4
 
@@ -52,15 +52,18 @@ class Gate(nn.Module):
     def __init__(self, n_experts:int):
         super().__init__()
         p = lambda x, *shape: nn.Parameter(torch.full(shape, x))
-        self.a, self.b, self.cold, self.d = (p(x, n_experts) for x in (-1., 0., 0., 0.))
-        self.o = p(0., 3)
+        self.a, self.b, self.cold, self.d, self.new = (p(x, n_experts) for x in (-1., 0., 0., 0., 0.))
+        self.o = p(0., 2, 3)   # for people with and without a history
     def weights(self, g_item, g_user): # (..., experts)
         g = g_item[..., None]
-        return F.softplus(self.a + self.b*g + self.cold*(g == 0) + self.d*g_user[..., None])
-    def offset(self, g): return self.o[0]*(g == 0) + self.o[1]*g + self.o[2]*g**2
+        m = g_user[..., None]
+        return F.softplus(self.a + self.b*g + self.cold*(g == 0) + self.d*m + self.new*(m == 0))
+    def offset(self, g_item, g_user): # (..., items), (..., 1)
+        f = torch.stack([(g_item == 0).float(), g_item, g_item**2], -1)
+        return torch.where(g_user == 0, f @ self.o[1], f @ self.o[0])
     def forward(self, z, g_item, g_user): # (users, items, experts), (users, items), (users, 1)
-        return (self.weights(g_item, g_user)*z).sum(-1) + self.offset(g_item)
-    def penalty(self, shrink=.02): return shrink*sum((x**2).mean() for x in (self.b, self.cold, self.d)) + 1e-3*(self.o**2).mean()
+        return (self.weights(g_item, g_user)*z).sum(-1) + self.offset(g_item, g_user)
+    def penalty(self, shrink=.02): return shrink*sum((x**2).mean() for x in (self.b, self.cold, self.d, self.new)) + 1e-3*(self.o**2).mean()
 
 # %% ../nbs/09_fusion.ipynb #5bce85f7
 @dataclass
@@ -118,8 +121,8 @@ def choices(experts,          # Fitted experts, which have not seen these rows
     return Choices(t(0, 0.), t(1, .5), torch.from_numpy(user_evidence(h.lengths))[:, None], t(2, -1e9),
                    torch.tensor([o[3] for o in out]), torch.ones(len(y)))
 
-# %% ../nbs/09_fusion.ipynb #67e7a3fd
-def balance(counts_y, alpha=.25):
+# %% ../nbs/09_fusion.ipynb #10a98de4
+def balance(counts_y, alpha=.5):
     "Row weights that lift rare kinds of evidence (0, 1–4, 5–19, 20+), mean one."
     cell = np.digitize(counts_y, [1, 5, 20])
     w = np.bincount(cell, minlength=4).clip(1)[cell]**-alpha
@@ -193,14 +196,17 @@ def pseudo_target(d:Interactions, share:float=.25, seed:int=0)->Interactions:
                    time=None if d.time is None else d.time[keep], table=d.table.iloc[new].reset_index(drop=True),
                    vectors=None if d.vectors is None else d.vectors[new], phi=None if d.phi is None else d.phi[new])
 
-# %% ../nbs/09_fusion.ipynb #8cbc3012
+# %% ../nbs/09_fusion.ipynb #3bb7b6b3
 def default_experts(d:Interactions, budget:str='fast', seed:int=0)->list:
     "Unfitted experts that make sense for these data."
     text = d.vectors is not None or len(d.table.columns) > 2
     k = Kriging() if text else None
     es = [k, TextPopularity(k)] if text else []
     es += [Popularity(), Popularity(.1), EASE(300, 10.), TransitionRidge(k, 4.), Repeat()]
-    if d.vectors is not None: es += [Content(5.), Content(np.inf, 0.)]
+    if d.N > d.n and (d.hist.item < d.n).any(): es += [EASE(300, 10., joint=False), TransitionRidge(k, 4., joint=False)]
+    if d.vectors is not None:
+        es += [Content(5.), Content(np.inf, 0.)]
+        if d.N > d.n and (d.hist.item < d.n).any(): es += [Content(np.inf, joint=False)]
     if budget == 'full': es += [SASRec(seed=seed)]
     return es
 
@@ -292,7 +298,7 @@ def _index(self:Recommender, target, sources, extra):
     self.share = bool(share)
     return interactions(target.log, target.items, sources, V, self.share)
 
-# %% ../nbs/09_fusion.ipynb #14ba0a88
+# %% ../nbs/09_fusion.ipynb #ebd5c6b7
 @patch
 def _cold_choices(self:Recommender, make, d, notes):
     "No target rows: a cluster of the source plays the target."
@@ -305,7 +311,7 @@ def _cold_choices(self:Recommender, make, d, notes):
 
 @patch
 def _lesson(self:Recommender, make, rest, h, y, notes):
-    "Choices for the gate: natural held-out rows, and rows of simulated cold items among cold items."
+    "Choices for the gate: held-out rows, rows of simulated cold items among cold items, and rows of people without a history."
     rng, n = np.random.default_rng(self.seed), rest.n
     c = rest.counts
     warm = np.nonzero(c[:n])[0]
@@ -315,9 +321,10 @@ def _lesson(self:Recommender, make, rest, h, y, notes):
     pick = rng.permutation(len(y))[:4000]
     nat, sim = pick[~cold[y[pick]]], pick[cold[y[pick]]]
     counts, sets = d.counts[:n], []
-    for rows, allowed, share in ((nat, ~cold[:n], 1.), (sim, counts == 0, 2.)):
+    nobody = take(h, np.full(len(h), -1))
+    for rows, hs, allowed, share in ((nat, h, ~cold[:n], 1.), (sim, h, counts == 0, .5), (nat[:1000], nobody, ~cold[:n], .25)):
         if not len(rows): continue
-        hr = take(h, rows)
+        hr = take(hs, rows)
         ch = choices(es, select(hr, ~cold[hr.item]), y[rows], counts, allowed, seed=self.seed)
         ch.omega = balance(counts[y[rows]])*share
         sets.append(ch)
@@ -360,7 +367,7 @@ def fit(self:Recommender, target, # Domain whose log is the training log
     self.cost = dict(fit_seconds=time.perf_counter() - t0, parameters=self.n_parameters)
     return self
 
-# %% ../nbs/09_fusion.ipynb #157bf5b3
+# %% ../nbs/09_fusion.ipynb #5bf3111d
 @patch
 def score_histories(self:Recommender, h:Histories): # -> (len(h), n) float32
     "Scores of all target items for histories, in blocks."
@@ -372,7 +379,7 @@ def score_histories(self:Recommender, h:Histories): # -> (len(h), n) float32
         g_user = torch.from_numpy(user_evidence(hb.lengths))[:, None]
         w = self.gate.weights(g_item, g_user)
         for e, x in enumerate(self.experts): s = s + w[..., e].numpy()*standard(x.score_histories(hb), keep)
-        out.append(s + self.gate.offset(g_item).numpy())
+        out.append(s + self.gate.offset(g_item, g_user).numpy())
     return np.concatenate(out).astype(np.float32) if out else np.zeros((0, d.n), np.float32)
 
 @patch(as_prop=True)
@@ -598,7 +605,7 @@ def add_items(self:Recommender, items):
     for e in self.experts: e.grow(self.data, len(new))
     return self
 
-# %% ../nbs/09_fusion.ipynb #18cf895b
+# %% ../nbs/09_fusion.ipynb #2a9b7622
 @dataclass
 class Explanation:
     "Parts of a score that add up to it."
@@ -622,8 +629,9 @@ def explain(self:Recommender, user, item)->Explanation:
     if j < 0: raise InputError(f'item {item!r} is not in the catalogue')
     h = histories(d, [user])
     g = torch.from_numpy(item_evidence(d.counts[[j]]))[None]
-    w = self.gate.weights(g, torch.from_numpy(user_evidence(h.lengths))[:, None])[0, 0].numpy()
-    keep, rows, title = ~seen_mask(h, d.n), [('offset', '', float(self.gate.offset(g)[0, 0]))], d.table['title'].astype(str)
+    m = torch.from_numpy(user_evidence(h.lengths))[:, None]
+    w = self.gate.weights(g, m)[0, 0].numpy()
+    keep, rows, title = ~seen_mask(h, d.n), [('offset', '', float(self.gate.offset(g, m)[0, 0]))], d.table['title'].astype(str)
     for e, wt in zip(self.experts, w):
         part = float(wt*standard(e.score_histories(h), keep)[0, j])
         c = e.contributions(h, j)
