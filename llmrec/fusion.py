@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STRATEGIES', 'standard', 'item_evidence', 'user_evidence', 'Gate', 'Choices', 'seen_mask', 'expert_scores', 'choices',
-           'balance', 'fit_gate', 'drop_items', 'last_rows', 'before', 'until', 'hold_out', 'pseudo_target',
+           'balance', 'fit_gate', 'drop_items', 'last_rows', 'took', 'before', 'until', 'hold_out', 'pseudo_target',
            'default_experts', 'fit_experts', 'same_people', 'Recommender', 'top_k', 'append_rows', 'insert_items',
            'Explanation']
 
@@ -146,7 +146,7 @@ def fit_gate(sets:list,          # `Choices`, one or several
     opt.step(loss)
     return gate.requires_grad_(False)
 
-# %% ../nbs/09_fusion.ipynb #c880e71a
+# %% ../nbs/09_fusion.ipynb #e383a927
 def drop_items(d:Interactions, gone)->Interactions:
     "The same index without the rows of the items `gone`, (N,) boolean."
     keep = ~gone[d.hist.item]
@@ -157,6 +157,12 @@ def last_rows(d:Interactions, columns):
     rows = np.nonzero(columns[d.hist.item])[0]
     u = d.hist.user[rows]
     return rows[np.append(u[1:] != u[:-1], True)] if len(rows) else rows
+
+def took(h:Histories, y):
+    "Which users have item y in their history, (users,) boolean."
+    out = np.zeros(len(h), bool)
+    out[h.user[h.item == y[h.user]]] = True
+    return out
 
 def before(h:Histories, rows)->Histories:
     "What came before each of some rows in its user's history."
@@ -236,7 +242,7 @@ def same_people(target, source, v_target, v_source, seed:int=0)->tuple:
     diff = (a*b).sum(1) - (a*np.roll(b, 1, 0)).sum(1)
     return float(diff.mean()/(diff.std()/np.sqrt(len(diff)) + 1e-12)), len(users)
 
-# %% ../nbs/09_fusion.ipynb #c3417940
+# %% ../nbs/09_fusion.ipynb #199b3f75
 class Recommender:
     "Recommend items of a sparse target domain from its log, its texts, and source domains."
     def __init__(self, encoder='minilm',      # Name for `TextEncoder`, a `TextEncoder`, or None for no text
@@ -244,12 +250,14 @@ class Recommender:
                  seed:int=0,                  # Seed of everything random
                  budget:str='fast',           # 'fast': closed-form experts; 'full': also a sequence transformer
                  experts=None,                # Function (Interactions, budget, seed) -> list of experts; None: the default ones
-                 verbose:bool=False):         # Print the plan
+                 verbose:bool=False,          # Print the plan
+                 repeats:bool=False):         # Learn to recommend what the user already took, too? (then call with exclude_seen=False)
         if strategy not in STRATEGIES: raise InputError(f'strategy {strategy!r} is not one of {", ".join(STRATEGIES)}')
         if budget not in ('fast', 'full'): raise InputError(f"budget {budget!r} is not 'fast' or 'full'")
         self.encoder_name = encoder if isinstance(encoder, str) else getattr(encoder, 'name', None)
         self._encoder = None if isinstance(encoder, str) else encoder
         self.strategy, self.seed, self.budget, self.make, self.verbose = strategy, seed, budget, experts, verbose
+        self.repeats = repeats
         self.plan, self.cost = [], {}
     def __repr__(self): return f'Recommender({self.encoder_name!r}, {self.strategy!r}, budget={self.budget!r})'
     def note(self, text):
@@ -330,7 +338,7 @@ def _lesson(self:Recommender, make, rest, h, y, notes):
         sets.append(ch)
     return sets, [e.name for e in es]
 
-# %% ../nbs/09_fusion.ipynb #2f46c854
+# %% ../nbs/09_fusion.ipynb #68a591c2
 @patch
 def _rows(self:Recommender, d, valid):
     "Index without validation rows, histories before them, and their items; made from last rows if none are given."
@@ -350,10 +358,12 @@ def fit(self:Recommender, target, # Domain whose log is the training log
     "Fit experts and gate; at the end the experts are refitted on all rows, validation rows included."
     t0, notes = time.perf_counter(), []
     sources = [] if self.strategy == 'target' else as_list(source)
-    make, self.plan = self.make or default_experts, []
+    self.plan = []
+    make = lambda *a: [e for e in (self.make or default_experts)(*a) if self.repeats or not isinstance(e, Repeat)]
     d = self._index(target, sources, vectors)
     if d.vectors is not None or d.table.shape[1] > 2: d.phi = item_features(d)
     rest, h, y = self._rows(d, valid)
+    if not self.repeats: new = ~took(h, y); h, y = take(h, np.nonzero(new)[0]), y[new]
     if len(y) >= 30: sets, names = self._lesson(make, rest, h, y, notes)
     elif sources and d.N > d.n: sets, names = self._cold_choices(make, d, notes)
     else: sets, names = [], None

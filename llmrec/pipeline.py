@@ -94,7 +94,7 @@ def decide_sparse(train:Domain,    # Target with its training rows
     if want != 'auto' and (want == 'yes') != measured: why += f"; measured {'sparse' if measured else 'not sparse'}, overridden"
     return (measured if want == 'auto' else want == 'yes'), why
 
-# %% ../nbs/15_pipeline.ipynb #059d6da7
+# %% ../nbs/15_pipeline.ipynb #37cf06d3
 def measure_gap(source, target, vs, vt)->dict: # Domains, and text vectors of their items
     "How far two domains lie apart: overlap of words, proxy A-distance (0 alike, 2 told apart without error)."
     from llmrec.transfer import proxy_a_distance, vocab_overlap
@@ -109,7 +109,8 @@ def road_experts(sparse:bool, lam:float=.01):
         if sparse: return default_experts(d, budget, seed) + tower
         text = [x.Content(5.)] if d.vectors is not None else []
         full = [x.SASRec(seed=seed)] if budget == 'full' else []
-        return [x.Popularity(), x.Popularity(.1), x.EASE(300, 10.), x.TransitionRidge(None, 4.), x.Repeat()] + text + tower + full
+        own = [x.EASE(300, 10., joint=False), x.TransitionRidge(None, 4., joint=False)] if d.N > d.n else []
+        return [x.Popularity(), x.Popularity(.1), x.EASE(300, 10.), x.TransitionRidge(None, 4.), x.Repeat()] + own + text + tower + full
     return make
 
 # %% ../nbs/15_pipeline.ipynb #8ec31359
@@ -155,7 +156,7 @@ class Memory:
         with atomic_write(self.path(name)) as f: f.write(text)
     def get(self, name): return self.path(name).read_text(encoding='utf-8')
 
-# %% ../nbs/15_pipeline.ipynb #447a6d73
+# %% ../nbs/15_pipeline.ipynb #dc251706
 def encoder_of(pair, o:Options):
     "Stage B: the text encoder, pretrained on both domains if asked for."
     from llmrec.encode import TextEncoder
@@ -167,7 +168,7 @@ def encoder_of(pair, o:Options):
 def train_model(pair, s:Split, o:Options, encoder, sparse:bool, twin:bool=False):
     "Stage F: a fitted `Recommender`; the twin does not see the source."
     from llmrec.fusion import Recommender
-    rec = Recommender(copy.copy(encoder), 'target' if twin else o.strategy, o.seed, o.budget, road_experts(sparse, o.lam))
+    rec = Recommender(copy.copy(encoder), 'target' if twin else o.strategy, o.seed, o.budget, experts=road_experts(sparse, o.lam))
     return rec.fit(pair.target.with_log(s.train), None if twin or not len(pair.source.log) else pair.source, s.valid)
 
 def curves_of(rec)->list:
@@ -360,7 +361,7 @@ def three_users(rec, users, k)->pd.DataFrame:
     title = dict(zip(rec.items, rec.data.table['title'].iloc[:rec.data.n]))
     return pd.DataFrame({str(u): [title.get(i, '') for i in row] for u, row in zip(users, items)}, index=range(1, items.shape[1] + 1))
 
-# %% ../nbs/15_pipeline.ipynb #03a9e5e7
+# %% ../nbs/15_pipeline.ipynb #a9cfe07e
 def travel(pair:DomainPair, o:Options|None=None, out='llmrec-run', quiet:bool=False)->Run:
     "Walk the flow chart on a pair of domains; results go to the folder `out`."
     o, out, say = o or Options(), Path(out), Say(quiet)
@@ -372,8 +373,8 @@ def travel(pair:DomainPair, o:Options|None=None, out='llmrec-run', quiet:bool=Fa
     say('B', f'{enc!r}')
     sparse, why = decide_sparse(pair.target.with_log(s.train), o.sparse)
     say('C', f"{'sparse' if sparse else 'not sparse'}: {why}")
-    if sparse: say('E', 'text, attributes and behaviour fused by evidence')
     if len(pair.source.log): say_gap(say, pair, enc)
+    if sparse: say('E', 'text, attributes and behaviour fused by evidence')
     rec, twin_curves, reports = systems(pair, s, o, enc, sparse, out, memory, say)
     verdict = transfer_verdict(reports['llmrec'], reports['twin without the source'], o.k) if 'twin without the source' in reports else {}
     table = results_table(reports, o.k)
