@@ -83,7 +83,7 @@ class Setting:
         with _quiet(): lm, info = auto.from_pretrained(path, output_loading_info=True)
         if info['missing_keys']: return {}
         tok = AutoTokenizer.from_pretrained(path)
-        return {f'ppl {n}': perplexity(lm, tok, t[:400], max_len) for n, t in self.held.items()}
+        return {f'ppl {n}': perplexity(lm, tok, t[:200], max_len) for n, t in self.held.items()}
 
 
 def trained(s, make, arm, objective, kw):

@@ -86,7 +86,7 @@ def _saved(out):
         yield Path(d)
         for p in sorted(Path(d).iterdir(), key=lambda p: p.suffix == '.safetensors'): os.replace(p, out/p.name)
 
-# %% ../nbs/04_pretrain.ipynb #b929c1f2
+# %% ../nbs/04_pretrain.ipynb #0c1871e7
 def _questions(ids, decoder, mask, special):
     "Pairs `(input, labels)`: one for a decoder's text, one for each hidden token of an encoder's text."
     if decoder: return [(ids, ids)]
@@ -115,10 +115,11 @@ def perplexity(lm,         # A model of transformers with its head: ...ForMasked
     total = n = 0
     for b in progress(list(blocks(len(q), 128)), 'perplexity'):
         x, y, m = (t.to(lm.device) for t in _rows(q[b], tok.pad_token_id or 0))
-        z = lm.eval()(input_ids=x, attention_mask=m).logits.float()
+        z = lm.eval()(input_ids=x, attention_mask=m).logits
         if decoder: z, y = z[:, :-1], y[:, 1:]
-        total += F.cross_entropy(z.flatten(0, 1), y.flatten(), ignore_index=-100, reduction='sum').item()
-        n += (y != -100).sum().item()
+        on = y != -100
+        total += F.cross_entropy(z[on].float(), y[on], reduction='sum').item()
+        n += on.sum().item()
     return float(np.exp(total/n))
 
 # %% ../nbs/04_pretrain.ipynb #00c4d3b7
@@ -331,7 +332,7 @@ def pretrain(encoder, source_texts, target_texts, objective=None, **kw):
     "Pretrain `encoder` on the texts of both domains; see `TextEncoder.pretrain`."
     return encoder.pretrain(target_texts, source=source_texts, objective=objective, **kw)
 
-# %% ../nbs/04_pretrain.ipynb #c58740a8
+# %% ../nbs/04_pretrain.ipynb #42f7f5c7
 @patch
 def _pretrain(self:TextEncoder, out, key, domains, args, objective, mix, **plan):
     "Train, measure before and after, and write the directory `out`."
@@ -342,7 +343,7 @@ def _pretrain(self:TextEncoder, out, key, domains, args, objective, mix, **plan)
     train = mix_texts([_unseen(p[0], held.values()) for p in parts.values()], T, plan['seed'])
     model, collate, rows, evals, new = _task(self, train, held, objective, plan['lora'], plan.pop('tau'), plan['seed'])
     score = lambda: _recalls(self, held) if objective == 'contrastive' else {
-        f'perplexity {d}': perplexity(model, self.tokenizer, t[:300], self.max_len) for d, t in held.items()}
+        f'perplexity {d}': perplexity(model, self.tokenizer, t[:200], self.max_len) for d, t in held.items()}
     try:
         with _quiet():
             tr = _trainer(model, collate, rows, evals, out, self.device, plan, args)
