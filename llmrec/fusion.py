@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STRATEGIES', 'standard', 'item_evidence', 'user_evidence', 'Gate', 'Choices', 'seen_mask', 'expert_scores', 'choices',
            'balance', 'fit_gate', 'drop_items', 'last_rows', 'took', 'before', 'until', 'hold_out', 'pseudo_target',
-           'default_experts', 'fit_experts', 'same_people', 'Recommender', 'top_k', 'append_rows', 'insert_items',
-           'Explanation']
+           'default_experts', 'expert_key', 'fit_experts', 'same_people', 'Recommender', 'top_k', 'append_rows',
+           'insert_items', 'Explanation']
 
 # %% ../nbs/09_fusion.ipynb #d8bcfec1
 import hashlib, json, time
@@ -202,7 +202,7 @@ def pseudo_target(d:Interactions, share:float=.25, seed:int=0)->Interactions:
                    time=None if d.time is None else d.time[keep], table=d.table.iloc[new].reset_index(drop=True),
                    vectors=None if d.vectors is None else d.vectors[new], phi=None if d.phi is None else d.phi[new])
 
-# %% ../nbs/09_fusion.ipynb #3bb7b6b3
+# %% ../nbs/09_fusion.ipynb #ec930b11
 def default_experts(d:Interactions, budget:str='fast', seed:int=0)->list:
     "Unfitted experts that make sense for these data."
     text = d.vectors is not None or len(d.table.columns) > 2
@@ -216,13 +216,17 @@ def default_experts(d:Interactions, budget:str='fast', seed:int=0)->list:
     if budget == 'full': es += [SASRec(seed=seed)]
     return es
 
+def expert_key(e): # What an expert was made from: tells it from its siblings
+    return (type(e).__name__, *sorted((k, v) for k, v in vars(e).items() if isinstance(v, (bool, int, float, str))))
+
 def fit_experts(experts:list, d:Interactions, notes:list|None=None)->list:
     "Fit each expert on `d`; those that fail are reported in `notes` and left out."
     out = []
     for e in progress(experts, 'experts'):
+        e.key = expert_key(e)
         try: out.append(e.fit_data(d))
-        except (InputError, np.linalg.LinAlgError, MemoryError) as err:
-            if notes is not None: notes.append(f'{e.name} left out: {err}')
+        except Exception as err:
+            if notes is not None: notes.append(f'{e.name} left out: {type(err).__name__}: {err}')
     if not out: raise InputError('no expert could be fitted: ' + '; '.join(notes or []))
     return out
 
@@ -306,7 +310,7 @@ def _index(self:Recommender, target, sources, extra):
     self.share = bool(share)
     return interactions(target.log, target.items, sources, V, self.share)
 
-# %% ../nbs/09_fusion.ipynb #ebd5c6b7
+# %% ../nbs/09_fusion.ipynb #35f4a3df
 @patch
 def _cold_choices(self:Recommender, make, d, notes):
     "No target rows: a cluster of the source plays the target."
@@ -315,7 +319,7 @@ def _cold_choices(self:Recommender, make, d, notes):
     h, y, own = before(p.hist, rows), p.hist.item[rows], np.arange(p.N) < p.n
     rest = drop_items(p, own)
     es = fit_experts(make(rest, self.budget, self.seed), rest, notes)
-    return [choices(es, select(h, ~own[h.item]), y, np.zeros(p.n, int), seed=self.seed)], [e.name for e in es]
+    return [choices(es, select(h, ~own[h.item]), y, np.zeros(p.n, int), seed=self.seed)], [e.key for e in es]
 
 @patch
 def _lesson(self:Recommender, make, rest, h, y, notes):
@@ -336,9 +340,9 @@ def _lesson(self:Recommender, make, rest, h, y, notes):
         ch = choices(es, select(hr, ~cold[hr.item]), y[rows], counts, allowed, seed=self.seed)
         ch.omega = balance(counts[y[rows]])*share
         sets.append(ch)
-    return sets, [e.name for e in es]
+    return sets, [e.key for e in es]
 
-# %% ../nbs/09_fusion.ipynb #68a591c2
+# %% ../nbs/09_fusion.ipynb #a8537b18
 @patch
 def _rows(self:Recommender, d, valid):
     "Index without validation rows, histories before them, and their items; made from last rows if none are given."
@@ -364,13 +368,17 @@ def fit(self:Recommender, target, # Domain whose log is the training log
     if d.vectors is not None or d.table.shape[1] > 2: d.phi = item_features(d)
     rest, h, y = self._rows(d, valid)
     if not self.repeats: new = ~took(h, y); h, y = take(h, np.nonzero(new)[0]), y[new]
-    if len(y) >= 30: sets, names = self._lesson(make, rest, h, y, notes)
-    elif sources and d.N > d.n: sets, names = self._cold_choices(make, d, notes)
-    else: sets, names = [], None
+    if len(y) >= 30: sets, keys = self._lesson(make, rest, h, y, notes)
+    elif sources and d.N > d.n: sets, keys = self._cold_choices(make, d, notes)
+    else: sets, keys = [], None
     full = target if valid is None or not len(valid) else replace(target, log=pd.concat([target.log, valid[valid['item'].isin(target.items['item'])]], ignore_index=True))
     self.data = d if full is target else replace(interactions(full.log, full.items, sources, d.vectors, self.share), phi=d.phi)
     self.experts = fit_experts(make(self.data, self.budget, self.seed), self.data, notes)
-    self.gate = fit_gate(sets, len(names)) if sets else Gate(len(self.experts)).requires_grad_(False)
+    if sets:  # the gate knows only the experts of its lessons
+        self.experts = [e for e in self.experts if e.key in keys]
+        own = [keys.index(e.key) for e in self.experts]
+        for x in sets: x.z = x.z[..., own]
+    self.gate = fit_gate(sets, len(self.experts)) if sets else Gate(len(self.experts)).requires_grad_(False)
     self.note(f'{len(self.data.hist.item):,} rows of {len(self.data.users):,} users, {self.data.n:,} target and {self.data.N - self.data.n:,} source items; '
               f'gate fitted on {sum(len(s.y) for s in sets):,} choices')
     for x in dict.fromkeys(notes): self.note(x)
