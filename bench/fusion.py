@@ -80,13 +80,13 @@ def few_users(split, most, seed=0):
     keep = set(np.random.default_rng(seed).permutation(us)[:most])
     return Split(split.train, split.valid, split.test[split.test['user'].astype(str).isin(keep)], split.protocol | dict(users=most))
 
-def peers(d):
+def peers(d, neural=False):
     "Baselines on all rows, some tuned on last training rows."
     from llmrec import experts as x
     es = {'popularity': x.Popularity(), 'recent': x.Popularity(.1), 'content': x.Content(5.), 'TF-IDF': x.Tfidf(), 'ItemKNN': x.ItemKNN(),
           'EASE': x.EASE(300.), 'EASE decayed': x.EASE(300., 10.), 'EASE of the target': x.EASE(300., 10., joint=False), 'Markov': x.Markov(),
           'ALS': x.ALS(64), 'EASE + TF-IDF': x.Blend(x.EASE(300.)), 'random': x.Random()}
-    if d.n < 4000 and d.N < 12000: es['SASRec'] = x.SASRec()
+    if neural: es['SASRec'] = x.SASRec()
     if (d.hist.item < d.n).sum() > 1000:
         best = x.tune(x.EASE, dict(lam=(10., 1000., 'log'), half_life=[3., 10., 30., np.inf]), d, trials=12)
         es['EASE tuned'] = best
@@ -98,7 +98,7 @@ def text_free(d, budget, seed):
     own = [x.EASE(300, 10., joint=False), x.TransitionRidge(None, 4., joint=False)] if d.N > d.n else []
     return [x.Popularity(), x.Popularity(.1), x.EASE(300, 10.), x.EASE(300.), x.ItemKNN(), x.Markov(), x.TransitionRidge(None, 4.), *own]
 
-def run(name, load, most):
+def run(name, load, most, neural=False):
     "Reports of all systems on one set, as JSON-ready rows."
     from llmrec.encode import TextEncoder
     from llmrec.experts import interactions
@@ -118,7 +118,7 @@ def run(name, load, most):
         if n == 'llmrec':
             d = rec.data
             for lab, e in zip(rec.summary().columns, rec.experts): reports[f'· {lab}'] = judge(e, lab)
-    for n, e in peers(d).items():
+    for n, e in peers(d, neural).items():
         t = time.perf_counter()
         try: e = e.fit_data(d) if getattr(e, 'data', None) is not d else e
         except Exception as err: print(f'{name}: {n} left out: {err}'); continue
@@ -153,14 +153,15 @@ def show(path):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--data'); p.add_argument('--movielens'); p.add_argument('--out', default='fusion.json')
-    p.add_argument('--sets', nargs='*'); p.add_argument('--users', type=int, default=3000); p.add_argument('--show')
+    p.add_argument('--sets', nargs='*'); p.add_argument('--users', type=int, default=3000); p.add_argument('--neural', action='store_true', help='also SASRec: minutes a set');
+    p.add_argument('--show')
     a = p.parse_args()
     warnings.filterwarnings('ignore')
     if a.show: return show(a.show)
     done = json.loads(Path(a.out).read_text()) if Path(a.out).exists() else {}
     for name, load in sets(a).items():
         if name in done or a.sets and name not in a.sets: continue
-        t = time.perf_counter(); done[name] = run(name, load, a.users)
+        t = time.perf_counter(); done[name] = run(name, load, a.users, a.neural)
         print(f'{name}: {time.perf_counter() - t:.0f} s', flush=True)
         tmp = Path(a.out).with_suffix('.tmp'); tmp.write_text(json.dumps(done, default=float)); os.replace(tmp, a.out)
     show(a.out)

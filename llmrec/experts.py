@@ -273,7 +273,7 @@ def _inverse(G):
     P[iu] = P.T[iu]
     return P
 
-# %% ../nbs/08_experts.ipynb #5d3c57cb
+# %% ../nbs/08_experts.ipynb #299430ce
 def binary(X):
     "The same sparse matrix with ones for its entries."
     X = X.copy(); X.data[:] = 1
@@ -295,11 +295,15 @@ class EASE(Expert):
     @property
     def name(self): return 'EASE' if self.joint else 'EASE of the target'
     def learn(self, d):
+        memo, key = vars(d.hist).setdefault('memo', {}), ('ease', self.lam, self.joint, self.cap, d.n, d.N)
+        if key not in memo: memo[key] = self.solve(d)    # two half-lives share one matrix
+        self.rows, self.B = memo[key]
+    def solve(self, d):
         h = view(d.hist, d.n, self.joint)
-        self.rows = evident(np.bincount(h.item, minlength=d.N), self.cap)
-        own = self.rows < d.n
-        self.B = np.zeros((len(self.rows), d.n), np.float32)
-        if len(self.rows): self.B[:, self.rows[own]] = ease(binary(decayed(h, d.N, cols=self.rows)), self.lam)[:, own]
+        rows = evident(np.bincount(h.item, minlength=d.N), self.cap)
+        own, B = rows < d.n, np.zeros((len(rows), d.n), np.float32)
+        if len(rows): B[:, rows[own]] = ease(binary(decayed(h, d.N, cols=rows)), self.lam)[:, own]
+        return rows, B
     def score_histories(self, h):
         return decayed(view(h, self.data.n, self.joint), self.data.N, self.half_life, self.rows) @ self.B
     def contributions(self, h, j):
@@ -610,7 +614,7 @@ class SLIM(Expert):
         if len(self.rows): self.B[:, self.rows[own]] = slim(binary(decayed(d.hist, d.N, cols=self.rows)), self.l1, self.l2)[:, own]
     def score_histories(self, h): return decayed(h, self.data.N, self.half_life, self.rows) @ self.B
 
-# %% ../nbs/08_experts.ipynb #51e03d5b
+# %% ../nbs/08_experts.ipynb #68c30504
 class Markov(Expert):
     "Share of transitions from the latest items to the candidate, both decayed by distance."
     def __init__(self, half_life:float=2., shrink:float=10.): self.half_life, self.shrink = half_life, shrink
@@ -618,7 +622,9 @@ class Markov(Expert):
         X, y = transitions(d, self.half_life)
         M = (X.T @ sp.csr_matrix((np.ones(len(y), np.float32), (np.arange(len(y)), y)), (len(y), d.n))).tocsr()
         M.data /= np.repeat(np.asarray(X.sum(0)).ravel() + self.shrink, np.diff(M.indptr)).astype(np.float32)
-        self.M = M
+        self.share, self.to, self.ptr = M.data, M.indices, M.indptr
+    @property
+    def M(self): return sp.csr_matrix((self.share, self.to, self.ptr), (self.data.N, self.data.n))
     def score_histories(self, h): return (decayed(h, self.data.N, self.half_life) @ self.M).toarray()
     def contributions(self, h, j): return np.exp2(-h.age/self.half_life)*h.weight*self.M[:, [j]].toarray()[h.item, 0]
 

@@ -202,13 +202,13 @@ def pseudo_target(d:Interactions, share:float=.25, seed:int=0)->Interactions:
                    time=None if d.time is None else d.time[keep], table=d.table.iloc[new].reset_index(drop=True),
                    vectors=None if d.vectors is None else d.vectors[new], phi=None if d.phi is None else d.phi[new])
 
-# %% ../nbs/09_fusion.ipynb #ec930b11
+# %% ../nbs/09_fusion.ipynb #647f812d
 def default_experts(d:Interactions, budget:str='fast', seed:int=0)->list:
     "Unfitted experts that make sense for these data."
     text = d.vectors is not None or len(d.table.columns) > 2
     k = Kriging() if text else None
     es = [k, TextPopularity(k)] if text else []
-    es += [Popularity(), Popularity(.1), EASE(300, 10.), TransitionRidge(k, 4.), Repeat()]
+    es += [Popularity(), Popularity(.1), EASE(300, 10.), EASE(300), Markov(), TransitionRidge(k, 4.), Repeat()]
     if d.N > d.n and (d.hist.item < d.n).any(): es += [EASE(300, 10., joint=False), TransitionRidge(k, 4., joint=False)]
     if d.vectors is not None:
         es += [Content(5.), Content(np.inf, 0.)]
