@@ -22,7 +22,7 @@ from llmrec.encode import TextEncoder
 from llmrec.learner import AlignCB, Batches, DLs, Learner, SchedCB, cosine, n_steps, transfer_fit
 from llmrec.preprocess import item_text
 from llmrec.transfer import (STRATEGIES, TransferRecommender, choose_strategy, load_source, ndcg_next, next_rows, proxy_a_distance,
-                             rank_sources, verdict)
+                             head_start, rank_sources, verdict)
 
 TOP, SEEDS = 1500, (0, 1, 2)
 TARGETS = {'NUTRITION': ['GROCERY', 'MEAT', 'PASTRY'], 'DELI': ['GROCERY', 'MEAT'], 'comedy': ['drama'], 'children': ['comedy', 'drama'],
@@ -116,10 +116,12 @@ def run_pair(source, target, enc):
         for name, m in aligned.items(): got[name] = np.stack([T.fit(n, k, m, 'unsupervised') for k in SEEDS])
         out += [dict(source=s.name, target=t.name, rows=n, size='all' if n == len(T.y) else str(n), strategy=k, a_distance=a, users=len(T.yt),
                      **measures(got, k, T.known), **{f'm_{c}': v for c, v in ranks.items()}) for k in got]
-        auto = choose_strategy(n, a)[0]
+        ats = [np.random.default_rng(k).permutation(len(T.y))[:n][:2000] for k in SEEDS]
+        start = float(np.mean([head_start(model(T.C, T.y[at]), src, [(torch.from_numpy(T.X[at]), torch.as_tensor(T.y[at]))]) for at in ats]))
+        auto = choose_strategy(n, start)[0]
         regret = {k: verdict(got[auto], got[k], n_boot=300) for k in STRATEGIES}
         for o in out[-len(got):]:
-            if o['strategy'] in regret: o |= dict(auto=auto, auto_minus=regret[o['strategy']].difference, auto_word=regret[o['strategy']].word)
+            if o['strategy'] in regret: o |= dict(auto=auto, start=start, auto_minus=regret[o['strategy']].difference, auto_word=regret[o['strategy']].word)
     return out
 
 

@@ -8,7 +8,7 @@ __all__ = ['Batches', 'DLs', 'CancelBatch', 'CancelEpoch', 'CancelFit', 'Callbac
            'EarlyStopCB', 'save_state', 'load_state', 'CheckpointCB', 'TransferPenaltyCB', 'GradualCB', 'transfer_fit',
            'lam_path', 'AlignCB', 'with_twin', 'n_steps', 'learning_curve']
 
-# %% ../nbs/07_learner.ipynb #29d885d0
+# %% ../nbs/07_learner.ipynb #48ddab6e
 import copy, json, math, random
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from safetensors import safe_open
 from fastcore.basics import patch
 from .core import InputError, atomic_write, def_device, progress, set_seed
 from .transfer import (DomainCritic, TransferClassifier, TransferRecommender, Verdict, _interval, choose_strategy, coral, distill, ewc,
-                             feature_distance, l2sp, load_source, mmd, ndcg_next, next_rows, params_of, proxy_a_distance, set_strategy,
+                             feature_distance, head_start, l2sp, load_source, mmd, ndcg_next, next_rows, params_of, proxy_a_distance, set_strategy,
                              text_body, transfer_loss, transfer_penalty, transfer_prox_, transfer_report, verdict)
 
 # %% ../nbs/07_learner.ipynb #03bfe8d8
@@ -361,7 +361,7 @@ class TransferPenaltyCB(Callback):
     def after_step(self, learn):
         if self.kind == 'prox': transfer_prox_(self.source, learn.model, self.lam*learn.opt.param_groups[-1]['lr'])
 
-# %% ../nbs/07_learner.ipynb #db6badc5
+# %% ../nbs/07_learner.ipynb #7806076a
 class GradualCB(Callback):
     "Free one more group of parameters every `every` epochs, from the head down."
     def __init__(self, groups, every=1): self.groups, self.every = groups, every
@@ -374,12 +374,12 @@ def transfer_fit(model, dls, # Target model and batches
                  source=None, # Source model; None only for 'scratch'
                  strategy:str='supervised', # One of `STRATEGIES`, or 'auto'
                  n_epochs:int=10, lr:float=1e-3, lam:float=.1, kind:str='norm', # See `Learner`, `TransferPenaltyCB`
-                 distance:float|None=None, # For 'auto': `proxy_a_distance` of the domains
+                 distance:float|None=None, # `proxy_a_distance` of the domains, for the sentence that 'auto' prints
                  cbs=(), **kw # For `Learner`
                 )->Learner: # Fitted; `.report` says what became of every tensor, `.strategy` and `.why` what was chosen
     "Fit `model` to the target by a named strategy."
     if source is None and strategy != 'scratch': raise InputError(f'strategy {strategy!r} needs a source model: pass source=')
-    strategy, why = _choose(strategy, dls, distance)
+    strategy, why = _choose(strategy, model, source, dls, distance)
     loaded = load_source(model, {} if strategy == 'scratch' else source)
     teacher = copy.deepcopy(model) if kind in ('delta', 'distill') else source    # the source's weights, the target's items
     groups = set_strategy(model, strategy, lr); cbs = list(cbs)
@@ -389,12 +389,11 @@ def transfer_fit(model, dls, # Target model and batches
     learn.report, learn.strategy, learn.why = transfer_report(model, loaded), strategy, why
     return learn.fit(n_epochs) if groups else learn
 
-def _choose(strategy, dls, distance):
+def _choose(strategy, model, source, dls, distance):
     "The strategy itself, or what `auto` says, printed with its reason."
     if strategy != 'auto': return strategy, 'asked for'
-    if distance is None: raise InputError("strategy 'auto' needs distance=, such as proxy_a_distance(source_vectors, target_vectors)")
     n = dls.train.n if hasattr(dls.train, 'n') else len(dls.train.dataset)
-    strategy, why = choose_strategy(n, distance)
+    strategy, why = choose_strategy(n, head_start(model, source, dls.train), distance)
     print(f'auto: {strategy} ({why})')
     return strategy, why
 

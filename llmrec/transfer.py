@@ -7,8 +7,7 @@ __all__ = ['STRATEGIES', 'params_of', 'matched', 'transfer_penalty', 'transfer_p
            'ewc', 'feature_distance', 'distill', 'load_source', 'transfer_report', 'TransferClassifier', 'text_body',
            'transfer_loop', 'test_loop', 'TransferRecommender', 'next_rows', 'ndcg_next', 'LowRank', 'Adapter',
            'layer_groups', 'set_strategy', 'mmd', 'coral', 'proxy_a_distance', 'vocab_overlap', 'logme', 'align',
-           'grad_reverse', 'DomainCritic', 'probe_map', 'percentile', 'rank_sources', 'choose_strategy', 'Verdict',
-           'verdict']
+           'grad_reverse', 'DomainCritic', 'head_start', 'rank_sources', 'choose_strategy', 'Verdict', 'verdict']
 
 # %% ../nbs/06_transfer.ipynb #ff48e9ed
 import copy, math
@@ -440,7 +439,22 @@ class DomainCritic(nn.Module):
         d = (torch.arange(len(z), device=z.device) < len(fs)).to(z)
         return F.binary_cross_entropy_with_logits(z, d)
 
-# %% ../nbs/06_transfer.ipynb #8b17e506
+# %% ../nbs/06_transfer.ipynb #b5cb5210
+@torch.no_grad()
+def head_start(model,   # Untrained target model
+               source,  # Source model, or its parameters by name
+               batches, # Training rows of the target, (x, y)
+               k:int=10, max_rows:int=2000
+              )->float:
+    "NDCG@k on the target's training rows with the source's parameters, minus without: nothing is trained."
+    own, given = copy.deepcopy(model).eval(), copy.deepcopy(model).eval(); load_source(given, source)
+    d = []
+    for x, y in batches:
+        d.append(ndcg_next(given(x), y, k) - ndcg_next(own(x), y, k))
+        if sum(map(len, d)) >= max_rows: break
+    return float(np.concatenate(d).mean())
+
+# %% ../nbs/06_transfer.ipynb #d051278c
 def _few_users(log, rows, seed):
     "The rows of some users, about `rows` of them, each user's in the order of time, repeats left out."
     n = log['user'].value_counts(sort=False).sort_index().sample(frac=1, random_state=seed)
@@ -460,25 +474,23 @@ def _rows_of(domain, encode, max_rows, seed):
     label = items['category'].astype(str).to_numpy()[y[at]] if 'category' in items else None
     return dict(texts=texts, V=V, C=C, X=X[at], y=y[at], label=label)
 
-def probe_map(X, Y, lam:float=10.):
-    "Ridge towards the identity: W of X W ≈ Y with penalty λ‖W − I‖²."
-    d = X.shape[1]
-    return np.eye(d, dtype=np.float32) + np.linalg.solve(X.T @ X + lam*np.eye(d), X.T @ (Y - X)).astype(np.float32)
+# %% ../nbs/06_transfer.ipynb #7dadf374
+def _small(s, seed, hidden=128):
+    "A recommender after some seconds on the source."
+    set_seed(seed); m = TransferRecommender(s['C'], np.bincount(s['y'], minlength=len(s['C'])), hidden)
+    X, y = torch.from_numpy(s['X']), torch.as_tensor(s['y'])
+    transfer_loop(m, [(X[i:i+128], y[i:i+128]) for i in range(0, len(y), 128)], 3, 2e-3, opt_func=torch.optim.AdamW)
+    return m
 
-def percentile(Z, C, y):
-    "Mean share of items that score below the one that came, ties half: 0.5 is chance."
-    S = Z @ C.T; own = np.take_along_axis(S, y[:, None], 1)
-    return float(((S < own).mean(1) + .5*(S == own).mean(1)).mean())
-
-# %% ../nbs/06_transfer.ipynb #453174d9
 def _measures(s, t, seed):
     "All measures of one source against the target."
-    W, d = probe_map(s['X'], s['C'][s['y']]), s['V'].shape[1]**.5
-    few = np.linalg.svd(W - np.eye(len(W)), full_matrices=False)[0][:, :32]
+    m, d = _small(s, seed).eval(), s['V'].shape[1]**.5
+    X, y = torch.from_numpy(t['X']), torch.as_tensor(t['y'])
+    with torch.no_grad(): Fs = m.features(X).numpy()
+    own = TransferRecommender(t['C'], np.bincount(t['y'], minlength=len(t['C'])), m.head.in_features)
     return dict(coverage=vocab_overlap(s['texts'], t['texts']), jaccard=vocab_overlap(s['texts'], t['texts'], 'jaccard'),
                 mmd=mmd(s['V'], t['V']).item(), coral=coral(s['V']*d, t['V']*d).item(), a_distance=proxy_a_distance(s['V'], t['V'], seed=seed),
-                logme=np.nan if t['label'] is None else logme(t['X'] @ few, t['label']),
-                probe=percentile(t['X'] @ W, t['C'], t['y']) - percentile(t['X'], t['C'], t['y']))
+                logme=np.nan if t['label'] is None else logme(Fs, t['label']), probe=head_start(own, m, [(X, y)]))
 
 def rank_sources(target,     # Domain where we recommend; only its training log
                  candidates, # {name: Domain} or list of Domains
@@ -496,20 +508,20 @@ def rank_sources(target,     # Domain where we recommend; only its training log
     if by not in r: raise InputError(f'by is {by!r}, expected one of {", ".join(r.columns)}')
     return r.sort_values(by, ascending=by in ('mmd', 'coral', 'a_distance'), kind='stable')
 
-# %% ../nbs/06_transfer.ipynb #52333230
+# %% ../nbs/06_transfer.ipynb #0ad19b3a
 def choose_strategy(n_rows:int,        # Training rows of the target
-                    a_distance:float,  # From `proxy_a_distance`, 0 to 2
-                    few:int=64, many:int=4096, # Bounds of n_rows
-                    far:float=1.9      # Bound of a_distance
+                    start:float,       # Its `head_start`
+                    a_distance:float|None=None, # From `proxy_a_distance`: reported, it does not decide
+                    few:int=256, many:int=4096, # Bounds of n_rows
+                    least:float=.005   # Bound of the head start where rows are few
                    )->tuple:           # (name of a strategy, one sentence why)
     "The strategy `auto` takes (§3.2.4)."
-    near, size = a_distance < far, f'{n_rows:,} target rows, A-distance {a_distance:.2f}'
+    seen = f'{n_rows:,} target rows, head start {start:+.4f}' + ('' if a_distance is None else f', A-distance {a_distance:.2f}')
     if not n_rows: return 'unsupervised', 'no target rows: the source as it is'
-    if n_rows <= few:
-        return ('unsupervised', f'{size}: too few rows to learn from, and the domains are near') if near else \
-               ('frozen', f'{size}: few rows, but the domains are far apart: the head learns')
-    if n_rows < many: return 'frozen', f'{size}: rows enough for the head, not for the body'
-    return 'supervised', f'{size}: rows enough for all parameters, held by the penalty'
+    if n_rows < few and start < least: return 'scratch', f'{seen}: few rows, and the source starts no better than the text alone'
+    if n_rows < few: return 'full', f'{seen}: few rows, but the source starts better than the text alone'
+    if n_rows < many: return 'full', f'{seen}: rows enough to correct the source'
+    return 'supervised', f'{seen}: rows enough for all parameters, held by the penalty'
 
 # %% ../nbs/06_transfer.ipynb #188ef8cf
 @dataclass
