@@ -508,12 +508,12 @@ def rank_sources(target,     # Domain where we recommend; only its training log
     if by not in r: raise InputError(f'by is {by!r}, expected one of {", ".join(r.columns)}')
     return r.sort_values(by, ascending=by in ('mmd', 'coral', 'a_distance'), kind='stable')
 
-# %% ../nbs/06_transfer.ipynb #0ad19b3a
+# %% ../nbs/06_transfer.ipynb #bdf4140d
 def choose_strategy(n_rows:int,        # Training rows of the target
                     start:float,       # Its `head_start`
                     a_distance:float|None=None, # From `proxy_a_distance`: reported, it does not decide
                     few:int=256, many:int=4096, # Bounds of n_rows
-                    least:float=.005   # Bound of the head start where rows are few
+                    least:float=.015   # Bound of the head start where rows are few
                    )->tuple:           # (name of a strategy, one sentence why)
     "The strategy `auto` takes (§3.2.4)."
     seen = f'{n_rows:,} target rows, head start {start:+.4f}' + ('' if a_distance is None else f', A-distance {a_distance:.2f}')
