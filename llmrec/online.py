@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['Interests', 'woodbury', 'OnlineRidge', 'OnlineEASE', 'Online', 'replay']
 
-# %% ../nbs/12_online.ipynb #42eceebd
+# %% ../nbs/12_online.ipynb #a4c0a0e8
 import time
 import numpy as np, pandas as pd
 import scipy.sparse as sp
 import scipy.linalg as sl
 from .core import InputError
 from .experts import EASE, binary, decayed, histories, moved, rank_rows, seen_items, select
-from .fusion import Recommender, seen_mask, top_k
+from .fusion import Recommender, top_k
 from .recommend import item_mask
 from fastcore.basics import patch
 
@@ -142,7 +142,7 @@ class Online:
         t = {} if self.data.time is None else dict(time=[self.data.time.max(initial=0) + 1])
         return self.update(pd.DataFrame(dict(user=[user], item=[item], **t)))
 
-# %% ../nbs/12_online.ipynb #706e471c
+# %% ../nbs/12_online.ipynb #04dfb42d
 @patch
 def dislike(self:Online, user, item=None, **rules): # An item, or a rule as in `item_mask`: category='soup'
     "Not for me: hide an item, or all items under a rule, from this user."
@@ -173,7 +173,7 @@ def score(self:Online, users): # -> (len(users), n) float32
 def recommend(self:Online, users, k:int=10, exclude_seen:bool=True, kind=None, mask=None)->tuple:
     "Items and scores, two arrays (len(users), k), best first; None where all else was declined."
     s = self.score(users)
-    if exclude_seen: s[seen_mask(histories(self.data, users), s.shape[1])] = -np.inf
+    if exclude_seen: s[seen_items(histories(self.data, users), s.shape[1])] = -np.inf
     s[:, ~self.rec._allowed(kind, mask)] = -np.inf
     return top_k(s, self.items, k)
 

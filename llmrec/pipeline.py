@@ -185,7 +185,7 @@ def baselines(pair, s:Split, vectors, seed:int=0)->dict:
     es = dict(popularity=x.Popularity()) | (dict(content=x.Content()) if vectors is not None else {}) | dict(EASE=x.EASE(300.))
     return {k: e.fit_data(d) for k, e in progress(es.items(), 'baselines')}
 
-# %% ../nbs/15_pipeline.ipynb #963d757b
+# %% ../nbs/15_pipeline.ipynb #611a9ee7
 def judge(rec, s:Split, o:Options, items):
     "Stage G: a `Report` by full ranking over the items that are new to the user."
     from llmrec.metrics import evaluate
@@ -197,13 +197,13 @@ def results_table(reports:dict, k:int)->pd.DataFrame:
     cell = lambda r, m: f'{r.metrics[m]:.3f} [{r.intervals[m][0]:.3f}, {r.intervals[m][1]:.3f}]'
     return pd.DataFrame({m: {n: cell(r, m) for n, r in reports.items()} for m in names})
 
-def transfer_verdict(ours, twin, k:int)->dict:
-    "Did the source help? Difference of NDCG to the twin, its interval, and *helped*, *no effect* or *hurt*."
+def transfer_verdict(ours, twin, k:int):
+    "Did the source help? The `Verdict` of chapter 6 on two reports of one protocol."
     from llmrec.metrics import compare
-    c = compare({'with the source': ours, 'twin without it': twin}, metric=f'ndcg@{k}')
-    r = c.table.iloc[0]
-    word = 'helped' if r['lo'] > 0 else 'hurt' if r['hi'] < 0 else 'no effect'
-    return dict(verdict=word, difference=float(r['difference']), lo=float(r['lo']), hi=float(r['hi']))
+    from llmrec.transfer import verdict
+    m = f'ndcg@{k}'
+    compare({'with the source': ours, 'twin': twin}, m)  # refuses reports that cannot be compared
+    return verdict(ours.per_user[m], twin.per_user[m], metric=m.upper())
 
 # %% ../nbs/15_pipeline.ipynb #a9abf8c7
 def plot_losses(curves, twin, ax):
@@ -312,13 +312,13 @@ def report_or_make(memory, name, make):
     memory.put(f'report-{name}', r.to_json())
     return r
 
-# %% ../nbs/15_pipeline.ipynb #e36b077f
+# %% ../nbs/15_pipeline.ipynb #470d9e96
 @dataclass
 class Run:
     "What a run found, for notebooks."
     out:Path
     reports:dict
-    verdict:dict
+    verdict:object # Of the transfer; None without a source
     table:pd.DataFrame
     recommendations:pd.DataFrame
     lines:list
@@ -361,7 +361,7 @@ def three_users(rec, users, k)->pd.DataFrame:
     title = dict(zip(rec.items, rec.data.table['title'].iloc[:rec.data.n]))
     return pd.DataFrame({str(u): [title.get(i, '') for i in row] for u, row in zip(users, items)}, index=range(1, items.shape[1] + 1))
 
-# %% ../nbs/15_pipeline.ipynb #a9cfe07e
+# %% ../nbs/15_pipeline.ipynb #cb474330
 def travel(pair:DomainPair, o:Options|None=None, out='llmrec-run', quiet:bool=False)->Run:
     "Walk the flow chart on a pair of domains; results go to the folder `out`."
     o, out, say = o or Options(), Path(out), Say(quiet)
@@ -376,7 +376,7 @@ def travel(pair:DomainPair, o:Options|None=None, out='llmrec-run', quiet:bool=Fa
     if len(pair.source.log): say_gap(say, pair, enc)
     if sparse: say('E', 'text, attributes and behaviour fused by evidence')
     rec, twin_curves, reports = systems(pair, s, o, enc, sparse, out, memory, say)
-    verdict = transfer_verdict(reports['llmrec'], reports['twin without the source'], o.k) if 'twin without the source' in reports else {}
+    verdict = transfer_verdict(reports['llmrec'], reports['twin without the source'], o.k) if 'twin without the source' in reports else None
     table = results_table(reports, o.k)
     users = pd.unique(s.test['user'])
     shown = three_users(rec, users[np.linspace(0, len(users) - 1, min(3, len(users))).astype(int)].tolist(), o.k)
@@ -385,7 +385,7 @@ def travel(pair:DomainPair, o:Options|None=None, out='llmrec-run', quiet:bool=Fa
     write_run(run, rec, twin_curves, pair, s, o, say)
     return run
 
-# %% ../nbs/15_pipeline.ipynb #937c6c0b
+# %% ../nbs/15_pipeline.ipynb #d20a5ebf
 def tell(run, say, o):
     "Print results, verdict and recommendations."
     p = run.reports['llmrec'].protocol
@@ -394,8 +394,7 @@ def tell(run, say, o):
     with pd.option_context('display.width', 200, 'display.max_columns', 20, 'display.max_colwidth', 60):
         if not say.quiet: print(run.table.to_string())
         if run.verdict:
-            v = run.verdict
-            say('G', f"the source {'had ' if v['verdict'] == 'no effect' else ''}{v['verdict']}: NDCG@{o.k} {v['difference']:+.4f} [{v['lo']:+.4f}, {v['hi']:+.4f}] against the twin")
+            say('G', str(run.verdict))
         say('H', f'the first {o.k} new items for three users')
         if not say.quiet: print(run.recommendations.to_string())
 
@@ -406,7 +405,7 @@ def write_run(run, rec, twin_curves, pair, s, o, say):
     figs = {n: _png(f) for n, f in figures(run.reports, rec.curves, twin_curves, o.k).items()}
     for n, png in figs.items():
         with atomic_write(run.out/f'{n}.png', 'wb') as f: f.write(png)
-    meta = dict(options=asdict(o), source=pair.source.name, target=pair.target.name, verdict=run.verdict, seconds=round(say.seconds, 1),
+    meta = dict(options=asdict(o), source=pair.source.name, target=pair.target.name, verdict=run.verdict and {n: v for n, v in vars(run.verdict).items() if n != 'slices'}, seconds=round(say.seconds, 1),
                 peak_gib=round(peak_memory(), 2), systems={n: json.loads(r.to_json(per_user=False)) for n, r in run.reports.items()})
     with atomic_write(run.out/'metrics.json') as f: json.dump(meta, f, indent=1, ensure_ascii=False, default=str)
     page = report_html(f'llmrec: {pair.source.name} → {pair.target.name}', [
