@@ -205,7 +205,7 @@ def transfer_verdict(ours, twin, k:int):
     compare({'with the source': ours, 'twin': twin}, m)  # refuses reports that cannot be compared
     return verdict(ours.per_user[m], twin.per_user[m], metric=m.upper())
 
-# %% ../nbs/15_pipeline.ipynb #a9abf8c7
+# %% ../nbs/15_pipeline.ipynb #401a3720
 def plot_losses(curves, twin, ax):
     "Losses of the trained expert on the source, on the target, and of its twin on the target (§5.4)."
     for rows, phase, c, label in ((curves, 'source', '#999999', 'source'), (curves, 'target', '#0072B2', 'target, after the source'),
@@ -215,7 +215,7 @@ def plot_losses(curves, twin, ax):
         ax.plot(r['epoch'], r['train_loss'], c=c, label=f'{label}: training')
         ax.plot(r['epoch'], r['valid_loss'], c=c, ls='--', marker='.', label=f'{label}: held out')
     ax.set(xlabel='epoch', ylabel='cross-entropy of the next item', title='Training with L + λ‖θ_source − θ_target‖')
-    if ax.lines: ax.legend(fontsize=7)
+    if ax.lines: ax.legend(fontsize=7, loc='center left', bbox_to_anchor=(1, .5))
 
 def plot_metrics(reports, k, ax):
     "NDCG and recall of all systems with their intervals."
@@ -226,7 +226,7 @@ def plot_metrics(reports, k, ax):
         ax.errorbar(x, np.arange(len(names)) + d, xerr=np.abs(e.T - x).clip(0), fmt='o', c=c, label=f'{m}@{k}')
     ax.set(yticks=range(len(names)), yticklabels=names, xlabel='mean over users, with 95 % interval', title='Full ranking over new items'); ax.legend()
 
-# %% ../nbs/15_pipeline.ipynb #2f133bb8
+# %% ../nbs/15_pipeline.ipynb #7dccba2d
 def plot_evidence(reports, k, ax):
     "NDCG by how many training rows the taken item has."
     for (n, r), c in zip(reports.items(), ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#999999')):
@@ -237,7 +237,7 @@ def plot_evidence(reports, k, ax):
 def figures(reports, curves, twin, k)->dict: # name to figure
     "The three figures of a run."
     from matplotlib.figure import Figure
-    figs = {n: Figure((6, 3.6), layout='constrained') for n in ('losses', 'metrics', 'evidence')}
+    figs = {n: Figure((7.5 if n == 'losses' else 6, 3.6), layout='constrained') for n in ('losses', 'metrics', 'evidence')}
     plot_losses(curves, twin, figs['losses'].subplots())
     plot_metrics(reports, k, figs['metrics'].subplots())
     plot_evidence(reports, k, figs['evidence'].subplots())
