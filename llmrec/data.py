@@ -6,14 +6,14 @@
 __all__ = ['Domain', 'DomainPair', 'read_movielens', 'read_amazon', 'read_recbole', 'read_table', 'load_journey',
            'load_movielens', 'toy_pair']
 
-# %% ../nbs/01_data.ipynb #2ed8a229
+# %% ../nbs/01_data.ipynb #888b2f64
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote
-import copy, csv, difflib, gzip, html, json, re, warnings
+import codecs, copy, csv, difflib, gzip, html, json, os, re, warnings, zlib
 import numpy as np, pandas as pd
-from .core import InputError, need
+from .core import InputError, expect, need, whole
 
 # %% ../nbs/01_data.ipynb #316eae74
 def _first(mask):
@@ -29,7 +29,7 @@ def _missing(s):
     m = s.isna().to_numpy(bool)
     return m | (s == '').fillna(False).to_numpy(bool) if _is_text(s) else m
 
-# %% ../nbs/01_data.ipynb #35a3feae
+# %% ../nbs/01_data.ipynb #bb4d2a48
 def _object_ids(s, where):
     "Ids held as Python objects: all int or all str."
     kind = pd.api.types.infer_dtype(s, skipna=False)
@@ -50,7 +50,7 @@ def _ids(s, where):
     if (m := _missing(s)).any():
         raise InputError(f'{where}: row {_first(m)} has no id ({int(m.sum())} of {len(s)} rows): drop these rows or fill it in')
     if _is_text(s): return _object_ids(s, where)
-    if not pd.api.types.is_numeric_dtype(s) or pd.api.types.is_bool_dtype(s):
+    if not pd.api.types.is_numeric_dtype(s) or s.dtype.kind in 'bc' or pd.api.types.is_bool_dtype(s):
         raise InputError(f'{where}: ids are of type {s.dtype}: turn them into whole numbers or text')
     x = s.to_numpy(np.float64 if s.dtype.kind == 'f' else s.to_numpy().dtype)
     bad = (x % 1 != 0) | (np.abs(x) > 2**53) if x.dtype.kind == 'f' else x > np.iinfo(np.int64).max
@@ -193,7 +193,19 @@ def _check_log(log, name, items, notes, empty_ok=False):
         log = log.assign(event=np.asarray(e, dtype=object))
     return log.reset_index(drop=True)
 
-# %% ../nbs/01_data.ipynb #9f31b05c
+# %% ../nbs/01_data.ipynb #9bf06382
+def _new_rows(log, where='new rows'):
+    "Rows that come later, with clean ids and times; none is dropped."
+    _columns(log, ['user', 'item'], where)
+    log = log.reset_index(drop=True)
+    if not len(log): return log
+    log = log.assign(user=_ids(log['user'], f"{where}, column 'user'"), item=_ids(log['item'], f"{where}, column 'item'"))
+    if 'time' not in log: return log
+    t = _seconds(log['time'], f"{where}, column 'time'")
+    if (bad := np.isnan(t)).any(): raise InputError(f"{where}, column 'time': row {_first(bad)} has no usable time ({log['time'].iloc[_first(bad)]!r}): "
+                                                    'give dates, or seconds since 1970')
+    return log.assign(time=t.astype(np.int64))
+
 def _check_values(s, name, notes):
     "Values as float64; the median where there is none."
     x = _numbers(s); bad = np.isnan(x)
@@ -288,10 +300,10 @@ def _shared(a, b):
     a, b = pd.Index(a), pd.Index(b)
     return a[a.isin(b)].to_numpy() if pd.api.types.is_numeric_dtype(a) == pd.api.types.is_numeric_dtype(b) else a[:0].to_numpy()
 
-# %% ../nbs/01_data.ipynb #27cd89e5
+# %% ../nbs/01_data.ipynb #53b52744
 def _file(path, what='file'):
     "`path` as a readable, non-empty file, or an error that says what is there instead."
-    path = Path(path).expanduser()
+    path = Path(expect(path, (str, os.PathLike), what, 'the path of a file')).expanduser()
     if path.is_dir(): raise InputError(f'{path} is a folder: expected a {what}')
     if not path.exists():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], 3) if path.parent.is_dir() else []
@@ -315,7 +327,7 @@ def _csv(path, **kw):
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, EOFError, OSError) as e:
         raise InputError(f'{path} cannot be read: {str(e).strip()}') from e
 
-# %% ../nbs/01_data.ipynb #92cc822d
+# %% ../nbs/01_data.ipynb #627fbe0c
 _GENRES = ("unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical "
            "Mystery Romance Sci-Fi Thriller War Western").split()
 _RATING = dict(user='int64', item='int64', value='float32', time='int64')
@@ -329,11 +341,13 @@ def _ml_100k(p):
     return log, pd.DataFrame(dict(item=it[0], title=it[1], category=genres))
 
 def _ml_1m(p):
-    log = _csv(p/'ratings.dat', sep=':', header=None, usecols=[0, 2, 4, 6]) # '::' is two separators around nothing
+    types = dict(zip((0, 2, 4, 6), _RATING.values())) # '::' is two separators around nothing
+    log = _csv(p/'ratings.dat', sep=':', header=None, usecols=list(types), dtype=types)
     log.columns = list(_RATING)
-    lines = _file(p/'movies.dat').read_text(encoding='latin-1').splitlines()
-    it = pd.DataFrame([l.split('::') for l in lines if l], columns=['item', 'title', 'category'])
-    return log.astype(_RATING), it.astype(dict(item='int64'))
+    rows = [(i, l.split('::')) for i, l in enumerate(_file(p/'movies.dat').read_text(encoding='latin-1').splitlines(), 1) if l]
+    for i, r in rows:
+        if len(r) != 3 or not r[0].isdecimal(): raise InputError(f"{p/'movies.dat'}, line {i} is not number::title::genres: {'::'.join(r)[:60]!r}")
+    return log, pd.DataFrame([r for _, r in rows], columns=['item', 'title', 'category']).astype(dict(item='int64'))
 
 def _ml_csv(p):
     log = _csv(p/'ratings.csv', header=0, names=list(_RATING), dtype=_RATING)
@@ -359,14 +373,20 @@ def read_movielens(path, # Folder with u.data and u.item (100k), ratings.dat and
     items['category'] = items['category'].replace('(no genres listed)', None)
     return Domain(name, log, _with_year(items))
 
-# %% ../nbs/01_data.ipynb #1ecf3a28
+# %% ../nbs/01_data.ipynb #384225bf
 _REVIEW = {'2018': dict(user='reviewerID', item='asin', value='overall', time='unixReviewTime'),
            '2023': dict(user='user_id', item='parent_asin', value='rating', time='timestamp')}
+
+def _lines(f, path):
+    "The lines of a text file; what cannot be read is an error that names it."
+    try: yield from f
+    except UnicodeDecodeError as e: raise InputError(f'{path} is not UTF-8 ({e.reason}): convert it first') from e
+    except (EOFError, OSError, zlib.error) as e: raise InputError(f'{path} cannot be read: {e}: fetch it again') from e
 
 def _json_lines(path):
     "Yield the records of a file of JSON lines; an error names the line."
     with _open(_file(path)) as f:
-        for i, line in enumerate(f, 1):
+        for i, line in enumerate(_lines(f, path), 1):
             if not line.strip(): continue
             try: r = json.loads(line)
             except json.JSONDecodeError as e: raise InputError(f'{path}, line {i} is no JSON: {e.msg} ({line[:40].strip()!r})') from None
@@ -379,11 +399,12 @@ def _edition(r, path):
         if cols['user'] in r and cols['item'] in r: return e
     raise InputError(f"{path}, line 1 has the fields {', '.join(list(r)[:8])}: expected reviewerID and asin (2018) or user_id and parent_asin (2023)")
 
-# %% ../nbs/01_data.ipynb #5a2c45db
+# %% ../nbs/01_data.ipynb #2b3547ec
 def _amazon_reviews(path):
     "The log of a review file, read as a stream."
     if '.csv' in Path(path).suffixes:
-        log = _csv(path).rename(columns={v: k for k, v in _REVIEW['2023'].items()})
+        names = {v: k for k, v in _REVIEW['2023'].items()}
+        log = _csv(path); _columns(log, ['user_id', 'parent_asin'], str(path)); log = log.rename(columns=names)
         return log[[c for c in _RATING if c in log]]
     cols, out = None, {k: [] for k in _RATING}
     for i, r in _json_lines(path):
@@ -453,11 +474,13 @@ def read_recbole(path, # Folder that holds NAME.inter and NAME.item
     if 'year' in items: items['year'] = pd.to_numeric(items['year'], errors='coerce')
     return Domain(name, log, items, [f'{name}: {n:,} repeated items: the first kept'] if n else [])
 
-# %% ../nbs/01_data.ipynb #8f5f011b
+# %% ../nbs/01_data.ipynb #c3d7d81f
 def _delimiter(path, encoding):
     "The character that cuts the header into most columns."
     with open(path, 'rb') as f: zipped = f.read(2) == b'\x1f\x8b'
-    with (gzip.open if zipped else open)(path, 'rb') as f: head = f.readline().decode(encoding, 'replace')
+    try:
+        with (gzip.open if zipped else open)(path, 'rb') as f: head = f.readline().decode(encoding, 'replace')
+    except (EOFError, OSError, zlib.error) as e: raise InputError(f'{path} cannot be read: {e}: fetch it again') from e
     return max(',\t;|', key=head.count)
 
 def _any_table(x, what, ids, encoding):
@@ -476,10 +499,11 @@ def _renamed(df, columns, part, where):
           k.partition('.')[2]: v for k, v in columns.items() if k.startswith(part + '.')}
     for k, v in to.items():
         if v not in df.columns: raise InputError(f"{where} has no column {v!r}, which columns names for '{k}' (found: {', '.join(map(str, df.columns))})")
+        if (twin := next(j for j in to if to[j] == v)) != k: raise InputError(f"columns: {v!r} is named twice, for '{twin}' and '{k}'")
     df = df.drop(columns=[k for k, v in to.items() if k in df.columns and k != v and k not in to.values()])
     return df.rename(columns={v: k for k, v in to.items()})
 
-# %% ../nbs/01_data.ipynb #fc45046e
+# %% ../nbs/01_data.ipynb #1a885337
 def _natural(*cols):
     "Text ids as int64 if every one in all columns is written as a number would be."
     for c in cols:
@@ -488,6 +512,14 @@ def _natural(*cols):
         if not v.str.fullmatch(r'0|-?[1-9]\d{0,17}').all(): return cols
     return tuple(c if c.isna().any() else c.astype('int64') for c in cols)
 
+def _check_mapping(columns, log, items, name, notes):
+    "A name that is in neither table is an error if we need it, else a note."
+    for k, v in columns.items():
+        if '.' in k or v in log or v in items: continue
+        if k in ('user', 'item', 'title'): raise InputError(f"columns: neither log nor item table of {name} has the column {v!r} "
+            f"that stands for '{k}' (found: {', '.join(map(str, [*log, *items]))})")
+        notes.append(f'{name}: no column {v!r}, which columns names for {k!r}: left out')
+
 def read_table(log, # CSV, TSV or Parquet file, gzipped or not, or a DataFrame: the log
                items, # The same for the item table
                columns:dict|None=None, # Our name to yours, such as {'user': 'customer_id', 'title': 'product_name'}
@@ -495,20 +527,23 @@ def read_table(log, # CSV, TSV or Parquet file, gzipped or not, or a DataFrame: 
                encoding:str='utf-8' # Of text files
               )->Domain:
     "Read a domain from any two tables."
-    columns = dict(columns or {})
+    columns, notes = dict(expect(columns or {}, dict, 'columns', 'such as {"user": "customer_id"}')), []
+    try: codecs.lookup(encoding)
+    except (LookupError, TypeError): raise InputError(f'encoding is {encoding!r}: Python knows no such encoding; try "utf-8" or "latin-1"') from None
     for k in columns:
         if k.startswith(('log.', 'items.')) or '.' not in k: continue
         raise InputError(f"columns: {k!r} is no column of ours: write 'log.NAME' or 'items.NAME'")
     ids = [v for k, v in columns.items() if k.rpartition('.')[2] in ('user', 'item')] + ['user', 'item']
-    name = name or (Path(log).name.split('.')[0] if not isinstance(log, pd.DataFrame) else 'log')
+    name = name or (Path(log).name.split('.')[0] if isinstance(log, (str, os.PathLike)) else 'log')
     made = isinstance(log, pd.DataFrame) and isinstance(items, pd.DataFrame)
-    log = _renamed(_any_table(log, 'log', ids, encoding), columns, 'log', f'log of {name}')
-    items = _renamed(_any_table(items, 'item table', ids, encoding), columns, 'items', f'item table of {name}')
+    log, items = _any_table(log, 'log', ids, encoding), _any_table(items, 'item table', ids, encoding)
+    _check_mapping(columns, log, items, name, notes)
+    log, items = _renamed(log, columns, 'log', f'log of {name}'), _renamed(items, columns, 'items', f'item table of {name}')
     _columns(log, ['user', 'item'], f'log of {name}'); _columns(items, ['item', 'title'], f'item table of {name}')
     if not made:
         (u,), (a, b) = _natural(log['user']), _natural(log['item'], items['item'])
         log, items = log.assign(user=u, item=a), items.assign(item=b)
-    return Domain(name, log, items)
+    return Domain(name, log, items, notes)
 
 # %% ../nbs/01_data.ipynb #8210e249
 def _bundled(package, *names):
@@ -648,7 +683,7 @@ def _toy_log(g, users, p, items, q, n_rows, beta):
     log = pd.DataFrame(dict(user=np.asarray(users)[row], item=items['item'].to_numpy()[item], time=time, event=np.array(list(_EVENTS))[e]))
     return log.drop_duplicates(['user', 'item']).sort_values(['time', 'user'], kind='stable').reset_index(drop=True)
 
-# %% ../nbs/01_data.ipynb #2fcd35b8
+# %% ../nbs/01_data.ipynb #7e618803
 def toy_pair(seed:int=0, # Any integer: another world
              n_users=(400, 300), # Users of source and target
              n_items=(200, 100), # Items of source and target
@@ -658,8 +693,9 @@ def toy_pair(seed:int=0, # Any integer: another world
             )->DomainPair: # `.truth`: tastes, users, items, events
     "Books (dense source) and films (sparse target) with planted tastes, planted transfer and three kinds of event."
     if not 0 <= shared <= 1: raise InputError(f'shared is {shared}: expected a share from 0 to 1')
+    whole(seed, 'seed')
     for k, v in dict(n_users=n_users, n_items=n_items, n_rows=n_rows).items():
-        if len(v) != 2 or min(v) < 2: raise InputError(f'{k} is {v}: expected two numbers of at least 2, for source and target')
+        if np.shape(v) != (2,) or min(v) < 2: raise InputError(f'{k} is {v}: expected two numbers of at least 2, for source and target')
     g = np.random.default_rng(seed)
     both = min(round(shared*n_users[1]), n_users[0])
     ids = [f'u{i:05d}' for i in range(sum(n_users) - both)]

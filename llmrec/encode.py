@@ -7,13 +7,13 @@ __all__ = ['MINILM_SHA', 'MAX_CHARS', 'file_sha', 'bundled_minilm', 'check_dir',
            'token_batches', 'check_texts', 'has_bf16', 'TextEncoder', 'unit', 'text_keys', 'row_sums', 'VectorStore',
            'TfidfEncoder', 'train_tokenizer', 'anisotropy', 'center', 'whiten', 'nearest', 'catalogue_map']
 
-# %% ../nbs/03_encode.ipynb #07279cf9
+# %% ../nbs/03_encode.ipynb #7309d3a7
 import contextlib, hashlib, importlib.util, json, os, shutil, tempfile, time, warnings, zlib
 from collections import Counter
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
-from .core import InputError, atomic_write, blocks, cache_dir, def_device, need, progress
+from .core import InputError, atomic_write, blocks, cache_dir, def_device, expect, need, progress, whole
 
 # %% ../nbs/03_encode.ipynb #c5832db8
 MINILM_SHA = '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'
@@ -76,12 +76,12 @@ def check_dir(path:Path # A model directory
                          'convert it to model.safetensors with model.save_pretrained in a place you trust')
     raise InputError(f'{path}: no *.safetensors weights; {_ways}')
 
-# %% ../nbs/03_encode.ipynb #ed7b5361
+# %% ../nbs/03_encode.ipynb #8fd197cd
 def find_model(name='minilm',   # 'minilm', a directory, a .gguf file, or a hub id
                download=False # May a hub id be fetched from the network?
               )->Path:
     "The directory that holds the model `name`, checked for completeness."
-    path = Path(name).expanduser()
+    path = Path(expect(name, (str, Path), 'name of a TextEncoder')).expanduser()
     if str(name) == 'minilm': return bundled_minilm()
     if os.path.isdir(path): return check_dir(path)
     if path.suffix == '.gguf': return gguf_dir(path)
@@ -489,7 +489,7 @@ def compact(self:VectorStore, small=4096):
         for s in ('.index', '.f32'):
             with contextlib.suppress(OSError): (self.path/(k + s)).unlink()
 
-# %% ../nbs/03_encode.ipynb #560cfcd2
+# %% ../nbs/03_encode.ipynb #c513fd8f
 @patch(as_prop=True)
 def fingerprint(self:TextEncoder):
     "Digest of the files that decide the model's output."
@@ -505,20 +505,26 @@ def store(self:TextEncoder):
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
     if self._store is None or self._store.path.name != key:
         root = cache_dir('vectors') if self.cache is True else Path(self.cache)
-        self._store = VectorStore(root/key, self.dim)
-        if not (root/key/'about.json').exists():
-            with atomic_write(root/key/'about.json') as f: json.dump({**what, 'name': self.name}, f, indent=1)
+        try:
+            self._store = VectorStore(root/key, self.dim)
+            if not (root/key/'about.json').exists():
+                with atomic_write(root/key/'about.json') as f: json.dump({**what, 'name': self.name}, f, indent=1)
+        except OSError as e: return self._no_cache(root, e)
     return self._store.refresh()
 
-# %% ../nbs/03_encode.ipynb #50f7d22a
+@patch
+def _no_cache(self:TextEncoder, path, e):
+    "Go on without a cache, and say so."
+    warnings.warn(f'{path}: vectors cannot be cached ({e}); set LLMREC_CACHE to a folder with space')
+    self.cache, self._store = False, None
+
+# %% ../nbs/03_encode.ipynb #722cb28f
 @patch
 def _keep(self:TextEncoder, store, keys, X):
     "Write rows to the store; a full disk costs the cache, not the vectors."
     if store is None: return
     try: store.write(keys, X)
-    except OSError as e:
-        warnings.warn(f'{store.path}: vectors cannot be cached ({e}); set LLMREC_CACHE to a folder with space')
-        self.cache = False
+    except OSError as e: self._no_cache(store.path, e)
 
 @patch
 def encode_unique(self:TextEncoder, texts):
@@ -554,12 +560,13 @@ def _torch_dtype(self:TextEncoder):
     import torch
     return getattr(torch, self.dtype)
 
-# %% ../nbs/03_encode.ipynb #4ec8963a
+# %% ../nbs/03_encode.ipynb #790c5aae
 class TfidfEncoder(TextEncoder):
     "Vectors from word and character counts: TF-IDF, then a truncated SVD. `TextEncoder('tfidf')` makes one."
     def __init__(self, name='tfidf', dim=256, max_features=30_000, seed=0, **other):
         if bad := [k for k, v in other.items() if k not in ('dtype', 'device', 'cache', 'download') and v]:
             raise InputError(f"TextEncoder('tfidf') takes no {', '.join(bad)}: it has no language model")
+        whole(dim, 'dim', 1); whole(max_features, 'max_features', 1)
         self.name, self.dim, self.max_dim, self.max_features, self.seed = 'tfidf', dim, dim, max_features, seed
         self.vecs, self.V, self.pooling, self.max_len, self.prompt, self.stats = None, None, 'tfidf', None, '', Counter()
         if str(name) != 'tfidf': self._restore(Path(name))

@@ -146,12 +146,13 @@ def interactions(train:pd.DataFrame, # Log of the target: user, item [, time, we
                         rows['time'].to_numpy() if all('time' in l for l in logs) else None,
                         pd.concat(tables, ignore_index=True), vectors)
 
-# %% ../nbs/08_experts.ipynb #773779bb
+# %% ../nbs/08_experts.ipynb #45e9abd8
 def histories(d:Interactions, # Index of users and items
               users           # Ids; unknown ones get an empty history
              )->Histories:
     "Histories of `users` in the training rows."
-    return take(d.hist, d.users.get_indexer(pd.Index(users, dtype=object)))
+    try: return take(d.hist, d.users.get_indexer(pd.Index(users, dtype=object)))
+    except (TypeError, ValueError): raise InputError(f'users is {str(users)[:60]!r}: pass a list of user ids') from None
 
 def histories_from_items(d:Interactions, # Index of users and items
                          seqs            # One sequence of item ids a user, oldest first; unknown items are skipped

@@ -8,7 +8,7 @@ __all__ = ['STRATEGIES', 'standard', 'item_evidence', 'user_evidence', 'Gate', '
            'default_experts', 'expert_key', 'fit_experts', 'same_people', 'Recommender', 'top_k', 'append_rows',
            'insert_items', 'Explanation']
 
-# %% ../nbs/09_fusion.ipynb #d8bcfec1
+# %% ../nbs/09_fusion.ipynb #b3fac714
 import hashlib, json, time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +16,10 @@ import numpy as np, pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
-from .core import InputError, blocks, progress, atomic_write
+from .core import InputError, blocks, expect, progress, atomic_write, whole
 from .experts import *
 from .experts import as_list, _ragged, _take_rows
-from .data import Domain
+from .data import Domain, _columns, _new_rows
 from fastcore.basics import patch
 
 # %% ../nbs/09_fusion.ipynb #adef910a
@@ -239,7 +239,7 @@ def same_people(target, source, v_target, v_source, seed:int=0)->tuple:
     diff = (a*b).sum(1) - (a*np.roll(b, 1, 0)).sum(1)
     return float(diff.mean()/(diff.std()/np.sqrt(len(diff)) + 1e-12)), len(users)
 
-# %% ../nbs/09_fusion.ipynb #199b3f75
+# %% ../nbs/09_fusion.ipynb #27e66e47
 class Recommender:
     "Recommend items of a sparse target domain from its log, its texts, and source domains."
     def __init__(self, encoder='minilm',      # Name for `TextEncoder`, a `TextEncoder`, or None for no text
@@ -250,6 +250,8 @@ class Recommender:
                  verbose:bool=False,          # Print the plan
                  repeats:bool=False):         # Learn to recommend what the user already took, too? (then call with exclude_seen=False)
         if strategy not in STRATEGIES: raise InputError(f'strategy {strategy!r} is not one of {", ".join(STRATEGIES)}')
+        if not (encoder is None or isinstance(encoder, str) or hasattr(encoder, 'encode')): raise InputError(f'encoder is a {type(encoder).__name__}: expected a name, a TextEncoder or None')
+        whole(seed, 'seed', 0, 2**32 - 1)
         if budget not in ('fast', 'full'): raise InputError(f"budget {budget!r} is not 'fast' or 'full'")
         self.encoder_name = encoder if isinstance(encoder, str) else getattr(encoder, 'name', None)
         self._encoder = None if isinstance(encoder, str) else encoder
@@ -269,7 +271,7 @@ class Recommender:
 
 STRATEGIES = ('auto', 'supervised', 'unsupervised', 'target')
 
-# %% ../nbs/09_fusion.ipynb #c4977ceb
+# %% ../nbs/09_fusion.ipynb #9e231451
 @patch
 def _vectors(self:Recommender, doms, extra=None):
     "Text vectors of all items of the domains, beside vectors the caller brings; None without either."
@@ -278,7 +280,8 @@ def _vectors(self:Recommender, doms, extra=None):
     parts = [] if self.encoder is None or not any(t.strip() for t in texts) else [self.encoder.fit(texts).encode(texts)]
     for k, x in (extra or {}).items():
         if len(x) != len(texts): raise InputError(f'vectors[{k!r}] has {len(x)} rows, but the domains have {len(texts)} items')
-        parts.append(unit(np.asarray(x, np.float32)))
+        if not np.isfinite(x := np.asarray(x, np.float32)).all(): raise InputError(f'vectors[{k!r}] holds values that are not finite: fill them, with zeros if nothing is known')
+        parts.append(unit(x))
     return np.concatenate(parts, 1) if parts else None
 
 @patch(as_prop=True)
@@ -335,7 +338,7 @@ def _lesson(self:Recommender, make, rest, h, y, notes):
         sets.append(ch)
     return sets, [e.key for e in es]
 
-# %% ../nbs/09_fusion.ipynb #a8537b18
+# %% ../nbs/09_fusion.ipynb #4760869e
 @patch
 def _rows(self:Recommender, d, valid):
     "Index without validation rows, histories before them, and their items; made from last rows if none are given."
@@ -354,6 +357,9 @@ def fit(self:Recommender, target, # Domain whose log is the training log
        ):
     "Fit experts and gate; at the end the experts are refitted on all rows, validation rows included."
     t0, notes = time.perf_counter(), []
+    expect(target, Domain, 'target'); expect(vectors, (dict, type(None)), 'vectors', '{name: array}')
+    for s in as_list(source): expect(s, Domain, 'source')
+    if valid is not None: _columns(valid, ['user', 'item'], 'valid')
     sources = [] if self.strategy == 'target' else as_list(source)
     self.plan = []
     make = lambda *a: [e for e in (self.make or default_experts)(*a) if self.repeats or not isinstance(e, Repeat)]
@@ -404,13 +410,13 @@ def score(self:Recommender, users): # -> (len(users), n_items) float32, columns 
     "Scores of all target items; unknown users get the cold-start scores."
     return self.score_histories(histories(self._fitted, users))
 
-# %% ../nbs/09_fusion.ipynb #238685f3
+# %% ../nbs/09_fusion.ipynb #14d2d9a6
 def top_k(s,     # (users, n) scores; -inf for items that must not be shown
           ids,   # (n,) item ids
           k:int  # Items a user
          )->tuple: # (users, k) ids and scores; None and -inf where candidates run out
     "The best k items of each row, best first; equal scores in the order of columns."
-    k = min(k, s.shape[1])
+    k = min(whole(k, 'k', 1), s.shape[1])
     best = np.argpartition(-s, k - 1, axis=1)[:, :k] if k < s.shape[1] else np.tile(np.arange(s.shape[1]), (len(s), 1))
     v = np.take_along_axis(s, best, 1)
     o = np.lexsort((best, -v), axis=1)
@@ -443,7 +449,7 @@ def _best(self:Recommender, h, k, exclude_seen, allowed):
         out.append(top_k(s, self.items, k))
     return tuple(np.concatenate(x) for x in zip(*out))
 
-# %% ../nbs/09_fusion.ipynb #385a4002
+# %% ../nbs/09_fusion.ipynb #aaad208a
 @patch
 def recommend(self:Recommender, users, # Ids; unknown ones get the cold-start ranking
               k:int=10, exclude_seen:bool=True, # Leave out what the user already took?
@@ -456,8 +462,10 @@ def recommend(self:Recommender, users, # Ids; unknown ones get the cold-start ra
 def recommend_from_history(self:Recommender, item_ids, # Ids of one person's items, oldest first; of any domain
                            k:int=10, exclude_seen:bool=True, kind=None, mask=None)->tuple:
     "Items and scores, two arrays (k,), for a person who is not in the log."
-    item_ids = [item_ids] if isinstance(item_ids, (str, int)) else list(item_ids)
-    i, s = self._best(histories_from_items(self._fitted, [item_ids]), k, exclude_seen, self._allowed(kind, mask))
+    item_ids = [item_ids] if isinstance(item_ids, (str, int)) else item_ids
+    try: h = histories_from_items(self._fitted, [list(item_ids)])
+    except TypeError: raise InputError(f'item_ids is {str(item_ids)[:60]!r}: pass a list of item ids') from None
+    i, s = self._best(h, k, exclude_seen, self._allowed(kind, mask))
     return i[0], s[0]
 
 @patch
@@ -465,7 +473,7 @@ def recommend_from_text(self:Recommender, sentence:str, # What is asked for
                         k:int=10, kind=None, mask=None)->tuple:
     "Items and cosines, two arrays (k,), whose text is closest to a sentence."
     if self.encoder is None: raise InputError('this Recommender has no text encoder: it cannot read a sentence')
-    if not str(sentence).strip(): raise InputError('the sentence is empty')
+    if not expect(sentence, str, 'sentence').strip(): raise InputError('the sentence is empty')
     q, n = self.encoder.encode([str(sentence)]), self.data.n
     v = self.data.vectors[:n, :q.shape[1]]
     mu = v.mean(0)
@@ -485,7 +493,7 @@ def summary(self:Recommender, counts=(0, 2, 10, 50, 500), lengths=(0, 3, 20))->p
     return pd.DataFrame(w.numpy(), columns=np.where(dup > 0, names + ' ' + (dup + 1).astype(str), names),
                         index=pd.MultiIndex.from_arrays([c.ravel(), l.ravel()], names=['item rows', 'history']))
 
-# %% ../nbs/09_fusion.ipynb #b8a61106
+# %% ../nbs/09_fusion.ipynb #8e231b3d
 _KINDS = (int, float, str, bool, type(None))
 
 def _arrays(prefix, obj, skip=()):
@@ -503,7 +511,8 @@ def save(self:Recommender, path):
     "Write the model into the folder `path`."
     from safetensors.numpy import save as pack
     d, path = self._fitted, Path(path)
-    path.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_dir(): raise InputError(f'{path} is a file: name a folder to save the model in')
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
     arrays = {'hist.ptr': d.hist.ptr, 'hist.item': d.hist.item, 'hist.weight': d.hist.weight}
     if d.time is not None: arrays['time'] = np.asarray(d.time, np.int64)
     if d.vectors is not None: arrays['vectors'] = d.vectors
@@ -519,18 +528,21 @@ def save(self:Recommender, path):
     blob = pack({k: np.ascontiguousarray(v) for k, v in arrays.items()})
     meta['sha256'] = hashlib.sha256(blob).hexdigest()
     with atomic_write(path/f"model-{meta['sha256'][:12]}.safetensors", 'wb') as f: f.write(blob)
-    with atomic_write(path/'model.json') as f: json.dump(meta, f, ensure_ascii=False)
+    meta['check'] = hashlib.sha256(json.dumps(meta).encode()).hexdigest()
+    with atomic_write(path/'model.json') as f: json.dump(meta, f)
     for old in path.glob('model-*.safetensors'):
         if meta['sha256'][:12] not in old.name: old.unlink()
 
-# %% ../nbs/09_fusion.ipynb #2fdfd478
+# %% ../nbs/09_fusion.ipynb #d32f5ba1
 def _read_model(path):
     "Meta data and arrays of a saved model, checked."
     from safetensors.numpy import load as unpack
     path = Path(path)
     if not (path/'model.json').is_file(): raise FileNotFoundError(f'{path}: no model.json; is this a folder that Recommender.save wrote?')
-    try: meta = json.loads((path/'model.json').read_text(encoding='utf-8'))
+    try: meta = expect(json.loads((path/'model.json').read_text(encoding='utf-8')), dict, 'it')
     except ValueError as e: raise InputError(f'{path}/model.json is damaged ({e}): save the model again') from e
+    if meta.get('format', 1) != 1: raise InputError(f"{path} is of format {meta['format']}, this version reads format 1: save the model again")
+    if meta.pop('check', '') != hashlib.sha256(json.dumps(meta).encode()).hexdigest(): raise InputError(f'{path}/model.json is damaged (checksum differs): save the model again')
     file = path/f"model-{meta['sha256'][:12]}.safetensors"
     if not file.is_file(): raise FileNotFoundError(f'{file} is missing: save the model again')
     blob = file.read_bytes()
@@ -539,7 +551,9 @@ def _read_model(path):
 
 def _revive(i, x, arrays, d):
     "An expert from its saved values."
-    cls = {c.__name__: c for c in _subclasses(Expert)}[x['type']]
+    known = {c.__name__: c for c in _subclasses(Expert)}
+    if x['type'] not in known: raise InputError(f"the model has an expert {x['type']!r} that is not known here: import the module that defines it, then load")
+    cls = known[x['type']]
     e = cls.__new__(cls)
     e.__dict__ = {k: np.inf if v == 'inf' else v for k, v in x['values'].items()}
     e.__dict__ |= {k.split('.', 1)[1]: v for k, v in arrays.items() if k.startswith(f'expert{i}.')}
@@ -591,11 +605,11 @@ def insert_items(d:Interactions, items, vectors)->Interactions:
     return replace(d, items=np.concatenate([d.items, np.asarray(items['item'])]), all_items=[d.all_items[0].append(pd.Index(items['item'], dtype=object))] + d.all_items[1:],
                    hist=h, table=table, vectors=None if d.vectors is None else put(d.vectors, vectors), phi=None)
 
-# %% ../nbs/09_fusion.ipynb #ca9a282d
+# %% ../nbs/09_fusion.ipynb #0ca8b4ac
 @patch
 def update(self:Recommender, log):
     "Take new rows (user, item [, time]) into histories, counts and popularity; no refit."
-    if not {'user', 'item'} <= set(log): raise InputError(f'update needs columns user and item; got {list(log)}')
+    log = _new_rows(log)
     self.data = append_rows(self._fitted, log)
     for e in self.experts:
         e.data = self.data

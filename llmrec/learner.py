@@ -8,8 +8,8 @@ __all__ = ['Batches', 'DLs', 'CancelBatch', 'CancelEpoch', 'CancelFit', 'Callbac
            'EarlyStopCB', 'save_state', 'load_state', 'CheckpointCB', 'TransferPenaltyCB', 'GradualCB', 'transfer_fit',
            'lam_path', 'AlignCB', 'with_twin', 'n_steps', 'learning_curve']
 
-# %% ../nbs/07_learner.ipynb #48ddab6e
-import copy, json, math, random
+# %% ../nbs/07_learner.ipynb #a266556e
+import copy, hashlib, json, math, random
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -271,19 +271,26 @@ def _unpack(o, tensors):
     if 'dict' in o: return {_unpack(k, tensors): _unpack(v, tensors) for k, v in o['dict']}
     return tuple(_unpack(v, tensors) for v in o['tuple']) if 'tuple' in o else [_unpack(v, tensors) for v in o['list']]
 
-# %% ../nbs/07_learner.ipynb #b5fba778
+# %% ../nbs/07_learner.ipynb #8be5a89a
+def _digest(meta, tensors):
+    "SHA-256 of the text and of the bytes of all tensors."
+    h = hashlib.sha256(meta.encode())
+    for k in sorted(tensors): h.update(k.encode()); h.update(tensors[k].cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return h.hexdigest()
+
 def save_state(path, # File to write, by convention *.safetensors
                state # Nested dicts, lists and tuples of tensors, numbers, strings
               ):
     "Write nested state into one safetensors file, atomically and without pickle."
     tensors = {}
     meta = json.dumps(_pack(state, tensors))
-    with atomic_write(path, 'wb') as f: f.write(to_bytes(tensors, metadata={'state': meta}))
+    with atomic_write(path, 'wb') as f: f.write(to_bytes(tensors, metadata={'state': meta, 'sha256': _digest(meta, tensors)}))
 
 def load_state(path):
     "Read what `save_state` wrote."
     try:
         with safe_open(path, 'pt') as f: meta, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
+        if meta['sha256'] != _digest(meta['state'], tensors): raise ValueError('its checksum differs: it is damaged')
         return _unpack(json.loads(meta['state']), tensors)
     except FileNotFoundError: raise
     except Exception as e: raise InputError(f'{path} is not a checkpoint of this package ({e}): delete it or name another') from e

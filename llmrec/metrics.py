@@ -8,7 +8,7 @@ __all__ = ['ITEM_CLASSES', 'USER_CLASSES', 'COMPARED', 'tie_order', 'top_lists',
            'bootstrap', 'Task', 'make_task', 'rank_task', 'list_task', 'evidence_class', 'history_class',
            'slice_labels', 'slice_table', 'Report', 'evaluate', 'permutation_p', 'holm', 'Comparison', 'compare']
 
-# %% ../nbs/10_metrics.ipynb #613bf48e
+# %% ../nbs/10_metrics.ipynb #3f3c4079
 import json, platform, sys, time, warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from html import escape
 import numpy as np, pandas as pd
 import scipy.sparse as sp, torch
 from fastcore.basics import patch
-from .core import InputError, atomic_write, blocks, progress
+from .core import InputError, atomic_write, blocks, expect, progress
 from .preprocess import Split, audit as find_leaks, gini
 from .experts import _hash, unit
 
@@ -485,14 +485,18 @@ def to_json(self:Report, path=None, # File to write; None: return the text
     if path is None: return text
     with atomic_write(path) as f: f.write(text)
 
-# %% ../nbs/10_metrics.ipynb #937a8803
+# %% ../nbs/10_metrics.ipynb #492ddc6b
 @patch(cls_method=True)
 def from_json(cls:Report, source): # Text, or a file
     "Read what `to_json` wrote."
     text = str(source)
     if not text.lstrip().startswith('{'):
-        with open(text, encoding='utf-8') as f: text = f.read()
-    d, num = json.loads(text), lambda v: np.nan if v is None else v
+        with open(text, encoding='utf-8') as f: text = f.read() or 'an empty file'
+    try: d = json.loads(text)
+    except ValueError as e: raise InputError(f'{text[:60]!r} is not a report ({e}): write it again with to_json') from e
+    lost = {'metrics', 'intervals', 'slices', 'cost', 'protocol', 'name'} - set(d if isinstance(d, dict) else ())
+    if lost: raise InputError(f'this is not a report, it lacks {", ".join(sorted(lost))}: write it again with to_json')
+    num = lambda v: np.nan if v is None else v
     return cls({k: num(v) for k, v in d['metrics'].items()}, {k: tuple(map(num, v)) for k, v in d['intervals'].items()},
                pd.DataFrame({k: pd.to_numeric(pd.Series(v)) for k, v in d.get('per_user', {}).items()}).set_index(pd.Index(d.get('users', []), name='user')),
                pd.DataFrame(d['slices']), d['cost'], d['protocol'], d['name'])
@@ -579,11 +583,13 @@ def _beyond(top, k, t, c, m, vectors, C):
     if C is not None: user[f'miscalibration@{k}'] = miscalibration(L, t.past, C)
     return user, {f'coverage@{k}': coverage(L, n), f'gini@{k}': concentration(L, n)}
 
-# %% ../nbs/10_metrics.ipynb #c586facb
+# %% ../nbs/10_metrics.ipynb #0f315e82
 def _catalogue(rec, items, domain, vectors):
     "Item table and candidate ids."
     table = items if items is not None else getattr(domain, 'items', None)
     lists = isinstance(rec, (dict, pd.DataFrame))
+    if not lists and not (hasattr(rec, 'score') and hasattr(rec, 'items')):
+        raise InputError(f'rec is a {type(rec).__name__}: expected .score(users) and .items, or lists, {{user: [items]}}')
     if lists and table is None: raise InputError('lists do not say what else could have been shown: pass items=, the item table')
     ids = table['item'].to_numpy() if lists else np.asarray(rec.items)
     if vectors is not None and len(vectors) != len(ids): raise InputError(f'vectors has {len(vectors)} rows, but there are {len(ids)} candidates')
@@ -612,7 +618,13 @@ def _cost(rec, spent, total, m):
     return {'fit_seconds': None, 'parameters': None if isinstance(rec, (dict, pd.DataFrame)) else _parameters(rec)} | known | \
         dict(score_seconds=spent, evaluate_seconds=total - spent, users_per_second=m/max(spent, 1e-9) if spent else None, peak_memory_mb=_peak_mb())
 
-# %% ../nbs/10_metrics.ipynb #fbc5acd6
+# %% ../nbs/10_metrics.ipynb #ec14f617
+def _lengths(ks):
+    "Cut-offs, sorted, each once."
+    ks = np.atleast_1d(ks)
+    if not len(ks) or ks.dtype.kind not in 'iu' or ks.min() < 1: raise InputError(f'ks={ks.tolist()}: expected positive list lengths')
+    return sorted(set(ks.tolist()))
+
 def evaluate(rec,          # `.score(users)` -> (users, n) and `.items`; or lists: {user: [items]}, table user, item, rank | score
              split:Split,  # Train, valid, test
              ks=(10,),     # Lengths of the list
@@ -627,8 +639,9 @@ def evaluate(rec,          # `.score(users)` -> (users, n) and `.items`; or list
              beyond:bool=True, name:str='')->Report: # Also coverage, novelty, … of the lists; name of the report
     "Rank all candidates for all test users and report metrics, intervals, slices, cost and protocol."
     if evidence not in ('train', 'train+valid'): raise InputError(f"evidence={evidence!r}: expected 'train' or 'train+valid'")
-    ks, t0 = sorted({int(k) for k in np.atleast_1d(ks)}), time.perf_counter()
-    if not ks or ks[0] < 1: raise InputError(f'ks={ks}: expected positive list lengths')
+    expect(split, Split, 'split')
+    if candidates is not None and not candidates > 0: raise InputError(f'candidates is {candidates}: expected a number above 0, or None for all')
+    ks, t0 = _lengths(ks), time.perf_counter()
     table, ids, lists = _catalogue(rec, items, domain, vectors)
     leaks, t = _leaks(split, table) if audit else [], make_task(split, ids, exclude_seen, grades)
     if lists: (top, rank), mid, n_cand, spent = list_task(rec, t, ks[-1]), None, None, 0.
@@ -708,11 +721,13 @@ class Comparison:
         ax.invert_yaxis()
         return fig
 
-# %% ../nbs/10_metrics.ipynb #5735c664
+# %% ../nbs/10_metrics.ipynb #d95e40e5
 def compare(reports:dict,        # {name: Report}; the first is compared with each other one
             metric='ndcg@10',    # Metric, or several
             n_boot:int=2000, n_perm:int=10_000, seed:int=0, alpha:float=.05)->Comparison:
     "Is the first better than the others? Paired by user, with interval, permutation p, and Holm over all rows."
+    expect(reports, dict, 'reports', '{name: Report}')
+    for n, r in reports.items(): expect(r, Report, f'report {n!r}')
     if len(reports) < 2: raise InputError(f'compare needs two reports, got {len(reports)}')
     (a, ra), *others = reports.items()
     out = []

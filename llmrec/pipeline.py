@@ -10,16 +10,16 @@ __all__ = ['COMMANDS', 'genre_pair', 'load_pair', 'parse_columns', 'read_pair', 
            'Run', 'say_collected', 'say_gap', 'systems', 'three_users', 'travel', 'tell', 'write_run', 'cli_run',
            'cli_recommend', 'cli_evaluate', 'cli_encode', 'cli_doctor', 'main']
 
-# %% ../nbs/15_pipeline.ipynb #0dcd9e74
+# %% ../nbs/15_pipeline.ipynb #5e23415a
 import base64, copy, csv, hashlib, html, io, json, re, sys, time, warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import numpy as np, pandas as pd
-from .core import InputError, atomic_write, blocks, cache_dir, def_device, progress
+from .core import InputError, atomic_write, blocks, cache_dir, def_device, progress, whole
 from .data import Domain, DomainPair, load_journey, load_movielens, read_table, toy_pair
 from .preprocess import Split, clean, item_text, past_source, sparsity, split_last, split_time
 
-# %% ../nbs/15_pipeline.ipynb #2a2a0601
+# %% ../nbs/15_pipeline.ipynb #3ba3cf6d
 def genre_pair(films:Domain, # Films with genres in `category`, joined by '|'
                genre:str     # The target: films that carry it
               )->DomainPair: # Source: all other films; the users are shared
@@ -37,6 +37,7 @@ def load_pair(data:str='journey',     # 'journey', 'movielens' or 'toy'
              )->DomainPair:
     "A pair of domains that comes with the package."
     if data == 'journey': return load_journey(source or 'GROCERY', target or 'NUTRITION')
+    if data == 'toy' and (source or target): raise InputError('data=toy has one source and one target: leave source and target out')
     if data == 'toy': return toy_pair(seed)
     if data != 'movielens': raise InputError(f"data: there is no built-in pair {data!r}; there are journey, movielens and toy")
     if source: raise InputError(f'source is {source!r}, but with data=movielens the source is every film without the target genre: leave it out')
@@ -113,7 +114,7 @@ def road_experts(sparse:bool, lam:float=.01):
         return [x.Popularity(), x.Popularity(.1), x.EASE(300, 10.), x.TransitionRidge(None, 4.), x.Repeat()] + own + text + tower + full
     return make
 
-# %% ../nbs/15_pipeline.ipynb #8ec31359
+# %% ../nbs/15_pipeline.ipynb #2e299116
 @dataclass
 class Options:
     "Choices of a run that its results depend on."
@@ -128,8 +129,9 @@ class Options:
     k_core:int=2
     seed:int=0
     def __post_init__(self):
-        if self.k < 1: raise InputError(f'k is {self.k}: expected at least 1')
-        if self.lam < 0: raise InputError(f'lam is {self.lam}: expected 0 or more')
+        whole(self.k, 'k', 1); whole(self.k_core, 'k_core'); whole(self.seed, 'seed', 0, 2**32 - 1)
+        if not 0 <= self.lam < float('inf'): raise InputError(f'lam is {self.lam}: expected 0 or more')
+        if self.pretrain and self.encoder == 'tfidf': raise InputError(f'pretrain is {self.pretrain!r}, but tfidf has no language model: name another encoder')
         if self.pretrain not in ('', 'mlm', 'clm', 'contrastive'): raise InputError(f"pretrain is {self.pretrain!r}: expected mlm, clm, contrastive, or nothing")
 
 def data_key(pair:DomainPair, o:Options)->str:
@@ -361,11 +363,11 @@ def three_users(rec, users, k)->pd.DataFrame:
     title = dict(zip(rec.items, rec.data.table['title'].iloc[:rec.data.n]))
     return pd.DataFrame({str(u): [title.get(i, '') for i in row] for u, row in zip(users, items)}, index=range(1, items.shape[1] + 1))
 
-# %% ../nbs/15_pipeline.ipynb #cb474330
+# %% ../nbs/15_pipeline.ipynb #1bff1792
 def travel(pair:DomainPair, o:Options|None=None, out='llmrec-run', quiet:bool=False)->Run:
     "Walk the flow chart on a pair of domains; results go to the folder `out`."
     o, out, say = o or Options(), Path(out), Say(quiet)
-    out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True, mode=0o700)
     memory = Memory(out/'state', data_key(pair, o))
     pair, s, dropped = collect(pair, 1, o.k_core, o.split, o.seed)
     say_collected(say, pair, s, dropped)
@@ -439,10 +441,18 @@ def cli_run(data:str='journey', # Built-in pair: journey, movielens or toy
     o = Options(encoder, strategy, sparse, budget, lam, pretrain, split, k, k_core, seed)
     travel(read_pair(source_log, source_items, target_log, target_items, columns) if own else load_pair(data, source, target, seed), o, out)
 
-# %% ../nbs/15_pipeline.ipynb #29dbfe96
+# %% ../nbs/15_pipeline.ipynb #999f2018
 def _as_id(x, ids):
     "An id from the command line in the type of the data's ids."
     return int(x) if len(ids) and isinstance(ids[0], (int, np.integer)) and x.lstrip('-').isdigit() else x
+
+def _known(history, rec):
+    "Item ids of a comma-separated history; one at least must be in a catalogue."
+    ids = [_as_id(x.strip(), rec.items) for x in history.split(',') if x.strip()]
+    new = [x for x in ids if not any(x in i for i in rec.data.all_items)]
+    if len(new) == len(ids): raise InputError(f'history: no item of the catalogue is among {ids}')
+    if new: print(f'history: not in the catalogue, left out: {new}', file=sys.stderr)
+    return ids
 
 def cli_recommend(model:str='llmrec-run/model', # Folder of a saved model
               user:str=None, # Whom to recommend to
@@ -455,7 +465,7 @@ def cli_recommend(model:str='llmrec-run/model', # Folder of a saved model
     if sum(x is not None for x in (user, history, text)) != 1: raise InputError('give exactly one of --user, --history and --text')
     rec = Recommender.load(model)
     if text is not None: items, scores = rec.recommend_from_text(text, k, kind=kind)
-    elif history is not None: items, scores = rec.recommend_from_history([_as_id(x.strip(), rec.items) for x in history.split(',')], k, kind=kind)
+    elif history is not None: items, scores = rec.recommend_from_history(_known(history, rec), k, kind=kind)
     else: items, scores = (x[0] for x in rec.recommend([_as_id(user, rec.data.users)], k, kind=kind))
     title = dict(zip(rec.items, rec.data.table['title'].iloc[:rec.data.n]))
     print(pd.DataFrame(dict(item=items, title=[title.get(i, '') for i in items], score=np.round(scores, 4)), index=range(1, len(items) + 1)).to_string())
@@ -471,7 +481,7 @@ def cli_evaluate(model:str='llmrec-run/model', # Folder of a saved model
     if not log: raise InputError('--log is missing: a file of rows later than those the model was trained on')
     rec = Recommender.load(model)
     table = rec.data.table.iloc[:rec.data.n]
-    test = read_table(log, pd.DataFrame(dict(item=table['item'].astype(type(rec.items[0])), title=table['title'])), parse_columns(columns), 'test').log
+    test = read_table(log, pd.DataFrame(dict(item=table['item'].astype(type(rec.items[0])), title=table['title'])), {k: v for k, v in parse_columns(columns).items() if k != 'title'}, 'test').log
     train = pd.DataFrame(dict(user=rec.data.users[rec.data.hist.user], item=rec.data.hist.item))
     train = train[train['item'] < rec.data.n].assign(item=lambda t: rec.items[t['item']])
     r = metrics.evaluate(rec, Split(train, train[:0], test, dict(name='file')), ks=(k,), audit=False)
@@ -479,7 +489,7 @@ def cli_evaluate(model:str='llmrec-run/model', # Folder of a saved model
     if out:
         with atomic_write(out) as f: f.write(r.to_json())
 
-# %% ../nbs/15_pipeline.ipynb #847608c3
+# %% ../nbs/15_pipeline.ipynb #b8023f2f
 def cli_encode(items:str=None, # Item table (CSV, TSV, Parquet) with item and title
            columns:str=None, # Names in your file: item=sku,title=name
            encoder:str='minilm', # minilm, a directory, a hub id, a .gguf file
@@ -487,7 +497,8 @@ def cli_encode(items:str=None, # Item table (CSV, TSV, Parquet) with item and ti
     "Encode the texts of an item table; a second run reads the cache."
     from llmrec.encode import TextEncoder
     if not items: raise InputError('--items is missing: a table with item and title')
-    table = read_table(pd.DataFrame(dict(user=[], item=[])), items, parse_columns(columns), 'items').items
+    cols = {k: v for k, v in parse_columns(columns).items() if k != 'user'}
+    table = read_table(pd.DataFrame(dict(user=[], item=[])), items, cols, 'items').items
     enc, t = TextEncoder(encoder), time.perf_counter()
     X = (enc.fit(item_text(table)) if encoder == 'tfidf' else enc).encode(item_text(table))
     print(f'{len(X):,} texts, {X.shape[1]} dimensions, {time.perf_counter() - t:.1f} s')

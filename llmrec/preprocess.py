@@ -6,18 +6,19 @@
 __all__ = ['k_core', 'clean', 'price_band', 'item_text', 'gini', 'sparsity', 'Split', 'ordered', 'split_last', 'split_time',
            'split_cold_items', 'split_cold_users', 'split_kfold_users', 'past_source', 'audit']
 
-# %% ../nbs/02_preprocess.ipynb #2dc0e3e3
+# %% ../nbs/02_preprocess.ipynb #57381217
 from dataclasses import dataclass, field, replace
 import numpy as np, pandas as pd
-from .core import InputError
-from .data import Domain
+from .core import InputError, expect, share, whole
+from .data import Domain, _columns
 
-# %% ../nbs/02_preprocess.ipynb #ae17fd30
+# %% ../nbs/02_preprocess.ipynb #5724e6b7
 def k_core(log,         # user, item, ...
            k_user:int=1,# Rows a user must have
            k_item:int=1 # Rows an item must have
           ):
     "The largest part of `log` in which every user and item has enough rows."
+    _columns(log, ['user', 'item'], 'log'); whole(k_user, 'k_user'); whole(k_item, 'k_item')
     u, nu = pd.factorize(log['user'])[0], None
     i = pd.factorize(log['item'])[0]
     keep = np.ones(len(log), bool)
@@ -27,7 +28,7 @@ def k_core(log,         # user, item, ...
         if new.sum() == keep.sum(): return log[keep]
         keep = new
 
-# %% ../nbs/02_preprocess.ipynb #900118a8
+# %% ../nbs/02_preprocess.ipynb #a5403f62
 def _drop_repeats(log):
     "Keep the first of rows that agree in user, item, time and event."
     return log[~log.duplicated([c for c in ('user', 'item', 'time', 'event') if c in log])]
@@ -44,6 +45,7 @@ def clean(domain:Domain,       # Raw domain
           log_value:bool=False # Replace value by log(1 + value)?
          )->tuple:             # Domain, report
     "Clean a domain; the report says for each step how many rows it dropped and why."
+    expect(domain, Domain, 'domain'); whole(k_user, 'k_user'); whole(k_item, 'k_item')
     steps = [('repeated rows', _drop_repeats, 'same user, item, time and event')]
     if bots: steps.append(('bots', _drop_bots, 'over 50 × the median number of rows, and 1,000'))
     if min_value is not None:
@@ -58,7 +60,7 @@ def clean(domain:Domain,       # Raw domain
     if log_value and 'value' in log: log = log.assign(value=np.log1p(log['value'].clip(lower=0)))
     return domain.with_log(log.reset_index(drop=True)), pd.DataFrame(report, columns=['step', 'before', 'after', 'dropped', 'why'])
 
-# %% ../nbs/02_preprocess.ipynb #310e9027
+# %% ../nbs/02_preprocess.ipynb #ca638944
 def price_band(price # Prices
               ):     # -> list of str
     "Five bands of equal share within the table, in words."
@@ -80,11 +82,14 @@ def item_text(items,       # Item table
               template:str|None=None, # Or a format string, such as '{title} by {brand}'
               max_chars:int=2000):
     "One line of text an item, for the language model."
+    expect(items, pd.DataFrame, 'items', 'the item table')
     cols = [c for c in columns if c in items] if template is None else [c for c in items if '{' + c + '}' in template]
+    if template is None and not cols and 'title' in items: raise InputError(f'columns: none of {list(columns)} is in the item table, which has {list(items)}')
     parts = {c: _column_text(items, c) for c in cols}
     if template is not None:
         try: return [template.format(**{c: parts[c][i] for c in cols}).strip()[:max_chars] for i in range(len(items))]
         except KeyError as e: raise InputError(f'template: no column {e} in the item table, which has {list(items.columns)}') from e
+        except (ValueError, IndexError) as e: raise InputError(f"template {template!r}: {e}; write column names in braces, as in '{{title}} by {{brand}}'") from e
     rows = zip(*parts.values()) if parts else [()]*len(items)
     out = []
     for r in rows:
@@ -106,7 +111,7 @@ def sparsity(domain:Domain)->dict:
                 rows_per_user=float(u.median()) if len(u) else 0., rows_per_item=float(i.median()),
                 items_0=cut(0, 0), items_1_4=cut(1, 4), items_5_19=cut(5, 19), items_20=cut(20, np.inf), gini=gini(i))
 
-# %% ../nbs/02_preprocess.ipynb #8aa0f6bc
+# %% ../nbs/02_preprocess.ipynb #085431ed
 @dataclass
 class Split:
     "Training, validation and test log, and how they were made."
@@ -120,10 +125,15 @@ class Split:
         r = self.protocol['rows']
         return f"Split({self.protocol.get('name', '?')}: train {r[0]:,}, valid {r[1]:,}, test {r[2]:,} rows, {self.test['user'].nunique():,} test users)"
 
-def _log(x): return x.log if isinstance(x, Domain) else x
+def _log(x):
+    "The log of a domain, or a table that is one."
+    x = x.log if isinstance(x, Domain) else x
+    _columns(x, ['user', 'item'], 'log')
+    return x
 
 def ordered(log, seed=0):
     "Rows by user and time; at the same second by a seeded hash of the item."
+    whole(seed, 'seed', 0, 2**32 - 1)
     with np.errstate(over='ignore'):
         h = pd.util.hash_array(np.asarray(log['item'], dtype=object))*np.uint64(2*seed + 0x9E3779B97F4A7C15)
     t = log['time'].to_numpy() if 'time' in log else np.arange(len(log))
@@ -133,12 +143,13 @@ def ordered(log, seed=0):
 def _make(log, train, valid, test, **protocol):
     return Split(*(log[m].reset_index(drop=True) for m in (train, valid, test)), protocol)
 
-# %% ../nbs/02_preprocess.ipynb #403d9aee
+# %% ../nbs/02_preprocess.ipynb #34f2af23
 def split_last(domain,        # Domain or log
                n_test:int=1,  # Last rows of each user to test on
                n_valid:int=1, # Rows before them to validate on
                seed:int=0, min_train:int=1)->Split:
     "Leave the last rows of each user out; users with too few rows stay in training."
+    whole(n_test, 'n_test', 1); whole(n_valid, 'n_valid'); whole(min_train, 'min_train')
     log = ordered(_log(domain), seed)
     n = log.groupby('user', sort=False)['item'].transform('size').to_numpy()
     r = log.groupby('user', sort=False).cumcount(ascending=False).to_numpy()
@@ -148,16 +159,18 @@ def split_last(domain,        # Domain or log
 
 def split_time(domain, test:float=.1, valid:float=.1, seed:int=0)->Split:
     "Cut at two moments: the last share of rows is test, the share before it validation."
-    log = _log(domain)
+    log, _ = _log(domain), share(test, 'test')
+    if valid: share(valid, 'valid'); share(test + valid, 'the sum of test and valid')
     if 'time' not in log: raise InputError("split_time needs a column 'time' in the log; use split_last for logs without it")
     log = ordered(log, seed)
     t = log['time'].to_numpy()
     a, b = (np.quantile(t, q, method='higher') if len(t) else 0 for q in (1 - test - valid, 1 - test))
     return _make(log, t < a, (t >= a) & (t < b), t >= b, name='time', valid_from=int(a), test_from=int(b), seed=seed)
 
-# %% ../nbs/02_preprocess.ipynb #4f332f29
+# %% ../nbs/02_preprocess.ipynb #9b5e0afb
 def _pick(ids, frac, seed):
     "A seeded share of ids that does not depend on their order, and a second one as large, disjoint."
+    share(frac, 'frac', .5)
     ids = np.array(sorted(pd.unique(ids), key=str), dtype=object)
     p = np.random.RandomState(seed).permutation(len(ids)); n = max(1, int(round(frac*len(ids))))
     return set(ids[p[:n]]), set(ids[p[n:2*n]])
@@ -178,6 +191,7 @@ def split_kfold_users(domain, k:int=5, seed:int=0)->list:
     "k splits; each user is in the test of exactly one, with all rows."
     log = ordered(_log(domain), seed)
     ids = np.array(sorted(pd.unique(log['user']), key=str), dtype=object)
+    if whole(k, 'k', 3) > len(ids): raise InputError(f'k is {k}, but the log has {len(ids)} users: take fewer folds')
     fold = pd.Series(np.random.RandomState(seed).permutation(len(ids)) % k, index=ids)
     f = log['user'].map(fold).to_numpy()
     return [_make(log, (f != i) & (f != (i + 1) % k), f == (i + 1) % k, f == i, name='k-fold users', k=k, fold=i, seed=seed) for i in range(k)]
@@ -245,10 +259,11 @@ def _features_of_all(split, items):
         if abs(np.corrcoef(rank(x), rank(full + train))[0, 1]) > .98 and abs(np.corrcoef(rank(x), rank(full + train))[0, 1]) > abs(np.corrcoef(rank(x), rank(train))[0, 1]): bad.append(c)
     return _found('item columns computed from all rows', len(bad), len(items.columns), ', '.join(bad))
 
-# %% ../nbs/02_preprocess.ipynb #9f7c7d7c
+# %% ../nbs/02_preprocess.ipynb #dd767053
 def _in_profiles(split, items, profiles):
     "Titles of a user's test items inside the text that describes the user."
-    if profiles is None: return _found('test titles inside user profiles', 0, 1, 'no profiles given')
+    expect(profiles, (dict, pd.Series, type(None)), 'profiles', '{user: text}')
+    if profiles is None or 'title' not in items: return _found('test titles inside user profiles', 0, 1, 'no profiles given')
     title = split.test['item'].map(items.set_index('item')['title']).astype(str).str.lower()
     text = split.test['user'].map(pd.Series(profiles)).fillna('').astype(str).str.lower()
     bad = np.array([len(a) > 3 and a in b for a, b in zip(title, text)], bool)
@@ -260,6 +275,9 @@ def audit(split:Split,      # What to check
           profiles=None     # {user: text} that describes users, if any
          )->pd.DataFrame:
     "Look for leaks: one row a check, with count, share, example and verdict ok, warning or leak."
+    expect(split, Split, 'split'); _columns(items, ['item'], 'item table')
+    if not len(items): raise InputError('item table is empty')
     texts = item_text(items) if texts is None else texts
+    if len(texts) != len(items): raise InputError(f'texts has {len(texts)} rows for {len(items)} items: give each item one')
     return pd.DataFrame([_same_rows(split), _future_rows(split), _in_profiles(split, items, profiles),
                          _order_predicts(split, items), _duplicates(items, texts), _features_of_all(split, items)])

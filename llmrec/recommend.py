@@ -6,19 +6,19 @@
 __all__ = ['recommend', 'item_mask', 'reason', 'Shelf', 'shelf', 'similar_items', 'mmr', 'divergence', 'calibrate', 'half_pays',
            'ExactIndex', 'recall', 'GraphIndex']
 
-# %% ../nbs/11_recommend.ipynb #51796229
+# %% ../nbs/11_recommend.ipynb #009118c1
 import functools, time
 from dataclasses import dataclass
 from html import escape
 import numpy as np, pandas as pd
 import torch
-from .core import InputError, blocks, need
+from .core import InputError, blocks, need, whole
 from .experts import Histories, histories, histories_from_items, item_features, unit
 from .fusion import Recommender, top_k
 from .vectors import cosine_sim
 from fastcore.basics import patch
 
-# %% ../nbs/11_recommend.ipynb #079a52e2
+# %% ../nbs/11_recommend.ipynb #0b10664c
 def recommend(u,         # Interest vectors, (m, d) or (d,)
               v,         # Item vectors, (n, d)
               k:int=10,  # Items a user
@@ -26,6 +26,7 @@ def recommend(u,         # Interest vectors, (m, d) or (d,)
               seen=None  # (m, n) or (n,) boolean: items to leave out
              )->tuple:   # Ids and cosines, (m, k) or (k,), best first; None and -inf where items run out
     "The article's recommendation (§4.2.4): the k items of greatest cosine."
+    whole(k, 'k', 1)
     s = np.atleast_2d(np.array(cosine_sim(u, v)))
     if seen is not None: s[np.broadcast_to(seen, s.shape)] = -np.inf
     i, s = top_k(s, np.arange(len(v)) if items is None else items, k)
@@ -133,7 +134,7 @@ def shelf(self:Recommender, users=None, # Ids; or one of the next three
     if why and users is not None: sh.frame['why'] = [reason(self, u, i) for u, i in zip(sh.frame['user'], sh.frame['item'])]
     return sh
 
-# %% ../nbs/11_recommend.ipynb #87fb2ce7
+# %% ../nbs/11_recommend.ipynb #77a9246c
 @patch(as_prop=True)
 def item_vectors(self:Recommender):
     "Unit vectors of the target items: text and attributes, centred; (n, d)."
@@ -145,7 +146,7 @@ def similar_items(v,    # (n, d) unit vectors
                   rows, # (m,) rows to start from
                   k:int=10, mask=None)->tuple:
     "Rows and cosines, two arrays (m, k), of the nearest other items."
-    rows = np.asarray(rows)
+    rows, _ = np.asarray(rows), whole(k, 'k', 1)
     s = v[rows] @ v.T
     s[np.arange(len(rows)), rows] = -np.inf
     if mask is not None: s[:, ~np.asarray(mask, bool)] = -np.inf
