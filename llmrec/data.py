@@ -29,11 +29,17 @@ def _missing(s):
     m = s.isna().to_numpy(bool)
     return m | (s == '').fillna(False).to_numpy(bool) if _is_text(s) else m
 
-# %% ../nbs/01_data.ipynb #bb4d2a48
+# %% ../nbs/01_data.ipynb #5ab93bbf
+def _written(s, where):
+    "Text ids that files can hold: halves of surrogate pairs are refused."
+    try: '\n'.join(s).encode(); return s
+    except UnicodeEncodeError: i = _first([not x.isascii() and x != x.encode('utf-8', 'replace').decode() for x in s])
+    raise InputError(f'{where}: row {i} has {s.iloc[i]!r}, which is no Unicode text and fits into no file: replace it')
+
 def _object_ids(s, where):
     "Ids held as Python objects: all int or all str."
     kind = pd.api.types.infer_dtype(s, skipna=False)
-    if kind == 'string': return s if isinstance(s.dtype, pd.StringDtype) else pd.Series(s.to_numpy(object), s.index)
+    if kind == 'string': return s if isinstance(s.dtype, pd.StringDtype) else _written(pd.Series(s.to_numpy(object), s.index, dtype=object), where)
     if kind == 'integer':
         try: return s.astype('int64')
         except OverflowError: raise InputError(f'{where}: some ids do not fit into 64 bits: read the column as text') from None

@@ -331,7 +331,7 @@ def one_hot(col,            # Values of one column: strings, lists, or strings j
 
 _SEP = str.maketrans(';,>', '|||')
 
-# %% ../nbs/08_experts.ipynb #75b27c0a
+# %% ../nbs/08_experts.ipynb #2cd0f8fc
 def soft_bins(x,      # Numbers; NaN for unknown
               m:int=8 # Bins
              ):       # -> (n, m) float32; rows of unknown numbers are zero
@@ -356,7 +356,7 @@ def item_features(d:Interactions,   # Item tables and text vectors of all domain
         if f.shape[1] > 1: parts.append(np.float32(weight**.5)*f)
     if not parts: raise InputError('items have neither text vectors nor attributes: nothing is known of a new item')
     phi = np.concatenate(parts, 1)
-    return phi / max(np.sqrt((phi**2).sum(1).mean()), 1e-12).astype(np.float32)
+    return phi / np.float32(max(np.sqrt((phi**2).sum(1).mean()), 1e-12))
 
 # %% ../nbs/08_experts.ipynb #3a01eb9c
 def kernel(a, b, sharp): # (n, f), (m, f) -> (n, m)

@@ -306,13 +306,14 @@ def _index(self:Recommender, target, sources, extra):
     self.share = bool(share)
     return interactions(target.log, target.items, sources, V, self.share)
 
-# %% ../nbs/09_fusion.ipynb #35f4a3df
+# %% ../nbs/09_fusion.ipynb #8812fc1f
 @patch
 def _cold_choices(self:Recommender, make, d, notes):
     "No target rows: a cluster of the source plays the target."
     p = pseudo_target(d, seed=self.seed)
     rows = last_rows(p, np.arange(p.N) < p.n)[:4000]
     h, y, own = before(p.hist, rows), p.hist.item[rows], np.arange(p.N) < p.n
+    if not len(rows): return [], None
     rest = drop_items(p, own)
     es = fit_experts(make(rest, self.budget, self.seed), rest, notes)
     return [choices(es, select(h, ~own[h.item]), y, np.zeros(p.n, int), seed=self.seed)], [e.key for e in es]
@@ -338,7 +339,7 @@ def _lesson(self:Recommender, make, rest, h, y, notes):
         sets.append(ch)
     return sets, [e.key for e in es]
 
-# %% ../nbs/09_fusion.ipynb #4760869e
+# %% ../nbs/09_fusion.ipynb #560cb63d
 @patch
 def _rows(self:Recommender, d, valid):
     "Index without validation rows, histories before them, and their items; made from last rows if none are given."
@@ -368,7 +369,7 @@ def fit(self:Recommender, target, # Domain whose log is the training log
     rest, h, y = self._rows(d, valid)
     if not self.repeats: new = ~took(h, y); h, y = take(h, np.nonzero(new)[0]), y[new]
     if len(y) >= 30: sets, keys = self._lesson(make, rest, h, y, notes)
-    elif sources and d.N > d.n: sets, keys = self._cold_choices(make, d, notes)
+    elif d.phi is not None and d.phi.any() and (d.hist.item >= d.n).any(): sets, keys = self._cold_choices(make, d, notes)
     else: sets, keys = [], None
     full = target if valid is None or not len(valid) else replace(target, log=pd.concat([target.log, valid[valid['item'].isin(target.items['item'])]], ignore_index=True))
     self.data = d if full is target else replace(interactions(full.log, full.items, sources, d.vectors, self.share), phi=d.phi)
@@ -533,7 +534,7 @@ def save(self:Recommender, path):
     for old in path.glob('model-*.safetensors'):
         if meta['sha256'][:12] not in old.name: old.unlink()
 
-# %% ../nbs/09_fusion.ipynb #d32f5ba1
+# %% ../nbs/09_fusion.ipynb #6cf318bf
 def _read_model(path):
     "Meta data and arrays of a saved model, checked."
     from safetensors.numpy import load as unpack
@@ -573,7 +574,7 @@ def load(cls:Recommender, path):
                      Histories(a['hist.ptr'], a['hist.item'], a['hist.weight']), a.get('time'), table, a.get('vectors'))
     rec.experts = [_revive(i, x, a, d) for i, x in enumerate(m['experts'])]
     for e, x in zip(rec.experts, m['experts']):
-        if 'kriging' in vars(e) or x['kriging'] is not None: e.kriging = rec.experts[x['kriging']]
+        if x['kriging'] is not None: e.kriging = rec.experts[x['kriging']]
     rec.gate = Gate(len(rec.experts)).requires_grad_(False)
     rec.gate.load_state_dict({k.split('.', 1)[1]: torch.from_numpy(v) for k, v in a.items() if k.startswith('gate.')})
     rec.data, rec.plan, rec.cost, rec.share = d, m['plan'], m['cost'], m['share']

@@ -60,7 +60,7 @@ def clean(domain:Domain,       # Raw domain
     if log_value and 'value' in log: log = log.assign(value=np.log1p(log['value'].clip(lower=0)))
     return domain.with_log(log.reset_index(drop=True)), pd.DataFrame(report, columns=['step', 'before', 'after', 'dropped', 'why'])
 
-# %% ../nbs/02_preprocess.ipynb #ca638944
+# %% ../nbs/02_preprocess.ipynb #d0eeedc5
 def price_band(price # Prices
               ):     # -> list of str
     "Five bands of equal share within the table, in words."
@@ -74,7 +74,7 @@ def _column_text(items, c):
     def one(x):
         if isinstance(x, (list, tuple)): return ', '.join(map(str, x))
         if x is None or x != x: return ''
-        return str(int(x)) if isinstance(x, float) and x == int(x) else str(x).replace('|', ', ').strip()
+        return str(int(x)) if isinstance(x, float) and np.isfinite(x) and x == int(x) else str(x).replace('|', ', ').strip()
     return [one(x) for x in items[c]]
 
 def item_text(items,       # Item table
