@@ -534,7 +534,7 @@ def save(self:Recommender, path):
     for old in path.glob('model-*.safetensors'):
         if meta['sha256'][:12] not in old.name: old.unlink()
 
-# %% ../nbs/09_fusion.ipynb #6cf318bf
+# %% ../nbs/09_fusion.ipynb #3ebd3e81
 def _read_model(path):
     "Meta data and arrays of a saved model, checked."
     from safetensors.numpy import load as unpack
@@ -570,7 +570,7 @@ def load(cls:Recommender, path):
     rec = cls(m['encoder'], m['strategy'], m['seed'], m['budget'])
     ids = [pd.Index(i, dtype=object) for i in m['items']]
     table = pd.DataFrame({'item': pd.Series([x for i in ids for x in i], dtype=object), **{k: pd.Series(v) for k, v in m['table'].items()}})
-    d = Interactions(pd.Index(m['users'], dtype=object), np.array(list(ids[0])) , ids,
+    d = Interactions(pd.Index(m['users'], dtype=object), np.array(list(ids[0]), object if isinstance(ids[0][0], str) else None), ids,
                      Histories(a['hist.ptr'], a['hist.item'], a['hist.weight']), a.get('time'), table, a.get('vectors'))
     rec.experts = [_revive(i, x, a, d) for i, x in enumerate(m['experts'])]
     for e, x in zip(rec.experts, m['experts']):
@@ -606,7 +606,7 @@ def insert_items(d:Interactions, items, vectors)->Interactions:
     return replace(d, items=np.concatenate([d.items, np.asarray(items['item'])]), all_items=[d.all_items[0].append(pd.Index(items['item'], dtype=object))] + d.all_items[1:],
                    hist=h, table=table, vectors=None if d.vectors is None else put(d.vectors, vectors), phi=None)
 
-# %% ../nbs/09_fusion.ipynb #0ca8b4ac
+# %% ../nbs/09_fusion.ipynb #f5e08e61
 @patch
 def update(self:Recommender, log):
     "Take new rows (user, item [, time]) into histories, counts and popularity; no refit."
@@ -622,6 +622,7 @@ def add_items(self:Recommender, items):
     "Take new items (item, title [, ...]) into the catalogue; they can be recommended at once."
     new, d = Domain('new items', pd.DataFrame(dict(user=[], item=[])), items).items, self._fitted
     if (old := new['item'].isin(d.items)).any(): raise InputError(f"item {new['item'][old].tolist()[0]!r} is in the catalogue already")
+    if isinstance(new['item'].iloc[0], str) != isinstance(d.items[0], str): raise InputError(f"ids of new items are like {new['item'].iloc[0]!r}, those of the catalogue like {d.items[0]!r}: use one kind")
     V = None
     if d.vectors is not None:
         from llmrec.preprocess import item_text

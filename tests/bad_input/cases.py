@@ -217,6 +217,7 @@ RECOMMENDERS = [
     ('add_items', "rec.add_items(p.target.items.head(2))", 'is in the catalogue already'),
     ('add_items', "rec.add_items(pd.DataFrame(dict(item=['z'])))", "no column 'title'"),
     ('add_items', "rec.add_items(['z'])", 'is a list'),
+    ('add_items', "rec.add_items(pd.DataFrame(dict(item=[7], title=['a'])))", 'use one kind'),
     ('add_items', "rec.add_items(pd.DataFrame(dict(item=['z', 'z'], title=['a', 'b'])))", "item 'z' is in rows 0 and 1"),
     ('add_items', "rec.add_items(pd.DataFrame(dict(item=[None], title=['a'])))", 'has no id'),
     ('save', "Recommender('tfidf').save(D/'m')", 'not fitted'),
