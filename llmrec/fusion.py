@@ -390,14 +390,15 @@ def fit(self:Recommender, target, # Domain whose log is the training log
 def score_histories(self:Recommender, h:Histories): # -> (len(h), n) float32
     "Scores of all target items for histories, in blocks."
     d, out = self._fitted, []
-    g_item = torch.from_numpy(item_evidence(d.counts[:d.n]))[None]
+    g, at = np.unique(item_evidence(d.counts[:d.n]), return_inverse=True)  # few items differ in evidence
+    g = torch.from_numpy(g)[None]
     for b in blocks(len(h), max(1, 4_000_000//(d.n*len(self.experts)))):
         hb = take(h, np.arange(b.start, b.stop))
         keep, s = ~seen_items(hb, d.n), 0
         g_user = torch.from_numpy(user_evidence(hb.lengths))[:, None]
-        w = self.gate.weights(g_item, g_user)
-        for e, x in enumerate(self.experts): s = s + w[..., e].numpy()*standard(x.score_histories(hb), keep)
-        out.append(s + self.gate.offset(g_item, g_user).numpy())
+        w, o = self.gate.weights(g, g_user).numpy(), self.gate.offset(g, g_user).numpy()
+        for e, x in enumerate(self.experts): s = s + np.take(w[..., e], at, 1)*standard(x.score_histories(hb), keep)
+        out.append(s + np.take(o, at, 1))
     return np.concatenate(out).astype(np.float32) if out else np.zeros((0, d.n), np.float32)
 
 @patch(as_prop=True)
@@ -441,6 +442,7 @@ def _allowed(self:Recommender, kind=None, mask=None):
 def _best(self:Recommender, h, k, exclude_seen, allowed):
     "Top k of histories, in blocks."
     if not isinstance(k, (int, np.integer)) or k < 1: raise InputError(f'k must be a whole number of at least 1, not {k!r}')
+    if (fast := getattr(self, 'server', None)) and len(h) <= fast.most: return fast.best(h, k, exclude_seen, allowed) # see `serve`
     out = []
     for b in blocks(max(len(h), 1), 1024):
         hb = take(h, np.arange(b.start, min(b.stop, len(h))))
