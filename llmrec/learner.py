@@ -320,6 +320,8 @@ class CheckpointCB(Callback):
             losses=r.losses, lrs=r.lrs, rows=r.rows, **{k: v.state_dict() for k, v in self.parts(learn).items()}))
     def before_fit(self, learn):
         self.rng = None
+        if learn.acc.is_main_process:                 # what a killed run was writing
+            for p in self.path.parent.glob(f'.{self.path.name}.*.tmp'): p.unlink(missing_ok=True)
         if not (self.resume and self.path.exists()): return
         s = load_state(self.path); r = learn.recorder
         for k, v in self.parts(learn).items(): v.load_state_dict(s[k])
