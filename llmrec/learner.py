@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Batches', 'DLs', 'CancelBatch', 'CancelEpoch', 'CancelFit', 'Callback', 'Learner', 'RecorderCB', 'plt_axes',
-           'MetricsCB', 'accuracy', 'ClipCB', 'ProgressCB', 'PrintCB', 'constant', 'cosine', 'one_cycle', 'SchedCB',
-           'EarlyStopCB', 'save_state', 'load_state', 'CheckpointCB', 'TransferPenaltyCB', 'GradualCB', 'transfer_fit',
-           'lam_path', 'AlignCB', 'with_twin', 'n_steps', 'learning_curve']
+           'MetricsCB', 'accuracy', 'ClipCB', 'ProgressCB', 'PrintCB', 'LivePlotCB', 'TrackerCB', 'constant', 'cosine',
+           'one_cycle', 'SchedCB', 'EarlyStopCB', 'save_state', 'load_state', 'CheckpointCB', 'TransferPenaltyCB',
+           'GradualCB', 'transfer_fit', 'lam_path', 'AlignCB', 'with_twin', 'n_steps', 'learning_curve']
 
 # %% ../nbs/07_learner.ipynb #a266556e
 import copy, hashlib, json, math, random
@@ -128,7 +128,7 @@ class Learner:
             for self.i, batch in enumerate(dl):
                 if self.i < skip or self.i >= n//k*k or self.i % k != self.acc.process_index: continue
                 self.last = (self.i//k + 1) % self.accum == 0 or self.i//k + 1 == n//k
-                self.batch = send_to_device(batch, self.acc.device)
+                self.batch = send_to_device(batch, self.acc.device, non_blocking=True)
                 try: self._batch()
                 except CancelBatch: pass
         except CancelEpoch: pass
@@ -216,6 +216,36 @@ class PrintCB(Callback):
     def after_epoch(self, learn):
         row = learn.recorder.rows[-1]
         print(f"Epoch [{learn.epoch+1}/{learn.n_epochs}], " + ', '.join(f'{k}: {v:.4f}' for k, v in row.items() if k != 'epoch'))
+
+# %% ../nbs/07_learner.ipynb #458459e6
+class LivePlotCB(Callback):
+    "Redraw the curves of the run in place after each epoch, in a notebook."
+    order = 60
+    def before_fit(self, learn): self.handle = None
+    def after_epoch(self, learn):
+        import matplotlib.pyplot as plt
+        from IPython.display import display
+        if not learn.acc.is_main_process: return
+        ax = learn.recorder.plot(plt_axes()); ax.set(xlim=(.9, learn.n_epochs + .1)); plt.close(ax.figure)
+        if self.handle is None: self.handle = display(ax.figure, display_id=True)
+        else: self.handle.update(ax.figure)
+
+class TrackerCB(Callback):
+    "Send losses, metrics and learning rates to a tracker that Accelerate knows: 'tensorboard', 'wandb', 'mlflow', …, or an object."
+    order = 55
+    def __init__(self, tracker='tensorboard', folder='runs', project='llmrec', # Name or `GeneralTracker`; where files go; name of the run
+                 every:int=10, # Steps between two entries of the training loss
+                 **config): # Numbers and words to keep with the run
+        self.tracker, self.folder, self.project, self.every, self.config = tracker, str(folder), project, every, config
+    def before_fit(self, learn):
+        from accelerate.tracking import filter_trackers
+        if not (found := filter_trackers([self.tracker], self.folder)): raise InputError(f'{self.tracker} is not installed: run  pip install {self.tracker}')
+        learn.acc.log_with, learn.acc.project_configuration.logging_dir = found, self.folder
+        learn.acc.init_trackers(self.project, dict(lr=learn.lr, n_epochs=learn.n_epochs, precision=learn.precision, **self.config))
+    def after_step(self, learn):
+        if learn.step % self.every == 0: learn.acc.log(dict(loss=learn.recorder.losses[-1], lr=learn.recorder.lrs[-1]), step=learn.step)
+    def after_epoch(self, learn): learn.acc.log({k: v for k, v in learn.recorder.rows[-1].items() if k != 'epoch'}, step=learn.step)
+    def after_fit(self, learn): learn.acc.end_training()
 
 # %% ../nbs/07_learner.ipynb #79f4393f
 def constant(opt, total): "No schedule."; return lr_scheduler.LambdaLR(opt, lambda i: 1.)
