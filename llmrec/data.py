@@ -116,7 +116,7 @@ def _plain(x):
     "One cell as text: lists joined, characters that no file or terminal can hold replaced."
     if isinstance(x, (list, tuple, np.ndarray)): x = '|'.join(map(str, x))
     x = str(x).encode('utf-8', 'replace').decode()
-    return re.sub(r'[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]', ' ', x).strip()
+    return re.sub(r'[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]', ' ', x).strip()
 
 def _texts(s):
     "A column as text, empty where it is missing."
@@ -240,7 +240,7 @@ class Domain:
     notes:list = field(default_factory=list) # Counted repairs
     def __post_init__(self):
         if not isinstance(self.name, str) or not self.name: raise InputError(f'name of a domain is {self.name!r}: give it a text')
-        self.notes = list(self.notes); n = len(self.notes)
+        self.notes = list(expect(self.notes, list, 'notes')); n = len(self.notes)
         self.items = _check_items(self.items, self.name, self.notes)
         self.log = _check_log(self.log, self.name, self.items, self.notes, empty_ok=True)
         if self.notes[n:]: warnings.warn('; '.join(self.notes[n:]), stacklevel=3)
@@ -307,29 +307,52 @@ def _shared(a, b):
     return a[a.isin(b)].to_numpy() if pd.api.types.is_numeric_dtype(a) == pd.api.types.is_numeric_dtype(b) else a[:0].to_numpy()
 
 # %% ../nbs/01_data.ipynb #53b52744
+def _path(x, what, kind='a file'):
+    "`x` as a Path whose name the system can look up."
+    try:
+        path = Path(expect(x, (str, os.PathLike), what, f'the path of {kind}')).expanduser()
+        path.is_dir()
+    except (OSError, RuntimeError) as e: raise InputError(f'{what} {str(x)[:80]!r}: {getattr(e, "strerror", e)}') from None
+    return path
+
 def _file(path, what='file'):
     "`path` as a readable, non-empty file, or an error that says what is there instead."
-    path = Path(expect(path, (str, os.PathLike), what, 'the path of a file')).expanduser()
+    path = _path(path, what)
     if path.is_dir(): raise InputError(f'{path} is a folder: expected a {what}')
     if not path.exists():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], 3) if path.parent.is_dir() else []
         hint = f'the folder {path.parent} does not exist' if not path.parent.is_dir() else \
                f'beside it: {", ".join(near)}' if near else f'nothing like it in {path.parent}'
         raise FileNotFoundError(f'{what} {path} does not exist; {hint}')
+    if not path.is_file(): raise InputError(f'{path} is a pipe or device: write it to a file first')
     if not path.stat().st_size: raise InputError(f'{path} is empty')
     return path
 
+_pickle = 'a pickle, which can run code when opened'
+_MAGIC = {b'PK\x03\x04': 'a ZIP archive or Excel file', b'\xd0\xcf\x11\xe0': 'an Excel file', b'BZh': 'a bzip2 archive',
+          b'\xfd7zXZ': 'an xz archive', b'\x28\xb5\x2f\xfd': 'a zstd archive', b'7z\xbc\xaf': 'a 7-Zip archive', b'PAR1': 'a Parquet file',
+          b'%PDF': 'a PDF file', b'SQLite format 3': 'an SQLite database', b'\x80\x04\x95': _pickle, b'\x80\x05\x95': _pickle}
+
+def _zipped(path):
+    "Is the file gzipped? What is no text at all is refused by its first bytes."
+    with open(path, 'rb') as f: head = f.read(16)
+    for magic, what in _MAGIC.items():
+        if head.startswith(magic): raise InputError(f'{path} is {what}: unpack or convert it to text (CSV), gzipped or not, or to .parquet')
+    return head[:2] == b'\x1f\x8b'
+
 def _open(path):
     "A text file, gzipped or not."
-    with open(path, 'rb') as f: zipped = f.read(2) == b'\x1f\x8b'
+    zipped = _zipped(path)
     return gzip.open(path, 'rt', encoding='utf-8-sig') if zipped else open(path, encoding='utf-8-sig')
 
 def _csv(path, **kw):
     "`pd.read_csv` whose errors name the file."
     path = _file(path)
-    with open(path, 'rb') as f: kw['compression'] = 'gzip' if f.read(2) == b'\x1f\x8b' else None
+    kw['compression'] = 'gzip' if _zipped(path) else None
     try: return pd.read_csv(path, **kw)
-    except UnicodeDecodeError as e: raise InputError(f'{path} is not {e.encoding} at byte {e.start}: pass encoding="latin-1"') from e
+    except UnicodeDecodeError as e:
+        other = 'utf-16' if e.object[:2] in (b'\xff\xfe', b'\xfe\xff') else 'latin-1'
+        raise InputError(f'{path} is not {e.encoding} at byte {e.start}: pass encoding="{other}"') from e
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, EOFError, OSError) as e:
         raise InputError(f'{path} cannot be read: {str(e).strip()}') from e
 
@@ -372,7 +395,7 @@ def read_movielens(path, # Folder with u.data and u.item (100k), ratings.dat and
                    name:str='MovieLens' # Name of the domain
                   )->Domain: # value: rating; category: genres joined by '|'; year
     "Read a MovieLens folder as GroupLens publishes it."
-    p = Path(path).expanduser()
+    p = _path(path, 'path', 'a folder')
     if not p.is_dir(): raise FileNotFoundError(f'{p} is no folder: give the folder that the MovieLens archive unpacks to')
     for f, read in (('u.data', _ml_100k), ('ratings.dat', _ml_1m), ('ratings.csv', _ml_csv)):
         if (p/f).exists(): break
@@ -386,7 +409,7 @@ def read_movietweetings(path, # Folder with ratings.dat and movies.dat
                         name:str='MovieTweetings' # Name of the domain
                        )->Domain: # value: rating from 0 to 10; item: IMDb number as text; category: genres joined by '|'; year
     "Read a MovieTweetings folder as published; users.dat is left alone."
-    p = Path(expect(path, (str, os.PathLike), 'path', 'a folder')).expanduser()
+    p = _path(path, 'path', 'a folder')
     if not p.is_dir(): raise FileNotFoundError(f'{p} is no folder: give the folder that holds ratings.dat and movies.dat')
     log, items = _ml_1m(p, 'str', 'utf-8')
     return Domain(name, log, _with_year(items.assign(category=items['category'].replace('', None))))
@@ -407,7 +430,7 @@ def _json_lines(path):
         for i, line in enumerate(_lines(f, path), 1):
             if not line.strip(): continue
             try: r = json.loads(line)
-            except json.JSONDecodeError as e: raise InputError(f'{path}, line {i} is no JSON: {e.msg} ({line[:40].strip()!r})') from None
+            except (ValueError, RecursionError) as e: raise InputError(f'{path}, line {i} is no JSON: {getattr(e, "msg", e)} ({line[:40].strip()!r})') from None
             if not isinstance(r, dict): raise InputError(f'{path}, line {i} is a {type(r).__name__}: expected an object')
             yield i, r
 
@@ -420,7 +443,7 @@ def _edition(r, path):
 # %% ../nbs/01_data.ipynb #2b3547ec
 def _amazon_reviews(path):
     "The log of a review file, read as a stream."
-    if '.csv' in Path(path).suffixes:
+    if '.csv' in _path(path, 'reviews').suffixes:
         names = {v: k for k, v in _REVIEW['2023'].items()}
         log = _csv(path); _columns(log, ['user_id', 'parent_asin'], str(path)); log = log.rename(columns=names)
         return log[[c for c in _RATING if c in log]]
@@ -428,19 +451,30 @@ def _amazon_reviews(path):
     for i, r in _json_lines(path):
         cols = cols or _REVIEW[_edition(r, path)]
         for k, c in cols.items():
-            if k in ('user', 'item') and r.get(c) in (None, ''): raise InputError(f"{path}, line {i} has no '{c}'")
+            if k in ('user', 'item'): _json_id(r, c, path, i)
             out[k].append(r.get(c))
-    return pd.DataFrame(out)
+    return pd.DataFrame({k: pd.Series(v, dtype=object if k in ('user', 'item') else None) for k, v in out.items()})
+
+def _json_id(r, c, path, i):
+    "The id in field `c` of a record: text or a whole number."
+    if r.get(c) in (None, ''): raise InputError(f"{path}, line {i} has no '{c}'")
+    if type(r[c]) not in (str, int): raise InputError(f"{path}, line {i}: '{c}' is a {type(r[c]).__name__}, expected text or a whole number")
+    return r[c]
 
 def _words(s):
     "Text without tags, entities and runs of blanks."
     return ' '.join(html.unescape(re.sub(r'<[^<>]*>', ' ', str(s or ''))).split())
 
+def _strings(x):
+    "The texts in a field that may be one text, a list of them, or a list of lists."
+    if isinstance(x, str): return [x]
+    return [s for y in x for s in ([y] if isinstance(y, str) else y if isinstance(y, list) else []) if isinstance(s, str)] if isinstance(x, list) else []
+
 def _amazon_item(r):
     "One record of product metadata, of either edition, as a row of an item table."
-    path = [c for c in (r.get('categories') or r.get('category') or []) if isinstance(c, str)]
-    path = path[1:] or path or [r.get('main_category') or r.get('main_cat') or '']
-    words = [w for f in ('features', 'feature', 'description') for w in (r.get(f) or []) if isinstance(w, str)]
+    path = _strings(r.get('categories') or r.get('category'))
+    path = path[1:] or path or _strings(r.get('main_category') or r.get('main_cat'))
+    words = [w for f in ('features', 'feature', 'description') for w in _strings(r.get(f))]
     price = r.get('price')
     return dict(item=r.get('parent_asin') or r.get('asin'), title=_words(r.get('title')), category='|'.join(map(html.unescape, path)),
                 brand=_words(r.get('brand') or r.get('store')), price=None if price in ('', 'None', '—') else price,
@@ -456,12 +490,12 @@ def read_amazon(reviews, # Reviews: JSON lines (2018, 2023) or CSV (2023), gzipp
     if not len(log): raise InputError(f'{reviews} holds no review')
     wanted, rows, notes = set(log['item']), {}, []
     for i, r in _json_lines(meta):
-        k = r.get('parent_asin') or r.get('asin')
-        if not k: raise InputError(f"{meta}, line {i} has neither 'asin' nor 'parent_asin'")
+        if not (r.get('parent_asin') or r.get('asin')): raise InputError(f"{meta}, line {i} has neither 'asin' nor 'parent_asin'")
+        k = _json_id(r, 'parent_asin' if r.get('parent_asin') else 'asin', meta, i)
         if k in wanted: notes += [1]*(k in rows); rows.setdefault(k, _amazon_item(r))
     if not rows: raise InputError(f'{meta} describes none of the {len(wanted):,} products of {reviews}: are they of the same category?')
     seen = [f'{name}: {len(notes):,} repeated lines of metadata: the first kept'] if notes else []
-    return Domain(name, log, pd.DataFrame(rows.values()), seen)
+    return Domain(name, log, pd.DataFrame(rows.values(), dtype=object), seen)
 
 # %% ../nbs/01_data.ipynb #55bf9c26
 _ATOMIC = dict(user_id='user', item_id='item', rating='value', timestamp='time', movie_title='title', name='title', item_name='title',
@@ -484,7 +518,8 @@ def read_recbole(path, # Folder that holds NAME.inter and NAME.item
                  name:str|None=None # NAME; None: the name of the folder
                 )->Domain:
     "Read a data set in RecBole's atomic format."
-    p = Path(path).expanduser(); name = name or p.name
+    p = _path(path, 'path', 'a folder'); name = expect(name or p.name, str, 'name')
+    if Path(name).name != name: raise InputError(f'name is {name!r}: give a name without folders')
     log, items = _atomic(p/f'{name}.inter'), _atomic(p/f'{name}.item')
     if 'title' not in items: raise InputError(f"{p/f'{name}.item'} has no title (found: {', '.join(items)}): name the column title:token_seq")
     n = items['item'].duplicated().sum() if 'item' in items else 0
@@ -495,7 +530,7 @@ def read_recbole(path, # Folder that holds NAME.inter and NAME.item
 # %% ../nbs/01_data.ipynb #c3d7d81f
 def _delimiter(path, encoding):
     "The character that cuts the header into most columns."
-    with open(path, 'rb') as f: zipped = f.read(2) == b'\x1f\x8b'
+    zipped = _zipped(path)
     try:
         with (gzip.open if zipped else open)(path, 'rb') as f: head = f.readline().decode(encoding, 'replace')
     except (EOFError, OSError, zlib.error) as e: raise InputError(f'{path} cannot be read: {e}: fetch it again') from e
@@ -525,7 +560,7 @@ def _renamed(df, columns, part, where):
 def _natural(*cols):
     "Text ids as int64 if every one in all columns is written as a number would be."
     for c in cols:
-        if not _is_text(c): return cols
+        if not _is_text(c) or pd.api.types.infer_dtype(c, skipna=True) != 'string': return cols
         v = pd.Series(pd.unique(c.dropna()), dtype=object).astype(str)
         if not v.str.fullmatch(r'0|-?[1-9]\d{0,17}').all(): return cols
     return tuple(c if c.isna().any() else c.astype('int64') for c in cols)
@@ -548,7 +583,8 @@ def read_table(log, # CSV, TSV or Parquet file, gzipped or not, or a DataFrame: 
     columns, notes = dict(expect(columns or {}, dict, 'columns', 'such as {"user": "customer_id"}')), []
     try: codecs.lookup(encoding)
     except (LookupError, TypeError): raise InputError(f'encoding is {encoding!r}: Python knows no such encoding; try "utf-8" or "latin-1"') from None
-    for k in columns:
+    for k, v in columns.items():
+        expect(k, str, 'a key of columns'); expect(v, str, f'columns[{k!r}]', 'a column name')
         if k.startswith(('log.', 'items.')) or '.' not in k: continue
         raise InputError(f"columns: {k!r} is no column of ours: write 'log.NAME' or 'items.NAME'")
     ids = [v for k, v in columns.items() if k.rpartition('.')[2] in ('user', 'item')] + ['user', 'item']

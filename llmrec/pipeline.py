@@ -4,19 +4,19 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'genre_pair', 'load_pair', 'parse_columns', 'read_pair', 'collect', 'decide_sparse', 'measure_gap',
-           'road_experts', 'Options', 'data_key', 'Memory', 'encoder_of', 'train_model', 'curves_of', 'baselines',
-           'judge', 'results_table', 'transfer_verdict', 'plot_losses', 'plot_metrics', 'plot_evidence', 'figures',
-           'safe_cell', 'write_recommendations', 'report_html', 'Say', 'peak_memory', 'fit_or_load', 'report_or_make',
-           'Run', 'say_collected', 'say_gap', 'systems', 'three_users', 'travel', 'tell', 'write_run', 'cli_run',
-           'cli_recommend', 'cli_evaluate', 'cli_encode', 'cli_doctor', 'main']
+           'road_experts', 'Options', 'data_key', 'Memory', 'alone', 'encoder_of', 'train_model', 'curves_of',
+           'baselines', 'judge', 'results_table', 'transfer_verdict', 'plot_losses', 'plot_metrics', 'plot_evidence',
+           'figures', 'safe_cell', 'write_recommendations', 'report_html', 'Say', 'peak_memory', 'fit_or_load',
+           'report_or_make', 'Run', 'say_collected', 'say_gap', 'systems', 'three_users', 'travel', 'tell', 'write_run',
+           'cli_run', 'cli_recommend', 'cli_evaluate', 'cli_encode', 'cli_doctor', 'main']
 
 # %% ../nbs/15_pipeline.ipynb #5e23415a
-import base64, copy, csv, hashlib, html, io, json, re, sys, time, warnings
+import base64, contextlib, copy, csv, hashlib, html, io, json, os, re, sys, time, warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import numpy as np, pandas as pd
-from .core import InputError, atomic_write, blocks, cache_dir, def_device, progress, whole
-from .data import Domain, DomainPair, load_journey, load_movielens, read_table, toy_pair
+from .core import InputError, atomic_write, blocks, cache_dir, def_device, expect, progress, whole
+from .data import Domain, DomainPair, _plain, load_journey, load_movielens, read_table, toy_pair
 from .preprocess import Split, clean, item_text, past_source, sparsity, split_last, split_time
 
 # %% ../nbs/15_pipeline.ipynb #3ba3cf6d
@@ -50,6 +50,8 @@ def parse_columns(columns:str|None # 'user=customer_id,title=product_name'
     pairs = [c.partition('=') for c in (columns or '').split(',') if c.strip()]
     for a, eq, b in pairs:
         if not (a.strip() and eq and b.strip()): raise InputError(f"columns: {a + eq + b!r} is not of the form ours=yours, as in user=customer_id")
+    names = [a.strip() for a, _, _ in pairs]
+    if twice := [n for n in names if names.count(n) > 1]: raise InputError(f"columns: {twice[0]!r} is named twice")
     return {a.strip(): b.strip() for a, _, b in pairs}
 
 def read_pair(source_log, source_items, target_log, target_items, columns=None)->DomainPair:
@@ -134,10 +136,17 @@ class Options:
         if self.pretrain and self.encoder == 'tfidf': raise InputError(f'pretrain is {self.pretrain!r}, but tfidf has no language model: name another encoder')
         if self.pretrain not in ('', 'mlm', 'clm', 'contrastive'): raise InputError(f"pretrain is {self.pretrain!r}: expected mlm, clm, contrastive, or nothing")
 
+def _encoder_key(name):
+    "What an encoder's name stands for: its files, if it is a folder or a file."
+    from llmrec.encode import file_sha
+    p = Path(name).expanduser()
+    files = [p] if p.is_file() else sorted(x for x in p.rglob('*') if x.is_file()) if name not in ('minilm', 'tfidf') and p.is_dir() else []
+    return [(x.name, file_sha(x)) for x in files]
+
 def data_key(pair:DomainPair, o:Options)->str:
-    "A key of everything a result depends on: options, data, version."
+    "A key of everything a result depends on: options, data, encoder, version."
     from llmrec import __version__
-    digest = hashlib.sha256(json.dumps([asdict(o), __version__]).encode())
+    digest = hashlib.sha256(json.dumps([asdict(o), _encoder_key(o.encoder), __version__]).encode())
     for d in pair:
         for t in (d.log, d.items):
             digest.update(f'{d.name}{list(t.columns)}{len(t)}'.encode())
@@ -146,17 +155,37 @@ def data_key(pair:DomainPair, o:Options)->str:
 
 # %% ../nbs/15_pipeline.ipynb #2bc06d73
 class Memory:
-    "JSON results in a folder, under a key; those of other keys are removed."
+    "Texts in a folder, under a key and a checksum; those of other keys are removed, damaged ones are not there."
     def __init__(self, folder, key:str):
         self.folder, self.key = Path(folder), key
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for old in self.folder.glob('*.json'):
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for old in self.folder.glob('*.result'):
             if not old.stem.endswith(key): old.unlink()
-    def path(self, name): return self.folder/f'{name}-{self.key}.json'
-    def has(self, name): return self.path(name).exists()
+    def path(self, name): return self.folder/f'{name}-{self.key}.result'
+    def has(self, name): return self.get(name) is not None
     def put(self, name, text):
-        with atomic_write(self.path(name)) as f: f.write(text)
-    def get(self, name): return self.path(name).read_text(encoding='utf-8')
+        with atomic_write(self.path(name)) as f: f.write(_sum(text) + '\n' + text)
+    def get(self, name):
+        try: check, _, text = self.path(name).read_bytes().decode().partition('\n')
+        except (FileNotFoundError, UnicodeDecodeError): return None
+        return text if check == _sum(text) else None
+
+def _sum(text): return hashlib.sha256(text.encode()).hexdigest()
+
+@contextlib.contextmanager
+def alone(out): # Folder of results
+    "Hold the folder `out` for one process; remove what a killed one left half-written."
+    out.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try: import fcntl
+    except ImportError: yield; return    # no such locks on this system
+    f = os.open(out, os.O_RDONLY)
+    try:
+        try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError: raise InputError(f'another run is writing into {out}: wait for its end, or name another folder with out') from None
+        for sub in ('.', 'state', 'model', 'twin'):
+            for p in (out/sub).glob('.*.tmp'): p.unlink(missing_ok=True)
+        yield
+    finally: os.close(f)
 
 # %% ../nbs/15_pipeline.ipynb #dc251706
 def encoder_of(pair, o:Options):
@@ -248,7 +277,7 @@ def figures(reports, curves, twin, k)->dict: # name to figure
 # %% ../nbs/15_pipeline.ipynb #f889cb62
 def safe_cell(x):
     "A text that a spreadsheet does not take for a formula."
-    return "'" + x if isinstance(x, str) and x[:1] in ('=', '+', '-', '@', '\t', '\r') else x
+    return "'" + x if isinstance(x, str) and (x[:1] in tuple('\t\r\n') or x.lstrip()[:1] in tuple('=+-@＝＋－＠')) else x
 
 def write_recommendations(rec, users, k:int, path):
     "Stage H: the best k new items of each user as CSV: user, rank, item, title, score."
@@ -271,14 +300,19 @@ def _png(fig):
 
 def report_html(title:str, sections:list # Of (heading, text or DataFrame or PNG bytes, …)
                )->str:
-    "One self-contained page; all text is escaped."
+    "One self-contained page; all text is escaped, and the page forbids scripts and everything from outside."
+    return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+            f'<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src \'unsafe-inline\'">'
+            f'<title>{html.escape(title)}</title><style>{_CSS}</style></head><body><h1>{html.escape(title)}</h1>{_body(sections)}</body></html>')
+
+def _body(sections):
+    "Sections as HTML without a page around them; formulas in titles stay text."
     def part(x, alt):
         if isinstance(x, pd.DataFrame): return x.to_html(border=0, escape=True, na_rep='')
         if isinstance(x, bytes): return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(x).decode()}">'
         return f'<p>{html.escape(str(x))}</p>'
     body = ''.join(f'<h2>{html.escape(h)}</h2>' + ''.join(part(x, h) for x in xs) for h, *xs in sections)
-    return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-            f'<title>{html.escape(title)}</title><style>{_CSS}</style></head><body><h1>{html.escape(title)}</h1>{body}</body></html>')
+    return f'<div class="tex2jax_ignore mathjax_ignore">{body}</div>'
 
 # %% ../nbs/15_pipeline.ipynb #76cd5dda
 class Say:
@@ -298,12 +332,14 @@ def peak_memory()->float:
 def fit_or_load(out, memory, name, make):
     "A fitted Recommender from `out`, or made and saved there."
     from llmrec.fusion import Recommender
-    if memory.has(name):
-        try: rec = Recommender.load(out/name); rec.curves = json.loads(memory.get(name)); return rec, True
-        except (OSError, InputError): pass
+    stamp = lambda: hashlib.sha256((out/name/'model.json').read_bytes()).hexdigest()
+    try:
+        m = json.loads(memory.get(name) or '{}')
+        if m and m['model'] == stamp(): rec = Recommender.load(out/name); rec.curves = m['curves']; return rec, True
+    except (OSError, InputError): pass          # gone or damaged: make it again
     rec = make(); rec.curves = curves_of(rec)
     rec.save(out/name)
-    memory.put(name, json.dumps(rec.curves))
+    memory.put(name, json.dumps(dict(model=stamp(), curves=rec.curves)))
     return rec, False
 
 def report_or_make(memory, name, make):
@@ -325,7 +361,7 @@ class Run:
     recommendations:pd.DataFrame
     lines:list
     def _repr_html_(self):
-        return report_html('llmrec run', [('Stages', pd.DataFrame(self.lines, columns=['', ''])), ('Results', self.table), ('Recommendations', self.recommendations)])
+        return _body([('Stages', pd.DataFrame(self.lines, columns=['', ''])), ('Results', self.table), ('Recommendations', self.recommendations)])
 
 def say_collected(say, pair, s, dropped):
     "What stage A did."
@@ -366,8 +402,11 @@ def three_users(rec, users, k)->pd.DataFrame:
 # %% ../nbs/15_pipeline.ipynb #1bff1792
 def travel(pair:DomainPair, o:Options|None=None, out='llmrec-run', quiet:bool=False)->Run:
     "Walk the flow chart on a pair of domains; results go to the folder `out`."
-    o, out, say = o or Options(), Path(out), Say(quiet)
-    out.mkdir(parents=True, exist_ok=True, mode=0o700)
+    expect(pair, DomainPair, 'pair'); expect(o, (Options, type(None)), 'o', 'such as Options(k=5)')
+    if not str(expect(out, (str, os.PathLike), 'out', 'a folder')): raise InputError('out is empty: name a folder for the results')
+    with alone(Path(out)): return _travel(pair, o or Options(), Path(out), Say(quiet))
+
+def _travel(pair, o, out, say):
     memory = Memory(out/'state', data_key(pair, o))
     pair, s, dropped = collect(pair, 1, o.k_core, o.split, o.seed)
     say_collected(say, pair, s, dropped)
@@ -438,17 +477,34 @@ def cli_run(data:str='journey', # Built-in pair: journey, movielens or toy
         seed:int=0): # Of everything random
     "Walk the flow chart A to H on two domains and write the results into a folder."
     own = any((source_log, source_items, target_log, target_items))
+    if own and (source or target): raise InputError('source and target name parts of built-in data: leave them out with files of your own')
     o = Options(encoder, strategy, sparse, budget, lam, pretrain, split, k, k_core, seed)
     travel(read_pair(source_log, source_items, target_log, target_items, columns) if own else load_pair(data, source, target, seed), o, out)
 
 # %% ../nbs/15_pipeline.ipynb #999f2018
+def _whole_ids(ids):
+    "Are the ids of the data whole numbers? (Those of a source kept apart are marked by a control character.)"
+    own = [i for i in ids if not (isinstance(i, str) and '\x1f' in i)]
+    return bool(own) and all(isinstance(i, (int, np.integer)) for i in own)
+
 def _as_id(x, ids):
-    "An id from the command line in the type of the data's ids."
-    return int(x) if len(ids) and isinstance(ids[0], (int, np.integer)) and x.lstrip('-').isdigit() else x
+    "An id from the command line or a file in the type of the data's ids."
+    return int(x) if _whole_ids(ids) and re.fullmatch(r'-?[0-9]{1,18}', str(x)) else str(x)
+
+def _later_rows(log, columns, rec):
+    "Rows of a file with ids in the type of the model's."
+    t = rec.data.table.iloc[:rec.data.n]
+    d = read_table(log, pd.DataFrame(dict(item=[str(i) for i in rec.items], title=t['title'])), columns, 'test')
+    for n in d.notes: print(n, file=sys.stderr)
+    users = [_as_id(u, rec.data.users) for u in d.log['user']]
+    if _whole_ids(rec.data.users) and (bad := [u for u in users if isinstance(u, str)]):
+        raise InputError(f"log of test, column 'user': {bad[0]!r} is no whole number, as the model's users are")
+    return d.log.assign(user=users, item=[_as_id(i, rec.items) for i in d.log['item']])
 
 def _known(history, rec):
     "Item ids of a comma-separated history; one at least must be in a catalogue."
     ids = [_as_id(x.strip(), rec.items) for x in history.split(',') if x.strip()]
+    if not ids: raise InputError('history is empty: give item ids, separated by commas')
     new = [x for x in ids if not any(x in i for i in rec.data.all_items)]
     if len(new) == len(ids): raise InputError(f'history: no item of the catalogue is among {ids}')
     if new: print(f'history: not in the catalogue, left out: {new}', file=sys.stderr)
@@ -463,12 +519,20 @@ def cli_recommend(model:str='llmrec-run/model', # Folder of a saved model
     "Print recommendations for a user, a history or a sentence."
     from llmrec.fusion import Recommender
     if sum(x is not None for x in (user, history, text)) != 1: raise InputError('give exactly one of --user, --history and --text')
-    rec = Recommender.load(model)
+    rec = Recommender.load(_folder(model))
     if text is not None: items, scores = rec.recommend_from_text(text, k, kind=kind)
     elif history is not None: items, scores = rec.recommend_from_history(_known(history, rec), k, kind=kind)
-    else: items, scores = (x[0] for x in rec.recommend([_as_id(user, rec.data.users)], k, kind=kind))
+    else:
+        if (u := _as_id(user, rec.data.users)) not in rec.data.users: print(f'user {user!r} is not in the log: what newcomers get', file=sys.stderr)
+        items, scores = (x[0] for x in rec.recommend([u], k, kind=kind))
     title = dict(zip(rec.items, rec.data.table['title'].iloc[:rec.data.n]))
-    print(pd.DataFrame(dict(item=items, title=[title.get(i, '') for i in items], score=np.round(scores, 4)), index=range(1, len(items) + 1)).to_string())
+    rows = [(_plain(i), _plain(title[i]), round(float(s), 4)) for i, s in zip(items, scores) if i is not None]
+    print(pd.DataFrame(rows, columns=['item', 'title', 'score'], index=range(1, len(rows) + 1)).to_string())
+
+def _folder(model):
+    "The folder of a model, named by the user."
+    if not model: raise InputError('model is empty: name the folder of a saved model')
+    return model
 
 def cli_evaluate(model:str='llmrec-run/model', # Folder of a saved model
              log:str=None, # Rows later than the model's (CSV, TSV, Parquet)
@@ -479,9 +543,8 @@ def cli_evaluate(model:str='llmrec-run/model', # Folder of a saved model
     from llmrec.fusion import Recommender
     from llmrec import metrics
     if not log: raise InputError('--log is missing: a file of rows later than those the model was trained on')
-    rec = Recommender.load(model)
-    table = rec.data.table.iloc[:rec.data.n]
-    test = read_table(log, pd.DataFrame(dict(item=table['item'].astype(type(rec.items[0])), title=table['title'])), {k: v for k, v in parse_columns(columns).items() if k != 'title'}, 'test').log
+    rec = Recommender.load(_folder(model))
+    test = _later_rows(log, {k: v for k, v in parse_columns(columns).items() if k != 'title'}, rec)
     train = pd.DataFrame(dict(user=rec.data.users[rec.data.hist.user], item=rec.data.hist.item))
     train = train[train['item'] < rec.data.n].assign(item=lambda t: rec.items[t['item']])
     r = metrics.evaluate(rec, Split(train, train[:0], test, dict(name='file')), ks=(k,), audit=False)
@@ -498,7 +561,9 @@ def cli_encode(items:str=None, # Item table (CSV, TSV, Parquet) with item and ti
     from llmrec.encode import TextEncoder
     if not items: raise InputError('--items is missing: a table with item and title')
     cols = {k: v for k, v in parse_columns(columns).items() if k != 'user'}
-    table = read_table(pd.DataFrame(dict(user=[], item=[])), items, cols, 'items').items
+    d = read_table(pd.DataFrame(dict(user=[], item=[])), items, cols, 'items')
+    for n in d.notes: print(n, file=sys.stderr)
+    table = d.items
     enc, t = TextEncoder(encoder), time.perf_counter()
     X = (enc.fit(item_text(table)) if encoder == 'tfidf' else enc).encode(item_text(table))
     print(f'{len(X):,} texts, {X.shape[1]} dimensions, {time.perf_counter() - t:.1f} s')
@@ -535,6 +600,8 @@ def _parser(name):
 def main(argv=None)->int:
     "The command line: `llmrec COMMAND [options]`. Exit codes: 0, 2 bad input, 130 interrupted."
     argv = list(sys.argv[1:] if argv is None else argv)
+    for s in (sys.stdout, sys.stderr):
+        if hasattr(s, 'reconfigure'): s.reconfigure(errors='backslashreplace')   # whatever the terminal can show
     if not argv or argv[0] in ('-h', '--help'):
         print('usage: llmrec COMMAND [options]\n\n' + '\n'.join(f'  {n:10} {f.__doc__}' for n, f in COMMANDS.items()) + '\n\nllmrec COMMAND --help shows its options.')
         return 0
@@ -543,6 +610,20 @@ def main(argv=None)->int:
     dash = lambda a: re.sub(r'^--[\w-]+', lambda m: '--' + m[0][2:].replace('-', '_'), a)
     kw = {k: v for k, v in vars(_parser(argv[0]).parse_args([dash(a) for a in argv[1:]])).items() if k not in ('pdb', 'xtra')}
     warnings.simplefilter('ignore')
-    try: COMMANDS[argv[0]](**kw); return 0
-    except (InputError, ImportError, OSError, MemoryError) as e: print(f'llmrec: {e}', file=sys.stderr); return 2
-    except KeyboardInterrupt: print('llmrec: stopped; the same command goes on from here', file=sys.stderr); return 130
+    return _guarded(argv[0], kw)
+
+def _guarded(name, kw):
+    "Run a command; errors that a user can mend are one line on the error stream."
+    try: COMMANDS[name](**kw); sys.stdout.flush(); return 0
+    except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()); return 130   # nobody reads on
+    except (InputError, ImportError, OSError) as e: print(f'llmrec: {e}', file=sys.stderr); _hush(); return 2
+    except (MemoryError, RuntimeError) as e:
+        if isinstance(e, RuntimeError) and 'allocate memory' not in str(e): raise
+        print(f'llmrec: out of memory: {e}', file=sys.stderr); return 2
+    except KeyboardInterrupt:
+        print('llmrec: stopped' + ('; the same command goes on from here' if name == 'run' else ''), file=sys.stderr); return 130
+
+def _hush():
+    "Drop what cannot be written to the output, as on a full disk, so that the interpreter ends without a second error."
+    try: sys.stdout.flush()
+    except (OSError, ValueError): os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,9 +8,10 @@ __all__ = ['k_core', 'clean', 'price_band', 'item_text', 'gini', 'sparsity', 'Sp
 
 # %% ../nbs/02_preprocess.ipynb #57381217
 from dataclasses import dataclass, field, replace
+import string
 import numpy as np, pandas as pd
 from .core import InputError, expect, share, whole
-from .data import Domain, _columns
+from .data import Domain, _columns, _new_rows
 
 # %% ../nbs/02_preprocess.ipynb #5724e6b7
 def k_core(log,         # user, item, ...
@@ -49,6 +50,7 @@ def clean(domain:Domain,       # Raw domain
     steps = [('repeated rows', _drop_repeats, 'same user, item, time and event')]
     if bots: steps.append(('bots', _drop_bots, 'over 50 × the median number of rows, and 1,000'))
     if min_value is not None:
+        if not isinstance(min_value, (int, float, np.number)) or min_value != min_value: raise InputError(f'min_value is {min_value!r}: expected a number')
         if 'value' not in domain.log: raise InputError(f"min_value={min_value}: the log of {domain.name!r} has no column 'value'")
         steps.append(('low value', lambda l: l[l['value'] >= min_value], f'value below {min_value}'))
     if k_user > 1 or k_item > 1: steps.append(('k-core', lambda l: k_core(l, k_user, k_item), f'{k_user} rows a user, {k_item} an item'))
@@ -77,19 +79,28 @@ def _column_text(items, c):
         return str(int(x)) if isinstance(x, float) and np.isfinite(x) and x == int(x) else str(x).replace('|', ', ').strip()
     return [one(x) for x in items[c]]
 
+def _fields(template, items):
+    "The columns a template names; anything but plain names in braces is an error."
+    hint = "write column names in braces, as in '{title} by {brand}'"
+    try: parts = list(string.Formatter().parse(expect(template, str, 'template', hint)))
+    except ValueError as e: raise InputError(f'template {template!r}: {e}; {hint}') from e
+    for _, name, spec, conversion in parts:
+        if name is None: continue
+        if spec or conversion or not name: raise InputError(f'template {template!r}: {hint}')
+        if name not in items: raise InputError(f'template: no column {name!r} in the item table, which has {list(items.columns)}')
+    return list(dict.fromkeys(n for _, n, *_ in parts if n))
+
 def item_text(items,       # Item table
               columns=('title', 'category', 'type', 'brand', 'size', 'year', 'price', 'text'), # What the line holds, in this order
               template:str|None=None, # Or a format string, such as '{title} by {brand}'
               max_chars:int=2000):
     "One line of text an item, for the language model."
-    expect(items, pd.DataFrame, 'items', 'the item table')
-    cols = [c for c in columns if c in items] if template is None else [c for c in items if '{' + c + '}' in template]
+    expect(items, pd.DataFrame, 'items', 'the item table'); expect(columns, (list, tuple), 'columns'); whole(max_chars, 'max_chars', 1)
+    cols = [c for c in columns if c in items] if template is None else _fields(template, items)
     if template is None and not cols and 'title' in items: raise InputError(f'columns: none of {list(columns)} is in the item table, which has {list(items)}')
     parts = {c: _column_text(items, c) for c in cols}
     if template is not None:
-        try: return [template.format(**{c: parts[c][i] for c in cols}).strip()[:max_chars] for i in range(len(items))]
-        except KeyError as e: raise InputError(f'template: no column {e} in the item table, which has {list(items.columns)}') from e
-        except (ValueError, IndexError) as e: raise InputError(f"template {template!r}: {e}; write column names in braces, as in '{{title}} by {{brand}}'") from e
+        return [template.format(**{c: parts[c][i] for c in cols}).strip()[:max_chars] for i in range(len(items))]
     rows = zip(*parts.values()) if parts else [()]*len(items)
     out = []
     for r in rows:
@@ -105,7 +116,7 @@ def gini(x):
 
 def sparsity(domain:Domain)->dict:
     "Size, density and long tail of a domain: the numbers on which branch C of the flow chart decides."
-    u, i = domain.log['user'].value_counts(), domain.log['item'].value_counts().reindex(domain.items['item'], fill_value=0)
+    u, i = expect(domain, Domain, 'domain').log['user'].value_counts(), domain.log['item'].value_counts().reindex(domain.items['item'], fill_value=0)
     cut = lambda a, b: float(((i >= a) & (i <= b)).mean())
     return dict(rows=len(domain.log), users=domain.n_users, items=domain.n_items, density=domain.density,
                 rows_per_user=float(u.median()) if len(u) else 0., rows_per_item=float(i.median()),
@@ -120,6 +131,7 @@ class Split:
     test: pd.DataFrame
     protocol: dict = field(default_factory=dict)
     def __post_init__(self):
+        for n in ('train', 'valid', 'test'): _columns(getattr(self, n), ['user', 'item'], n)
         self.protocol = dict(self.protocol, rows=[len(x) for x in (self.train, self.valid, self.test)])
     def __repr__(self):
         r = self.protocol['rows']
@@ -127,9 +139,7 @@ class Split:
 
 def _log(x):
     "The log of a domain, or a table that is one."
-    x = x.log if isinstance(x, Domain) else x
-    _columns(x, ['user', 'item'], 'log')
-    return x
+    return x.log if isinstance(x, Domain) else _new_rows(x, 'log')
 
 def ordered(log, seed=0):
     "Rows by user and time; at the same second by a seeded hash of the item."
@@ -201,6 +211,7 @@ def past_source(source:Domain, # Source domain
                 split:Split    # Split of the target
                )->Domain:
     "The source's rows from before the test: before a global cut, and before each test user's first test row."
+    expect(source, Domain, 'source'); expect(split, Split, 'split')
     if 'time' not in source.log or 'time' not in split.test or not len(split.test): return source
     cut = source.log['user'].map(split.test.groupby('user')['time'].min()).fillna(np.inf).to_numpy(float)
     if split.protocol.get('name') == 'time': cut = np.minimum(cut, split.test['time'].min())
@@ -279,5 +290,6 @@ def audit(split:Split,      # What to check
     if not len(items): raise InputError('item table is empty')
     texts = item_text(items) if texts is None else texts
     if len(texts) != len(items): raise InputError(f'texts has {len(texts)} rows for {len(items)} items: give each item one')
+    for i, t in enumerate(texts): expect(t, str, f'texts[{i}]')
     return pd.DataFrame([_same_rows(split), _future_rows(split), _in_profiles(split, items, profiles),
                          _order_predicts(split, items), _duplicates(items, texts), _features_of_all(split, items)])

@@ -1,5 +1,5 @@
 """Each case of the catalogue: an error of ours with the right words, and nothing changed or half-written."""
-import shutil, warnings
+import pickle, shutil, warnings
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 import llmrec
@@ -18,7 +18,7 @@ def small_world():
     items = pd.DataFrame(dict(item=['f1', 'f2', 'f3', 'f4'], title=['tea', 'milk', 'oil', 'rye']))
     put = lambda df: lambda **kw: df.drop(columns=[k for k, v in kw.items() if v is None]).assign(**{k: v for k, v in kw.items() if v is not None})
     names = {k: v for m in (data, preprocess, vectors, encode, metrics, recommend, online, learner) for k, v in vars(m).items() if k in m.__all__}
-    return names | dict(pd=pd, np=np, log=log, items=items, L=put(log), I=put(items), dom=data.Domain('shop', log, items), AMAZON=AMAZON,
+    return names | dict(pd=pd, np=np, pickle=pickle, log=log, items=items, L=put(log), I=put(items), dom=data.Domain('shop', log, items), AMAZON=AMAZON,
                         Recommender=Recommender, ranked=recommend.recommend, tfidf=lambda: Recommender('tfidf', seed=0))
 
 def one_expert(d, budget, seed):
