@@ -617,7 +617,7 @@ def save(self:TextEncoder, path # Directory, made if need be
         )->Path:
     "Save model, tokenizer, pooling, length limit and prompt; `TextEncoder(path)` opens them."
     path = Path(path)
-    path.mkdir(parents=True, exist_ok=True)
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
     for p in self.path.iterdir():
         if p.suffix in ('.safetensors', '.json', '.model') or p.name in ('vocab.txt', 'merges.txt'): shutil.copy(p, path)
     self._dump_settings(path)
@@ -641,24 +641,34 @@ def _dump(path, obj):
 
 # %% ../nbs/03_encode.ipynb #75950009
 @patch
+def state(self:TfidfEncoder):
+    "What the encoder has learned: arrays by name, and plain values."
+    if self.V is None: raise InputError("TextEncoder('tfidf') was not fitted: there is nothing to save")
+    words = [{t: int(i) for t, i in v.vocabulary_.items()} for v in self.vecs]
+    return dict(V=self.V, idf0=self.vecs[0].idf_, idf1=self.vecs[1].idf_), dict(max_features=self.max_features, seed=self.seed, vocabulary=words)
+
+@patch
+def restore(self:TfidfEncoder, a, cfg):
+    "Become the encoder that `state` described."
+    self.vecs, self.V, self.dim = _vectorizers(0, cfg['max_features']), a['V'], len(a['V'])
+    for i, v in enumerate(self.vecs): v.vocabulary, v.min_df = cfg['vocabulary'][i], 1; v.idf_ = a[f'idf{i}']
+    return self
+
+@patch
 def save(self:TfidfEncoder, path):
     "Save the vocabulary, its weights and the directions."
-    if self.V is None: raise InputError("TextEncoder('tfidf') was not fitted: there is nothing to save")
-    from safetensors.numpy import save_file
-    (path := Path(path)).mkdir(parents=True, exist_ok=True)
-    save_file(dict(V=self.V, idf0=self.vecs[0].idf_, idf1=self.vecs[1].idf_), path/'tfidf.safetensors')
-    words = [{t: int(i) for t, i in v.vocabulary_.items()} for v in self.vecs]
-    _dump(path/'tfidf.json', dict(max_features=self.max_features, seed=self.seed, vocabulary=words))
+    from safetensors.numpy import save as pack
+    a, cfg = self.state()
+    (path := Path(path)).mkdir(parents=True, exist_ok=True, mode=0o700)
+    with atomic_write(path/'tfidf.safetensors', 'wb') as f: f.write(pack(a))
+    _dump(path/'tfidf.json', cfg)
     return path
 
 @patch
 def _restore(self:TfidfEncoder, path):
     "Load what `save` wrote."
     from safetensors.numpy import load_file
-    with _clear(f'{path}: not a saved TF-IDF encoder'):
-        cfg, a = _json(path/'tfidf.json'), load_file(path/'tfidf.safetensors')
-        self.vecs, self.V, self.dim = _vectorizers(0, cfg['max_features']), a['V'], len(a['V'])
-        for i, v in enumerate(self.vecs): v.vocabulary, v.min_df = cfg['vocabulary'][i], 1; v.idf_ = a[f'idf{i}']
+    with _clear(f'{path}: not a saved TF-IDF encoder'): self.restore(load_file(path/'tfidf.safetensors'), _json(path/'tfidf.json'))
 
 @patch
 def __repr__(self:TfidfEncoder): return f"TextEncoder('tfidf', dim={self.dim}, fitted={self.V is not None})"

@@ -9,7 +9,7 @@ __all__ = ['STRATEGIES', 'standard', 'item_evidence', 'user_evidence', 'Gate', '
            'insert_items', 'Explanation']
 
 # %% ../nbs/09_fusion.ipynb #b3fac714
-import hashlib, json, time
+import contextlib, hashlib, json, re, time
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -256,7 +256,7 @@ class Recommender:
         self.encoder_name = encoder if isinstance(encoder, str) else getattr(encoder, 'name', None)
         self._encoder = None if isinstance(encoder, str) else encoder
         self.strategy, self.seed, self.budget, self.make, self.verbose = strategy, seed, budget, experts, verbose
-        self.repeats = repeats
+        self.repeats, self._known_encoder = repeats, None
         self.plan, self.cost = [], {}
     def __repr__(self): return f'Recommender({self.encoder_name!r}, {self.strategy!r}, budget={self.budget!r})'
     def note(self, text):
@@ -289,8 +289,16 @@ def encoder(self:Recommender):
     "The `TextEncoder`, loaded on first use."
     if self._encoder is None and self.encoder_name is not None:
         from llmrec.encode import TextEncoder
-        self._encoder = TextEncoder(self.encoder_name)
+        self._encoder = TextEncoder(self.encoder_name) if self._known_encoder is None else _same_encoder(self.encoder_name, *self._known_encoder)
     return self._encoder
+
+def _same_encoder(name, arrays, cfg):
+    "The encoder a model was made with; another one under the same name would read texts in another language."
+    from llmrec.encode import TextEncoder, TfidfEncoder
+    if 'vocabulary' in cfg: return TfidfEncoder().restore(arrays, cfg)
+    e = TextEncoder(cfg['path'] or name, pooling=cfg['pooling'], max_len=cfg['max_len'], prompt=cfg['prompt'], dtype=cfg['dtype'])
+    if e.fingerprint == cfg['fingerprint']: return e
+    raise InputError(f'encoder {cfg["path"] or name!r} is no longer the one this model was made with: fit the model again, or bring its files back')
 
 @patch
 def _index(self:Recommender, target, sources, extra):
@@ -505,6 +513,16 @@ def _arrays(prefix, obj, skip=()):
     p = {k: ('inf' if v == np.inf else v) for k, v in vars(obj).items() if isinstance(v, _KINDS) and k not in skip}
     return a, p
 
+def _encoder_state(rec):
+    "Arrays and plain values from which `_same_encoder` makes the encoder again."
+    from llmrec.encode import TextEncoder, TfidfEncoder
+    e = rec._encoder
+    if e is None: return rec._known_encoder or ({}, None)
+    if isinstance(e, TfidfEncoder): return e.state() if e.V is not None else ({}, None)
+    if not isinstance(e, TextEncoder): return {}, None
+    own = str(e.path) if (e.path/'pretrain.json').exists() else None
+    return {}, dict(path=own, pooling=e.pooling, max_len=e.max_len, prompt=e.prompt, dtype=e.asked and str(e.asked), fingerprint=e.fingerprint)
+
 def _ids(x):
     "Ids as JSON, with their kind, so that 7 and '7' come back as they were."
     return [v.item() if isinstance(v, np.generic) else v for v in x]
@@ -525,7 +543,9 @@ def save(self:Recommender, path):
         a, p = _arrays(f'expert{i}', e)
         ref = next((j for j, x in enumerate(self.experts) if getattr(e, 'kriging', None) is x), None)
         experts.append(dict(type=type(e).__name__, values=p, kriging=ref)); arrays |= a
-    meta = dict(format=1, encoder=self.encoder_name, strategy=self.strategy, seed=self.seed, budget=self.budget, plan=self.plan, cost=self.cost,
+    words, cfg = _encoder_state(self)
+    arrays |= {f'encoder.{k}': v for k, v in words.items()}
+    meta = dict(format=1, encoder_state=cfg, encoder=self.encoder_name, strategy=self.strategy, seed=self.seed, budget=self.budget, plan=self.plan, cost=self.cost,
                 share=self.share, users=_ids(d.users), n=d.n, items=[_ids(i) for i in d.all_items], experts=experts,
                 table={c: _ids(d.table[c].astype(object).where(d.table[c].notna(), None)) for c in d.table if c != 'item'})
     blob = pack({k: np.ascontiguousarray(v) for k, v in arrays.items()})
@@ -534,18 +554,26 @@ def save(self:Recommender, path):
     meta['check'] = hashlib.sha256(json.dumps(meta).encode()).hexdigest()
     with atomic_write(path/'model.json') as f: json.dump(meta, f)
     for old in path.glob('model-*.safetensors'):
-        if meta['sha256'][:12] not in old.name: old.unlink()
+        if re.fullmatch('model-[0-9a-f]{12}.safetensors', old.name) and meta['sha256'][:12] not in old.name: old.unlink(missing_ok=True)
+    for old in path.glob('.model*.tmp'):       # left by a process that was killed
+        with contextlib.suppress(OSError): old.unlink() if time.time() - old.stat().st_mtime > 86400 else None
 
 # %% ../nbs/09_fusion.ipynb #3ebd3e81
 def _read_model(path):
-    "Meta data and arrays of a saved model, checked."
+    "Meta data and arrays of a saved model, checked; another process may be saving there at the same moment."
+    for last in (False, False, True):
+        try: return _read_once(Path(path))
+        except FileNotFoundError:
+            if last or not (Path(path)/'model.json').is_file(): raise
+
+def _read_once(path):
     from safetensors.numpy import load as unpack
-    path = Path(path)
     if not (path/'model.json').is_file(): raise FileNotFoundError(f'{path}: no model.json; is this a folder that Recommender.save wrote?')
     try: meta = expect(json.loads((path/'model.json').read_text(encoding='utf-8')), dict, 'it')
-    except ValueError as e: raise InputError(f'{path}/model.json is damaged ({e}): save the model again') from e
+    except (ValueError, RecursionError) as e: raise InputError(f'{path}/model.json is damaged ({e}): save the model again') from e
     if meta.get('format', 1) != 1: raise InputError(f"{path} is of format {meta['format']}, this version reads format 1: save the model again")
     if meta.pop('check', '') != hashlib.sha256(json.dumps(meta).encode()).hexdigest(): raise InputError(f'{path}/model.json is damaged (checksum differs): save the model again')
+    if not re.fullmatch('[0-9a-f]{64}', str(meta.get('sha256'))): raise InputError(f'{path}/model.json is damaged (no checksum): save the model again')
     file = path/f"model-{meta['sha256'][:12]}.safetensors"
     if not file.is_file(): raise FileNotFoundError(f'{file} is missing: save the model again')
     blob = file.read_bytes()
@@ -569,17 +597,33 @@ def _subclasses(c): return [c] + [y for x in c.__subclasses__() for y in _subcla
 def load(cls:Recommender, path):
     "The model that `save` wrote."
     m, a = _read_model(path)
+    try: return _rebuilt(cls, m, a)
+    except InputError: raise
+    except Exception as e: raise InputError(f'{path} holds no model that this version can read ({type(e).__name__}: {e}): save the model again') from e
+
+def _fits(d):
+    "Refuse rows, users and items that do not belong together."
+    h = d.hist
+    ok = len(h.ptr) == len(d.users) + 1 and h.ptr[0] == 0 and (np.diff(h.ptr) >= 0).all() and h.ptr[-1] == len(h.item) == len(h.weight)
+    ok = ok and (not len(h.item) or 0 <= h.item.min() and h.item.max() < d.N) and d.N == sum(map(len, d.all_items)) and d.n > 0
+    if not ok or d.vectors is not None and len(d.vectors) != d.N: raise InputError('the parts of the saved model do not fit together: save the model again')
+    return d
+
+def _rebuilt(cls, m, a):
+    "The Recommender that meta data and arrays describe."
     rec = cls(m['encoder'], m['strategy'], m['seed'], m['budget'])
     ids = [pd.Index(i, dtype=object) for i in m['items']]
     table = pd.DataFrame({'item': pd.Series([x for i in ids for x in i], dtype=object), **{k: pd.Series(v) for k, v in m['table'].items()}})
     d = Interactions(pd.Index(m['users'], dtype=object), np.array(list(ids[0]), object if isinstance(ids[0][0], str) else None), ids,
                      Histories(a['hist.ptr'], a['hist.item'], a['hist.weight']), a.get('time'), table, a.get('vectors'))
-    rec.experts = [_revive(i, x, a, d) for i, x in enumerate(m['experts'])]
+    rec.experts = [_revive(i, x, a, _fits(d)) for i, x in enumerate(m['experts'])]
     for e, x in zip(rec.experts, m['experts']):
         if x['kriging'] is not None: e.kriging = rec.experts[x['kriging']]
     rec.gate = Gate(len(rec.experts)).requires_grad_(False)
     rec.gate.load_state_dict({k.split('.', 1)[1]: torch.from_numpy(v) for k, v in a.items() if k.startswith('gate.')})
     rec.data, rec.plan, rec.cost, rec.share = d, m['plan'], m['cost'], m['share']
+    if m.get('encoder_state'): rec._known_encoder = {k.split('.', 1)[1]: v for k, v in a.items() if k.startswith('encoder.')}, m['encoder_state']
+    elif m['encoder'] == 'tfidf' and d.vectors is not None: raise InputError('the model was saved without its TF-IDF encoder: fit and save it again')
     return rec
 
 # %% ../nbs/09_fusion.ipynb #4b0afa4d

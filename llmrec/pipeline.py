@@ -131,6 +131,7 @@ class Options:
     k_core:int=2
     seed:int=0
     def __post_init__(self):
+        if not self.encoder: raise InputError(f'encoder is {self.encoder!r}: name one, such as minilm or tfidf')
         whole(self.k, 'k', 1); whole(self.k_core, 'k_core'); whole(self.seed, 'seed', 0, 2**32 - 1)
         if not 0 <= self.lam < float('inf'): raise InputError(f'lam is {self.lam}: expected 0 or more')
         if self.pretrain and self.encoder == 'tfidf': raise InputError(f'pretrain is {self.pretrain!r}, but tfidf has no language model: name another encoder')
