@@ -395,10 +395,10 @@ def systems(pair, s, o, enc, sparse, out, memory, say):
     return rec, (twin.curves if twin else []), reports
 
 def three_users(rec, users, k)->pd.DataFrame:
-    "The best items of three users, side by side."
+    "The best items of three users, side by side; their ids stay out of what is printed."
     items, _ = rec.recommend(users, k)
     title = dict(zip(rec.items, rec.data.table['title'].iloc[:rec.data.n]))
-    return pd.DataFrame({str(u): [title.get(i, '') for i in row] for u, row in zip(users, items)}, index=range(1, items.shape[1] + 1))
+    return pd.DataFrame({f'user {a}': [title.get(i, '') for i in row] for a, row in zip('ABC', items)}, index=range(1, items.shape[1] + 1))
 
 # %% ../nbs/15_pipeline.ipynb #1bff1792
 def travel(pair:DomainPair, o:Options|None=None, out='llmrec-run', quiet:bool=False)->Run:
