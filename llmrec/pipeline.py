@@ -7,8 +7,9 @@ __all__ = ['COMMANDS', 'genre_pair', 'load_pair', 'parse_columns', 'read_pair', 
            'road_experts', 'Options', 'data_key', 'Memory', 'alone', 'encoder_of', 'train_model', 'curves_of',
            'baselines', 'judge', 'results_table', 'transfer_verdict', 'plot_losses', 'plot_metrics', 'plot_evidence',
            'figures', 'safe_cell', 'write_recommendations', 'report_html', 'Say', 'peak_memory', 'fit_or_load',
-           'report_or_make', 'Run', 'say_collected', 'say_gap', 'systems', 'three_users', 'travel', 'tell', 'write_run',
-           'cli_run', 'cli_recommend', 'cli_evaluate', 'cli_encode', 'cli_doctor', 'main']
+           'report_or_make', 'Run', 'say_collected', 'say_gap', 'systems', 'three_users', 'example_users', 'reasons',
+           'travel', 'tell', 'write_run', 'cli_run', 'cli_recommend', 'cli_evaluate', 'cli_encode', 'cli_doctor',
+           'main']
 
 # %% ../nbs/15_pipeline.ipynb #5e23415a
 import base64, contextlib, copy, csv, hashlib, html, io, json, os, re, sys, time, warnings
@@ -310,6 +311,7 @@ def _body(sections):
     "Sections as HTML without a page around them; formulas in titles stay text."
     def part(x, alt):
         if isinstance(x, pd.DataFrame): return x.to_html(border=0, escape=True, na_rep='')
+        if callable(getattr(x, 'card', None)): return x.card()   # explanations escape what they show
         if isinstance(x, bytes): return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(x).decode()}">'
         return f'<p>{html.escape(str(x))}</p>'
     body = ''.join(f'<h2>{html.escape(h)}</h2>' + ''.join(part(x, h) for x in xs) for h, *xs in sections)
@@ -400,6 +402,19 @@ def three_users(rec, users, k)->pd.DataFrame:
     title = dict(zip(rec.items, rec.data.table['title'].iloc[:rec.data.n]))
     return pd.DataFrame({f'user {a}': [title.get(i, '') for i in row] for a, row in zip('ABC', items)}, index=range(1, items.shape[1] + 1))
 
+def example_users(s)->list:
+    "Three users of the test, spread over it."
+    users = pd.unique(s.test['user'])
+    return users[np.linspace(0, len(users) - 1, min(3, len(users))).astype(int)].tolist()
+
+def reasons(rec, users)->list:
+    "Explanations of the first recommendations of users A, B and C."
+    import llmrec.explain # gives `why`
+    first, _ = rec.recommend(users, 1)
+    whys = [rec.why(u, i) for u, i in zip(users, first[:, 0]) if i is not None]
+    for a, y in zip('ABC', whys): y.user = f'user {a}'
+    return whys
+
 # %% ../nbs/15_pipeline.ipynb #1bff1792
 def travel(pair:DomainPair, o:Options|None=None, out='llmrec-run', quiet:bool=False)->Run:
     "Walk the flow chart on a pair of domains; results go to the folder `out`."
@@ -420,8 +435,7 @@ def _travel(pair, o, out, say):
     rec, twin_curves, reports = systems(pair, s, o, enc, sparse, out, memory, say)
     verdict = transfer_verdict(reports['llmrec'], reports['twin without the source'], o.k) if 'twin without the source' in reports else None
     table = results_table(reports, o.k)
-    users = pd.unique(s.test['user'])
-    shown = three_users(rec, users[np.linspace(0, len(users) - 1, min(3, len(users))).astype(int)].tolist(), o.k)
+    shown = three_users(rec, example_users(s), o.k)
     run = Run(out, reports, verdict, table, shown, say.lines)
     tell(run, say, o)
     write_run(run, rec, twin_curves, pair, s, o, say)
@@ -452,7 +466,7 @@ def write_run(run, rec, twin_curves, pair, s, o, say):
     with atomic_write(run.out/'metrics.json') as f: json.dump(meta, f, indent=1, ensure_ascii=False, default=str)
     page = report_html(f'llmrec: {pair.source.name} → {pair.target.name}', [
         ('Stages', pd.DataFrame(run.lines, columns=['stage', 'what'])), ('Results', run.table, figs['metrics'], figs['evidence']),
-        ('Training', figs['losses']), ('Three users', run.recommendations)])
+        ('Training', figs['losses']), ('Three users', run.recommendations), ('Why', *reasons(rec, example_users(s)))])
     with atomic_write(run.out/'report.html') as f: f.write(page)
     say('H', f'{run.out}/: report.html, metrics.json, recommendations.csv, model/, figures; {say.seconds:.0f} s, {peak_memory():.1f} GiB at most')
 
