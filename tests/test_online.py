@@ -1,0 +1,77 @@
+"""Random rows, late and twice, new people and new items: experts that follow against experts fitted anew; the server against the full scan."""
+import numpy as np, pandas as pd
+import pytest
+from llmrec.data import toy_pair
+from llmrec.experts import EASE, Markov, TransitionRidge
+from llmrec.fusion import Recommender
+import llmrec.online, llmrec.recommend
+
+
+@pytest.fixture(scope='module')
+def world():
+    pair = toy_pair(seed=1, n_users=(60, 80), n_items=(40, 30))
+    return pair, pair.target.log.sort_values('time', kind='stable').reset_index(drop=True)
+
+
+def anew(e, d):
+    new = type(e).__new__(type(e))
+    new.__dict__.update({k: v for k, v in vars(e).items() if k not in ('rows', 'B', 'S', 'W', 'share', 'to', 'ptr')})
+    return new.fit_data(d)
+
+
+def rows(rng, rec, log, n):
+    "New rows: some people are new, some times lie in the past, some items come twice."
+    people = np.concatenate([log['user'].unique()[:20], [f'new {i}' for i in range(3)]]).astype(object)
+    return pd.DataFrame(dict(user=rng.choice(people, n), item=rng.choice(rec.items, n), time=rng.integers(log['time'].min(), log['time'].max() + 10**6, n)))
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_following_equals_fitting_anew(world, seed):
+    pair, log = world
+    rng = np.random.default_rng(seed)
+    rec = Recommender('tfidf', seed=seed).fit(pair.target.with_log(log.iloc[:-60]), pair.source)
+    for step in range(4):
+        if step == 2: rec.add_items(pd.DataFrame(dict(item=['brand new'], title=['The comet and the soup'])))
+        rec.update(rows(rng, rec, log, int(rng.integers(1, 30))), refresh='exact')
+        users = list(rec.data.users[:50]) + ['nobody']
+        for e in rec.experts:
+            if isinstance(e, (EASE, Markov, TransitionRidge)):
+                a, b = e.score(users), anew(e, rec.data).score(users)
+                np.testing.assert_allclose(a, b, atol=1e-4*np.abs(b).max(), err_msg=f'{e.name}, step {step}')
+
+
+def test_schedule_learns_everything_again(world):
+    pair, log = world
+    rec = Recommender('tfidf').fit(pair.target.with_log(log.iloc[:-60]), pair.source)
+    few = int(.12*len(rec.data.hist.item)) + 1
+    rec.update(rows(np.random.default_rng(0), rec, log, few), refresh='schedule')
+    assert rec.fresh == 0
+    for e in rec.experts:
+        if isinstance(e, (EASE, Markov)): np.testing.assert_allclose(e.score(log['user'].unique()), anew(e, rec.data).score(log['user'].unique()), atol=1e-5)
+
+
+def test_save_and_load_keep_what_followed(world, tmp_path):
+    pair, log = world
+    rec = Recommender('tfidf').fit(pair.target.with_log(log.iloc[:-60]), pair.source)
+    rec.update(log.iloc[-60:-30], refresh='exact')
+    rec.save(tmp_path/'m'); back = Recommender.load(tmp_path/'m')
+    users = log['user'].unique()
+    np.testing.assert_allclose(back.score(users), rec.score(users), atol=1e-5)
+    for r in (rec, back): r.update(log.iloc[-30:], refresh='exact')
+    np.testing.assert_allclose(back.score(users), rec.score(users), atol=1e-3)
+
+
+def test_server_after_updates_and_new_items(world):
+    pair, log = world
+    rec = Recommender('tfidf').fit(pair.target.with_log(log.iloc[:-60]), pair.source).serve(rank=6, pool=20)
+    mask = np.arange(len(rec.items)) % 3 > 0
+    for step in range(3):
+        if step == 1: rec.update(log.iloc[-60:], refresh='exact')
+        if step == 2: rec.add_items(pd.DataFrame(dict(item=['brand new'], title=['The comet and the soup']))); mask = np.append(mask, True)
+        for u in [*log['user'].unique()[:15], 'nobody']:
+            i, s = rec.recommend([u], 5, mask=mask)
+            j = rec.data.all_items[0].get_indexer(i[0])
+            assert mask[j].all()
+            np.testing.assert_allclose(s[0], rec.score([u])[0, j], atol=1e-4)
+    i, s = rec.recommend(['nobody'], 10**3)
+    assert (i[0] == None).sum() == 0 or np.isinf(s[0][i[0] == None]).all()
