@@ -97,8 +97,8 @@ class Learner:
     def fit(self, n_epochs:int=1, cbs=()):
         "Train for `n_epochs` passes; `cbs` are callbacks for this call only."
         self.n_epochs, self.epoch, self.step, self.start_batch = n_epochs, 0, 0, 0
-        self.total_steps = n_epochs * math.ceil(len(self.dls.train) / self.accum)
         self.acc, before, self.cbs = _accelerator(self.precision), self.cbs, [*self.cbs, *cbs]
+        self.total_steps = n_epochs * math.ceil(len(self.dls.train) // self.acc.num_processes / self.accum)
         try:
             self.net = self.acc.prepare(self.model)
             params = self.params or [p for p in self.model.parameters() if p.requires_grad]
