@@ -559,11 +559,14 @@ def _renamed(df, columns, part, where):
 # %% ../nbs/01_data.ipynb #1a885337
 def _natural(*cols):
     "Text ids as int64 if every one in all columns is written as a number would be."
+    found = []
     for c in cols:
-        if not _is_text(c) or pd.api.types.infer_dtype(c, skipna=True) != 'string': return cols
-        v = pd.Series(pd.unique(c.dropna()), dtype=object).astype(str)
-        if not v.str.fullmatch(r'0|-?[1-9]\d{0,17}').all(): return cols
-    return tuple(c if c.isna().any() else c.astype('int64') for c in cols)
+        if not _is_text(c): return cols
+        at, v = pd.factorize(c)                     # distinct ids are few: look at each of them once
+        if pd.api.types.infer_dtype(v, skipna=True) != 'string': return cols
+        if not pd.Series(v, dtype=object).astype(str).str.fullmatch(r'0|-?[1-9]\d{0,17}').all(): return cols
+        found.append(c if (at < 0).any() else pd.Series(np.array(v, dtype=object).astype('int64')[at], c.index, name=c.name))
+    return tuple(found)
 
 def _check_mapping(columns, log, items, name, notes):
     "A name that is in neither table is an error if we need it, else a note."

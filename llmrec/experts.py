@@ -20,6 +20,7 @@ import numpy as np, pandas as pd
 import scipy.sparse as sp
 import scipy.linalg as sl
 from .core import InputError, blocks, need, progress
+from .preprocess import _by_time
 
 # %% ../nbs/08_experts.ipynb #a608a38a
 @dataclass
@@ -113,14 +114,19 @@ def as_list(x):
     "None, one thing or several, as a list."
     return [] if x is None else list(x) if isinstance(x, (list, tuple)) else [x]
 
+def _distinct(ids):
+    "Number of each row's id, and the distinct ids as objects: work on ids is done once for each of them."
+    codes, ids = pd.factorize(ids, use_na_sentinel=False)
+    return codes, pd.Index(ids, dtype=object)
+
 def _coded(log, items, users, offset, where):
     "One log as columns user, item (numbers), weight, time, tie."
-    item = pd.Index(items['item'], dtype=object)
+    (cu, u), (ci, i) = _distinct(log['user']), _distinct(log['item'])
     return pd.DataFrame(dict(
-        user=users.get_indexer(pd.Index(log['user'], dtype=object)), item=offset + _lookup(item, log['item'], 'item', where),
+        user=users.get_indexer(u)[cu], item=offset + _lookup(pd.Index(items['item'], dtype=object), i, 'item', where)[ci],
         weight=np.asarray(log['weight'], np.float32) if 'weight' in log else np.float32(1),
         time=np.asarray(log['time']) if 'time' in log else np.arange(len(log)),
-        tie=_hash(log['item']) if 'time' in log else np.uint64(0)))
+        tie=_hash(i)[ci] if 'time' in log else np.uint64(0)))
 
 def interactions(train:pd.DataFrame, # Log of the target: user, item [, time, weight]
                  items:pd.DataFrame, # Item table of the target
@@ -132,12 +138,12 @@ def interactions(train:pd.DataFrame, # Log of the target: user, item [, time, we
     source = as_list(source)
     logs, tables = [train] + [d.log for d in source], [items] + [d.items for d in source]
     if not share_users: logs[1:] = [l.assign(user=f'{i}\x1f' + l['user'].astype(str)) for i, l in enumerate(logs[1:])]
-    users = pd.Index(pd.unique(pd.concat([l['user'].astype(object) for l in logs])), dtype=object)
+    users = pd.Index(pd.unique(pd.concat([pd.Series(l['user'].unique(), dtype=object) for l in logs])), dtype=object)
     users = users[np.argsort(_hash(users), kind='stable')]
     offs = np.cumsum([0] + [len(t) for t in tables])
     rows = pd.concat([_coded(l, t, users, o, w) for l, t, o, w in
                       zip(logs, tables, offs, ['target'] + [d.name for d in source])], ignore_index=True)
-    rows = rows.sort_values(['user', 'time', 'tie'], kind='stable')
+    rows = rows.iloc[_by_time(*(rows[c].to_numpy() for c in ('user', 'time', 'tie')))]
     if vectors is not None and len(vectors) != offs[-1]:
         raise InputError(f'vectors has {len(vectors)} rows, but target and sources have {offs[-1]} items')
     ptr = np.concatenate([[0], np.cumsum(np.bincount(rows['user'], minlength=len(users)))]).astype(np.int64)
