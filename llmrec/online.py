@@ -229,7 +229,7 @@ def follow(rec:Recommender, log, how:str='exact', due:float=.1): # 'exact' or 's
     users = np.unique(rec.data.users.get_indexer(pd.Index(_new_rows(log)['user'], dtype=object)))
     for e, f in pairs: f.take(e, rec.data, users)
     rec._follow = rec._follow[0], rec.data
-    rec.waiting = np.union1d(getattr(rec, 'waiting', users), users)
+    rec.waiting = getattr(rec, 'waiting', set()) | set(rec.data.users[users])
     rec.fresh = getattr(rec, 'fresh', 0) + len(log)
     if how == 'schedule' and rec.fresh >= due*len(rec.data.hist.item): relearn(rec)
     return rec
@@ -237,10 +237,11 @@ def follow(rec:Recommender, log, how:str='exact', due:float=.1): # 'exact' or 's
 # %% ../nbs/12_online.ipynb #7eeedaa9
 def relearn(rec:Recommender):
     "Closed-form experts learn again from all rows, neural ones rehearse; the gate stays."
+    users = rec.data.users.get_indexer(pd.Index(list(getattr(rec, 'waiting', ())), dtype=object))
     for e in rec.experts:
-        if isinstance(e, SASRec): rehearse(e, rec.data, getattr(rec, 'waiting', np.zeros(0, int)), seed=rec.seed)
+        if isinstance(e, SASRec): rehearse(e, rec.data, users[users >= 0], seed=rec.seed)
         else: e.fit_data(rec.data)
-    rec._follow, rec.waiting, rec.fresh = ({}, None), np.zeros(0, int), 0
+    rec._follow, rec.waiting, rec.fresh = ({}, None), set(), 0
     return rec
 
 # %% ../nbs/12_online.ipynb #c4b873de

@@ -75,3 +75,17 @@ def test_server_after_updates_and_new_items(world):
             np.testing.assert_allclose(s[0], rec.score([u])[0, j], atol=1e-4)
     i, s = rec.recommend(['nobody'], 10**3)
     assert (i[0] == None).sum() == 0 or np.isinf(s[0][i[0] == None]).all()
+
+
+def test_a_network_rehearses_on_schedule(world):
+    from llmrec.experts import Popularity, SASRec
+    pair, log = world
+    make = lambda d, budget, seed: [Popularity(), EASE(100), SASRec(dim=8, layers=1, epochs=2, seed=seed)]
+    rec = Recommender(None, 'target', experts=make).fit(pair.target.with_log(log.iloc[:-60]))
+    before = rec.experts[2].theta.copy()
+    rec.update(log.iloc[-60:-50], refresh='schedule')
+    assert (rec.experts[2].theta == before).all() and rec.fresh == 10          # not due yet
+    rec.update(log.iloc[-50:], refresh='schedule')
+    after = rec.experts[2].theta
+    assert rec.fresh == 0 and 0 < np.abs(after - before).max() < .5            # moved, on a leash
+    assert np.isfinite(rec.score(['nobody', *log['user'].unique()[:5]])).all()
