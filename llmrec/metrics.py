@@ -548,6 +548,9 @@ def _versions():
 # %% ../nbs/10_metrics.ipynb #936c831a
 def _peak_mb():
     "Most memory this process has held so far, in MB; None where the system does not say."
+    try:                                           # Linux: `getrusage` may give the peak of the process that started this one
+        with open('/proc/self/status') as f: return round(int(next(l for l in f if l.startswith('VmHWM')).split()[1])/2**10)
+    except (OSError, StopIteration): pass
     try: import resource
     except ImportError: return None
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(2**20 if sys.platform == 'darwin' else 2**10))
