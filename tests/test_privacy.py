@@ -191,5 +191,5 @@ def test_a_run_prints_no_id(tmp_path):
     assert run.returncode == 0, run.stderr
     assert 'planted.' not in run.stdout + run.stderr
     where = {(f.split('/')[0] if '/' in f else f, how) for f, how, _ in traces(tmp_path/'out', ['planted.'])}
-    assert {how for _, how in where} == {'content'} and {f for f, _ in where} <= {'recommendations.csv', 'model', 'state'}
+    assert {how for _, how in where} == {'content'} and {f for f, _ in where} <= {'recommendations.csv', 'model', 'twin', 'state'}
     assert traces(tmp_path/'cache', ['planted.']) == []
