@@ -490,10 +490,11 @@ def to_json(self:Report, path=None, # File to write; None: return the text
 def from_json(cls:Report, source): # Text, or a file
     "Read what `to_json` wrote."
     text = str(source)
-    if not text.lstrip().startswith('{'):
-        with open(text, encoding='utf-8') as f: text = f.read() or 'an empty file'
-    try: d = json.loads(text)
-    except ValueError as e: raise InputError(f'{text[:60]!r} is not a report ({e}): write it again with to_json') from e
+    try:
+        if not text.lstrip().startswith('{'):
+            with open(text, encoding='utf-8') as f: text = f.read() or 'an empty file'
+        d = json.loads(text)
+    except (ValueError, RecursionError) as e: raise InputError(f'{text[:60]!r} is not a report ({e}): write it again with to_json') from e
     lost = {'metrics', 'intervals', 'slices', 'cost', 'protocol', 'name'} - set(d if isinstance(d, dict) else ())
     if lost: raise InputError(f'this is not a report, it lacks {", ".join(sorted(lost))}: write it again with to_json')
     num = lambda v: np.nan if v is None else v
