@@ -205,7 +205,7 @@ def full_disk(folder, argv, sizes=(0, 1, 100, 4096, 20_000)):
     "Sizes at which writing fails here and there: old files stay whole, the command ends with 2."
     rec, path = fitted(0), folder/'full'
     rec.save(path); want = answers(rec)
-    other = Recommender(None, seed=1, experts=few).fit(world().target)
+    other = Recommender('tfidf', seed=1, experts=few).fit(world().target)
     for size in sizes:
         p = child(limited, size, resave, other, path); p.join()
         assert p.exitcode == 28 and answers(Recommender.load(path)) == want, (size, p.exitcode)
