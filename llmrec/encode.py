@@ -670,8 +670,8 @@ def save(self:TfidfEncoder, path):
 def _restore(self:TfidfEncoder, path):
     "Load what `save` wrote."
     from safetensors.numpy import load_file
-    with _clear(f'{path}: not a saved TF-IDF encoder'): a = load_file(path/'tfidf.safetensors')
-    try: self.restore(a, _json(path/'tfidf.json'))
+    with _clear(f'{path}: not a saved TF-IDF encoder'): cfg, a = _json(path/'tfidf.json'), load_file(path/'tfidf.safetensors')
+    try: self.restore(a, cfg)
     except InputError as e: raise InputError(f'{path}: not a saved TF-IDF encoder: {e}') from e
 
 @patch
