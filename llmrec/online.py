@@ -176,7 +176,7 @@ class FollowRidge:
             woodbury(self.P, U, c)
             gap = one_of(y, d.n).toarray() - U @ self.W
             if (k := e.kriging) is not None: gap -= e.rho*(U @ k.P[self.S]) @ k.Q.T
-            self.W += self.P @ np.asarray(U.T @ (c[:, None]*gap))
+            self.W += np.asarray(U @ self.P).T @ (c[:, None]*gap)     # P' is symmetric
         e.S, e.W = self.S, self.W.astype(np.float32)
 
 def one_of(y, n): return sp.csr_matrix((np.ones(len(y)), (np.arange(len(y)), y)), (len(y), n))
