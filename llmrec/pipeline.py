@@ -348,7 +348,7 @@ def fit_or_load(out, memory, name, make):
 def report_or_make(memory, name, make):
     "A `Report` from memory, or made and kept there."
     from llmrec.metrics import Report
-    if text := memory.get(f'report-{name}'): return Report.from_json(text)
+    if memory.has(f'report-{name}'): return Report.from_json(memory.get(f'report-{name}'))
     r = make()
     memory.put(f'report-{name}', r.to_json())
     return r
@@ -391,10 +391,9 @@ def systems(pair, s, o, enc, sparse, out, memory, say):
     if len(pair.source.log):
         twin, _ = fit_or_load(out, memory, 'twin', lambda: train_model(pair, s, o, enc, sparse, twin=True))
         reports['twin without the source'] = report_or_make(memory, 'twin', lambda: judge(twin, s, o, items))
-    names = ['popularity', *(['content'] if rec.data.vectors is not None else []), 'EASE']
-    if not all(memory.has(f'report-{n}') for n in names):
+    if not memory.has('report-EASE'):
         for n, e in baselines(pair, s, rec.data.vectors).items(): report_or_make(memory, n, lambda: judge(e, s, o, items))
-    reports |= {n: report_or_make(memory, n, None) for n in names}
+    reports |= {n: report_or_make(memory, n, None) for n in ('popularity', 'content', 'EASE') if memory.has(f'report-{n}')}
     return rec, (twin.curves if twin else []), reports
 
 def three_users(rec, users, k)->pd.DataFrame:
@@ -572,6 +571,7 @@ def cli_evaluate(model:str='llmrec-run/model', # Folder of a saved model
 def cli_encode(items:str=None, # Item table (CSV, TSV, Parquet) with item and title
            columns:str=None, # Names in your file: item=sku,title=name
            encoder:str='minilm', # minilm, a directory, a hub id, a .gguf file
+           ray:int=0, # Workers on a Ray cluster (extra `ray`); 0: this process
            out:str=None): # .npy file for the vectors; none: fill the cache only
     "Encode the texts of an item table; a second run reads the cache."
     from llmrec.encode import TextEncoder
@@ -580,8 +580,12 @@ def cli_encode(items:str=None, # Item table (CSV, TSV, Parquet) with item and ti
     d = read_table(pd.DataFrame(dict(user=[], item=[])), items, cols, 'items')
     for n in d.notes: print(n, file=sys.stderr)
     table = d.items
-    enc, t = TextEncoder(encoder), time.perf_counter()
-    X = (enc.fit(item_text(table)) if encoder == 'tfidf' else enc).encode(item_text(table))
+    t, texts = time.perf_counter(), item_text(table)
+    if ray and encoder == 'tfidf': raise InputError('--ray: tfidf is fitted to all texts at once; name a language model')
+    if ray:
+        from llmrec.scale import encode_ray
+        X = encode_ray(texts, encoder, ray)
+    else: X = (TextEncoder(encoder).fit(texts) if encoder == 'tfidf' else TextEncoder(encoder)).encode(texts)
     print(f'{len(X):,} texts, {X.shape[1]} dimensions, {time.perf_counter() - t:.1f} s')
     if out:
         with atomic_write(out, 'wb') as f: np.save(f, X, allow_pickle=False)

@@ -1,0 +1,31 @@
+"""Encoding on a local Ray cluster of two workers: the vectors of one process, also when a worker is killed. Needs the extra `ray`."""
+import os, signal
+import numpy as np
+import pytest
+
+ray = pytest.importorskip('ray')
+from llmrec.encode import TextEncoder
+from llmrec.scale import RayEncoder, encode_ray
+
+TEXTS = [f'{a} {b} number {i}' for i, (a, b) in enumerate(zip(['red', 'small', 'old', 'quiet']*30, ['kettle', 'river', 'novel']*40))]
+
+
+class Mortal(RayEncoder):
+    "A worker that is killed, once in the life of the cluster, while it holds a block."
+    def __init__(self, name, flag, **kw): super().__init__(name, **kw); self.flag = flag
+    def __call__(self, block):
+        if 60 in block['row'] and not os.path.exists(self.flag): open(self.flag, 'w').close(); os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(block)
+
+
+@pytest.fixture(scope='module')
+def cluster():
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 << 20)
+    yield
+    ray.shutdown()
+
+def test_same_vectors_and_nothing_lost(cluster, tmp_path):
+    one = TextEncoder('minilm', cache=False).encode(TEXTS)
+    two = encode_ray(TEXTS, workers=2, block=10, worker=Mortal, flag=str(tmp_path/'killed'))
+    assert (tmp_path/'killed').exists(), 'no worker was killed'
+    assert np.allclose(one, two, atol=1e-5)
