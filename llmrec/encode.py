@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
-from .core import InputError, atomic_write, blocks, cache_dir, def_device, expect, need, progress, whole
+from .core import InputError, afford, atomic_write, blocks, cache_dir, def_device, expect, need, progress, whole
 
 # %% ../nbs/03_encode.ipynb #c5832db8
 MINILM_SHA = '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'
@@ -529,6 +529,7 @@ def _keep(self:TextEncoder, store, keys, X):
 @patch
 def encode_unique(self:TextEncoder, texts):
     "Vectors of distinct clean texts, from disk where they are, computed (and kept every 20 s) where not."
+    afford(8*len(texts)*self.dim, f'{len(texts):,} vectors of {self.dim} numbers', 'encode the texts in parts')
     X, keys, store, dtype = np.empty((len(texts), self.dim), 'float32'), text_keys(texts), self.store(), self.dtype
     todo = np.arange(len(texts)) if store is None else store.read(keys, X)
     if len(todo) and self.load().dtype != dtype: return self.encode_unique(texts)   # 'auto' fell back to float32
@@ -650,8 +651,9 @@ def state(self:TfidfEncoder):
 @patch
 def restore(self:TfidfEncoder, a, cfg):
     "Become the encoder that `state` described."
-    self.vecs, self.V, self.dim = _vectorizers(0, cfg['max_features']), a['V'], len(a['V'])
-    for i, v in enumerate(self.vecs): v.vocabulary, v.min_df = cfg['vocabulary'][i], 1; v.idf_ = a[f'idf{i}']
+    with _clear('the TF-IDF encoder cannot be read'):
+        self.vecs, self.V, self.dim = _vectorizers(0, cfg['max_features']), a['V'], len(a['V'])
+        for i, v in enumerate(self.vecs): v.vocabulary, v.min_df = cfg['vocabulary'][i], 1; v.idf_ = a[f'idf{i}']
     return self
 
 @patch
@@ -668,7 +670,9 @@ def save(self:TfidfEncoder, path):
 def _restore(self:TfidfEncoder, path):
     "Load what `save` wrote."
     from safetensors.numpy import load_file
-    with _clear(f'{path}: not a saved TF-IDF encoder'): self.restore(load_file(path/'tfidf.safetensors'), _json(path/'tfidf.json'))
+    with _clear(f'{path}: not a saved TF-IDF encoder'): cfg, a = _json(path/'tfidf.json'), load_file(path/'tfidf.safetensors')
+    try: self.restore(a, cfg)
+    except InputError as e: raise InputError(f'{path}: not a saved TF-IDF encoder: {e}') from e
 
 @patch
 def __repr__(self:TfidfEncoder): return f"TextEncoder('tfidf', dim={self.dim}, fitted={self.V is not None})"

@@ -19,7 +19,7 @@ from functools import cached_property
 import numpy as np, pandas as pd
 import scipy.sparse as sp
 import scipy.linalg as sl
-from .core import InputError, blocks, need, progress
+from .core import InputError, afford, blocks, need, progress
 from .preprocess import _by_time
 
 # %% ../nbs/08_experts.ipynb #a608a38a
@@ -308,6 +308,7 @@ class EASE(Expert):
     def solve(self, d):
         h = view(d.hist, d.n, self.joint)
         rows = evident(np.bincount(h.item, minlength=d.N), self.cap)
+        afford(12*len(rows)**2 + 8*len(rows)*d.n, f'{self.name}: a matrix of {len(rows):,} × {d.n:,} items', 'lower cap, or have fewer items')
         own, B = rows < d.n, np.zeros((len(rows), d.n), np.float32)
         if len(rows): B[:, rows[own]] = ease(binary(decayed(h, d.N, cols=rows)), self.lam)[:, own]
         return rows, B
@@ -457,6 +458,7 @@ class TransitionRidge(Expert):
         X, y = transitions(replace(d, hist=view(d.hist, d.n, self.joint)), self.half_life)
         self.S = evident(np.bincount(X.indices, minlength=d.N), self.cap)
         k, X = self.kriging, X[:, self.S]
+        afford(8*len(self.S)**2 + 12*len(self.S)*d.n, f'{self.name}: a matrix of {len(self.S):,} × {d.n:,} items', 'lower cap, or have fewer items')
         Y = sp.csr_matrix((np.ones(len(y), np.float32), (np.arange(len(y)), y)), (len(y), d.n))
         G, R = np.asarray((X.T @ X).todense(), np.float32), np.asarray((X.T @ Y).todense(), np.float32)
         if k is not None: R -= np.float32(self.rho)*(G @ k.P[self.S]) @ k.Q.T

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['Said', 'expert_parts', 'Aged', 'subsets', 'row_scores', 'shapley', 'centred_value', 'history_parts', 'near_items',
-           'audience', 'Why', 'why_history', 'words', 'safe', 'ranks_without', 'fewest_rows', 'Without', 'spread_map',
-           'content_of', 'gradient_words', 'deleted_words', 'Words']
+           'audience', 'Why', 'why_history', 'facts', 'words', 'safe', 'ranks_without', 'fewest_rows', 'Without',
+           'spread_map', 'content_of', 'gradient_words', 'deleted_words', 'Words', 'deletion', 'grounded', 'retell',
+           'Writer']
 
 # %% ../nbs/13_explain.ipynb #809195ad
 import copy
@@ -13,9 +14,10 @@ from dataclasses import dataclass, field
 from html import escape
 import numpy as np, pandas as pd
 from .core import InputError, blocks, need, whole
-from .experts import Content, Expert, Histories, decayed, histories, histories_from_items, item_features, rank_rows, seen_items, take, unit, view
+from .experts import Content, Expert, Histories, decayed, histories, histories_from_items
+from .experts import item_features, rank_rows, seen_items, take, unit, view
 from .fusion import Explanation, Recommender
-import llmrec.recommend
+
 from fastcore.basics import patch
 
 # %% ../nbs/13_explain.ipynb #b2c0a23f
@@ -190,10 +192,12 @@ def why_history(rec, h, j, user='', samples=0)->Why: # A Recommender, one histor
     long = [pd.DataFrame(dict(expert=n, because=rows['title'], item=rows['item'], part=r)) for n, r in zip(names, R)]
     flat = pd.DataFrame(dict(expert=names + ['offset'], because='', item=None, part=[*rest, off]))
     parts = pd.concat([x for x in long if len(x)] + [flat], ignore_index=True)
-    parts = parts[(parts['part'] != 0) | (parts['because'] == '')].groupby(['expert', 'because', 'item'], sort=False, as_index=False, dropna=False)['part'].sum()
-    ex = pd.DataFrame(dict(expert=names, kind=[type(e).__name__ for e in rec.experts], part=R.sum(1) + rest, history=R.sum(1), rest=rest, additive=ok))
-    own = d.hist.item < d.n
-    about = dict(takers=int(len(np.unique(d.hist.user[d.hist.item == j]))), people=int(len(np.unique(d.hist.user[own]))), offset=float(off),
+    parts, key = parts[(parts['part'] != 0) | (parts['because'] == '')], ['expert', 'because', 'item']
+    parts = parts.groupby(key, sort=False, as_index=False, dropna=False)['part'].sum()
+    ex = pd.DataFrame(dict(expert=names, kind=[type(e).__name__ for e in rec.experts], part=R.sum(1) + rest,
+                           history=R.sum(1), rest=rest, additive=ok))
+    people = lambda rows: len(np.unique(d.hist.user[rows]))
+    about = dict(takers=people(d.hist.item == j), people=people(d.hist.item < d.n), offset=float(off),
                  place=int((d.counts[:d.n] > d.counts[j]).sum()) + 1, near=near_items(rec, j), audience=audience(rec, j))
     return Why(user, rec.items[j], str(d.table['title'].iloc[j]), float(s[0, j]), parts,
                int(rank_rows(s, np.array([j]), seen)[0]) + 1, int((~seen).sum()), rows, ex, about)
@@ -240,15 +244,19 @@ def _crowd(y):
     if a['audience']: t, c, n = a['audience']; s += f'; it is popular above all among those who took {t} ({c} of {n} did)'
     return s + '.'
 
-# %% ../nbs/13_explain.ipynb #746e4311
-def words(y:Why, k:int=3)->str: # An explanation; history items to name
-    "The explanation in sentences, from the parts alone."
+# %% ../nbs/13_explain.ipynb #ff0f3da9
+def facts(y:Why, k:int=3)->list: # An explanation; history items to name
+    "What there is to say, one sentence each."
     a = y.about
     out = [f'{y.title} is number {y.rank} of {y.among} for {y.user}.', _because(y, k), _crowd(y)]
     if (not len(y.rows) or a['takers'] < 5) and a['near']:
         out.append('What is known of it is close to ' + _list([f'{t} ({n} rows)' for t, _, n in a['near']]) + '.')
     if y.unexplained: out.append(f'{y.unexplained:+.2f} comes from experts that read the history as a whole.')
-    return ' '.join(out)
+    return out
+
+def words(y:Why, k:int=3)->str:
+    "The explanation in sentences, from the parts alone."
+    return ' '.join(facts(y, k))
 
 @patch
 def __repr__(self:Why): return words(self)
@@ -256,9 +264,11 @@ def __repr__(self:Why): return words(self)
 # %% ../nbs/13_explain.ipynb #1bbbe79f
 import re
 _BLUE, _ORANGE = 'rgba(35,139,207,{})', 'rgba(222,110,20,{})'   # seen apart by the colour-blind, on light and dark ground
-_SAY = dict(Popularity='how many take it', TextPopularity='how many take what reads like it', Content='text close to your items', EASE='taken together with your items',
-            Kriging='text close to what goes with your items', Markov='often follows your latest items', TransitionRidge='comes next after items like yours',
-            Repeat='you took it before', UserKNN='people like you took it', SASRec='your history, read in order', TextSASRec='your history and its texts, read in order')
+_SAY = dict(Popularity='how many take it', TextPopularity='how many take what reads like it',
+            Content='text close to your items', EASE='taken together with your items',
+            Kriging='text close to what goes with your items', Markov='often follows your latest items',
+            TransitionRidge='comes next after items like yours', Repeat='you took it before', UserKNN='people like you took it',
+            SASRec='your history, read in order', TextSASRec='your history and its texts, read in order')
 
 def safe(x)->str:
     "Text from data as harmless HTML."
@@ -269,11 +279,13 @@ def _bars(pairs):
     v = np.array([x for _, x in pairs] + [0.])
     lo, span = v.min(), max(v.max() - v.min(), 1e-12)
     at = lambda x: f'{100*(x - lo)/span:.1f}%'
-    bar = lambda x: (f'<div style="position:absolute;top:.3em;height:.7em;border-radius:2px;left:{at(min(x, 0))};width:{100*abs(x)/span:.1f}%;'
-                     f'background:{(_BLUE if x > 0 else _ORANGE).format(.95)}"></div>')
-    row = lambda t, x: (f'<div style="flex:0 0 46%;overflow:hidden;text-overflow:ellipsis;white-space:nowrap" title="{safe(t)}">{safe(t)}</div>'
-                        f'<div style="flex:1;position:relative;height:1.3em">{bar(x)}</div><div style="flex:0 0 4em;text-align:right">{x:+.2f}</div>')
-    return ''.join(f'<div style="display:flex;gap:.6em;font-variant-numeric:tabular-nums">{row(t, x)}</div>' for t, x in pairs)
+    div = lambda style, body, more='': f'<div style="{style}"{more}>{body}</div>'
+    bar = lambda x: div(f'position:absolute;top:.3em;height:.7em;border-radius:2px;left:{at(min(x, 0))};'
+                        f'width:{100*abs(x)/span:.1f}%;background:{(_BLUE if x > 0 else _ORANGE).format(.95)}', '')
+    row = lambda t, x: (
+        div('flex:0 0 46%;overflow:hidden;text-overflow:ellipsis;white-space:nowrap', safe(t), f' title="{safe(t)}"')
+        + div('flex:1;position:relative;height:1.3em', bar(x)) + div('flex:0 0 4em;text-align:right', f'{x:+.2f}'))
+    return ''.join(div('display:flex;gap:.6em;font-variant-numeric:tabular-nums', row(t, x)) for t, x in pairs)
 
 # %% ../nbs/13_explain.ipynb #9d3c7d02
 def _lines(y, k):
@@ -291,13 +303,15 @@ def card(self:Why, k:int=6, more=())->str: # Rows to show; further parts that ha
     "The explanation as a piece of safe HTML, for a notebook or a report."
     rows, experts = _lines(self, k)
     head = lambda t: f'<div style="margin:.7em 0 .2em;font-weight:600">{t}</div>'
-    out = [f'<div style="font-size:115%;font-weight:600">{safe(self.title)}</div><div>number {self.rank} of {self.among} for {safe(self.user)}, score {self.score:.2f}</div>']
+    out = [f'<div style="font-size:115%;font-weight:600">{safe(self.title)}</div>',
+           f'<div>number {self.rank} of {self.among} for {safe(self.user)}, score {self.score:.2f}</div>']
     if rows: out.append(head('What in the history adds to it') + _bars(rows))
     out.append(head('How it adds up') + _bars([*experts, ('= score', self.score)]))
     out += [x.card() for x in more]
     out.append(f'<div style="margin-top:.7em;opacity:.85">{safe(words(self))}</div>')
-    return ('<div class="llmrec-card" style="border:1px solid rgba(128,128,128,.5);border-radius:8px;padding:.8em 1em;margin:.5em 0;max-width:46em;'
-            f'line-height:1.45;text-align:left;color:inherit;background:transparent">{"".join(out)}</div>')
+    style = ('border:1px solid rgba(128,128,128,.5);border-radius:8px;padding:.8em 1em;margin:.5em 0;max-width:46em;'
+             'line-height:1.45;text-align:left;color:inherit;background:transparent')
+    return f'<div class="llmrec-card tex2jax_ignore mathjax_ignore" style="{style}">{"".join(out)}</div>'
 
 @patch
 def _repr_html_(self:Why): return self.card()
@@ -354,7 +368,8 @@ class Without:
     at:np.ndarray   # Their numbers in the history
     def __repr__(self):
         if self.before > self.k: return f'{self.title} is number {self.before:g}, not among the first {self.k}.'
-        if self.rows is None: return f'{self.title} does not hang on single rows: number {self.before:g} now, number {self.after:g} for somebody without history.'
+        if self.rows is None: return (f'{self.title} does not hang on the history: number {self.before:g} now, '
+                                      f'number {self.after:g} for somebody without any.')
         return f'Without {_list(self.rows)}, {self.title} would be number {self.after:g} instead of {self.before:g}.'
     def card(self): return f'<div style="margin-top:.7em">{safe(self)}</div>'
     _repr_html_ = card
@@ -368,8 +383,8 @@ def without(self:Recommender, user=None, item=None, k:int=10, history=None, pair
     before = rank([])
     gone, small = (None, False) if before > k else fewest_rows(self, h, j, part, whole(k, 'k', 1), pairs)
     title = self.data.table['title'].astype(str)
-    return Without(title.iloc[j], k, before, rank(np.arange(m) if gone is None else gone), None if gone is None else [title.iloc[i] for i in h.item[gone]],
-                   bool(small), np.array([], int) if gone is None else gone)
+    if gone is None: return Without(title.iloc[j], k, before, rank(np.arange(m)), None, bool(small), np.array([], int))
+    return Without(title.iloc[j], k, before, rank(gone), [title.iloc[i] for i in h.item[gone]], small, gone)
 
 # %% ../nbs/13_explain.ipynb #d476a2b8
 def spread_map(X, power=.25)->tuple: # (N, d) -> (d,), (d, k)
@@ -412,8 +427,8 @@ def _cosine(enc, u, mu, A, rest):
         return F.normalize((torch.cat([x, rest.expand(len(x), -1)], 1) - mu) @ A, dim=1) @ u
     return c
 
-# %% ../nbs/13_explain.ipynb #34803356
-def gradient_words(enc, text, c, steps=64)->tuple: # Function of token vectors -> words, parts, c(t), c(t')
+# %% ../nbs/13_explain.ipynb #5360cd87
+def gradient_words(enc, text, c, steps=32)->tuple: # Function of token vectors -> words, parts, c(t), c(t')
     "Integrated gradients of the words of a text."
     import torch
     ig = need('captum.attr', 'explain').IntegratedGradients
@@ -451,8 +466,10 @@ class Words:
     def card(self):
         top = max(np.abs(self.parts).max(initial=0), 1e-12)
         paint = lambda p: (_BLUE if p > 0 else _ORANGE).format(round(.75*abs(p)/top, 2))
-        body = ' '.join(f'<span style="background:{paint(p)};border-radius:3px;padding:0 .2em" title="{p:+.3f}">{safe(w)}</span>' for w, p in zip(self.words, self.parts))
-        return f'<div style="margin:.7em 0 .2em;font-weight:600">Which words bring it close to {safe(self.what)}: cosine {self.full:+.2f}</div><div style="line-height:1.8">{body}</div>'
+        body = ' '.join(f'<span style="background:{paint(p)};border-radius:3px;padding:0 .2em" title="{p:+.3f}">{safe(w)}</span>'
+                        for w, p in zip(self.words, self.parts))
+        return (f'<div style="margin:.7em 0 .2em;font-weight:600">Which words bring it close to {safe(self.what)}: '
+                f'cosine {self.full:+.2f}</div><div style="line-height:1.8">{body}</div>')
     _repr_html_ = card
 
 # %% ../nbs/13_explain.ipynb #e6c0c582
@@ -460,7 +477,7 @@ class Words:
 def word_parts(self:Recommender, user=None, item=None, history=None,
                like=None,         # Or: what makes the text close to this item
                how:str='gradient',# 'gradient' (adds up, needs a language model), or 'delete' (any encoder)
-               steps:int=64)->Words:
+               steps:int=32)->Words:
     "What the words of an item's text add to its cosine with a user's interest, or with another item."
     if how not in ('gradient', 'delete'): raise InputError(f"how is {how!r}: expected 'gradient' or 'delete'")
     from llmrec.preprocess import item_text
@@ -475,3 +492,51 @@ def word_parts(self:Recommender, user=None, item=None, history=None,
         fill = lambda X: np.concatenate([X, np.tile(d.vectors[j, X.shape[1]:], (len(X), 1))], 1)
         out = deleted_words(text, lambda ts: unit((fill(self.encoder.encode(ts)) - mu) @ A) @ u)
     return Words(*out, what='your items' if k is None else str(d.table['title'].iloc[k]))
+
+# %% ../nbs/13_explain.ipynb #d55f069d
+def deletion(rec, h, j, orders, shares)->np.ndarray: # (q, m) rows in the order of removal, shares of m -> (q, len(shares)) ranks
+    "Ranks of item j after the first rows of each order are removed from a history."
+    m, place = len(h.item), np.argsort(orders, axis=1)
+    keep = np.stack([place >= round(s*m) for s in shares], 1)       # (q, shares, m)
+    return ranks_without(rec, h, keep.reshape(-1, m), j).reshape(keep.shape[:2])
+
+# %% ../nbs/13_explain.ipynb #03cba4c4
+def _bare(t): return re.sub(r'\s*\(\d{4}\)\s*$', '', str(t)).lower()
+
+def grounded(text:str, y:Why, titles=())->bool: # What was written, what it is about, titles of the catalogue
+    "Does a text keep to the facts of an explanation: its numbers, its items?"
+    known, low = ' '.join(facts(y)), text.lower()
+    numbers = lambda s: set(re.findall(r'\d+(?:\.\d+)?', s))
+    top = [_bare(y.title)] + [_bare(t) for t in y.rows.sort_values('part')['title'].tail(1)]
+    other = {b for t in titles if len(b := _bare(t)) > 4 and b not in known.lower()}
+    return bool(text.strip()) and numbers(text) <= numbers(known) and any(t in low for t in top) and not any(b in low for b in other)
+
+def retell(y:Why, write, titles=(), tries:int=2)->tuple: # `write(prompt, i)` -> text -> text, was it the model's?
+    "An explanation in the words of `write`, if it keeps to the facts; else in those of the rules."
+    ask = 'Facts about a recommendation:\n' + '\n'.join(f'- {f}' for f in facts(y)) + (
+          '\n\nExplain the recommendation to the person in two short sentences. Use only these facts.')
+    for i in range(tries):
+        text = re.sub(r'\s+', ' ', write(ask, i)).strip()
+        if '.' in text: text = text[:text.rindex('.') + 1]
+        if grounded(text, y, titles): return text, True
+    return words(y), False
+
+# %% ../nbs/13_explain.ipynb #facb8279
+class Writer:
+    "A causal language model that writes: a directory, a hub id on this machine, or a `.gguf` file."
+    def __init__(self, name, tokens:int=70, seed:int=0):
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from llmrec.encode import find_model
+        path = find_model(name)
+        self.tok, self.tokens, self.seed = AutoTokenizer.from_pretrained(path, local_files_only=True), tokens, seed
+        self.model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True).eval()
+    def __call__(self, prompt:str, i:int=0)->str: # The first try is greedy, later ones are drawn
+        import torch
+        chat = getattr(self.tok, 'chat_template', None)
+        text = self.tok.apply_chat_template([dict(role='user', content=prompt)], tokenize=False, add_generation_prompt=True) if chat else prompt + '\n'
+        x = self.tok(text, return_tensors='pt').to(self.model.device)
+        torch.manual_seed(self.seed + i)
+        how = dict(do_sample=True, temperature=.7, top_p=.9) if i else dict(do_sample=False)
+        pad = self.tok.pad_token_id if self.tok.pad_token_id is not None else self.tok.eos_token_id
+        with torch.inference_mode(): y = self.model.generate(**x, max_new_tokens=self.tokens, pad_token_id=pad, **how)
+        return self.tok.decode(y[0, x['input_ids'].shape[1]:], skip_special_tokens=True)

@@ -16,7 +16,7 @@ import numpy as np, pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
-from .core import InputError, blocks, expect, progress, atomic_write, whole
+from .core import InputError, afford, blocks, expect, progress, atomic_write, whole
 from .experts import *
 from .experts import as_list, _ragged, _take_rows
 from .data import Domain, _columns, _new_rows
@@ -418,6 +418,7 @@ def n_parameters(self:Recommender):
 @patch
 def score(self:Recommender, users): # -> (len(users), n_items) float32, columns in the order of `items`
     "Scores of all target items; unknown users get the cold-start scores."
+    afford(8*len(users)*self._fitted.n if hasattr(users, '__len__') else 0, f'a table of scores, {np.size(users):,} users × {self.data.n:,} items,', 'call recommend, or score in blocks of users')
     return self.score_histories(histories(self._fitted, users))
 
 # %% ../nbs/09_fusion.ipynb #14d2d9a6
@@ -606,6 +607,7 @@ def _fits(d):
     h = d.hist
     ok = len(h.ptr) == len(d.users) + 1 and h.ptr[0] == 0 and (np.diff(h.ptr) >= 0).all() and h.ptr[-1] == len(h.item) == len(h.weight)
     ok = ok and (not len(h.item) or 0 <= h.item.min() and h.item.max() < d.N) and d.N == sum(map(len, d.all_items)) and d.n > 0
+    ok = ok and 'title' in d.table and d.table['title'].notna().all()
     if not ok or d.vectors is not None and len(d.vectors) != d.N: raise InputError('the parts of the saved model do not fit together: save the model again')
     return d
 

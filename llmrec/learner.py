@@ -164,7 +164,9 @@ class RecorderCB(Callback):
         s = self.sums.setdefault(name, [0., 0]); s[0] += float(value)*n; s[1] += n
     def after_loss(self, learn):
         self.add(self.name, learn.task_loss.detach(), len(learn.y))
-        if learn.training: self.losses.append(float(learn.task_loss.detach()))
+        if not learn.training: return
+        self.losses.append(float(learn.task_loss.detach()))
+        if not math.isfinite(self.losses[-1]) and learn.precision != 'fp16': raise InputError(f'the loss is {self.losses[-1]} at step {learn.step}: take a smaller lr than {learn.lr:g}, or clip gradients with ClipCB')
     def after_step(self, learn): self.lrs.append(learn.opt.param_groups[-1]['lr'])
     def after_epoch(self, learn):
         s = {k: torch.tensor(v, dtype=torch.float64) for k, v in self.sums.items()}

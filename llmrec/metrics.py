@@ -490,10 +490,11 @@ def to_json(self:Report, path=None, # File to write; None: return the text
 def from_json(cls:Report, source): # Text, or a file
     "Read what `to_json` wrote."
     text = str(source)
-    if not text.lstrip().startswith('{'):
-        with open(text, encoding='utf-8') as f: text = f.read() or 'an empty file'
-    try: d = json.loads(text)
-    except ValueError as e: raise InputError(f'{text[:60]!r} is not a report ({e}): write it again with to_json') from e
+    try:
+        if not text.lstrip().startswith('{'):
+            with open(text, encoding='utf-8') as f: text = f.read() or 'an empty file'
+        d = json.loads(text)
+    except (ValueError, RecursionError) as e: raise InputError(f'{text[:60]!r} is not a report ({e}): write it again with to_json') from e
     lost = {'metrics', 'intervals', 'slices', 'cost', 'protocol', 'name'} - set(d if isinstance(d, dict) else ())
     if lost: raise InputError(f'this is not a report, it lacks {", ".join(sorted(lost))}: write it again with to_json')
     num = lambda v: np.nan if v is None else v
@@ -548,6 +549,9 @@ def _versions():
 # %% ../nbs/10_metrics.ipynb #936c831a
 def _peak_mb():
     "Most memory this process has held so far, in MB; None where the system does not say."
+    try:                                           # Linux: `getrusage` may give the peak of the process that started this one
+        with open('/proc/self/status') as f: return round(int(next(l for l in f if l.startswith('VmHWM')).split()[1])/2**10)
+    except (OSError, StopIteration): pass
     try: import resource
     except ImportError: return None
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(2**20 if sys.platform == 'darwin' else 2**10))

@@ -348,7 +348,7 @@ def fit_or_load(out, memory, name, make):
 def report_or_make(memory, name, make):
     "A `Report` from memory, or made and kept there."
     from llmrec.metrics import Report
-    if memory.has(f'report-{name}'): return Report.from_json(memory.get(f'report-{name}'))
+    if text := memory.get(f'report-{name}'): return Report.from_json(text)
     r = make()
     memory.put(f'report-{name}', r.to_json())
     return r
@@ -391,9 +391,10 @@ def systems(pair, s, o, enc, sparse, out, memory, say):
     if len(pair.source.log):
         twin, _ = fit_or_load(out, memory, 'twin', lambda: train_model(pair, s, o, enc, sparse, twin=True))
         reports['twin without the source'] = report_or_make(memory, 'twin', lambda: judge(twin, s, o, items))
-    if not memory.has('report-EASE'):
+    names = ['popularity', *(['content'] if rec.data.vectors is not None else []), 'EASE']
+    if not all(memory.has(f'report-{n}') for n in names):
         for n, e in baselines(pair, s, rec.data.vectors).items(): report_or_make(memory, n, lambda: judge(e, s, o, items))
-    reports |= {n: report_or_make(memory, n, None) for n in ('popularity', 'content', 'EASE') if memory.has(f'report-{n}')}
+    reports |= {n: report_or_make(memory, n, None) for n in names}
     return rec, (twin.curves if twin else []), reports
 
 def three_users(rec, users, k)->pd.DataFrame:

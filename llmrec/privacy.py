@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'new_key', 'Pseudonyms', 'pseudonymize', 'unicity', 'level', 'luhn', 'iban', 'scrub', 'places_of', 'without',
-           'fresh', 'traces']
+           'fresh', 'traces', 'auc', 'lira', 'attack', 'Poisson', 'PrivateCB', 'noise_for', 'spent', 'ItemHead',
+           'person_losses', 'person_loss', 'by_person', 'fit_private', 'PrivateHead', 'advantage', 'advantage_bound']
 
-# %% ../nbs/14_privacy.ipynb #bb20f842
-import copy, hmac, inspect, json, os, re, secrets
+# %% ../nbs/14_privacy.ipynb #1d91c787
+import contextlib, copy, hmac, inspect, json, re, secrets, warnings
 from collections import Counter
 from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
-from .core import InputError, expect, need, whole
+from .core import InputError, expect, need, share, whole
 from .data import Domain, DomainPair
 from .experts import Expert, Histories, Interactions, select
 from .fusion import Recommender
@@ -126,7 +127,7 @@ _CANDIDATES = dict(
     card=[re.compile(r'(?<![\d.,])\d{4}([ .-])\d{4}\1\d{4}\1\d{4}\1\d{1,3}(?!\d)'), re.compile(r'(?<!\d)\d{4}([ .-])\d{4}\1\d{4}\1\d{4}(?!\d)'),
           re.compile(r'(?<!\d)\d{4}([ .-])\d{6}\1\d{4,5}(?!\d)'), re.compile(r'(?<!\d)\d{14,19}(?!\d)')])
 
-# %% ../nbs/14_privacy.ipynb #6570951e
+# %% ../nbs/14_privacy.ipynb #75fec476
 _REGIONS = ('US', 'GB', 'DE', 'FR', 'CN', 'IN', 'BR', 'JP', 'RU', 'SA')
 
 def _is_card(s):
@@ -140,7 +141,10 @@ def _finders(kind, regions):
     if kind != 'phone':
         return [lambda t, p=p: [m.span() for m in p.finditer(t) if _CHECKS[kind](m[0])] for p in _CANDIDATES[kind]]
     pn = need('phonenumbers', 'privacy')
-    find = lambda t, r: [(m.start, m.end) for m in pn.PhoneNumberMatcher(t, r, pn.Leniency.EXACT_GROUPING)]
+    mobile = (pn.PhoneNumberType.MOBILE, pn.PhoneNumberType.FIXED_LINE_OR_MOBILE)
+    def find(t, r): # national numbers begin as they are dialled, or are of a mobile
+        found = pn.PhoneNumberMatcher(t, r, pn.Leniency.EXACT_GROUPING)
+        return [(m.start, m.end) for m in found if m.raw_string[0] in '+(0' + '8'*(r == 'RU') or pn.number_type(m.number) in mobile]
     return [lambda t, r=r: find(t, r) if sum(map(str.isdigit, t)) > 6 else [] for r in (None, *regions)]
 
 # %% ../nbs/14_privacy.ipynb #dddae474
@@ -319,7 +323,12 @@ def _relearned(experts, gone, d, neural):
     made = iter([e for e, own in new if own])
     return [kept[id(e)] if id(e) in kept else (next(made), 'exact: learned anew') for e in experts]
 
-# %% ../nbs/14_privacy.ipynb #1ca5316b
+# %% ../nbs/14_privacy.ipynb #b7c54860
+def _drop_traces(rec):
+    "Throw away what was computed from the old rows for speed: vectors of `item_vectors`, sketches of `serve`."
+    vars(rec).pop('_unit', None)
+    if s := vars(rec).get('server'): rec.serve(s.rank, s.pool, s.most)
+
 @patch
 def forget(self:Recommender, users,  # Id or list of ids: forgotten in the target and in all sources
            neural:str='refit',       # Neural experts: 'refit' or 'keep' as they are
@@ -338,6 +347,7 @@ def forget(self:Recommender, users,  # Id or list of ids: forgotten in the targe
         self.data, self.experts = d, [e for e, _ in parts]
         done = [(e.name, how) for e, how in parts] + [('gate', f'kept: {sum(x.numel() for x in self.gate.parameters())} numbers, '
                                                                'fitted on one held-out row of each person')]
+    _drop_traces(self)
     return pd.DataFrame([('rows and histories', 'exact: removed'), *done], columns=['part', 'state'])
 
 @patch
@@ -360,3 +370,213 @@ def traces(folder, # Folder to search, with all below it
             if str(ids[i]) in p.name: out.append((str(p.relative_to(folder)), 'name', i))
             if any(f in blob for f in fs): out.append((str(p.relative_to(folder)), 'content', i))
     return out
+
+# %% ../nbs/14_privacy.ipynb #216c9f31
+from scipy.stats import rankdata
+
+def auc(member, # (people,) boolean
+        score   # (people,) higher: rather a member
+       )->float:
+    "Chance that a member scores above a stranger; equal scores count half."
+    m, n = int(member.sum()), int((~member).sum())
+    if not m or not n: raise InputError('auc needs members and strangers')
+    return float((rankdata(score)[member].sum() - m*(m + 1)/2)/(m*n))
+
+def lira(losses, # (models, people)
+         member  # (models, people) boolean: who was trained on
+        ):       # -> (models, people) higher: rather a member
+    "Log likelihood ratio of being in or out, each model judged by all others, one variance for everyone."
+    L, out = np.asarray(losses, float), np.empty_like(losses, float)
+    for k in range(len(L)):
+        o = np.arange(len(L)) != k
+        mu, gap, var = {}, {}, []
+        for s in (True, False):
+            x = np.where(member[o] == s, L[o], np.nan)
+            if np.isnan(x).all(0).any(): raise InputError('lira: someone is in all or in none of the shadow models: train more of them')
+            mu[s], n = np.nanmean(x, 0), (member[o] == s).sum(0); var.append(np.nanvar(x, 0, ddof=1) if (n > 1).all() else np.nanvar(x, 0))
+            gap[s] = (L[k] - mu[s])**2/(1 + 1/n)
+        out[k] = (gap[False] - gap[True])/(2*np.mean(var) + 1e-12)
+    return out
+
+# %% ../nbs/14_privacy.ipynb #5ffaca2c
+def attack(losses, member, # (models, people) losses, and who was trained on
+           n_boot:int=200, seed:int=0)->pd.DataFrame:
+    "AUC of both attacks with intervals over people, and the share of members found at 1 % false alarms."
+    g, member, rows = np.random.default_rng(seed), np.asarray(member, bool), []
+    for name, s in (('loss', -np.asarray(losses, float)), ('LiRA', lira(losses, member))):
+        mean = lambda at: np.mean([auc(m[at], x[at]) for m, x in zip(member, s)])
+        boot = [mean(g.integers(member.shape[1], size=member.shape[1])) for _ in range(n_boot)]
+        tpr = np.mean([(x[m] > np.quantile(x[~m], .99)).mean() for m, x in zip(member, s)])
+        rows.append(dict(attack=name, auc=mean(slice(None)), low=np.quantile(boot, .025), high=np.quantile(boot, .975), found_at_1pc=tpr))
+    return pd.DataFrame(rows).set_index('attack')
+
+# %% ../nbs/14_privacy.ipynb #03e58503
+from dataclasses import replace
+import torch, torch.nn.functional as F
+from torch import nn
+from .experts import compact, decayed, item_features, take, transitions, unit
+from .learner import Callback, DLs, Learner, SchedCB, cosine
+
+@contextlib.contextmanager
+def _quiet():
+    "Without two warnings of opacus that ask for nothing."
+    with warnings.catch_warnings():
+        for m in ('Full backward hook is firing', 'Optimal order is the'): warnings.filterwarnings('ignore', m)
+        yield
+
+def _generator(seed=None, device='cpu'):
+    "A generator that nobody can guess, unless a seed is given."
+    return torch.Generator(device).manual_seed(secrets.randbits(63) if seed is None else seed)
+
+class Poisson:
+    "Batches in which each person stands with probability `rate`, independently; round(1/rate) of them are a pass."
+    def __init__(self, *arrays, rate:float=.2, seed=None): # Same length each; q; None: not reproducible, as privacy needs it
+        self.arrays, self.rate, self.n = [torch.as_tensor(a) for a in arrays], share(rate, 'rate'), len(arrays[0])
+        if rate*self.n < 20: raise InputError(f'{self.n} people at rate {rate} are {rate*self.n:.0f} a batch: 20 at least; raise rate, or ask more people')
+        self.g = _generator(seed)
+    def __len__(self): return max(1, round(1/self.rate))
+    def __iter__(self):
+        for _ in range(len(self)):
+            take = torch.zeros(self.n, dtype=torch.bool)
+            while not take.any(): take = torch.rand(self.n, generator=self.g) < self.rate
+            yield tuple(a[take] for a in self.arrays)
+
+class PrivateCB(Callback):
+    "DP-SGD: each sample's gradient clipped to `clip`, noise of `sigma*clip` on their sum; needs `Poisson` batches."
+    order = -5
+    def __init__(self, sigma:float, clip:float=1., seed=None): self.sigma, self.clip, self.seed = sigma, clip, seed
+    def before_fit(self, learn):
+        opacus, b = need('opacus', 'privacy'), learn.dls.train
+        if not isinstance(b, Poisson): raise InputError('PrivateCB needs Poisson batches: the guarantee counts on their randomness')
+        from opacus.optimizers import DPOptimizer
+        learn.net = opacus.GradSampleModule(learn.model)
+        learn.opt = DPOptimizer(getattr(learn.opt, 'optimizer', learn.opt), noise_multiplier=self.sigma, max_grad_norm=self.clip,
+                                expected_batch_size=b.rate*b.n, generator=_generator(self.seed, learn.acc.device))
+    def after_fit(self, learn): learn.net = learn.net.to_standard_module()
+
+# %% ../nbs/14_privacy.ipynb #ae55c574
+def noise_for(epsilon:float, delta:float, rate:float, steps:int)->float: # ε, δ, q, steps of the optimiser
+    "Noise σ that keeps DP-SGD within (ε, δ)."
+    if not epsilon > 0: raise InputError(f'epsilon is {epsilon}: expected a number above 0; inf trains without privacy')
+    if not 0 < delta < 1: raise InputError(f'delta is {delta}: expected a number between 0 and 1, well below one over the number of people')
+    need('opacus', 'privacy')
+    from opacus.accountants.utils import get_noise_multiplier
+    with _quiet(): return get_noise_multiplier(target_epsilon=epsilon, target_delta=delta, sample_rate=rate, steps=steps, accountant='rdp')
+
+def spent(sigma:float, rate:float, steps:int, delta:float)->float:
+    "The ε that so many steps have cost, at most."
+    need('opacus', 'privacy')
+    from opacus.accountants import RDPAccountant
+    a = RDPAccountant()
+    a.history = [(sigma, rate, steps)]
+    with _quiet(): return float(a.get_epsilon(delta))
+
+# %% ../nbs/14_privacy.ipynb #fdb11dd1
+class ItemHead(nn.Module):
+    "Scores of items from interest vectors: text through a matrix, and a bias an item."
+    def __init__(self, V, scale:float=10.): # (n, dim) item vectors
+        super().__init__()
+        V = torch.as_tensor(V)
+        self.W, self.b, self.scale = nn.Linear(V.shape[1] + 1, V.shape[1], bias=False), nn.Linear(1, len(V), bias=False), scale
+        self.register_buffer('V', V, persistent=False)
+        for p in self.parameters(): nn.init.zeros_(p)
+    def forward(self, u): return self.scale*(self.W(u) @ self.V.T + self.b(u[..., -1:])) # (..., dim + 1) -> (..., n)
+
+def person_losses(o, y): # (people, rows, n) scores, (people, rows) items taken, -1 pads -> (people,)
+    "Mean loss over the rows of each person."
+    m = (y >= 0).float()
+    l = F.cross_entropy(o.flatten(0, 1), y.flatten().clamp(min=0), reduction='none').view(y.shape)
+    return (l*m).sum(1)/m.sum(1).clamp(min=1)
+
+def person_loss(o, y):
+    "Mean over people."
+    return person_losses(o, y).mean()
+
+def by_person(u, y, who,  # (rows, dim) interest vectors, (rows,) items taken next, (rows,) people
+              rows:int=8, seed:int=0): # -> X (people, rows, dim + 1), Y (people, rows), ids (people,)
+    "At most `rows` rows of each person, drawn evenly, as one sample; -1 pads."
+    order = np.lexsort((np.random.default_rng(seed).random(len(who)), who))
+    ids, first, n = np.unique(who[order], return_index=True, return_counts=True)
+    X, Y = np.zeros((len(ids), rows, u.shape[1] + 1), np.float32), np.full((len(ids), rows), -1)
+    for j in range(min(rows, int(n.max(initial=0)))):
+        has = n > j
+        at = order[first[has] + j]
+        X[has, j, :-1], X[has, j, -1], Y[has, j] = u[at], 1, y[at]
+    return torch.from_numpy(X), torch.from_numpy(Y), ids
+
+# %% ../nbs/14_privacy.ipynb #3080346e
+def fit_private(net, X, Y, # Module, and samples: one a person
+                epsilon:float=8., delta=None, # (ε, δ); δ None: a tenth of one over the people; ε inf: without privacy
+                clip:float=1., rate:float=.2, epochs:int=20, # C, q, passes
+                lr:float=.5, loss=person_loss, seed=None)->dict: # Seed of batches and noise: only for the book, privacy needs None
+    "Train by DP-SGD (AdamW, if ε is inf), and return the guarantee as a row for a report."
+    n, private = len(X), epsilon < np.inf
+    dl, row = Poisson(X, Y, rate=rate, seed=seed), dict(epsilon=epsilon, delta=None, unit='person', people=n)
+    if not private:
+        Learner(net, DLs(dl), loss, torch.optim.AdamW, .02, [SchedCB(cosine)]).fit(epochs)
+        return row
+    delta, steps = 1/(10*n) if delta is None else delta, epochs*len(dl)
+    sigma = noise_for(epsilon, delta, rate, steps)
+    with _quiet(): Learner(net, DLs(dl), loss, torch.optim.SGD, lr, [SchedCB(cosine), PrivateCB(sigma, clip, seed)]).fit(epochs)
+    return row | dict(epsilon=spent(sigma, rate, steps, delta), delta=delta, sigma=sigma, clip=clip, rate=rate, steps=steps, accountant='RDP')
+
+# %% ../nbs/14_privacy.ipynb #1cdcdf4a
+class PrivateHead(Expert):
+    "A head on text vectors whose training is (ε, δ)-private for the people of the target."
+    def __init__(self, epsilon:float=8., delta=None, clip:float=1., rate:float=.2, epochs:int=20, lr:float=.5, # See `fit_private`
+                 dim:int=64, half_life:float=20., rows:int=8, # Features; decay of the history; rows a person
+                 source:bool=True, seed=None): # Start from a head trained on the source? Seed of batches and noise
+        self.epsilon, self.delta, self.clip, self.rate, self.epochs, self.lr = epsilon, delta, clip, rate, epochs, lr
+        self.dim, self.half_life, self.rows, self.source, self.seed = dim, half_life, rows, source, seed
+    @property
+    def name(self): return f'PrivateHead ε={self.epsilon:g}' + ('' if self.source else ' from scratch')
+    @property
+    def guarantee(self):
+        "What training promised, as a row for a report."
+        return {k[3:]: v for k, v in vars(self).items() if k.startswith('dp_')}
+    def interest(self, h): return unit(decayed(h, self.data.N, self.half_life) @ self.phi)
+    def score_histories(self, h):
+        u = np.pad(self.interest(h), ((0, 0), (0, 1)), constant_values=1)
+        return ((u @ self.W.T) @ self.phi[:self.data.n].T + self.b[:, 0]).astype(np.float32)
+
+# %% ../nbs/14_privacy.ipynb #c8a51c8a
+@patch
+def samples(self:PrivateHead, d, users, own): # Index; whom and which items to take rows of, (users,) and (N,) boolean
+    "One sample a person: X, Y, ids as in `by_person`."
+    h = take(d.hist, np.nonzero(users)[0])
+    X, y = transitions(replace(d, users=d.users[users], hist=h, time=None), self.half_life, cap=10**9, among=own)
+    row = np.nonzero((np.arange(len(h.item)) > h.ptr[h.user]) & own[h.item])[0]
+    return by_person(unit(X @ self.phi), y, h.user[row], self.rows, self.seed or 0)
+
+@patch
+def begin(self:PrivateHead, net, d, strangers, own):
+    "Start W from a head that learned the source from people who are not in the target."
+    X, Y, ids = self.samples(d, strangers, ~own)
+    if len(ids)*self.rate < 20: return
+    head = ItemHead(self.phi[~own])
+    fit_private(head, X, torch.where(Y < 0, Y, Y - int(own.sum())), np.inf, rate=self.rate, epochs=self.epochs, seed=self.seed or 0)
+    net.W.weight.data[:, :-1] = head.W.weight.data[:, :-1]
+
+@patch
+def learn(self:PrivateHead, d):
+    own = np.arange(d.N) < d.n
+    mine = np.bincount(d.hist.user, own[d.hist.item], len(d.users)) > 0
+    self.phi = unit(compact(item_features(d), self.dim))
+    net = ItemHead(self.phi[own])
+    if self.source and not own.all(): self.begin(net, d, ~mine, own)
+    X, Y, _ = self.samples(d, mine, own)
+    row = fit_private(net, X, Y, self.epsilon, self.delta, self.clip, self.rate, self.epochs, self.lr, seed=self.seed)
+    vars(self).update({f'dp_{k}': v for k, v in row.items()})
+    self.W, self.b = (p.weight.detach().cpu().numpy().copy() for p in (net.W, net.b))
+
+# %% ../nbs/14_privacy.ipynb #ef12bfde
+def advantage(member, score)->float:
+    "Largest difference of hit rate and false alarms over all thresholds."
+    o = np.argsort(-np.asarray(score), kind='stable')
+    m = np.asarray(member)[o]
+    last = np.append(np.diff(np.asarray(score)[o]) != 0, True)         # equal scores fall together
+    return float(np.max((np.cumsum(m)/m.sum() - np.cumsum(~m)/(~m).sum())[last]))
+
+def advantage_bound(epsilon:float, delta:float=0.)->float:
+    "What (ε, δ) allows any attack."
+    return 1. if epsilon == np.inf else float((np.exp(epsilon) - 1 + 2*delta)/(np.exp(epsilon) + 1))

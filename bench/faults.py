@@ -1,0 +1,256 @@
+"""Kill, damage, fill the disk: the next start goes on or says what to delete, and no result is ever wrong.
+
+    python bench/faults.py --kills 25 --flips 60      # of each kind, in about ten minutes on one core
+
+Processes are stopped with SIGKILL at random moments while they write the vector cache, a checkpoint, a model, a model after
+each update, and the results of `llmrec run`; bits are flipped in everything they left; files may not grow beyond a limit,
+folders not be written. After each blow what is on disk must be what an undisturbed process leaves, or be refused by an
+error of ours. tests/test_faults.py runs the same scenarios with fewer blows."""
+import argparse, collections, contextlib, hashlib, io, json, multiprocessing as mp, os, random, resource, shutil, signal, sys, tempfile, time, warnings
+from functools import lru_cache
+from pathlib import Path
+for k, v in dict(OMP_NUM_THREADS='1', HF_HUB_OFFLINE='1', TOKENIZERS_PARALLELISM='false', MPLBACKEND='Agg').items(): os.environ.setdefault(k, v)
+import numpy as np, pandas as pd, torch
+from torch import nn
+from llmrec.core import InputError
+from llmrec.data import toy_pair
+from llmrec.encode import VectorStore, text_keys
+from llmrec.experts import EASE, Popularity, TransitionRidge
+from llmrec.fusion import Recommender
+from llmrec.learner import Batches, CheckpointCB, DLs, Learner, SchedCB, load_state
+from llmrec.pipeline import main as llmrec
+
+DIM = 16
+COUNT = collections.Counter()
+few = lambda d, budget, seed: [Popularity(), EASE(100.), TransitionRidge(None, 4.)]
+
+@lru_cache
+def world(): return toy_pair(0, n_users=(60, 50), n_items=(30, 30), n_rows=(8, 6))
+
+def child(f, *a):
+    "Start `f` in a process of its own that says nothing; it ends with 0, or with what `f` returns."
+    def run():
+        with open(os.devnull, 'w') as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null): code = f(*a)
+        os._exit(code if isinstance(code, int) else 0)
+    p = mp.get_context('fork').Process(target=run); p.start()
+    return p
+
+def blow(f, *a, after):
+    "Run `f`, kill it after some seconds; was it killed before its end?"
+    p = child(f, *a)
+    p.join(after)
+    if p.exitcode is None: os.kill(p.pid, signal.SIGKILL)
+    p.join()
+    assert p.exitcode in (0, -signal.SIGKILL), f'{f.__name__} failed by itself: {p.exitcode}'
+    COUNT[f'kills: {f.__name__}'] += p.exitcode != 0
+    return p.exitcode != 0
+
+def blows(f, *a, kills, rng, longest):
+    "Kill `f` so many times, after random times."
+    n = 0
+    while n < kills: n += blow(f, *a, after=longest*rng.random())
+
+# The vector cache
+def vectors(texts): return np.array([np.random.default_rng(int(t)).normal(size=DIM) for t in texts], 'float32').reshape(-1, DIM)
+
+def write_cache(folder, n=700_000):
+    "Write segments of seven rows."
+    for i in range(0, n, 7):
+        part = [str(j) for j in range(i, i + 7)]
+        VectorStore(folder, DIM).write(text_keys(part), vectors(part))
+
+def right_rows(folder, texts):
+    "How many rows a fresh store has; each must be right."
+    X = np.full((len(texts), DIM), np.nan, 'float32')
+    lost = VectorStore(folder, DIM).read(text_keys(texts), X)
+    ok = np.setdiff1d(np.arange(len(texts)), lost)
+    assert np.array_equal(X[ok], vectors([texts[i] for i in ok])), 'a wrong vector'
+    return len(ok)
+
+def cache(folder, kills, rng):
+    blows(write_cache, folder, kills=kills, rng=rng, longest=.3)
+    right_rows(folder, [str(i) for i in range(5000)])
+    write_cache(folder, 70)
+    assert right_rows(folder, [str(i) for i in range(70)]) == 70
+
+# A checkpoint
+def train(path, every=3):
+    "Train a small network with a checkpoint every few steps; go on from the file if it is there."
+    torch.manual_seed(0)
+    X, y = torch.randn(400, 8), torch.randint(3, (400,))
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Dropout(.2), nn.Linear(32, 3))
+    cbs = [SchedCB()] + ([CheckpointCB(path, every)] if path else [])
+    Learner(model, DLs(Batches(X, y, bs=8, shuffle=True)), cbs=cbs, lr=1e-2).fit(4)
+    return torch.cat([p.detach().ravel() for p in model.parameters()])
+
+def train_child(path): train(path)
+
+def checkpoint(folder, kills, rng):
+    want, n = train(None), 0
+    while n < kills:
+        path = folder/f'c{n}.safetensors'
+        for _ in range(min(5, kills - n)): n += blow(train_child, path, after=1.2*rng.random())
+        assert torch.equal(train(path), want), 'the resumed run differs from the undisturbed one'
+
+# Saving a model, also after updates
+def fitted(seed): return Recommender('tfidf', seed=seed, experts=few).fit(world().target, world().source)
+def answers(rec): return hashlib.sha256(rec.score(['u00350', 'nobody']).tobytes() + str(rec.items.tolist()).encode() + str(len(rec.data.hist.item)).encode()).hexdigest()
+def save_both(a, b, path):
+    while True: a.save(path); b.save(path)
+
+def save(folder, kills, rng):
+    a, b = fitted(0), Recommender(None, seed=1, experts=few).fit(world().target)
+    want, path = {answers(a), answers(b)}, folder/'model'
+    a.save(path)
+    for _ in range(kills):
+        blows(save_both, a, b, path, kills=1, rng=rng, longest=.2)
+        assert answers(Recommender.load(path)) in want, 'neither of the two models that were saved'
+    a.save(path)
+    assert len(list(path.glob('model-*.safetensors'))) == 1
+
+def row(i): return pd.DataFrame(dict(user=[f'new {i % 5}'], item=[world().target.items['item'].iloc[i % 30]], time=[2_000_000_000 + i]))
+
+def update_and_save(path):
+    "Load, take one more row, save, again and again; the row is the one that the model has not."
+    while True:
+        rec = Recommender.load(path)
+        rec.update(row(len(rec.data.hist.item)))
+        rec.save(path)
+
+def update(folder, kills, rng):
+    rec, path = fitted(0), folder/'updated'
+    rec.save(path)
+    start = n = len(rec.data.hist.item)
+    for _ in range(kills):
+        blows(update_and_save, path, kills=1, rng=rng, longest=.3)
+        got = Recommender.load(path)
+        while n < len(got.data.hist.item): rec.update(row(n)); n += 1
+        assert n == len(got.data.hist.item) and answers(got) == answers(rec), 'not a state between two updates'
+    COUNT['updates that survived'] += n - start
+
+# The command
+def write_files(folder):
+    "The small world as CSV files; the command that reads them."
+    for d in world():
+        d.log.to_csv(folder/f'{d.name}.csv', index=False); d.items.to_csv(folder/f'{d.name}-items.csv', index=False)
+    names = dict(source='books', target='films')
+    return ['run', *(x for k, n in names.items() for x in (f'--{k}-log', f'{folder/n}.csv', f'--{k}-items', f'{folder/n}-items.csv')), '--encoder', 'tfidf']
+
+def command(*argv): return llmrec(list(argv))
+
+def results(out):
+    "What a run leaves, but for times."
+    m = json.loads((out/'metrics.json').read_text())
+    for s in m['systems'].values(): s.pop('cost', None)
+    return {k: v for k, v in m.items() if k not in ('seconds', 'peak_gib')}, (out/'recommendations.csv').read_bytes()
+
+def run(folder, kills, rng):
+    argv, n, t = write_files(folder), 0, time.time()
+    with contextlib.redirect_stdout(io.StringIO()): assert llmrec([*argv, '--out', str(folder/'undisturbed')]) == 0
+    want, t = results(folder/'undisturbed'), time.time() - t
+    while n < kills:
+        out = folder/f'out{n}'
+        for _ in range(min(4, kills - n)): n += blow(command, *argv, '--out', str(out), after=t*.7*rng.random())
+        p = child(command, *argv, '--out', str(out)); p.join()
+        assert p.exitcode == 0 and results(out) == want, 'the resumed run differs from the undisturbed one'
+        assert not list(out.rglob('.*.tmp')), 'something half-written is left'
+        if n < kills: shutil.rmtree(out)
+    return argv
+
+KILLS = dict(cache=cache, checkpoint=checkpoint, save=save, update=update, run=run)
+
+# Flipped bits
+def flip(file, rng):
+    "Flip one bit of a file; return what undoes it."
+    b = file.read_bytes(); i = rng.randrange(len(b)); c = bytearray(b); c[i] ^= 1 << rng.randrange(8)
+    file.write_bytes(c)
+    return lambda: file.write_bytes(b)
+
+def flips(folder, n, rng):
+    "Flip bits in cache, checkpoint, model and the results of a run: found, and named or made again."
+    path, store = folder/'f.safetensors', folder/'store'
+    train(path); texts = [str(i) for i in range(200)]
+    VectorStore(store, DIM).write(text_keys(texts), vectors(texts))
+    rec = fitted(0); rec.save(folder/'f'); want = answers(rec)
+    for _ in range(n):
+        undo = flip(rng.choice(sorted(store.iterdir())), rng)
+        COUNT['flips: cache, rows lost'] += 200 - right_rows(store, texts); undo(); COUNT['flips: cache'] += 1
+        undo = flip(path, rng); refused(load_state, path); undo(); COUNT['flips: checkpoint'] += 1
+        undo = flip(rng.choice(sorted((folder/'f').iterdir())), rng); refused(Recommender.load, folder/'f'); undo(); COUNT['flips: model'] += 1
+    assert right_rows(store, texts) == 200 and answers(Recommender.load(folder/'f')) == want
+
+def refused(f, *a):
+    "Calling `f` is an error of ours."
+    try: f(*a)
+    except (InputError, FileNotFoundError): return
+    raise AssertionError(f'{f.__name__} took a damaged file')
+
+def flips_run(folder, argv, n, rng):
+    "Flip bits in what `llmrec run` remembers: the next run makes the damaged part again."
+    out = folder/'undisturbed'; want = results(out)
+    for _ in range(n):
+        flip(rng.choice(sorted(p for p in out.rglob('*') if p.is_file() and p.suffix in ('.result', '.json', '.safetensors', '.csv'))), rng)
+        p = child(command, *argv, '--out', str(out)); p.join()
+        assert p.exitcode == 0 and results(out) == want, 'a flipped bit changed a result'
+        COUNT['flips: run'] += 1
+
+# Full disks, folders that cannot be written, two runs at once
+def limited(size, f, *a):
+    "Run `f` in a process whose files may not grow beyond `size` bytes: an error of the system, as on a full disk."
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    try: return f(*a) or 0
+    except OSError: return 28
+
+def resave(rec, path): rec.save(path)
+
+def full_disk(folder, argv, sizes=(0, 1, 100, 4096, 20_000)):
+    "Sizes at which writing fails here and there: old files stay whole, the command ends with 2."
+    rec, path = fitted(0), folder/'full'
+    rec.save(path); want = answers(rec)
+    other = Recommender('tfidf', seed=1, experts=few).fit(world().target)
+    for size in sizes:
+        p = child(limited, size, resave, other, path); p.join()
+        assert p.exitcode == 28 and answers(Recommender.load(path)) == want, (size, p.exitcode)
+        out = folder/f'full{size}'
+        p = child(limited, size, command, *argv, '--out', str(out)); p.join()
+        assert p.exitcode == 2 and not (out/'report.html').exists() and not list(out.rglob('.*.tmp')), (size, p.exitcode)
+        COUNT['full disks'] += 2
+
+def as_nobody(f, *a):
+    os.setgid(65534); os.setuid(65534)
+    return f(*a)
+
+def read_only(folder, argv):
+    "A folder that belongs to somebody else."
+    if os.getuid(): return
+    folder.chmod(0o755); (folder/'closed').mkdir(mode=0o755)
+    for p in folder.glob('*.csv'): p.chmod(0o644)
+    p = child(as_nobody, command, *argv, '--out', str(folder/'closed'/'out')); p.join()
+    assert p.exitcode == 2 and not list((folder/'closed').iterdir()), p.exitcode
+    COUNT['read-only folders'] += 1
+
+def two_runs(folder, argv):
+    "Two runs into one folder: one works, the other is sent away; the result is that of one."
+    out = folder/'two'
+    ps = [child(command, *argv, '--out', str(out)) for _ in range(2)]
+    for p in ps: p.join()
+    assert sorted(p.exitcode for p in ps) == [0, 2] and results(out) == results(folder/'undisturbed')
+    COUNT['two runs in one folder'] += 1
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument('--kills', type=int, default=25); p.add_argument('--flips', type=int, default=60); p.add_argument('--seed', type=int, default=0)
+    a = p.parse_args()
+    warnings.simplefilter('ignore'); torch.set_num_threads(1)
+    rng = random.Random(a.seed)
+    with tempfile.TemporaryDirectory() as d:
+        os.environ['LLMREC_CACHE'] = str(Path(d)/'cache')
+        for name, f in KILLS.items():
+            (folder := Path(d)/name).mkdir()
+            argv = f(folder, a.kills, rng)
+            print(f'{name}: {a.kills} kills survived', flush=True)
+        flips(Path(d), a.flips, rng); flips_run(folder, argv, max(a.flips//10, 1), rng)
+        full_disk(folder, argv); Path(d).chmod(0o755); read_only(folder, argv); two_runs(folder, argv)
+    for k, v in sorted(COUNT.items()): print(f'{v:8,}  {k}')
+
+if __name__ == '__main__': main()

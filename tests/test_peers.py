@@ -1,0 +1,58 @@
+"""bench/peers.py hands every system the same rows, masks the same items, and judges as `evaluate` does."""
+import json, sys
+from pathlib import Path
+import numpy as np, pandas as pd, pytest
+from llmrec.metrics import evaluate
+from llmrec.preprocess import Split
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]/'bench'))
+import peers
+
+
+@pytest.fixture
+def folder(tmp_path):
+    "40 people, 12 target items (0 … 11), 8 of the source; the last target row of each is held out, a source row comes after it."
+    g = np.random.default_rng(0)
+    user = np.repeat(np.arange(40), 7)
+    rows = [np.concatenate([g.permutation(12)[:4], 12 + g.permutation(8)[:2], g.permutation(8)[:1] + 12]) for _ in range(40)]
+    item = np.concatenate([np.concatenate([r[:3], r[4:6], r[3:4], r[6:]]) for r in rows])
+    held = np.tile([False]*5 + [True, False], 40)
+    np.savez(tmp_path/'rows.npz', user=user, item=item, held=held, n=12, N=20, U=41, test=np.arange(41)) # 40 is known to nobody
+    return tmp_path
+
+def test_tuning_never_sees_held_out_or_later_rows(folder):
+    D = peers.Data(folder)
+    u, i = D.rows(False)
+    assert len(u) == 40*5 and not set(zip(u, i)) & set(zip(D.user[D.held], D.item[D.held]))
+    assert len(D.rows(True)[0]) == 40*7 and (D.rows(True, joint=False)[1] < 12).all()
+
+def test_lists_hold_new_target_items_once(folder):
+    D = peers.Data(folder)
+    X = peers.matrix(*D.rows(True, False), D.U, D.n)
+    top = peers.best(lambda us: np.tile(np.arange(12.), (len(us), 1)), D.test, X, 15)
+    for u, t in enumerate(top):
+        t = t[t >= 0]
+        assert sorted(t, reverse=True) == list(t) and set(t) == set(range(12)) - set(X[u].indices)
+    assert (top[40] == [*range(11, -1, -1), -1, -1, -1]).all()
+
+def test_ndcg_is_that_of_evaluate():
+    g = np.random.default_rng(1)
+    top = np.stack([g.permutation(30)[:10] for _ in range(50)])
+    test = pd.DataFrame(dict(user=np.repeat(np.arange(50), 3), item=np.concatenate([g.permutation(30)[:3] for _ in range(50)])))
+    split = Split(test[:0], test[:0], test, dict(name='toy'))
+    lists = pd.DataFrame(dict(user=np.repeat(np.arange(50), 10), item=top.ravel(), rank=np.tile(np.arange(10), 50)))
+    rep = evaluate(lists, split, items=pd.DataFrame(dict(item=np.arange(30), title='x')), audit=False, beyond=False, n_boot=0)
+    assert abs(peers.ndcg(top, test.user.to_numpy(), test.item.to_numpy()) - rep['ndcg@10']) < 1e-9
+
+def test_a_peer_from_rows_to_lists(folder):
+    pytest.importorskip('implicit')
+    peers.work('implicit: ItemKNN', folder, folder/'out', 5.)
+    top, facts = np.load(folder/'out.npz')['top'], json.loads((folder/'out.json').read_text())
+    assert top.shape == (41, peers.TOP) and facts['settings'] > 1 and facts['memory'] > 1 and 'implicit' in facts['versions']
+    seen = peers.matrix(*peers.Data(folder).rows(True, False), 41, 12)
+    assert not any(set(t) & set(seen[u].indices) for u, t in enumerate(top))
+    assert (top[40][:3] >= 0).all()                                # who is not known gets what is popular
+
+def test_settings_begin_with_the_first_values():
+    s = peers.product(a=[1, 2], b=['x', 'y'])
+    assert s[0] == dict(a=1, b='x') and len(s) == 4 and s[-1] == dict(a=2, b='y')
