@@ -48,7 +48,7 @@ def main():
         src = k_core(j.source.log[j.source.log['time'] < edges[0]], k_item=a.source_rows)
         source = j.source.with_log(src)
         source.items = source.items[source.items['item'].isin(src['item'])].reset_index(drop=True)
-    fit = lambda log: Recommender('minilm').fit(j.target.with_log(log), source)
+    fit = lambda log: Recommender('minilm', budget='fast').fit(j.target.with_log(log), source)
     print(j.target, source, sep='\n', flush=True)
     runs, table = {}, []
     for pol in ('never', 'update', 'refit'):

@@ -39,7 +39,7 @@ def main():
     from llmrec.recommend import LMJudge, Reranker, choice_logit
     d = load_movielens()
     s = split_last(d)
-    rec = Recommender('minilm', 'target').fit(d.with_log(s.train))
+    rec = Recommender('minilm', 'target', budget='fast').fit(d.with_log(s.train))
     judge = LMJudge.of(a.model, words='Films somebody watched, oldest first: {}. The next film:')
     judge.model.to(getattr(torch, a.dtype))
     n_par = sum(x.numel() for x in judge.model.parameters())

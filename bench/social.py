@@ -51,9 +51,9 @@ def young(split, days):
 def fitted(target, source, s, seed=0):
     "All arms for one age of the platform."
     train, past = target.with_log(s.train), target.with_log(pd.concat([s.train, s.valid], ignore_index=True))
-    rec = Recommender('minilm', 'unsupervised', seed).fit(train, source, s.valid)
+    rec = Recommender('minilm', 'unsupervised', seed, budget='fast').fit(train, source, s.valid)
     yield 'with MovieLens', rec
-    twin = Recommender('minilm', 'target', seed).fit(train, None, s.valid)
+    twin = Recommender('minilm', 'target', seed, budget='fast').fit(train, None, s.valid)
     yield 'twin without', twin
     V = twin.data.vectors
     for name, e in (('trending', Popularity(.1)), ('EASE', EASE(300)), ('content', Content(5.))): yield name, e.fit(past.log, past.items, vectors=V)

@@ -29,7 +29,7 @@ def rows(rng, rec, log, n):
 def test_following_equals_fitting_anew(world, seed):
     pair, log = world
     rng = np.random.default_rng(seed)
-    rec = Recommender('tfidf', seed=seed).fit(pair.target.with_log(log.iloc[:-60]), pair.source)
+    rec = Recommender('tfidf', seed=seed, budget='fast').fit(pair.target.with_log(log.iloc[:-60]), pair.source)
     for step in range(4):
         if step == 2: rec.add_items(pd.DataFrame(dict(item=['brand new'], title=['The comet and the soup'])))
         rec.update(rows(rng, rec, log, int(rng.integers(1, 30))), refresh='exact')
@@ -42,7 +42,7 @@ def test_following_equals_fitting_anew(world, seed):
 
 def test_schedule_learns_everything_again(world):
     pair, log = world
-    rec = Recommender('tfidf').fit(pair.target.with_log(log.iloc[:-60]), pair.source)
+    rec = Recommender('tfidf', budget='fast').fit(pair.target.with_log(log.iloc[:-60]), pair.source)
     few = int(.12*len(rec.data.hist.item)) + 1
     rec.update(rows(np.random.default_rng(0), rec, log, few), refresh='schedule')
     assert rec.fresh == 0
@@ -52,7 +52,7 @@ def test_schedule_learns_everything_again(world):
 
 def test_save_and_load_keep_what_followed(world, tmp_path):
     pair, log = world
-    rec = Recommender('tfidf').fit(pair.target.with_log(log.iloc[:-60]), pair.source)
+    rec = Recommender('tfidf', budget='fast').fit(pair.target.with_log(log.iloc[:-60]), pair.source)
     rec.update(log.iloc[-60:-30], refresh='exact')
     rec.save(tmp_path/'m'); back = Recommender.load(tmp_path/'m')
     users = log['user'].unique()
@@ -63,7 +63,7 @@ def test_save_and_load_keep_what_followed(world, tmp_path):
 
 def test_server_after_updates_and_new_items(world):
     pair, log = world
-    rec = Recommender('tfidf').fit(pair.target.with_log(log.iloc[:-60]), pair.source).serve(rank=6, pool=20)
+    rec = Recommender('tfidf', budget='fast').fit(pair.target.with_log(log.iloc[:-60]), pair.source).serve(rank=6, pool=20)
     mask = np.arange(len(rec.items)) % 3 > 0
     for step in range(3):
         if step == 1: rec.update(log.iloc[-60:], refresh='exact')

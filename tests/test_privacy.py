@@ -66,7 +66,7 @@ def test_no_byte_is_left(pair, make, tmp_path):
     "Whole numbers are searched as numbers of nine digits, text as it is and as JSON writes it."
     ids = {u: make(700_000_000 + i) for i, u in enumerate(np.union1d(pair.source.users, pair.target.users))}
     p = DomainPair(*(d.with_log(d.log.assign(user=d.log['user'].map(ids))) for d in pair))
-    rec = Recommender(None).fit(p.target, p.source)
+    rec = Recommender(None, budget='fast').fit(p.target, p.source)
     who = [ids[u] for u in pair.shared_users[:2]]
     rec.save(tmp_path)
     assert {i for *_, i in traces(tmp_path, who)} == {0, 1}

@@ -19,7 +19,7 @@ def small_world():
     put = lambda df: lambda **kw: df.drop(columns=[k for k, v in kw.items() if v is None]).assign(**{k: v for k, v in kw.items() if v is not None})
     names = {k: v for m in (data, preprocess, vectors, encode, metrics, recommend, online, learner) for k, v in vars(m).items() if k in m.__all__}
     return names | dict(pd=pd, np=np, pickle=pickle, log=log, items=items, L=put(log), I=put(items), dom=data.Domain('shop', log, items), AMAZON=AMAZON,
-                        Recommender=Recommender, ranked=recommend.recommend, tfidf=lambda: Recommender('tfidf', seed=0))
+                        Recommender=Recommender, ranked=recommend.recommend, tfidf=lambda: Recommender('tfidf', seed=0, budget='fast'))
 
 def one_expert(d, budget, seed):
     from llmrec.experts import Content, Popularity
