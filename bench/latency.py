@@ -69,10 +69,10 @@ def says(name, wall, cpu):
 
 
 def account(rec, rank, pool=0):
-    "Bytes and operations of the products of one request: matrices of `factors`, whole or sketched, and rows of candidates."
+    "Bytes and operations of the products of one request: matrices of `item_side`, whole or sketched, and rows of candidates."
     seen, b, f = set(), 0, 0
     for e in rec.experts:
-        if (M := e.factors()) is None: continue
+        if (M := e.item_side()) is None: continue
         n, d = M.shape
         r, key = min(rank, d), (M.ctypes.data, M.shape)
         f += 2*n*r + 2*pool*d

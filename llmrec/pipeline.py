@@ -110,9 +110,9 @@ def road_experts(sparse:bool, lam:float=.01):
     from llmrec.fusion import default_experts
     def make(d, budget, seed):
         tower = [x.TwoTower(lam=lam, seed=seed)] if d.vectors is not None or len(d.table.columns) > 2 else []
-        if sparse: return default_experts(d, budget, seed) + tower
+        if sparse: return [e for e in default_experts(d, budget, seed) if not isinstance(e, x.TwoTower)] + tower
         text = [x.Content(5.)] if d.vectors is not None else []
-        full = [x.SASRec(seed=seed)] if budget == 'full' else []
+        full = [x.SASRec(seed=seed)] if budget != 'fast' else []
         own = [x.EASE(300, 10., joint=False), x.TransitionRidge(None, 4., joint=False)] if d.N > d.n else []
         return [x.Popularity(), x.Popularity(.1), x.EASE(300, 10.), x.TransitionRidge(None, 4.), x.Repeat()] + own + text + tower + full
     return make
@@ -485,7 +485,7 @@ def cli_run(data:str='journey', # Built-in pair: journey, movielens or toy
         pretrain:str='', # Pretrain the encoder on both domains: mlm, clm or contrastive
         sparse:str='auto', # Branch C: yes, no or auto
         strategy:str='auto', # auto, supervised, unsupervised or target
-        budget:str='fast', # fast: closed form and towers; full: also a sequence transformer
+        budget:str='fast', # fast: closed form and towers; auto: also a sequence transformer; full: two of them
         lam:float=.01, # λ of L + λ‖θ_source − θ_target‖
         split:str='auto', # time, last or auto
         k:int=10, # Length of a list
