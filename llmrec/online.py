@@ -43,15 +43,14 @@ class Interests:
         return np.where((i >= 0)[:, None], np.append(self.total, np.zeros((1, self.dim)), 0)[i]/np.maximum(np.append(self.m, 0)[i], 1)[:, None], 0)
 
 # %% ../nbs/12_online.ipynb #5fdab301
-def woodbury(P, # (N, N) inverse, symmetric, float64, contiguous, changed in place
+def woodbury(P, # (N, N) inverse, float64, changed in place
              U, # (r, N) rows that come or go
              c  # (r,) +1 comes, -1 goes; or any weights but 0
             ):
     "The inverse after U C Uᵀ was added to the matrix."
-    A = P if P.flags.c_contiguous else P.T               # rows one after the other: nothing is copied
-    PU = np.ascontiguousarray(U @ A, float)
+    PU = np.asarray(U @ P)
     K = np.asarray(U @ PU.T) + np.diag(1/np.asarray(c, float))
-    sl.blas.dgemm(-1., PU.T, np.linalg.solve(K, PU).T, 1., A.T, trans_b=1, overwrite_c=1)
+    P -= PU.T @ np.linalg.solve(K, PU)
     return P
 
 class OnlineRidge:
@@ -84,19 +83,18 @@ class OnlineEASE(EASE):
         return binary(decayed(h, d.N, cols=self.rows)).astype(float)
     def learn(self, d):
         h = d.hist if self.joint else select(d.hist, d.hist.item < d.n)
-        self.rows = np.nonzero(np.bincount(h.item, minlength=d.N))[0] if d.N > self.cap else np.arange(d.N if self.joint else d.n)
+        self.rows = np.nonzero(np.bincount(h.item, minlength=d.N))[0]
         self.X = self.matrix(d)
         self.invert()
         self.weigh(d)
-    def invert(self): self.P = np.ascontiguousarray(sl.inv(np.asarray((self.X.T @ self.X).todense()) + self.lam*np.eye(len(self.rows))).T)
+    def invert(self): self.P = sl.inv(np.asarray((self.X.T @ self.X).todense()) + self.lam*np.eye(len(self.rows)), overwrite_a=True)
     def weigh(self, d):
         "Columns of B for the target's items."
-        m = int((self.rows < d.n).sum())                  # rows are sorted, the target's first
-        B = np.empty((len(self.rows), m), np.float32)
-        np.divide(self.P[:, :m], -np.diag(self.P)[:m], out=B, casting='same_kind')
-        B[np.arange(m), np.arange(m)] = 0
-        if m < d.n: self.B = np.zeros((len(B), d.n), np.float32); self.B[:, self.rows[:m]] = B
-        else: self.B = B
+        own = np.nonzero(self.rows < d.n)[0]
+        self.B = np.zeros((len(self.rows), d.n), np.float32)
+        B = self.P[:, own]/-np.diag(self.P)[own]
+        B[own, np.arange(len(own))] = 0
+        self.B[:, self.rows[own]] = B
 
 # %% ../nbs/12_online.ipynb #ae621afb
 @patch
@@ -155,9 +153,9 @@ class FollowRidge:
         "From all rows of the expert's index."
         d = self.data = e.data
         X, y = moves(d, e, np.arange(len(d.hist)), np.zeros(len(d.hist)))
-        self.S = np.unique(X.indices) if d.N > e.cap else np.arange(d.N if e.joint else d.n)
+        self.S = np.unique(X.indices)
         X, Y = X[:, self.S].astype(float), one_of(y, d.n)
-        self.P = np.ascontiguousarray(sl.inv(np.asarray((X.T @ X).todense()) + e.lam*np.eye(len(self.S))).T)
+        self.P = sl.inv(np.asarray((X.T @ X).todense()) + e.lam*np.eye(len(self.S)))
         self.W = np.asarray((Y.T @ (X @ self.P)).T)
         if (k := e.kriging) is not None: self.W -= e.rho*(k.P[self.S] - e.lam*self.P @ k.P[self.S]) @ k.Q.T
         return self
@@ -178,8 +176,7 @@ class FollowRidge:
             woodbury(self.P, U, c)
             gap = one_of(y, d.n).toarray() - U @ self.W
             if (k := e.kriging) is not None: gap -= e.rho*(U @ k.P[self.S]) @ k.Q.T
-            PU = np.asarray(U @ self.P).astype(np.float32)              # P' is symmetric; the expert's weights are float32
-            self.W += PU.T @ (c[:, None]*gap).astype(np.float32)
+            self.W += self.P @ np.asarray(U.T @ (c[:, None]*gap))
         e.S, e.W = self.S, self.W.astype(np.float32)
 
 def one_of(y, n): return sp.csr_matrix((np.ones(len(y)), (np.arange(len(y)), y)), (len(y), n))

@@ -524,13 +524,13 @@ def search(self:GraphIndex, Q, k:int=10, keep=None)->tuple:
 
 # %% ../nbs/11_recommend.ipynb #88343671
 @patch
-def factors(self:Expert): "Item matrix M of a score M q + Wᵀx, (n, d); None: the score has no such form."
+def item_side(self:Expert): "Item matrix M of a score M q + Wᵀx, (n, d); None: the score has no such form."
 @patch
-def factors(self:Content): return self.v[:self.data.n]
+def item_side(self:Content): return self.v[:self.data.n]
 @patch
-def factors(self:Kriging): return self.Q
+def item_side(self:Kriging): return self.Q
 @patch
-def factors(self:TransitionRidge): return None if self.kriging is None else self.kriging.Q
+def item_side(self:TransitionRidge): return None if self.kriging is None else self.kriging.Q
 
 @patch
 def halves(self:Content, h): # One history -> q (d,), x sparse (1, rows of W) or None
@@ -578,7 +578,7 @@ class Server:
         g, self.at = np.unique(item_evidence(d.counts[:d.n]), return_inverse=True)
         self.g, old, self.sketches, self.of = torch.from_numpy(g)[None], getattr(self, 'sketches', {}), {}, []
         for e in self.rec.experts:
-            M, W = e.factors(), getattr(e, 'W', None)
+            M, W = e.item_side(), getattr(e, 'W', None)
             if M is None or M.shape[1] <= self.rank: self.of.append(None); continue
             key, wkey = ((x.ctypes.data, x.shape) if x is not None else None for x in (M, W))
             if key not in self.sketches: self.sketches[key] = old.get(key) or Sketch(M, self.rank)

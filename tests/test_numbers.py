@@ -151,7 +151,7 @@ def golden():
     from llmrec.metrics import evaluate
     from llmrec.pipeline import baselines
     p = world(7); s = split_last(p.target)
-    rec = Recommender('tfidf', seed=0).fit(p.target.with_log(s.train), p.source, s.valid)
+    rec = Recommender('tfidf', seed=0, budget='fast').fit(p.target.with_log(s.train), p.source, s.valid)
     systems = dict(llmrec=rec) | baselines(DomainPair(p.source, p.target), s, rec.data.vectors)
     out = {n: {m: round(float(v), 4) for m, v in evaluate(e, s, items=p.target.items).metrics.items() if m in ('ndcg@10', 'recall@10', 'mrr@10')} for n, e in systems.items()}
     return dict(metrics=out, newcomers=rec.recommend(['nobody'], 5)[0][0].tolist())
