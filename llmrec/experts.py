@@ -730,13 +730,16 @@ def limit_blas():
 
 # %% ../nbs/08_experts.ipynb #31e3a63f
 @patch
-def contributions(self:ALS, h, j):
-    "Parts of one history: her factors are a sum over her items."
-    x = decayed(h, self.data.N, self.half_life)
-    i, w = self.row(x, 0)
+def parts(self:ALS, h): # One history -> (rows, n) what each row adds to each score
+    "Her factors are a sum over her items, once it is known which they are."
+    i, w = self.row(decayed(h, self.data.N, self.half_life), 0)
     A, C = fold_in(self.V, (i, w), self.reg, self.alpha)
-    part = np.zeros(self.data.N); part[i] = C @ np.linalg.solve(A, self.V[j])/w   # for a weight of one
-    return part[h.item]*decay(h, self.half_life)
+    P = (C/w[:, None]) @ np.linalg.solve(A, self.V[:self.data.n].T)        # for a weight of one
+    at, live = np.minimum(np.searchsorted(i, h.item), max(len(i) - 1, 0)), decay(h, self.half_life)
+    return live[:, None]*P[at] if len(i) else np.zeros((len(h.item), self.data.n))
+
+@patch
+def contributions(self:ALS, h, j): return self.parts(h)[:, j]
 
 @patch
 def grow(self:ALS, d, m):

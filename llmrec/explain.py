@@ -80,7 +80,7 @@ def row_scores(e, h, tol=1e-3)->tuple: # A fitted expert, one history -> (m, n) 
     base, full = (e.score_histories(x)[0].astype(float) for x in (take(h, [-1]), h))
     if not len(h.item): return np.zeros((0, len(base))), base
     fits = lambda D: np.abs(D.sum(0) - (full - base)).max() <= tol*max(np.abs(full - base).max(), 1e-6*np.abs(full).max(), 1e-12)
-    for rows in (_alone, _weighed):
+    for rows in (*([lambda e, h: e.parts(h) + base] if hasattr(e, 'parts') else []), _alone, _weighed): # its own account first
         D = rows(e, h).astype(float) - base
         if fits(D) or fits(D := _scaled(e, h, D, full - base)): return D, base
     return None, base
