@@ -326,7 +326,7 @@ def _cold_choices(self:Recommender, make, d, notes, parts=4):
     "No target rows: clusters of the source play the target, one after the other."
     sets, keys = [], []
     for seed in range(self.seed, self.seed + parts):
-        p = pseudo_target(d, seed=seed)
+        p = pseudo_target(d, seed=seed % 2**32)
         own = np.arange(p.N) < p.n
         rows = last_rows(p, own)[:2500]
         if not len(rows): continue
