@@ -93,12 +93,12 @@ def peers(d, neural=False):
     return es
 
 def text_free(d, budget, seed):
-    "The gate's experts without any text."
-    from llmrec import experts as x
-    own = [x.EASE(300, 10., joint=False), x.TransitionRidge(None, 4., joint=False)] if d.N > d.n else []
-    return [x.Popularity(), x.Popularity(.1), x.EASE(300, 10.), x.EASE(300.), x.ItemKNN(), x.Markov(), x.TransitionRidge(None, 4.), *own]
+    "The default experts as they would be if items had neither texts nor attributes."
+    from dataclasses import replace
+    from llmrec.fusion import default_experts
+    return default_experts(replace(d, vectors=None, table=d.table[['item', 'title']]), budget, seed)
 
-def run(name, load, most, neural=False):
+def run(name, load, most, neural=False, twin=False):
     "Reports of all systems on one set, as JSON-ready rows."
     from llmrec.encode import TextEncoder
     from llmrec.experts import interactions
@@ -110,7 +110,8 @@ def run(name, load, most, neural=False):
     target, reports, seconds = dom.with_log(split.train), {}, {}
     judge = lambda rec, n: evaluate(rec, split, ks=(10,), items=dom.items, audit=False, beyond=False, evidence='train+valid', name=n)
     valid = split.valid if len(split.valid) else None
-    for n, kw in (('llmrec', {}), ('text-free gate', dict(encoder=None, experts=text_free)), ('twin', dict(strategy='target'))):
+    systems = {'llmrec': {}, 'llmrec fast': dict(budget='fast'), 'text-free gate': dict(encoder=None, experts=text_free)}
+    for n, kw in (systems | (dict(twin=dict(strategy='target')) if twin else {})).items():
         t = time.perf_counter()
         try: rec = Recommender(**{'encoder': 'minilm'} | kw).fit(target, None if n == 'twin' else source, valid)
         except Exception as e: print(f'{name}: {n} left out: {e}'); continue
@@ -124,10 +125,10 @@ def run(name, load, most, neural=False):
         except Exception as err: print(f'{name}: {n} left out: {err}'); continue
         seconds[n], reports[n] = time.perf_counter() - t, judge(e, n)
     ndcg = {n: r['ndcg@10'] for n, r in reports.items()}
-    best = max((n for n in ndcg if n not in ('llmrec', 'twin', 'text-free gate') and not n.startswith('·')), key=ndcg.get)
+    best = max((n for n in ndcg if n not in (*systems, 'twin') and not n.startswith('·')), key=ndcg.get)
     rows = [dict(set=name, system=n, ndcg=r['ndcg@10'], lo=r.intervals['ndcg@10'][0], hi=r.intervals['ndcg@10'][1], recall=r['recall@10'],
                  seconds=seconds.get(n), **cells(r)) for n, r in reports.items()]
-    against = [n for n in (best, 'text-free gate', 'twin') if n in reports]
+    against = [n for n in (best, 'llmrec fast', 'text-free gate', 'twin') if n in reports]
     c = compare({'llmrec': reports['llmrec']} | {n: reports[n] for n in against}).table
     return dict(users=len(reports['llmrec'].per_user), items=d.n, rows=rows, best=best,
                 versus=c[['b', 'mean_b', 'difference', 'lo', 'hi', 'p_holm']].to_dict('records'), protocol=reports['llmrec'].protocol)
@@ -153,7 +154,8 @@ def show(path):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--data'); p.add_argument('--movielens'); p.add_argument('--out', default='fusion.json')
-    p.add_argument('--sets', nargs='*'); p.add_argument('--users', type=int, default=3000); p.add_argument('--neural', action='store_true', help='also SASRec: minutes a set');
+    p.add_argument('--sets', nargs='*'); p.add_argument('--users', type=int, default=3000); p.add_argument('--neural', action='store_true', help='also SASRec: minutes a set')
+    p.add_argument('--twin', action='store_true', help='also the recommender without the source')
     p.add_argument('--show')
     a = p.parse_args()
     warnings.filterwarnings('ignore')
@@ -161,7 +163,7 @@ def main():
     done = json.loads(Path(a.out).read_text()) if Path(a.out).exists() else {}
     for name, load in sets(a).items():
         if name in done or a.sets and name not in a.sets: continue
-        t = time.perf_counter(); done[name] = run(name, load, a.users, a.neural)
+        t = time.perf_counter(); done[name] = run(name, load, a.users, a.neural, a.twin)
         print(f'{name}: {time.perf_counter() - t:.0f} s', flush=True)
         tmp = Path(a.out).with_suffix('.tmp'); tmp.write_text(json.dumps(done, default=float)); os.replace(tmp, a.out)
     show(a.out)

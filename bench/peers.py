@@ -344,12 +344,11 @@ def cb2cf(**kw):
         def __init__(self, ridge=10., least=5, **kw): super().__init__(**kw); self.ridge, self.least = ridge, least
         def learn(self, d):
             super().learn(d)
-            f, V, c = x.item_features(d), self.model.item_factors, d.counts
+            f, V, c = x.item_features(d), self.V, d.counts
             A = np.concatenate([f, np.ones((len(f), 1), np.float32)], 1)
             w = (c >= self.least)[:, None]*A
             G = w.T @ w + self.ridge*np.eye(A.shape[1])
-            V = np.where((c < self.least)[:, None], A @ np.linalg.solve(G, w.T @ V), V)
-            self.v = V[:d.n].astype(np.float32)
+            self.V = np.where((c < self.least)[:, None], A @ np.linalg.solve(G, w.T @ V), V).astype(np.float32)
     return CB2CF(**kw)
 
 def own_systems(seconds):
