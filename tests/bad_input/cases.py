@@ -356,6 +356,8 @@ COMMAND_LINE = [
     ('encode --items', 'encode --items {D}/none.csv', 'none.csv does not exist'),
     ('encode --columns', 'encode --items {items} --columns title=name', "'name'"),
     ('encode --encoder', 'encode --items {items} --encoder no-such-model', 'no-such-model'),
+    ('encode --ray', 'encode --items {items} --encoder tfidf --ray 2', '--ray: tfidf is fitted to all texts'),
+    ('encode --ray', 'encode --items {items} --ray two', 'invalid int value'),
     ('encode --out', 'encode --items {items} --encoder tfidf --out {D}/no/such/v.npy', 'v.npy'),
     ('doctor', 'doctor --fast', 'unrecognized arguments'),
     ('llmrec', 'Run', "no command 'Run'"),
