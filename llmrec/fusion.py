@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['STRATEGIES', 'BUDGETS', 'standard', 'item_evidence', 'user_evidence', 'Gate', 'Choices', 'expert_scores', 'choices',
-           'balance', 'fit_gate', 'drop_items', 'last_rows', 'took', 'before', 'until', 'hold_out', 'pseudo_target',
-           'default_experts', 'expert_key', 'fit_experts', 'same_people', 'Recommender', 'top_k', 'append_rows',
-           'insert_items', 'Explanation']
+           'balance', 'levels', 'gate_scores', 'fit_gate', 'drop_items', 'last_rows', 'took', 'before', 'until',
+           'hold_out', 'pseudo_target', 'default_experts', 'expert_key', 'fit_experts', 'foretold', 'same_people',
+           'Recommender', 'top_k', 'append_rows', 'insert_items', 'Explanation']
 
 # %% ../nbs/09_fusion.ipynb #b3fac714
 import contextlib, hashlib, json, re, time
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd
+import scipy.linalg as sl, scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -124,6 +125,18 @@ def balance(counts_y, alpha=.5):
     w = np.bincount(cell, minlength=4).clip(1)[cell]**-alpha
     return torch.from_numpy((w/w.mean()).astype(np.float32))
 
+def levels(c:Choices):
+    "The kinds of evidence among choices: levels of items (G,), of users (M,), and the number of each candidate's pair (rows, candidates)."
+    g, i = torch.unique(c.g_item, return_inverse=True)
+    m, u = torch.unique(c.g_user[:, 0], return_inverse=True)
+    return g[None], m[:, None], u[:, None]*g.numel() + i
+
+def gate_scores(gate, c, lev):
+    "`gate` on choices, weights computed once for each pair of levels."
+    g, m, at = lev
+    w, o = gate.weights(g, m), gate.offset(g.expand(len(m), -1), m)
+    return (F.embedding(at, w.flatten(0, 1))*c.z).sum(-1) + F.embedding(at, o.reshape(-1, 1))[..., 0]
+
 def fit_gate(sets:list,          # `Choices`, one or several
              n_experts:int,      # How many experts
              shrink:float=1.,    # Pull towards weights that do not look at evidence
@@ -133,10 +146,10 @@ def fit_gate(sets:list,          # `Choices`, one or several
     "Maximise the conditional logit."
     gate = Gate(n_experts)
     opt = torch.optim.LBFGS(gate.parameters(), max_iter=steps, history_size=10, line_search_fn='strong_wolfe')
-    total = sum(float(c.omega.sum()) for c in sets)
+    total, levs = sum(float(c.omega.sum()) for c in sets), [levels(c) for c in sets]
     def loss():
         opt.zero_grad()
-        nll = sum((F.cross_entropy(gate(c.z, c.g_item, c.g_user) + c.log_w, c.y, reduction='none')*c.omega).sum() for c in sets)
+        nll = sum((F.cross_entropy(gate_scores(gate, c, v) + c.log_w, c.y, reduction='none')*c.omega).sum() for c, v in zip(sets, levs))
         l = (nll + gate.penalty(shrink, thrift))/total
         l.backward()
         return l
@@ -205,7 +218,7 @@ def default_experts(d:Interactions, budget:str='fast', seed:int=0)->list:
     text, source = d.vectors is not None or len(d.table.columns) > 2, d.N > d.n and (d.hist.item < d.n).any()
     k = Kriging() if text else None
     es = [k, TextPopularity(k), Bilinear()] if text else []
-    es += [Popularity(), Popularity(.1), EASE(300, 10.), EASE(300), ItemKNN(), ALS(), Markov(), TransitionRidge(k, 4.), Repeat()]
+    es += [Popularity(), Popularity(.1), Popularity(.02), EASE(300, 10.), EASE(300), ItemKNN(), ALS(), Markov(), TransitionRidge(k, 4.), Repeat()]
     if source: es += [EASE(300, 10., joint=False), TransitionRidge(k, 4., joint=False)]
     if d.vectors is not None: es += [Content(5.), Content(np.inf, 0.)] + ([Content(np.inf, joint=False)] if source else [])
     if budget == 'full' or budget == 'auto' and len(d.hist.item) >= 10_000:
@@ -229,20 +242,35 @@ def fit_experts(experts:list, d:Interactions, notes:list|None=None)->list:
     return out
 
 # %% ../nbs/09_fusion.ipynb #001da965
-def same_people(target, source, v_target, v_source, seed:int=0)->tuple:
-    "Mean cosine of shared users' interest vectors in two domains against strangers', in standard errors, and the number shared."
-    v, n = spread(np.concatenate([v_target, v_source])), len(v_target)
-    def interest(dom, v, users):
-        d = interactions(dom.log, dom.items)
-        return unit(decayed(histories(d, users), d.N) @ v)
-    users = np.intersect1d(*(np.asarray(pd.unique(x.log['user']), dtype=object).astype(str) for x in (target, source)))
-    lookup = {str(u): u for u in pd.unique(target.log['user'])}
-    users = [lookup[u] for u in users if u in lookup][:5000]
-    if len(users) < 20: return np.inf, len(users)
-    a, b = interest(target, v[:n], users), interest(source, v[n:], users)
-    a, b = a - a.mean(0), b - b.mean(0)
-    diff = (a*b).sum(1) - (a*np.roll(b, 1, 0)).sum(1)
-    return float(diff.mean()/(diff.std()/np.sqrt(len(diff)) + 1e-12)), len(users)
+def foretold(X, Y,          # (m, N) rows of people in one domain, (m, n) in another, sparse
+             lam:float=10., seed:int=0): # Ridge, in mean eigenvalues -> (m,)
+    "How much better a person's rows in one domain foretell her rows in the other than a stranger's do (kernel ridge, two halves)."
+    X, Y = (sp.diags(1/np.sqrt(np.maximum(np.asarray(x.sum(1)).ravel(), 1))) @ x.tocsr() for x in (X, Y))
+    half, out = np.random.default_rng(seed).permutation(X.shape[0]) % 2 == 0, np.zeros(X.shape[0])
+    for fit in (half, ~half):
+        K, Q, y = (X[fit] @ X[fit].T).toarray(), (X[~fit] @ X[fit].T).toarray(), Y[fit].toarray()
+        c, mu = K.mean(0), y.mean(0)
+        K, Q = K - c - c[:, None] + c.mean(), Q - Q.mean(1, keepdims=True) - c + c.mean()
+        K[np.diag_indices_from(K)] += lam*max(np.trace(K)/len(K), 1e-12)
+        P, T = Q @ sl.solve(K, y - mu, assume_a='pos'), Y[~fit].toarray() - mu
+        out[~fit] = (P*T).sum(1) - (P*np.roll(T, 1, 0)).sum(1)
+    return out
+
+def same_people(target, source, v_target=None, v_source=None, seed:int=0)->tuple: # Domains; text vectors of their items
+    "How much more people of one id agree in two domains than strangers, in standard errors, and the number of ids shared."
+    d = interactions(target.log, target.items, source)
+    h, own = d.hist, d.hist.item < d.n
+    both = np.nonzero((np.bincount(h.user, own, len(h)) > 0) & (np.bincount(h.user, ~own, len(h)) > 0))[0]
+    if (m := len(both)) < 20: return np.inf, m
+    h = take(h, np.random.default_rng(seed).permutation(both)[:2000])
+    X = binary(decayed(h, d.N))
+    z = [foretold(X[:, d.n:], X[:, :d.n], seed=seed)]
+    if v_target is not None:
+        v = spread(np.concatenate([v_target, v_source]))
+        a, b = (unit(decayed(select(h, k[h.item]), d.N) @ v) for k in (np.arange(d.N) < d.n, np.arange(d.N) >= d.n))
+        a, b = a - a.mean(0), b - b.mean(0)
+        z.append((a*b).sum(1) - (a*np.roll(b, 1, 0)).sum(1))
+    return float(sum(x.mean()/(x.std()/np.sqrt(len(x)) + 1e-12) for x in z)/np.sqrt(len(z))), m
 
 # %% ../nbs/09_fusion.ipynb #27e66e47
 class Recommender:
@@ -311,9 +339,9 @@ def _index(self:Recommender, target, sources, extra):
     "One index over all domains, after deciding whether shared ids are shared people."
     V = self._vectors([target] + sources, extra)
     share = self.strategy != 'unsupervised'
-    if self.strategy == 'auto' and sources and V is not None and len(target.log):
+    if self.strategy == 'auto' and sources and len(target.log):
         n, m = len(target.items), len(sources[0].items)
-        z, shared = same_people(target, sources[0], V[:n], V[n:n+m], self.seed)
+        z, shared = same_people(target, sources[0], *((V[:n], V[n:n+m]) if V is not None else ()), seed=self.seed)
         share = z > 2
         self.note(f'{shared} user ids stand in both domains' + (f'; their tastes agree ({z:.1f} standard errors)' if np.isfinite(z) else '')
                   + (': one history each' if share else ': ids shared by accident, kept apart'))
