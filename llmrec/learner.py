@@ -268,6 +268,26 @@ class SchedCB(Callback):
     def before_fit(self, learn): self.sched = self.func(getattr(learn.opt, 'optimizer', learn.opt), learn.total_steps)
     def after_step(self, learn): self.sched.step() if learn.step < learn.total_steps else None
 
+# %% ../nbs/07_learner.ipynb #41098310
+class _RaiseCB(Callback):
+    def __init__(self, lo, hi, steps): self.lo, self.ratio, self.steps = lo, (hi/lo)**(1/max(steps-1, 1)), steps
+    def before_batch(self, learn):
+        for g in learn.opt.param_groups: g['lr'] = self.lo*self.ratio**learn.step
+    def after_step(self, learn):
+        now, best = learn.recorder.losses[-1], min(learn.recorder.losses)
+        if learn.step >= self.steps or not math.isfinite(now) or now > 4*best + 1e-9: raise CancelFit
+
+@patch
+def lr_find(self:Learner, lo:float=1e-6, hi:float=10., steps:int=100):
+    "Losses under a rising rate: (suggested rate, DataFrame of lr and loss). Weights are put back."
+    weights, dls, cbs = copy.deepcopy(self.model.state_dict()), self.dls, self.cbs
+    self.dls, self.cbs = DLs(dls.train), [self.recorder]
+    self.fit(math.ceil(steps/len(dls.train)) + 1, cbs=[_RaiseCB(lo, hi, steps)])
+    self.model.load_state_dict(weights); self.dls, self.cbs = dls, cbs
+    r = pd.DataFrame(dict(lr=self.recorder.lrs, loss=self.recorder.losses[:len(self.recorder.lrs)]))
+    smooth = r.loss.ewm(span=7).mean()
+    return float(r.lr[smooth.idxmin()]/10), r.assign(smooth=smooth)
+
 # %% ../nbs/07_learner.ipynb #26ead9f9
 class EarlyStopCB(Callback):
     "Stop when `monitor` has not improved for `patience` epochs, and go back to the best weights."
@@ -437,26 +457,6 @@ def _choose(strategy, model, source, dls, distance):
     strategy, why = choose_strategy(n, head_start(model, source, dls.train), distance)
     print(f'auto: {strategy} ({why})')
     return strategy, why
-
-# %% ../nbs/07_learner.ipynb #41098310
-class _RaiseCB(Callback):
-    def __init__(self, lo, hi, steps): self.lo, self.ratio, self.steps = lo, (hi/lo)**(1/max(steps-1, 1)), steps
-    def before_batch(self, learn):
-        for g in learn.opt.param_groups: g['lr'] = self.lo*self.ratio**learn.step
-    def after_step(self, learn):
-        now, best = learn.recorder.losses[-1], min(learn.recorder.losses)
-        if learn.step >= self.steps or not math.isfinite(now) or now > 4*best + 1e-9: raise CancelFit
-
-@patch
-def lr_find(self:Learner, lo:float=1e-6, hi:float=10., steps:int=100):
-    "Losses under a rising rate: (suggested rate, DataFrame of lr and loss). Weights are put back."
-    weights, dls, cbs = copy.deepcopy(self.model.state_dict()), self.dls, self.cbs
-    self.dls, self.cbs = DLs(dls.train), [self.recorder]
-    self.fit(math.ceil(steps/len(dls.train)) + 1, cbs=[_RaiseCB(lo, hi, steps)])
-    self.model.load_state_dict(weights); self.dls, self.cbs = dls, cbs
-    r = pd.DataFrame(dict(lr=self.recorder.lrs, loss=self.recorder.losses[:len(self.recorder.lrs)]))
-    smooth = r.loss.ewm(span=7).mean()
-    return float(r.lr[smooth.idxmin()]/10), r.assign(smooth=smooth)
 
 # %% ../nbs/07_learner.ipynb #fabd6345
 def lam_path(make, # Function without arguments: a new target model

@@ -307,7 +307,7 @@ def set_strategy(model:TransferClassifier, # Model with the source's weights loa
     if name == 'adapter': model.adapter = Adapter(model.head.in_features, rank).to(model.head.weight)
     model.head.requires_grad_(True)
     groups = [dict(params=list(model.head.parameters()), lr=lr, name='head')]
-    if name != 'gradual': 
+    if name != 'gradual':
         rest = [p for n, p in model.named_parameters() if p.requires_grad and not n.startswith('head.')]
         return groups + ([dict(params=rest, lr=lr, name='encoder')] if rest else [])
     return groups + [dict(params=list(l.parameters()), lr=lr*decay**(i+1), name=n) for i, (n, l) in enumerate(layer_groups(model.encoder))]
