@@ -9,7 +9,7 @@ __all__ = ['COMMANDS', 'genre_pair', 'load_pair', 'parse_columns', 'read_pair', 
            'figures', 'safe_cell', 'write_recommendations', 'report_html', 'Say', 'peak_memory', 'fit_or_load',
            'report_or_make', 'Run', 'say_collected', 'say_gap', 'systems', 'three_users', 'example_users', 'reasons',
            'travel', 'tell', 'write_run', 'cli_run', 'cli_recommend', 'cli_evaluate', 'cli_encode', 'cli_doctor',
-           'main']
+           'chapters', 'copy_chapters', 'cli_lab', 'main']
 
 # %% ../nbs/15_pipeline.ipynb #5e23415a
 import base64, contextlib, copy, csv, hashlib, html, io, json, os, re, sys, time, warnings
@@ -607,8 +607,51 @@ def cli_doctor():
              ('cache', f'{cache}, {size/2**20:.0f} MiB')]
     for a, b in rows: print(f'{a:22}{b}')
 
+# %% ../nbs/15_pipeline.ipynb #1ab00002
+def chapters()->Path:
+    "The folder that holds `nbs/` and `bench/`: the checkout, or where `pip` put them beside an installed package."
+    import llmrec
+    from importlib.metadata import files
+    top = Path(llmrec.__file__).resolve().parents[1]
+    if (top/'nbs'/'index.ipynb').exists(): return top
+    for f in files('llmrec') or []:
+        if f.parts[-3:] == ('llmrec', 'nbs', 'index.ipynb') and (p := Path(f.locate()).resolve()).exists(): return p.parents[1]
+    raise FileNotFoundError('the chapters did not come with this installation: install llmrec from its wheel, or from a checkout')
+
+def _readers_copy(path):
+    "The bytes of a file of the book; a chapter without the last cell, which writes the package."
+    if path.suffix != '.ipynb': return path.read_bytes()
+    nb = json.loads(path.read_text(encoding='utf-8'))
+    nb['cells'] = [c for c in nb['cells'] if 'nbdev_export()' not in ''.join(c['source'])]
+    return json.dumps(nb, ensure_ascii=False, indent=1).encode()
+
+# %% ../nbs/15_pipeline.ipynb #1ab00003
+def copy_chapters(to:Path)->tuple: # Files written, files left as they are
+    "Copy chapters, and the measurements they read, into a folder; what is there already stays."
+    top, new, kept = chapters(), [], []
+    for f in sorted([*top.glob('nbs/*.ipynb'), *top.glob('bench/*.csv'), *top.glob('bench/*.json'), *top.glob('bench/peers.py')]):
+        dest = to/f.relative_to(top)
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(dest, 'xb') as o: o.write(_readers_copy(f))
+        except FileExistsError: kept.append(dest)
+        else: new.append(dest)
+    return new, kept
+
+def cli_lab(out:str='llmrec-lab', # Folder of your own for the chapters; files in it are never overwritten
+            stay:bool=False): # Copy only, do not open JupyterLab
+    "Copy the chapters into a folder of your own and open JupyterLab there."
+    import importlib.util, subprocess
+    if not out: raise InputError('out is empty: name a folder for the chapters')
+    if Path(out).is_file(): raise InputError(f'out: {out} is a file; name a folder for the chapters')
+    if not stay and importlib.util.find_spec('jupyterlab') is None:
+        raise ImportError("JupyterLab is not installed: pip install 'llmrec[tutorial]', or copy the chapters only, with --stay")
+    new, kept = copy_chapters(Path(out))
+    print(f'{out}/nbs: {len(new)} files copied' + (f', {len(kept)} were there and stay as they are' if kept else ''))
+    if not stay: subprocess.call([sys.executable, '-m', 'jupyterlab', str(Path(out)/'nbs')])
+
 # %% ../nbs/15_pipeline.ipynb #fae5dffc
-COMMANDS = dict(run=cli_run, recommend=cli_recommend, evaluate=cli_evaluate, encode=cli_encode, doctor=cli_doctor)
+COMMANDS = dict(run=cli_run, recommend=cli_recommend, evaluate=cli_evaluate, encode=cli_encode, lab=cli_lab, doctor=cli_doctor)
 
 def _parser(name):
     "The parser of a subcommand, with dashes in the names of options."

@@ -359,6 +359,8 @@ COMMAND_LINE = [
     ('encode --ray', 'encode --items {items} --encoder tfidf --ray 2', '--ray: tfidf is fitted to all texts'),
     ('encode --ray', 'encode --items {items} --ray two', 'invalid int value'),
     ('encode --out', 'encode --items {items} --encoder tfidf --out {D}/no/such/v.npy', 'v.npy'),
+    ('lab --out', 'lab --stay --out {items}', 'is a file; name a folder'),
+    ('lab --stay', 'lab --stay=yes', 'ignored explicit argument'),
     ('doctor', 'doctor --fast', 'unrecognized arguments'),
     ('llmrec', 'Run', "no command 'Run'"),
 ]
