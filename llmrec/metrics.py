@@ -17,6 +17,7 @@ import numpy as np, pandas as pd
 import scipy.sparse as sp, torch
 from fastcore.basics import patch
 from .core import InputError, atomic_write, blocks, expect, progress
+from .data import _columns
 from .preprocess import Split, audit as find_leaks, gini
 from .experts import _hash, unit
 
@@ -254,7 +255,8 @@ def _counted(log, users, items):
 def make_task(split,      # Split
               items,      # Ids of the candidates
               exclude_seen:bool=True, # Mask training and validation items?
-              grades:str|None=None    # Column of the test log that grades relevance
+              grades:str|None=None,   # Column of the test log that grades relevance
+              mask=None               # Log of further rows to mask: what users took that no model may see
              )->Task:
     "Turn a split into a ranking task."
     items, test = pd.Index(items), split.test
@@ -266,6 +268,7 @@ def make_task(split,      # Split
     users = users[np.argsort(_hash(users), kind='stable')]
     past = _counted(split.train, users, items)
     seen = past + _counted(split.valid, users, items)
+    if mask is not None: seen = seen + _counted(_columns(mask, ['user', 'item'], 'mask'), users, items)
     u, j = users.get_indexer(test['user']), items.get_indexer(test['item'])
     fresh = np.ones(len(u), bool)
     if exclude_seen and len(u): fresh[j >= 0] = np.asarray(seen[u[j >= 0], j[j >= 0]]).ravel() == 0
@@ -536,7 +539,7 @@ def _protocol(split, t, seen, candidates, grades, seed, domain, how, leaks):
     with np.errstate(over='ignore'): test = mix(_hash(t.pairs['user'])*np.uint64(3), _hash(t.pairs['item'], 1))
     return dict(domain=getattr(domain, 'name', domain), split=split.protocol, test=f'{len(t.row):,} test rows of {len(t.users):,} users', test_hash=test,
                 candidates=f'{candidates} sampled and the test items' if candidates else f'all {len(t.items):,} items', catalogue_hash=mix(_hash(t.items)),
-                seen='masked' if seen else 'kept', relevance=f'every test row; graded by {grades}' if grades else 'every test row',
+                seen=seen or 'kept', relevance=f'every test row; graded by {grades}' if grades else 'every test row',
                 ties='seeded permutation of ids', seed=seed, repeats=t.repeats, leaks=leaks, **how, versions=_versions())
 
 def _versions():
@@ -640,14 +643,15 @@ def evaluate(rec,          # `.score(users)` -> (users, n) and `.items`; or list
              block:int|None=None, domain=None, # Users at a time; Domain or its name
              vectors=None, grades=None, # (n, d) for diversity; column of the test log that grades relevance
              interval:str='bca', evidence:str='train', # 'bca' | 'percentile'; rows that count as evidence: 'train' | 'train+valid'
-             beyond:bool=True, name:str='')->Report: # Also coverage, novelty, … of the lists; name of the report
+             beyond:bool=True, name:str='', # Also coverage, novelty, … of the lists; name of the report
+             mask=None)->Report: # Log of further rows whose items are no candidates: what users took before and no model was shown
     "Rank all candidates for all test users and report metrics, intervals, slices, cost and protocol."
     if evidence not in ('train', 'train+valid'): raise InputError(f"evidence={evidence!r}: expected 'train' or 'train+valid'")
     expect(split, Split, 'split')
     if candidates is not None and not candidates > 0: raise InputError(f'candidates is {candidates}: expected a number above 0, or None for all')
     ks, t0 = _lengths(ks), time.perf_counter()
     table, ids, lists = _catalogue(rec, items, domain, vectors)
-    leaks, t = _leaks(split, table) if audit else [], make_task(split, ids, exclude_seen, grades)
+    leaks, t = _leaks(split, table) if audit else [], make_task(split, ids, exclude_seen, grades, mask)
     if lists: (top, rank), mid, n_cand, spent = list_task(rec, t, ks[-1]), None, None, 0.
     else: top, rank, mid, n_cand, spent = rank_task(rec, t, ks[-1], seed, block, candidates)
     rows = split.train if evidence == 'train' else pd.concat([split.train, split.valid])
@@ -660,7 +664,7 @@ def evaluate(rec,          # `.score(users)` -> (users, n) and `.items`; or list
     return Report({k: float(v) for k, v in per_user.mean().items()} | whole, {k: (float(a), float(b)) for k, a, b in zip(per_user, lo, hi) if n_boot}, per_user,
                   pd.concat(cells, ignore_index=True).rename(columns=lambda k: pre(k) if '@' in k else k) if cells else pd.DataFrame({'slice': []}),
                   _cost(rec, spent, time.perf_counter() - t0, len(t.users)),
-                  _protocol(split, t, exclude_seen, candidates, grades, seed, domain, how, leaks), name or ('' if lists else str(getattr(rec, 'name', type(rec).__name__))))
+                  _protocol(split, t, exclude_seen and ('masked' if mask is None else f'masked, with {len(mask):,} rows more'), candidates, grades, seed, domain, how, leaks), name or ('' if lists else str(getattr(rec, 'name', type(rec).__name__))))
 
 # %% ../nbs/10_metrics.ipynb #46f04459
 def permutation_p(d,            # (users,) paired differences
