@@ -268,7 +268,9 @@ def make_task(split,      # Split
     users = users[np.argsort(_hash(users), kind='stable')]
     past = _counted(split.train, users, items)
     seen = past + _counted(split.valid, users, items)
-    if mask is not None: seen = seen + _counted(_columns(mask, ['user', 'item'], 'mask'), users, items)
+    if mask is not None:
+        _columns(mask, ['user', 'item'], 'mask')
+        seen = seen + _counted(mask, users, items)
     u, j = users.get_indexer(test['user']), items.get_indexer(test['item'])
     fresh = np.ones(len(u), bool)
     if exclude_seen and len(u): fresh[j >= 0] = np.asarray(seen[u[j >= 0], j[j >= 0]]).ravel() == 0
