@@ -3,6 +3,7 @@ import filecmp, json, os, re, shutil, subprocess, sys
 from configparser import ConfigParser
 from pathlib import Path
 import pytest, yaml
+from llms import llms
 from readme import readme
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,6 +96,13 @@ def test_exported_code_is_in_sync(tmp_path):
 
 def test_readme_is_the_index():
     assert (ROOT/'README.md').read_text(encoding='utf-8') == readme(ROOT/'nbs'/'index.ipynb'), 'run  python tests/readme.py'
+
+def test_llms_txt_is_the_sidebar():
+    assert (ROOT/'nbs'/'llms.txt').read_text(encoding='utf-8') == llms(), 'run  python tests/llms.py'
+
+def test_the_map_lists_every_chapter():
+    listed = links(''.join(cells(BOOK['index.ipynb'], 'markdown')))
+    assert not set(BOOK) - set(listed) - {'index.ipynb'}
 
 def test_the_two_commands():
     for c in COMMANDS: assert c in (ROOT/'README.md').read_text(encoding='utf-8')
