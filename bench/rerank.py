@@ -1,7 +1,8 @@
 """A causal language model as re-ranker: what it adds to the recommender's list, with intervals, and what a request costs.
 
     pip install "llmrec[gguf,data,minilm]"
-    python bench/rerank.py PATH_TO_MODEL           # a directory of transformers, a .gguf file or a hub id on this machine
+    python bench/rerank.py PATH_TO_MODEL --pool 10 --last 5 --rows 330   # bench/rerank.csv; a directory of transformers, a .gguf file or a hub id
+    python bench/rerank.py PATH_TO_MODEL                                 # all users, pool of 20, eight films told: hours on one core
 
 MovieLens latest-small, each user's last film for the test and the one before for the weights (`split_last`). The recommender (default experts,
 MiniLM) is fitted on the training rows. The judge re-orders its first `--pool` films. Three orders: the recommender's; the same score with its
@@ -29,7 +30,7 @@ def softmax(x): x = np.exp(x - x.max(1, keepdims=True)); return x/x.sum(1, keepd
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    p.add_argument('model'); p.add_argument('--pool', type=int, default=20); p.add_argument('--rows', type=int, default=10**6)
+    p.add_argument('model'); p.add_argument('--pool', type=int, default=20); p.add_argument('--last', type=int, default=8, help='films of the history that are told'); p.add_argument('--rows', type=int, default=10**6)
     p.add_argument('--dtype', default='float32'); p.add_argument('--out', default=str(Path(__file__).parent/'rerank.csv'))
     a = p.parse_args()
     from llmrec.data import load_movielens
@@ -40,7 +41,7 @@ def main():
     d = load_movielens()
     s = split_last(d)
     rec = Recommender('minilm', 'target', budget='fast').fit(d.with_log(s.train))
-    judge = LMJudge.of(a.model, words='Films somebody watched, oldest first: {}. The next film:')
+    judge = LMJudge.of(a.model, last=a.last, words='Films somebody watched, oldest first: {}. The next film:')
     judge.model.to(getattr(torch, a.dtype))
     n_par = sum(x.numel() for x in judge.model.parameters())
     rr = Reranker(rec, judge, a.pool)
