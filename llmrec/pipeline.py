@@ -622,7 +622,7 @@ def _readers_copy(path):
     "The bytes of a file of the book; a chapter without the last cell, which writes the package."
     if path.suffix != '.ipynb': return path.read_bytes()
     nb = json.loads(path.read_text(encoding='utf-8'))
-    nb['cells'] = [c for c in nb['cells'] if 'nbdev_export()' not in ''.join(c['source'])]
+    nb['cells'] = [c for c in nb['cells'] if 'nbdev_export(' not in ''.join(c['source'])]
     return json.dumps(nb, ensure_ascii=False, indent=1).encode()
 
 # %% ../nbs/15_pipeline.ipynb #1ab00003

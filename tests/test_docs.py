@@ -1,5 +1,5 @@
 """The book, the code and the top-level documents agree."""
-import filecmp, json, os, re, shutil, subprocess, sys
+import ast, filecmp, json, os, re, shutil, subprocess, sys
 from configparser import ConfigParser
 from pathlib import Path
 import pytest, yaml
@@ -83,6 +83,23 @@ def test_chapter_opens_as_all_do(name):
     for c in cells(nb, 'markdown')[1:]:
         if c.startswith('#'): assert len(c.strip().splitlines()) == 1, f'{name}: heading {c.splitlines()[0]!r} shares its cell'
 
+
+@each_nb
+def test_imports_stand_alone(name):
+    "nbdev runs every cell with an import when it builds the site, and nothing that the cell would need."
+    if not re.search(r'^#\| default_exp', '\n'.join(cells(BOOK[name], 'code')), re.M): return
+    imports = (ast.Import, ast.ImportFrom)
+    for c in cells(BOOK[name], 'code'):
+        if re.search(r'^#\| (export|hide$)', c, re.M) or 'import' not in c or re.search(r'^ *[!%]', c, re.M): continue
+        tree = ast.parse(c)
+        if all(isinstance(n, imports) or ast.unparse(n).startswith('logging.') for n in tree.body): continue
+        assert not any(isinstance(n, imports) for n in ast.walk(tree)), f'{name}: imports need a cell of their own:\n{c[:200]}'
+
+@each_nb
+def test_figures_have_alternative_texts(name):
+    for c in BOOK[name]['cells']:
+        if any('image/png' in o.get('data', {}) for o in c.get('outputs', [])):
+            assert re.search(r'^#\| fig-alt: .', text(c['source']), re.M), f'{name}: a figure without #| fig-alt: {text(c["source"])[:200]}'
 
 def test_exported_code_is_in_sync(tmp_path):
     for n in ('nbs', 'llmrec'): shutil.copytree(ROOT/n, tmp_path/n, symlinks=True, ignore=shutil.ignore_patterns('__pycache__', '.*'))
