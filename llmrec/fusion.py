@@ -270,7 +270,7 @@ def same_people(target, source, v_target=None, v_source=None, seed:int=0)->tuple
         a, b = (unit(decayed(select(h, k[h.item]), d.N) @ v) for k in (np.arange(d.N) < d.n, np.arange(d.N) >= d.n))
         a, b = a - a.mean(0), b - b.mean(0)
         z.append((a*b).sum(1) - (a*np.roll(b, 1, 0)).sum(1))
-    return float(sum(x.mean()/(x.std()/np.sqrt(len(x)) + 1e-12) for x in z)/np.sqrt(len(z))), m
+    return float(max(x.mean()/(x.std()/np.sqrt(len(x)) + 1e-12) for x in z)), m
 
 # %% ../nbs/09_fusion.ipynb #27e66e47
 class Recommender:

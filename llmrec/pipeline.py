@@ -641,14 +641,16 @@ def copy_chapters(to:Path)->tuple: # Files written, files left as they are
 def cli_lab(out:str='llmrec-lab', # Folder of your own for the chapters; files in it are never overwritten
             stay:bool=False): # Copy only, do not open JupyterLab
     "Copy the chapters into a folder of your own and open JupyterLab there."
-    import importlib.util, subprocess
+    import importlib.util
     if not out: raise InputError('out is empty: name a folder for the chapters')
     if Path(out).is_file(): raise InputError(f'out: {out} is a file; name a folder for the chapters')
     if not stay and importlib.util.find_spec('jupyterlab') is None:
         raise ImportError("JupyterLab is not installed: pip install 'llmrec[tutorial]', or copy the chapters only, with --stay")
     new, kept = copy_chapters(Path(out))
     print(f'{out}/nbs: {len(new)} files copied' + (f', {len(kept)} were there and stay as they are' if kept else ''))
-    if not stay: subprocess.call([sys.executable, '-m', 'jupyterlab', str(Path(out)/'nbs')])
+    if stay: return
+    from jupyterlab.labapp import main as jupyterlab
+    jupyterlab([str(Path(out)/'nbs')])
 
 # %% ../nbs/15_pipeline.ipynb #fae5dffc
 COMMANDS = dict(run=cli_run, recommend=cli_recommend, evaluate=cli_evaluate, encode=cli_encode, lab=cli_lab, doctor=cli_doctor)

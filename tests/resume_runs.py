@@ -80,12 +80,12 @@ def trial(kind, top, kills, rng):
         assert not list(folder.glob('.*.tmp')), 'a temporary file of the killed run is still there'
     return dict(kind=kind, steps=len(whole['losses']), killed_at=at, equal=equal, seconds=round(t, 2))
 
-def storm(kind, top, rng):
-    "One run that is killed again and again until it gets through."
+def storm(kind, top, rng, t):
+    "One run that is killed again and again until it gets through; undisturbed it takes `t` seconds."
     whole, folder, kills = load_state(top/'whole'/'end.safetensors'), top/'storm', 0
     folder.mkdir()
     while True:
-        pid = child(kind, other(folder, kills), folder); time.sleep(rng.uniform(.05, .3)*1.2**kills); os.kill(pid, signal.SIGKILL)
+        pid = child(kind, other(folder, kills), folder); time.sleep(rng.uniform(.1, .4)*t*1.2**kills); os.kill(pid, signal.SIGKILL)
         if finish(pid) != signal.SIGKILL: break
         kills += 1
     return dict(kind=kind, kills=kills, equal=same(whole, load_state(folder/'end.safetensors')))
@@ -95,5 +95,6 @@ KINDS = dict(layers=layers, sequence=sequence)
 if __name__ == '__main__':
     top, rng = Path(sys.argv[1]), random.Random(int(sys.argv[2]))
     torch.set_num_threads(1); warm_up()
-    out = [trial(k, top/k, n, rng) for k, n in dict(layers=12, sequence=8).items()] + [storm(k, top/k, rng) for k in KINDS]
+    out = [trial(k, top/k, n, rng) for k, n in dict(layers=12, sequence=8).items()]
+    out += [storm(x['kind'], top/x['kind'], rng, x['seconds']) for x in out]
     print(json.dumps(out))
