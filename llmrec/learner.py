@@ -386,7 +386,7 @@ class CheckpointCB(Callback):
         if self.rng is not None: _set_rng(self.rng); self.rng = None
     def after_batch(self, learn):
         if learn.training and learn.last and self.every and learn.step % self.every == 0: self.save(learn, learn.epoch, learn.i + 1)
-    def after_epoch(self, learn): self.save(learn, learn.epoch + 1, 0)
+    def after_epoch(self, learn): self.rng = None; self.save(learn, learn.epoch + 1, 0)
 
 # %% ../nbs/07_learner.ipynb #14324c9b
 class TransferPenaltyCB(Callback):
