@@ -377,13 +377,14 @@ def unit(X):
 @patch
 def encode(self:TextEncoder,
            texts,         # Sequence of n texts
-           normalize=True # Scale each row to length 1?
+           normalize=True,# Scale each row to length 1?
+           keep=True      # Write new vectors to the cache? Not what people ask for: it is personal
           )->np.ndarray:  # (n, dim) float32, in the order of `texts`
     "One vector per text; distinct texts are computed once, and never again if the cache knows them."
     texts = check_texts(texts)
     row = {t: i for i, t in enumerate(dict.fromkeys(texts))}
     self.stats.update(texts=len(texts), unique=len(row))
-    X = self.encode_unique(list(row))
+    X = self.encode_unique(list(row), keep)
     if not np.isfinite(X).all():
         raise InputError(f'{self.name} gives values that are not finite: damaged weights, or dtype={self.dtype!r} is too narrow')
     if normalize: X = unit(X)
@@ -527,17 +528,17 @@ def _keep(self:TextEncoder, store, keys, X):
     except OSError as e: self._no_cache(store.path, e)
 
 @patch
-def encode_unique(self:TextEncoder, texts):
+def encode_unique(self:TextEncoder, texts, keep=True):
     "Vectors of distinct clean texts, from disk where they are, computed (and kept every 20 s) where not."
     afford(8*len(texts)*self.dim, f'{len(texts):,} vectors of {self.dim} numbers', 'encode the texts in parts')
     X, keys, store, dtype = np.empty((len(texts), self.dim), 'float32'), text_keys(texts), self.store(), self.dtype
     todo = np.arange(len(texts)) if store is None else store.read(keys, X)
-    if len(todo) and self.load().dtype != dtype: return self.encode_unique(texts)   # 'auto' fell back to float32
+    if len(todo) and self.load().dtype != dtype: return self.encode_unique(texts, keep)   # 'auto' fell back to float32
     new, t = [], time.time()
     for rows, V in self.compute([texts[i] for i in todo]) if len(todo) else ():
         X[todo[rows]] = V
-        new.append(todo[rows])
-        if time.time() - t > 20: self._keep(store, keys[new := np.concatenate(new)], X[new]); new, t = [], time.time()
+        new += [todo[rows]] if keep else []
+        if new and time.time() - t > 20: self._keep(store, keys[new := np.concatenate(new)], X[new]); new, t = [], time.time()
     if new: self._keep(store, keys[new := np.concatenate(new)], X[new])
     self.stats['cached'] += len(texts) - len(todo)
     return X
@@ -572,8 +573,8 @@ class TfidfEncoder(TextEncoder):
         self.vecs, self.V, self.pooling, self.max_len, self.prompt, self.stats = None, None, 'tfidf', None, '', Counter()
         if str(name) != 'tfidf': self._restore(Path(name))
 
-    def encode(self, texts, normalize=True):
-        "One vector per text, (n, dim) float32; a text that shares nothing with the fitted ones is a row of zeros."
+    def encode(self, texts, normalize=True, keep=True):
+        "One vector per text, (n, dim) float32, none of them kept on disk; a text that shares nothing with the fitted ones is a row of zeros."
         texts = check_texts(texts)
         if self.V is None:
             if not texts: raise InputError("TextEncoder('tfidf') knows no texts yet: call fit(texts) first")

@@ -526,7 +526,9 @@ def recommend_from_text(self:Recommender, sentence:str, # What is asked for
     "Items and cosines, two arrays (k,), whose text is closest to a sentence."
     if self.encoder is None: raise InputError('this Recommender has no text encoder: it cannot read a sentence')
     if not expect(sentence, str, 'sentence').strip(): raise InputError('the sentence is empty')
-    q, n = self.encoder.encode([str(sentence)]), self.data.n
+    from llmrec.encode import TextEncoder
+    private = dict(keep=False) if isinstance(self.encoder, TextEncoder) else {}   # what people ask for is not written to disk
+    q, n = self.encoder.encode([str(sentence)], **private), self.data.n
     v = self.data.vectors[:n, :q.shape[1]]
     mu = v.mean(0)
     s = unit(q - mu) @ unit(v - mu).T

@@ -193,3 +193,23 @@ def test_a_run_prints_no_id(tmp_path):
     where = {(f.split('/')[0] if '/' in f else f, how) for f, how, _ in traces(tmp_path/'out', ['planted.'])}
     assert {how for _, how in where} == {'content'} and {f for f, _ in where} <= {'recommendations.csv', 'model', 'twin', 'state'}
     assert traces(tmp_path/'cache', ['planted.']) == []
+
+
+def test_what_people_ask_for_is_not_written_to_disk(pair, tmp_path, monkeypatch):
+    from pathlib import Path
+    from llmrec.encode import TextEncoder, text_keys
+    monkeypatch.setenv('LLMREC_CACHE', str(tmp_path))
+    rec = Recommender('minilm', budget='fast').fit(pair.target, pair.source)
+    files = lambda: {p: p.read_bytes() for p in Path(tmp_path).rglob('*') if p.is_file()}
+    old, ask = files(), 'something for my sore back, room 214'
+    assert old
+    first, again = rec.recommend_from_text(ask, 3), rec.recommend_from_text(ask, 3)
+    rec.shelf(text=ask, k=3)
+    assert files() == old
+    np.testing.assert_array_equal(first[0], again[0])
+    enc = TextEncoder('minilm')
+    missing = lambda: len(enc.store().read(text_keys([ask]), np.empty((1, enc.dim), 'f4')))
+    x = enc.encode([ask], keep=False)
+    assert missing() == 1 and files() == old
+    np.testing.assert_allclose(enc.encode([ask]), x, atol=1e-6)                # kept only where the caller wants it
+    assert missing() == 0
