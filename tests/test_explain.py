@@ -11,6 +11,10 @@ def test_words_without_captum_name_the_extra(monkeypatch):
     rec = Recommender('minilm', 'target', budget='fast').fit(pair.target)
     user, item = rec.data.users[0], rec.items[3]
     for m in [m for m in sys.modules if m.split('.')[0] == 'captum']: monkeypatch.delitem(sys.modules, m)
-    monkeypatch.setitem(sys.modules, 'captum', None)                          # as if it were not installed
+    class Missing:                                                             # as if it were not installed
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name.split('.')[0] == 'captum': raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+    monkeypatch.setattr(sys, 'meta_path', [Missing, *sys.meta_path])
     with pytest.raises(ImportError, match=r'llmrec\[explain\]'): rec.word_parts(user, item)
     assert len(rec.word_parts(user, item, how='delete').words)                # the other way needs no extra
