@@ -41,7 +41,7 @@ class Histories:
 # %% ../nbs/08_experts.ipynb #c192f294
 def _take_rows(ptr, users):
     "Row numbers of `users`, in their order, and the new pointers."
-    lens = np.diff(ptr)[users]
+    lens = np.where(users < 0, 0, ptr[users+1] - ptr[users])
     new = np.concatenate([[0], np.cumsum(lens)])
     return np.repeat(ptr[users] - new[:-1], lens) + np.arange(new[-1]), new
 
@@ -50,7 +50,7 @@ def take(h:Histories, # Histories of many users
         )->Histories:
     "Histories of some users, in the order asked for."
     users = np.asarray(users, dtype=np.int64)
-    rows, new = _take_rows(np.append(h.ptr, h.ptr[-1]), np.where(users < 0, len(h), users))
+    rows, new = _take_rows(h.ptr, users)
     return Histories(new, h.item[rows], h.weight[rows])
 
 def select(h:Histories, # Histories
@@ -696,12 +696,14 @@ class Markov(Expert):
 # %% ../nbs/08_experts.ipynb #0728dfec
 def fold_in(V,         # (N, f) item factors
             x,         # (N,) weights of one person's items, sparse: (columns, values)
-            reg, alpha # λ and α of the training
+            reg, alpha, # λ and α of the training
+           G=None      # VᵀV, if it is known
            ):          # -> A (f, f), C (rows, f): her factors are the solution of A p = Σ C
     "The least-squares problem whose answer is a user's factors."
     j, w = x
     c = np.float32(alpha)*w[:, None]
-    return V.T @ V + reg*np.eye(V.shape[1], dtype=np.float32) + V[j].T @ ((c - 1)*V[j]), c*V[j]
+    G = V.T @ V if G is None else G
+    return G + reg*np.eye(V.shape[1], dtype=np.float32) + V[j].T @ ((c - 1)*V[j]), c*V[j]
 
 class ALS(Expert):
     "Weighted matrix factorisation (Hu, Koren and Volinsky, 2008) of the rows of all domains; users are folded in."
@@ -716,12 +718,16 @@ class ALS(Expert):
         with limit_blas(): m.fit(binary(decayed(d.hist, d.N)), show_progress=False)
         self.V = m.item_factors*(d.counts > 0)[:, None]
     def row(self, x, u): return x.indices[x.indptr[u]:x.indptr[u+1]], x.data[x.indptr[u]:x.indptr[u+1]]
-    def score_histories(self, h):
-        x, p = decayed(h, self.data.N, self.half_life), np.zeros((len(h), self.factors), np.float32)
+    def gram(self): # VᵀV, kept as long as V is
+        if getattr(self, '_gram', (None,))[0] is not self.V: self._gram = self.V, self.V.T @ self.V
+        return self._gram[1]
+    def people(self, h): # -> (users, factors)
+        x, p, G = decayed(h, self.data.N, self.half_life), np.zeros((len(h), self.factors), np.float32), self.gram()
         for u in np.nonzero(np.diff(x.indptr))[0]:
-            A, C = fold_in(self.V, self.row(x, u), self.reg, self.alpha)
+            A, C = fold_in(self.V, self.row(x, u), self.reg, self.alpha, G)
             p[u] = np.linalg.solve(A, C.sum(0))
-        return p @ self.V[:self.data.n].T
+        return p
+    def score_histories(self, h): return self.people(h) @ self.V[:self.data.n].T
 
 def limit_blas():
     "Context: one BLAS thread, as `implicit` asks for, since it has threads of its own."
@@ -733,7 +739,7 @@ def limit_blas():
 def parts(self:ALS, h): # One history -> (rows, n) what each row adds to each score
     "Her factors are a sum over her items, once it is known which they are."
     i, w = self.row(decayed(h, self.data.N, self.half_life), 0)
-    A, C = fold_in(self.V, (i, w), self.reg, self.alpha)
+    A, C = fold_in(self.V, (i, w), self.reg, self.alpha, self.gram())
     P = (C/w[:, None]) @ np.linalg.solve(A, self.V[:self.data.n].T)        # for a weight of one
     at, live = np.minimum(np.searchsorted(i, h.item), max(len(i) - 1, 0)), decay(h, self.half_life)
     return live[:, None]*P[at] if len(i) else np.zeros((len(h.item), self.data.n))
@@ -907,14 +913,18 @@ class SeqNet(nn.Module):
         self.ln, self.drop = nn.LayerNorm(dim), nn.Dropout(drop)
         nn.init.normal_(self.emb.weight, std=.02)
     def table(self): return self.emb.weight # (n_items + 1, dim)
-    def forward(self, x): # (batch, length) -> hidden states (batch, length, dim) and the table
-        E, L = self.table(), x.shape[1]
-        i = torch.arange(L, device=x.device)
+    def look(self, x): return F.embedding(x, self.emb.weight) # Rows of the table, when nothing is dropped
+    def read(self, h): # Item vectors in order, (batch, length, dim) -> hidden states
+        L = h.shape[1]
+        i = torch.arange(L, device=h.device)
         dist = i.unsqueeze(1) - i
         bias = self.rel.index_select(1, dist.clamp(0).flatten()).view(-1, L, L).masked_fill(dist < 0, -torch.inf)
-        h = self.drop(F.embedding(x, E))
+        h = self.drop(h)
         for b in self.blocks: h = b(h, bias)
-        return self.ln(h), E
+        return self.ln(h)
+    def forward(self, x): # (batch, length) -> hidden states (batch, length, dim) and the table
+        E = self.table()
+        return self.read(F.embedding(x, E)), E
 
 # %% ../nbs/08_experts.ipynb #c11b64e8
 def draw_weights(counts, popular=.5):
@@ -1076,6 +1086,7 @@ class TextNet(SeqNet):
         if self.training and self.id_drop: keep *= torch.rand_like(keep) >= self.id_drop
         keep[-1] = 1                                    # the start token is always an id
         return self.adapt(self.phi) + keep*self.emb.weight
+    def look(self, x): return self.adapt(F.embedding(x, self.phi)) + F.embedding(x, self.known)*F.embedding(x, self.emb.weight)
 
 # %% ../nbs/08_experts.ipynb #e8325577
 class TextSASRec(SASRec):

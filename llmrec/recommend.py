@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['recommend', 'item_mask', 'reason', 'Shelf', 'shelf', 'similar_items', 'mmr', 'divergence', 'calibrate', 'LMJudge',
-           'choice_logit', 'Reranker', 'half_pays', 'ExactIndex', 'recall', 'GraphIndex', 'Sketch', 'Server']
+           'choice_logit', 'Reranker', 'half_pays', 'ExactIndex', 'recall', 'GraphIndex', 'Sketch', 'Server', 'Term',
+           'spread_of']
 
 # %% ../nbs/11_recommend.ipynb #009118c1
 import copy, functools, threading, time
 from dataclasses import dataclass
 from html import escape
-import numpy as np, pandas as pd
+import numpy as np, pandas as pd, scipy.sparse as sp
 import torch, torch.nn.functional as F
 from .core import InputError, blocks, need, progress, whole
 from .encode import find_model, _quiet
-from .experts import (Content, Expert, Histories, Kriging, TransitionRidge, decayed, histories, histories_from_items, item_features,
+from .experts import (ALS, Bilinear, Content, EASE, Expert, Histories, ItemKNN, Kriging, Markov, Popularity, Repeat, SASRec,
+                            TextPopularity, TransitionRidge, TwoTower, decay, decayed, histories, histories_from_items, item_features,
                             seen_items, take, unit, view)
 from .fusion import Recommender, item_evidence, top_k, user_evidence
 from .vectors import cosine_sim
@@ -531,131 +533,256 @@ def item_side(self:Content): return self.v[:self.data.n]
 def item_side(self:Kriging): return self.Q
 @patch
 def item_side(self:TransitionRidge): return None if self.kriging is None else self.kriging.Q
+@patch
+def item_side(self:Bilinear): return self.phi[:self.data.n]
+@patch
+def item_side(self:ALS): return self.V[:self.data.n]
+@patch
+def item_side(self:TwoTower): return self.E
+@patch
+def item_side(self:SASRec):
+    with torch.no_grad(): return self.net.table()[:self.data.n].cpu().numpy().copy()
+
+@patch
+def wide_side(self:Expert): "W of a score M q + Wᵀx, (rows, n), or None."
+@patch
+def wide_side(self:TransitionRidge): return self.W
+@patch
+def wide_side(self:TwoTower): return (np.float32(self.net.pop)*np.log1p(self.pop))[None]
+
+
+# %% ../nbs/11_recommend.ipynb #5e1f7a20
+def _sum(h, half_life, P): return decay(h, half_life).astype(np.float32) @ P[h.item] # One history -> (d,), decayed sum of rows
 
 @patch
 def halves(self:Content, h): # One history -> q (d,), x sparse (1, rows of W) or None
-    "Query and sparse part of one history."
-    return unit(decayed(view(h, self.data.n, self.joint), self.data.N, self.half_life) @ self.v)[0], None
+    "Query and sparse part of one history; what is the same for all items is left out."
+    return unit(_sum(view(h, self.data.n, self.joint), self.half_life, self.v)), None
 @patch
-def halves(self:Kriging, h): return (decayed(h, self.data.N, self.half_life) @ self.P)[0], None
+def halves(self:Kriging, h): return _sum(h, self.half_life, self.P), None
 @patch
 def halves(self:TransitionRidge, h):
     h = view(h, self.data.n, self.joint)
-    return np.float32(self.rho)*(decayed(h, self.data.N, self.half_life) @ self.kriging.P)[0], decayed(h, self.data.N, self.half_life, self.S)
+    return np.float32(self.rho)*_sum(h, self.half_life, self.kriging.P), decayed(h, self.data.N, self.half_life, self.S)
+@patch
+def halves(self:Bilinear, h): return unit(_sum(h, self.half_life, self.phi)) @ self.M, None
+@patch
+def halves(self:ALS, h): return self.people(h)[0], None
+@patch
+@torch.no_grad()
+def halves(self:TwoTower, h):
+    u = self.net.user(torch.from_numpy(_sum(h, self.half_life, self.phi)[None]))
+    return (self.net.scale.exp()*u)[0].numpy(), sp.csr_matrix(np.ones((1, 1), np.float32))
+@patch
+@torch.no_grad()
+def halves(self:SASRec, h):
+    net, x = self.net, np.append(self.data.N, h.item)[-self.size:]
+    E = net.look(torch.from_numpy(x[None]).to(net.rel.device))
+    return net.read(E)[0, -1].float().cpu().numpy(), None
+
+
+# %% ../nbs/11_recommend.ipynb #5e1f7a21
+@patch
+def fixed(self:Expert): "Scores that are the same for everybody, (n,), or None."
+@patch
+def fixed(self:Popularity): return self.pop
+@patch
+def fixed(self:TextPopularity): return self.pop
+
+@patch
+def few(self:Expert): "Function of one history that gives columns, sorted, and their scores; all other items score 0. None: there is none."
+@patch
+def few(self:EASE):
+    cols = self.rows[self.rows < self.data.n]
+    B = np.ascontiguousarray(self.B[:, cols])
+    place = np.full(self.data.N, -1); place[self.rows] = np.arange(len(self.rows))
+    def of(h):
+        w, i = decay(view(h, self.data.n, self.joint), self.half_life), place[view(h, self.data.n, self.joint).item]
+        return cols, w[i >= 0].astype(np.float32) @ B[i[i >= 0]]
+    return of
+
+def _sparse(e, M):
+    def of(h):
+        s = decayed(h, e.data.N, e.half_life) @ M
+        s.sort_indices()
+        return s.indices, s.data
+    return of
+@patch
+def few(self:ItemKNN): return _sparse(self, self.S)
+@patch
+def few(self:Markov): return _sparse(self, self.M)
+@patch
+def few(self:Repeat): return _sparse(self, sp.eye(self.data.N, self.data.n, dtype=np.float32, format='csr'))
+
 
 # %% ../nbs/11_recommend.ipynb #ba280ae2
 class Sketch:
-    "The first principal directions of an item matrix, and what they leave out."
-    def __init__(self, M, rank:int): # (n, d)
-        self.M, self.mu = M, M.mean(0)
-        X = M - self.mu
-        C = (X.T @ X).astype(float)/len(M)
-        V = np.linalg.eigh(C)[1][:, ::-1][:, :rank]
-        self.V, self.X = V.astype(np.float32), np.ascontiguousarray((X @ V).astype(np.float32))
-        self.left = (C - V @ (V.T @ C)).astype(np.float32)          # C⊥
-    def cross(self, W): # (rows, n) -> (rows, d): 2/n W M⊥
-        X = self.M - self.mu
-        return ((W @ X - (W @ self.X) @ self.V.T)*np.float32(2/len(X))).astype(np.float32)
-    def scores(self, Q, out=None): # (m, d) -> m arrays (n,), approximate
-        "Queries in turn over blocks that stay in the cache."
-        z, out = Q @ self.V, [np.empty(len(self.X), np.float32) for _ in Q] if out is None else out
-        for b in blocks(len(self.X), 4096):
-            for a in range(len(Q)): np.dot(self.X[b], z[a], out=out[a][b])
-        for o, m in zip(out, Q @ self.mu): o += m
-        return out
+    "The first principal directions of an item matrix, its mean and its covariance."
+    def __init__(self, M, rank:int, half=None): # (n, d); keep the directions in bfloat16? None: where it pays
+        self.M, self.mu, self.crosses = M, M.mean(0, dtype=float), {}
+        X = M - self.mu.astype(np.float32)
+        self.C = sum(x.T @ x for x in (X[b].astype(float) for b in blocks(len(X), 8192)))/len(M)
+        self.V = np.linalg.eigh(self.C)[1][:, ::-1][:, :rank].astype(np.float32)
+        self.X = torch.from_numpy(np.ascontiguousarray(X @ self.V))
+        if half_pays() if half is None else half: self.X = self.X.bfloat16()
+    def cross(self, W): # (rows, n) -> (rows, d): covariance of each row of W with the columns of M
+        X = self.M - self.mu.astype(np.float32)
+        return (W @ X).astype(float)/len(X)
+    def scores(self, Q): # (m, d) -> (m, n) float32, approximate; their means are 0
+        "Queries at once, so that the directions are read once."
+        return (self.X @ torch.from_numpy((Q @ self.V).T).to(self.X.dtype)).T.float().numpy()
+    def moments(self, q, x=None, rest=None, cross=None):
+        "Mean and variance of M q + Wᵀx over all items, without looking at them."
+        q = q.astype(float)
+        mean, var = float(self.mu @ q), float(q @ self.C @ q)
+        if x is None: return mean, max(var, 0.)
+        m = float(rest.sum())/len(rest)
+        return mean + m, max(var + float(rest @ rest)/len(rest) - m*m + 2*float((x @ cross)[0] @ q), 0.)
+
 
 # %% ../nbs/11_recommend.ipynb #e9e57002
 class Server:
     "A fitted `Recommender` laid out for single requests: exact scores of candidates that sketches choose."
-    def __init__(self, rec:Recommender, rank:int=64, pool:int=500, most:int=4): # Directions; candidates; people in one request, at most
-        self.rec, self.rank, self.pool, self.most, self.data, self.lock = rec, rank, pool, most, None, threading.Lock()
+    def __init__(self, rec:Recommender, rank:int=32, pool:int=500, most:int=4): # Directions; candidates; people in one request, at most
+        self.rec, self.rank, self.pool, self.most, self.data, self.held, self.lock = rec, rank, pool, most, None, [], threading.Lock()
         self.prepare()
+    def stale(self):
+        "Have rows, experts or gate changed since the last time?"
+        now = [self.rec.data, self.rec.gate] + [x for e in self.rec.experts for x in (e, *vars(e).values()) if isinstance(x, (np.ndarray, Expert))]
+        same = len(now) == len(self.held) and all(a is b for a, b in zip(now, self.held))
+        self.held = now
+        return not same
     def prepare(self):
-        "Sketch what is new since the last time."
-        if self.data is self.rec.data: return
+        "Lay out what is new since the last time."
+        if not self.stale(): return
         d = self.data = self.rec.data
-        self.space = np.zeros((len(self.rec.experts) + 3, d.n), np.float32)   # fresh memory for each request would cost more than the sums
         g, self.at = np.unique(item_evidence(d.counts[:d.n]), return_inverse=True)
-        self.g, old, self.sketches, self.of = torch.from_numpy(g)[None], getattr(self, 'sketches', {}), {}, []
-        for e in self.rec.experts:
-            M, W = e.item_side(), getattr(e, 'W', None)
-            if M is None or M.shape[1] <= self.rank: self.of.append(None); continue
-            key, wkey = ((x.ctypes.data, x.shape) if x is not None else None for x in (M, W))
+        self.g = torch.from_numpy(g)[None]
+        old, self.sketches, es = getattr(self, 'sketches', {}), {}, self.rec.experts
+        self.few, self.known = [e.few() for e in es], [None if (s := e.fixed()) is None else self._fixed(s) for e in es]
+        self.W, self.of = [e.wide_side() for e in es], [None]*len(es)
+        self.space = np.zeros((3, d.n), np.float32)      # fresh memory for each request would cost more than the sums
+        for i, (e, W) in enumerate(zip(es, self.W)):
+            if (M := e.item_side()) is None: continue
+            key = M.ctypes.data, M.shape
             if key not in self.sketches: self.sketches[key] = old.get(key) or Sketch(M, self.rank)
-            sk = self.sketches[key]
-            if wkey and wkey not in sk.__dict__.setdefault('crosses', {}): sk.crosses[wkey] = W, sk.cross(W)
-            self.of.append((sk, sk.crosses[wkey][1] if wkey else None))
+            sk = self.of[i] = self.sketches[key]
+            if W is not None and (w := (W.ctypes.data, W.shape)) not in sk.crosses: sk.crosses[w] = W, sk.cross(W)
+        now = [(W.ctypes.data, W.shape) for W in self.W if W is not None]
+        for sk in self.sketches.values(): sk.crosses = {w: x for w, x in sk.crosses.items() if w in now}
+    def _fixed(self, s):
+        "Term of an expert that says the same to everybody; if it knows no more than how many rows an item has, by that number."
+        low, high = np.full(self.g.numel(), np.inf, np.float32), np.full(self.g.numel(), -np.inf, np.float32)
+        np.minimum.at(low, self.at, s); np.maximum.at(high, self.at, s)
+        t = Term('all', s)
+        if (low == high).all(): t.kind, t.levels = 'level', low
+        return t
     def __repr__(self): return f'Server({self.rec!r}, rank {self.rank}, {self.pool} candidates of {self.data.n:,} items)'
 
-# %% ../nbs/11_recommend.ipynb #a1cbb2ee
-@patch
-def _terms(self:Server, h, use):
-    "Scores of the experts `use` over all items, (n,) each, approximate where sketched; q, Wᵀx, and the variance left out."
-    out, ask = [], {}
-    for e, s in zip(use, self.space[3:]):
-        x, sk = self.rec.experts[e], self.of[e]
-        if sk is None: s[:] = x.score_histories(h)[0]; out.append((s, None, 0, 0.)); continue
-        q, t = x.halves(h)
-        rest = 0 if t is None else (t @ x.W)[0]
-        out.append((s, q, rest, float(q @ sk[0].left @ q + (0 if t is None else (t @ sk[1])[0] @ q))))
-        ask.setdefault(id(sk[0]), (sk[0], []))[1].append(out[-1])
-    for sk, terms in ask.values():
-        sk.scores(np.stack([t[1] for t in terms]), [t[0] for t in terms])
-        for s, _, rest, _ in terms: s += rest
-    return out
 
-def _spread(s, own, true, more, t): # Scores (n,); items of the history and their true scores; variance left out; scratch (n,)
-    "Mean and standard deviation over the items that are new (over all, if those are all alike); 0 if both fail."
-    for o, x in ((own, true), (own[:0], true[:0])):
-        n, a = max(len(s) - len(o), 1), s[o]
-        t[:] = s; t[o] = 0; c = t.sum()/n
-        t -= c; t[o] = 0
-        a, x = a - c, x - c
-        mu = (a.sum() - x.sum())/n
-        sd = max((t @ t + len(s)*more + a @ a - x @ x)/n - mu*mu, 0)**.5
-        if sd > 1e-6*abs(c + mu) + 1e-12: return np.float32(c + mu), np.float32(sd)
-    return np.float32(0), np.float32(0)
+# %% ../nbs/11_recommend.ipynb #a1cbb2ee
+class Term:
+    "One expert's scores for one history; mean and variance are over all items, and exact."
+    def __init__(self, kind, s, mean=None, var=None, sketch=None, cols=None, q=None, rest=None, shift=0.):
+        self.kind, self.s = kind, s         # 'dense': M q + rest, s a sketch of it less `shift`; 'few': s at `cols`, else 0; 'all', 'level': s
+        self.mean = float(s.mean(dtype=float)) if mean is None else mean
+        self.var = float(s.var(dtype=float)) if var is None else var
+        self.sketch, self.cols, self.q, self.rest, self.shift = sketch, cols, q, rest, shift
+    def at(self, c, kept=None): # Columns, rows of item matrices that were looked up already -> exact scores
+        if self.kind in ('all', 'level'): return self.s[c]
+        if self.kind == 'dense':
+            kept, key = {} if kept is None else kept, id(self.sketch)
+            if key not in kept: kept[key] = self.sketch.M[c]
+            return kept[key] @ self.q + (0 if self.rest is None else self.rest[c])
+        if not len(self.cols): return np.zeros(len(c), np.float32)
+        i = np.minimum(np.searchsorted(self.cols, c), len(self.cols) - 1)
+        return np.where(self.cols[i] == c, self.s[i], np.float32(0))
+
+def spread_of(t, n, own): # A term, number of items, columns of the history -> mean and standard deviation, as in `standard`
+    "Over the items that are new; over all, if those are all alike; 0 if both fail."
+    if not t.var: return 0., 0.
+    for x in (t.at(own).astype(float), np.zeros(0)):
+        m, a = max(n - len(x), 1), x - t.mean
+        mu = t.mean - a.sum()/m
+        var = (n*t.var - a @ a)/m - (mu - t.mean)**2
+        if len(x) and var < 1e-6*t.var: var = np.delete(t.at(np.arange(n)).astype(float), own).var() if len(x) < n else 0   # too much cancels
+        if (sd := max(var, 0)**.5) > 1e-6*abs(mu) + 1e-12: return mu, sd
+    return 0., 0.
+
 
 # %% ../nbs/11_recommend.ipynb #ae0b6a6e
 @patch
-def _exact(self:Server, e, t, c):
-    "Scores of expert `e` at the columns `c`."
-    return t[0][c] if t[1] is None else self.of[e][0].M[c] @ t[1] + np.broadcast_to(t[2], self.data.n)[c]
+def _terms(self:Server, h, use, strong):
+    "Terms of the experts `use` for one history; sketches of the `strong` alone."
+    out, ask, n = {}, {}, self.data.n
+    for e in use:
+        x, sk = self.rec.experts[e], self.of[e]
+        if sk is not None: ask.setdefault(id(sk), (sk, []))[1].append((e, *x.halves(h)))
+        elif self.few[e] is not None:
+            cols, v = self.few[e](h)
+            m = v.sum(dtype=float)/n
+            out[e] = Term('few', v, m, max((v.astype(float)**2).sum()/n - m*m, 0), cols=cols)
+        else: out[e] = self.known[e] or Term('all', x.score_histories(h)[0])
+    for sk, asked in ask.values():
+        loud = [a for a in asked if strong[a[0]]]
+        s = dict(zip((a[0] for a in loud), sk.scores(np.stack([a[1] for a in loud])))) if loud else {}
+        for e, q, x in asked: out[e] = self._dense(sk, e, q, x, s.get(e))
+    return [out[e] for e in use]
 
 @patch
-def _pool(self:Server, h, w, offset, use, terms, own):
-    "Sum of all terms over all items, and mean and standard deviation of each."
-    (total, x, y), a, squash = self.space[:3], np.float32(.3), []
-    np.take(offset, self.at, out=total, mode='clip')
-    for e, t in zip(use, terms):
-        squash.append(_spread(t[0], own, self._exact(e, t, own), t[3], x))
-        mu, sd = squash[-1]
-        if not sd: continue
-        np.subtract(t[0], mu, out=x); x *= a/sd
-        np.arcsinh(x, out=x); x *= np.take(w[:, e]/a, self.at, out=y, mode='clip')
+def _dense(self:Server, sk, e, q, x, s):
+    "Term of a score M q + Wᵀx with sketch `s`."
+    if x is None: mean, var = sk.moments(q); return Term('dense', s, mean, var, sk, q=q, shift=mean)
+    W = self.W[e]
+    rest = (x @ W)[0]
+    mean, var = sk.moments(q, x, rest, sk.crosses[W.ctypes.data, W.shape][1])
+    if s is not None: s += rest
+    return Term('dense', s, mean, var, sk, q=q, rest=rest, shift=float(sk.mu @ q))
+
+
+# %% ../nbs/11_recommend.ipynb #254ab0ca
+def _z(s, mu, sd, a=np.float32(.3)): return np.arcsinh((s - np.float32(mu))*np.float32(a/sd))/a   # `standard` of known moments
+
+@patch
+def _total(self:Server, w, offset, terms, spreads, strong):
+    "Sum of the strong terms over all items, (n,)."
+    (total, x, y), a, table = self.space, np.float32(.3), offset.copy()
+    few = [(k, t, *m) for k, (t, m) in enumerate(zip(terms, spreads)) if t.kind == 'few' and m[1]]
+    for k, t, mu, sd in few: table += w[:, k]*_z(np.float32(0), mu, sd)            # what all items but the few get
+    for k, (t, (mu, sd)) in enumerate(zip(terms, spreads)):
+        if t.kind == 'level' and sd: table += w[:, k]*_z(t.levels, mu, sd)
+    np.take(table, self.at, out=total, mode='clip')
+    for k, t, mu, sd in few: total[t.cols] += w[self.at[t.cols], k]*(_z(t.s, mu, sd) - _z(np.float32(0), mu, sd))
+    for k, (t, (mu, sd)) in enumerate(zip(terms, spreads)):
+        if t.kind in ('few', 'level') or not sd or not strong[k]: continue
+        np.subtract(t.s, np.float32(mu - t.shift), out=x); x *= np.float32(a/sd)
+        np.arcsinh(x, out=x); x *= np.take(w[:, k]/a, self.at, out=y, mode='clip')
         total += x
-    return total, squash
+    return total
 
 @patch
 def one(self:Server, h, k=10, exclude_seen=True, allowed=None): # One history -> columns and scores, (k,)
     "The best items for one history."
-    d, a, gate = self.data, np.float32(.3), self.rec.gate
-    m = torch.from_numpy(user_evidence(h.lengths))[:, None]
+    d, gate, m = self.data, self.rec.gate, torch.from_numpy(user_evidence(h.lengths))[:, None]
     w, offset = gate.weights(self.g, m)[0].numpy(), gate.offset(self.g, m)[0].numpy()
-    use, own = np.nonzero(w.max(0) > 1e-6)[0], np.unique(h.item[h.item < d.n])
-    terms = self._terms(h, use)
-    total, squash = self._pool(h, w, offset, use, terms, own)
+    use, strong, own = np.nonzero(w.max(0) > 1e-6)[0], w.max(0) > 1e-3, np.unique(h.item[h.item < d.n])
+    terms, w = self._terms(h, use, strong), w[:, use]
+    spreads = [spread_of(t, d.n, own) for t in terms]
+    total = self._total(w, offset, terms, spreads, strong[use])
     if exclude_seen: total[own] = -np.inf
     if allowed is not None and not allowed.all(): total[~allowed] = -np.inf
     np.negative(total, out=total)
-    c = np.sort(np.argpartition(total, p := min(max(self.pool, 20*k), d.n - 1))[:p])
+    p = max(self.pool, 20*k)
+    c = np.sort(np.argpartition(total, p)[:p]) if p < d.n else np.arange(d.n)
     s = offset[self.at[c]] + np.where(np.isfinite(total[c]), np.float32(0), -np.inf)
-    for e, t, (mu, sd) in zip(use, terms, squash):
-        if sd: s += w[self.at[c], e]/a*np.arcsinh((self._exact(e, t, c) - mu)*(a/sd))
+    kept, w = {}, w[self.at[c]]
+    for e, (t, (mu, sd)) in enumerate(zip(terms, spreads)):
+        if sd: s += w[:, e]*_z(t.at(c, kept), mu, sd)
     i, s = top_k(s[None], c, k)
     return i[0], s[0]
 
-# %% ../nbs/11_recommend.ipynb #254ab0ca
+
+# %% ../nbs/11_recommend.ipynb #5e1f7a22
 @patch
 def best(self:Server, h, k, exclude_seen, allowed):
     "`recommend` for a few histories, one after the other."
@@ -666,9 +793,10 @@ def best(self:Server, h, k, exclude_seen, allowed):
     return np.where(c == None, None, self.rec.items[np.where(c == None, 0, c).astype(int)]), s
 
 @patch
-def serve(self:Recommender, rank:int=64, pool:int=500, most:int=4):
+def serve(self:Recommender, rank:int=32, pool:int=500, most:int=4):
     "Let `recommend` answer requests for at most `most` people by a `Server`; `rank=0` ends it."
     if rank < 0 or pool < 1: raise InputError(f'rank={rank}, pool={pool}: expected a rank of at least 0 and a pool of at least 1')
     self._fitted
     self.server = Server(self, rank, pool, most) if rank else None
     return self
+

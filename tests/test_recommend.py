@@ -1,4 +1,4 @@
-"""Search by blocks and in half precision against a full sort, on odd sizes, ties, masks and lists to leave out."""
+"""Search by blocks and in half precision against a full sort, on odd sizes, ties, masks and lists to leave out; the server against `score`."""
 import numpy as np
 import pytest
 from llmrec.recommend import ExactIndex
@@ -29,3 +29,51 @@ def test_exact_search(seed, half):
     assert (np.isfinite(s) == there).all()
     np.testing.assert_allclose(s[there], T[there], rtol=2e-5, atol=1e-9 + 2e-5*np.abs(V).max()*np.abs(Q).max()*V.shape[1]**.5)
     if seed % 3 == 0: assert (i[there].astype(int) == I[there]).all()     # whole numbers: equal scores stand in the order of rows
+
+
+def everyone():
+    from llmrec.experts import (ALS, EASE, Bilinear, Content, ItemKNN, Kriging, Markov, Popularity, Repeat, SASRec, TextPopularity, TextSASRec,
+                                TransitionRidge, TwoTower, UserKNN)
+    k = Kriging(rank=8)
+    return [k, TextPopularity(k), Bilinear(dim=12), Popularity(), Popularity(.1), EASE(50., 5.), EASE(50., joint=False), ItemKNN(10), ALS(8, epochs=3), Markov(),
+            TransitionRidge(k, 4.), TransitionRidge(k, 4., joint=False), Repeat(), Content(), Content(np.inf, 0., joint=False), UserKNN(10),
+            SASRec(dim=8, layers=1, epochs=1), TextSASRec(pretrain=1, dim=8, layers=1, epochs=1), TwoTower(dim=8, hidden=8, epochs=1)]
+
+
+def test_server_says_what_every_expert_says():
+    from llmrec.data import toy_pair
+    from llmrec.experts import histories, seen_items
+    from llmrec.fusion import Recommender, standard
+    from llmrec.recommend import _z, spread_of
+    pair = toy_pair(3, n_users=(50, 60), n_items=(60, 40), n_rows=(20, 8), shared=.4)
+    rec = Recommender('tfidf', experts=lambda *a: everyone(), repeats=True).fit(pair.target, pair.source)
+    rec.gate.a.data.clamp_(min=-1.)                                     # all have a vote
+    assert len(rec.experts) == len(everyone()), rec.plan
+    server, n = rec.serve(rank=4, pool=10).server, rec.data.n
+    for u in [*rec.data.users[:25], 'nobody']:
+        h = histories(rec.data, [u])
+        use, own = np.arange(len(rec.experts)), np.unique(h.item[h.item < n])
+        for e, t in zip(rec.experts, server._terms(h, use, use >= 0)):
+            want = standard(e.score_histories(h), ~seen_items(h, n))[0]
+            mu, sd = spread_of(t, n, own)
+            got = _z(t.at(np.arange(n)), mu, sd) if sd else want*0
+            np.testing.assert_allclose(got, want, atol=2e-4, err_msg=f'{e.name}, {u}')
+
+
+def test_lists_of_the_server_are_those_of_the_scan():
+    from llmrec.data import toy_pair
+    from llmrec.experts import histories, seen_items
+    from llmrec.fusion import Recommender
+    pair = toy_pair(3, n_users=(50, 60), n_items=(300, 40), n_rows=(20, 8), shared=.4)
+    rec = Recommender('tfidf', budget='fast').fit(pair.target, pair.source)
+    rec.gate.a.data.clamp_(min=-1.)
+    users = [*rec.data.users[:40], 'nobody']
+    s = rec.score(users)
+    rec.serve(pool=40)
+    for a, u in enumerate(users):
+        i, x = rec.recommend([u], 10, exclude_seen=False)
+        np.testing.assert_allclose(x[0], np.sort(s[a])[::-1][:10], atol=1e-4)   # the ten best, in their order
+    assert not rec.server.stale()
+    rec.experts[0].Q = 2*rec.experts[0].Q                               # an expert that has learned anew is noticed
+    np.testing.assert_allclose(rec.recommend(users[:1], 10)[1][0], np.sort(np.where(seen_items(histories(rec.data, users[:1]), rec.data.n), -np.inf,
+                                                                                      rec.score(users[:1])))[0, ::-1][:10], atol=1e-4)
