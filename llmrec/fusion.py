@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 from .core import InputError, afford, blocks, expect, progress, atomic_write, whole
 from .experts import *
+from .vectors import learn_events
 from .experts import as_list, _ragged, _take_rows
 from .data import Domain, _columns, _new_rows
 from fastcore.basics import patch
@@ -281,7 +282,8 @@ class Recommender:
                  budget:str='auto',           # 'fast': closed-form experts, seconds; 'auto': two networks besides, where there are rows enough, minutes; 'full': one more
                  experts=None,                # Function (Interactions, budget, seed) -> list of experts; None: the default ones
                  verbose:bool=False,          # Print the plan
-                 repeats:bool=False):         # Learn to recommend what the user already took, too? (then call with exclude_seen=False)
+                 repeats:bool=False,          # Learn to recommend what the user already took, too? (then call with exclude_seen=False)
+                 events='auto'):              # Weights of events, {event: weight}; 'auto': learned where they differ; None: all alike
         if strategy not in STRATEGIES: raise InputError(f'strategy {strategy!r} is not one of {", ".join(STRATEGIES)}')
         if not (encoder is None or isinstance(encoder, str) or hasattr(encoder, 'encode')): raise InputError(f'encoder is a {type(encoder).__name__}: expected a name, a TextEncoder or None')
         whole(seed, 'seed', 0, 2**32 - 1)
@@ -289,7 +291,8 @@ class Recommender:
         self.encoder_name = encoder if isinstance(encoder, str) else getattr(encoder, 'name', None)
         self._encoder = None if isinstance(encoder, str) else encoder
         self.strategy, self.seed, self.budget, self.make, self.verbose = strategy, seed, budget, experts, verbose
-        self.repeats, self._known_encoder = repeats, None
+        if not (events is None or events == 'auto' or isinstance(events, dict)): raise InputError(f"events is {events!r}: expected 'auto', None or {{event: weight}}")
+        self.repeats, self.events, self._known_encoder = repeats, events, None
         self.plan, self.cost = [], {}
     def __repr__(self): return f'Recommender({self.encoder_name!r}, {self.strategy!r}, budget={self.budget!r})'
     def note(self, text):
@@ -338,6 +341,8 @@ def _same_encoder(name, arrays, cfg):
 def _index(self:Recommender, target, sources, extra):
     "One index over all domains, after deciding whether shared ids are shared people."
     V = self._vectors([target] + sources, extra)
+    self.event_weights = self._learn_events(target, V)
+    target, *sources = map(self._weighed, [target] + sources)
     share = self.strategy != 'unsupervised'
     if self.strategy == 'auto' and sources and len(target.log):
         n, m = len(target.items), len(sources[0].items)
@@ -347,6 +352,30 @@ def _index(self:Recommender, target, sources, extra):
                   + (': one history each' if share else ': ids shared by accident, kept apart'))
     self.share = bool(share)
     return interactions(target.log, target.items, sources, V, self.share)
+
+
+# %% ../nbs/09_fusion.ipynb #aec3e0ae
+@patch
+def _learn_events(self:Recommender, target, V):
+    "Weights of the target's events: those given, or learned where a test says that they differ; {} leaves all alike."
+    if self.events != 'auto': return dict(self.events or {})
+    kinds = target.log['event'].nunique() if 'event' in target.log else 0
+    if kinds < 2 or V is None or 'weight' in target.log: return {}
+    v = V[:len(target.items)]
+    try: t = learn_events(target.log, unit(v - v.mean(0)), target.items['item'], seed=self.seed)
+    except InputError as e: self.note(f'events weigh alike: {e}'); return {}
+    says = ', '.join(f'{k} {x.weight:.2f} [{x.lo:.2f}, {x.hi:.2f}]' for k, x in t.iterrows())
+    self.note(f"events differ (p = {t.attrs['p']:.1g}): {says}" if t.attrs['p'] < .01 else f"events weigh alike (p = {t.attrs['p']:.2f} that they do)")
+    w = t['weight'].clip(.05)
+    return (w/target.log['event'].map(w).mean()).to_dict() if t.attrs['p'] < .01 else {}  # mean 1 over the rows
+
+@patch
+def _weighed(self:Recommender, x):
+    "A domain or log with a column weight by event; as it is where events weigh alike or bring their own weights."
+    log, w = getattr(x, 'log', x), self.event_weights
+    if not w or 'event' not in log or 'weight' in log: return x
+    log = log.assign(weight=log['event'].map(w).fillna(1.).astype(np.float32))
+    return x.with_log(log) if isinstance(x, Domain) else log
 
 # %% ../nbs/09_fusion.ipynb #8812fc1f
 @patch
@@ -419,7 +448,7 @@ def fit(self:Recommender, target, # Domain whose log is the training log
     elif d.phi is not None and d.phi.any() and (d.hist.item >= d.n).any(): sets, keys = self._cold_choices(make, d, notes)
     else: sets, keys = [], None
     full = target if valid is None or not len(valid) else replace(target, log=pd.concat([target.log, valid[valid['item'].isin(target.items['item'])]], ignore_index=True))
-    self.data = d if full is target else replace(interactions(full.log, full.items, sources, d.vectors, self.share), phi=d.phi)
+    self.data = d if full is target else replace(interactions(self._weighed(full.log), full.items, [*map(self._weighed, sources)], d.vectors, self.share), phi=d.phi)
     es = make(self.data, self.budget, self.seed)
     if sets: es = [e for e in es if expert_key(e) in keys]  # the gate knows only the experts of its lessons
     self.experts = fit_experts(es, self.data, notes)
@@ -589,7 +618,7 @@ def save(self:Recommender, path):
     words, cfg = _encoder_state(self)
     arrays |= {f'encoder.{k}': v for k, v in words.items()}
     meta = dict(format=1, encoder_state=cfg, encoder=self.encoder_name, strategy=self.strategy, seed=self.seed, budget=self.budget, plan=self.plan, cost=self.cost,
-                share=self.share, users=_ids(d.users), n=d.n, items=[_ids(i) for i in d.all_items], experts=experts,
+                share=self.share, events=self.event_weights, users=_ids(d.users), n=d.n, items=[_ids(i) for i in d.all_items], experts=experts,
                 table={c: _ids(d.table[c].astype(object).where(d.table[c].notna(), None)) for c in d.table if c != 'item'})
     blob = pack({k: np.ascontiguousarray(v) for k, v in arrays.items()})
     meta['sha256'] = hashlib.sha256(blob).hexdigest()
@@ -665,7 +694,7 @@ def _rebuilt(cls, m, a):
         if x['kriging'] is not None: e.kriging = rec.experts[x['kriging']]
     rec.gate = Gate(len(rec.experts)).requires_grad_(False)
     rec.gate.load_state_dict({k.split('.', 1)[1]: torch.from_numpy(v) for k, v in a.items() if k.startswith('gate.')})
-    rec.data, rec.plan, rec.cost, rec.share = d, m['plan'], m['cost'], m['share']
+    rec.data, rec.plan, rec.cost, rec.share, rec.event_weights = d, m['plan'], m['cost'], m['share'], m.get('events', {})
     if m.get('encoder_state'): rec._known_encoder = {k.split('.', 1)[1]: v for k, v in a.items() if k.startswith('encoder.')}, m['encoder_state']
     elif m['encoder'] == 'tfidf' and d.vectors is not None: raise InputError('the model was saved without its TF-IDF encoder: fit and save it again')
     return rec
@@ -681,7 +710,7 @@ def append_rows(d:Interactions, log)->Interactions:
     n, own = len(d.hist.item), d.time is not None and 'time' in log
     rows = pd.DataFrame(dict(
         user=np.concatenate([d.hist.user, users.get_indexer(pd.Index(log['user'], dtype=object))]), item=np.concatenate([d.hist.item, item]),
-        weight=np.concatenate([d.hist.weight, np.ones(len(item), np.float32)]),
+        weight=np.concatenate([d.hist.weight, np.asarray(log['weight'] if 'weight' in log else np.ones(len(item)), np.float32)]),
         time=np.concatenate([d.time, log['time']]) if own else np.arange(n + len(item)))).sort_values(['user', 'time'], kind='stable')
     ptr = np.concatenate([[0], np.cumsum(np.bincount(rows['user'], minlength=len(users)))]).astype(np.int64)
     h = Histories(ptr, rows['item'].to_numpy(np.int64), rows['weight'].to_numpy(np.float32))
@@ -704,7 +733,7 @@ def update(self:Recommender, log, # New rows: user, item [, time]
     if refresh is not None:
         from llmrec.online import follow
         return follow(self, log, refresh)
-    log = _new_rows(log)
+    log = self._weighed(_new_rows(log))
     self.data = append_rows(self._fitted, log)
     for e in self.experts:
         e.data = self.data
