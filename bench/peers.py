@@ -15,11 +15,11 @@ epochs); the best one learns anew on training and validation rows for as many ep
 its first setting. One thread each. Whether to learn from the source too is a setting like others. People whom a library does not know get
 the most popular items; items it does not know stand last. Seconds are of the processor, not of the wall; memory is the peak of the process.
 """
-import argparse, json, os, subprocess, sys, tempfile, time
+import argparse, contextlib, json, os, subprocess, sys, tempfile, time
 from pathlib import Path
 import numpy as np
 
-HERE, TOP = Path(__file__).resolve(), 100
+HERE, TOP, BUDGET = Path(__file__).resolve(), 100, None
 REQUIRES = dict(implicit=['implicit==0.7.3', 'numpy<3'], lightfm=['lightfm-next==1.19.0', 'numpy<3'],
                 rectools=['rectools[torch]==0.19.0', 'torch==2.13.0', 'implicit==0.7.3'], recbole=['recbole==1.2.1', 'torch==2.13.0', 'numpy<2', 'scipy<1.12', 'pandas<3'],
                 cornac=['cornac==3.0.1', 'torch==2.13.0'])
@@ -146,6 +146,7 @@ def save(out, top, facts, libs):
         try: return f'{p} {version(p)}'
         except PackageNotFoundError: return None
     facts['memory'] = peak_mb()
+    facts['budget'] = BUDGET
     facts['versions'] = '; '.join(filter(None, [of(p) for p in libs] + ['python ' + '.'.join(map(str, sys.version_info[:3]))]))
     np.savez_compressed(f'{out}.npz', top=top.astype(np.int32))
     Path(f'{out}.json').write_text(json.dumps(facts))
@@ -462,8 +463,11 @@ def environment(envs, lib):
     return str(py)
 
 def run(a, name, system, folder):
-    "One system on one set in a process of its own; False if it failed."
+    "One system on one set in a process of its own, unless WORK has its lists for this budget; None if it failed."
     out = folder/system.replace(': ', '-').replace(' ', '-')
+    facts = Path(f'{out}.json')
+    if system in PEERS and system not in a.again and Path(f'{out}.npz').exists() and facts.exists():
+        if json.loads(facts.read_text()).get('budget') == a.seconds: return out
     py = sys.executable if system in OWN else environment(a.envs, LIBRARY[system])
     cmd = [py, str(HERE), '--worker', system, name, str(folder), str(out), '--seconds', str(a.seconds), '--users', str(a.users)]
     cmd += [x for k in ('data', 'movielens') if getattr(a, k) for x in (f'--{k}', getattr(a, k))]
@@ -511,6 +515,19 @@ def commit():
     r = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], cwd=HERE.parent, capture_output=True, text=True)
     return f'; commit {r.stdout.strip()}' if r.returncode == 0 else ''
 
+def read(path):
+    "The table so far."
+    import pandas as pd
+    return pd.read_csv(path) if Path(path).exists() else pd.DataFrame(columns=['set', 'system'])
+
+@contextlib.contextmanager
+def locked(path):
+    "One process at a time reads and writes the table."
+    import fcntl
+    with open(f'{path}.lock', 'w') as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield
+
 def write(table, path, order):
     "The table, sorted, four digits."
     import pandas as pd
@@ -537,7 +554,8 @@ def main():
     for k in ('data', 'movielens', 'work', 'out'):
         if getattr(a, k): setattr(a, k, str(Path(getattr(a, k)).resolve()))
     if a.worker:
-        system, name, folder, out = a.worker
+        global BUDGET
+        BUDGET, (system, name, folder, out) = a.seconds, a.worker
         return work_own(a, system, name, out) if system in OWN else work(system, folder, out, a.seconds)
     if a.show: return show(a.out)
     import pandas as pd
@@ -546,8 +564,8 @@ def main():
     order, every = list(sets(a)), OWN + list(PEERS)
     for x in (a.systems or []) + a.again:
         if x not in every: p.error(f'no system {x!r}; there are {every}')
-    table = pd.read_csv(a.out) if Path(a.out).exists() else pd.DataFrame(columns=['set', 'system'])
     for name in a.sets or order:
+        table = read(a.out)
         done = set(table.loc[table['set'] == name, 'system']) - set(a.again)
         todo = [s for s in a.systems or every if s not in done]
         if not todo: continue
@@ -558,9 +576,11 @@ def main():
             if not (out := run(a, name, s, folder)): continue
             row = judge(out, name, s, dom, split, folder) | dict(budget_s=a.seconds if s in PEERS else None)
             if s in OWN: row['versions'] += commit()
-            table = table[~((table['set'] == name) & (table['system'] == s))]
-            table = versus(pd.concat([table, pd.DataFrame([row])], ignore_index=True), Path(a.work))
-            write(table, a.out, order)
+            with locked(a.out):                     # another run may have added rows meanwhile
+                table = read(a.out)
+                table = table[~((table['set'] == name) & (table['system'] == s))]
+                table = versus(pd.concat([table, pd.DataFrame([row])], ignore_index=True), Path(a.work))
+                write(table, a.out, order)
             print(f"{name}, {s}: NDCG@10 {row['ndcg']:.4f} [{row['ndcg_lo']:.4f}, {row['ndcg_hi']:.4f}]; {time.perf_counter() - t:.0f} s", flush=True)
     show(a.out)
 
