@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['InputError', 'need', 'expect', 'whole', 'share', 'def_device', 'set_seed', 'cache_dir', 'atomic_write', 'progress',
-           'blocks', 'free_memory', 'afford']
+           'blocks', 'free_memory', 'afford', 'play']
 
 # %% ../nbs/00_core.ipynb #1a3e9cca
 import contextlib, importlib, os, random, sys, tempfile
@@ -141,3 +141,17 @@ def afford(size, # Bytes
     free = free_memory()
     if size > .9*free: raise InputError(f'{what} needs {size/2**30:.1f} GiB of memory, {max(free, 0)/2**30:.1f} GiB are free: {fix}')
 
+
+# %% ../nbs/00_core.ipynb #b00c0003
+def _live():
+    "Does somebody sit before this notebook? JupyterLab, VS Code and Colab say so in the environment."
+    return any(k.startswith(('JPY_SESSION_NAME', 'VSCODE_', 'COLAB_')) for k in os.environ)
+
+def play(f, # Function whose result is shown; each argument has a default
+         **controls): # (lowest, highest, step), a list of (label, value), or a text, as `ipywidgets.interact` takes them
+    "Show `f` with a control for each argument; where nobody can turn them, its result by default."
+    from IPython.display import display
+    if not _live(): return display(f())
+    it = need('ipywidgets', 'tutorial').interactive(f, {'auto_display': True}, **controls)
+    for c in it.kwargs_widgets: c.continuous_update = False     # when a hand lets go, not while it moves
+    display(it)
