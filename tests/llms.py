@@ -12,13 +12,17 @@ def entry(name, base):
     title, sub = re.match(r'# (.+)\n+> (.+)', ''.join(nb['cells'][0]['source'])).groups()
     return f"- [{title}]({base}/{re.sub(r'^[0-9]+_', '', name[:-6])}.html): {sub}"
 
+def entries():
+    "Parts of the book in reading order, each with its chapters."
+    parts = yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']
+    return [('', [p]) if isinstance(p, str) else (p['section'], p['contents']) for p in parts]
+
 def llms()->str:
     "The text of llms.txt."
     cfg = ConfigParser(delimiters=['=']); cfg.read(ROOT/'settings.ini', encoding='utf-8'); cfg = cfg['DEFAULT']
     base, out = cfg['doc_host'] + cfg['doc_baseurl'], [f"# {cfg['lib_name']}\n\n> {cfg['description']}"]
-    for part in yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']:
-        if isinstance(part, str): out.append(entry(part, base)); continue
-        out.append(f"## {part['section']}\n\n" + '\n'.join(entry(n, base) for n in part['contents']))
+    for part, chapters in entries():
+        out.append((f'## {part}\n\n' if part else '') + '\n'.join(entry(n, base) for n in chapters))
     return '\n\n'.join(out) + '\n'
 
 

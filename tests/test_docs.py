@@ -3,6 +3,7 @@ import ast, filecmp, json, os, re, shutil, subprocess, sys
 from configparser import ConfigParser
 from pathlib import Path
 import pytest, yaml
+from architecture import END, START, contributing
 from llms import llms
 from readme import readme
 
@@ -133,4 +134,33 @@ def test_requirements_are_pinned():
     assert not wanted - pinned
 
 def test_contributing_is_short():
-    assert len((ROOT/'CONTRIBUTING.md').read_text(encoding='utf-8').splitlines()) <= 40
+    t = re.sub(f'{START}.*?{END}', '', (ROOT/'CONTRIBUTING.md').read_text(encoding='utf-8'), flags=re.S)
+    assert len(t.splitlines()) <= 48
+
+def test_the_figure_is_drawn_from_the_imports():
+    t = (ROOT/'CONTRIBUTING.md').read_text(encoding='utf-8')
+    assert t == contributing() and 'fusion --> ' in t, 'run  python tests/architecture.py'
+
+
+def test_controls_are_shown_where_somebody_can_turn_them(monkeypatch):
+    import IPython.display
+    from llmrec.core import play
+    shown, seen = [], []
+    def f(lam=.6, wish='tea'): seen.append((lam, wish))
+    monkeypatch.setattr(IPython.display, 'display', shown.append)
+    for k in [k for k in os.environ if k.startswith(('VSCODE_', 'COLAB_', 'JPY_'))]: monkeypatch.delenv(k)
+    play(f, lam=(0, 2, .1))
+    assert shown == [None] and seen.pop() == (.6, 'tea')
+    monkeypatch.setenv('JPY_SESSION_NAME', 'chapter.ipynb')
+    play(f, lam=(0, 2, .1))
+    slider, text = shown[-1].kwargs_widgets
+    slider.value, text.value = 1.5, 'coffee'
+    assert (slider.max, slider.step) == (2, .1) and not text.continuous_update
+    assert seen == [(.6, 'tea'), (1.5, 'tea'), (1.5, 'coffee')]
+
+@each_nb
+def test_no_control_is_stored(name):
+    "A stored control would be dead; `play` shows pages the result instead."
+    nb = BOOK[name]
+    assert 'widgets' not in nb['metadata'], f'{name}: the state of controls is stored: run it with tests/refresh.py, or outside of JupyterLab'
+    assert not any('widget-view' in k for c in nb['cells'] for o in c.get('outputs', []) for k in o.get('data', {})), name
