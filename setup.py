@@ -13,7 +13,7 @@ setup(name=cfg['lib_name'], version=cfg['version'], description=cfg['description
       author_email=cfg['author_email'], keywords=cfg['keywords'], url=cfg['git_url'], license='Apache-2.0',
       license_files=['LICENSE', 'settings.ini'], # so that a source archive carries the file this script reads
       long_description=Path('README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
-      data_files=[('share/llmrec/nbs', glob('nbs/*.ipynb')), # what `llmrec lab` copies
+      data_files=[('share/llmrec/nbs', glob('nbs/*.ipynb') + glob('nbs/*.png')), # what `llmrec lab` copies
                   ('share/llmrec/bench', glob('bench/*.csv') + glob('bench/*.json') + ['bench/peers.py'])],
       packages=[cfg['lib_path']], python_requires=f">={cfg['min_python']}", install_requires=cfg['requirements'].split(),
       extras_require=extras, entry_points={'console_scripts': cfg['console_scripts'].split()}, zip_safe=False)

@@ -344,7 +344,7 @@ h1{font-size:1.7rem;line-height:1.2}h2{margin-top:2.5rem;font-size:1.25rem}
 .wide{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse;font-size:.9rem}
 tbody th{font-weight:600;white-space:normal;min-width:1rem;max-width:7rem;position:sticky;left:0;background:var(--bg)}
 thead th{background:var(--head)}
-td,th{border:1px solid var(--line);padding:.3rem .6rem;text-align:left;vertical-align:top;
+td,th{border:1px solid var(--line);padding:.3rem .5rem;text-align:left;vertical-align:top;
 font-variant-numeric:tabular-nums}
 img{max-width:100%;background:#fff;border-radius:4px}@media(max-width:40rem){img{max-width:none;width:36rem}}"""
 
@@ -738,7 +738,7 @@ def _readers_copy(path):
     return json.dumps(nb, ensure_ascii=False, indent=1).encode()
 
 # %% ../nbs/15_pipeline.ipynb #1ab00003
-_BOOK = 'nbs/*.ipynb bench/*.csv bench/*.json bench/peers.py'
+_BOOK = 'nbs/*.ipynb nbs/*.png bench/*.csv bench/*.json bench/peers.py'
 
 def copy_chapters(to:Path)->tuple: # Files written, files left as they are
     "Copy chapters, and the measurements they read, into a folder; what is there already stays."

@@ -14,7 +14,7 @@ def _links(md):
 def _output(o):
     "Text of one output, indented; pictures live in files and are linked by the prose."
     t = o.get('text') or o.get('data', {}).get('text/markdown') or o.get('data', {}).get('text/plain') or ''
-    if 'text/markdown' in o.get('data', {}): return _text(t)
+    if 'text/markdown' in o.get('data', {}): return _links(_text(t))
     return '\n'.join('    ' + l if l else '' for l in _text(t).rstrip('\n').split('\n')) if t else ''
 
 def _cell(c):
