@@ -92,6 +92,11 @@ def peers(d, neural=False):
         es['EASE tuned'] = best
     return es
 
+def thinned(dom, split):
+    "Rows that thinning took from the models: the user knows these items, so they are no candidates."
+    left = dom.log.merge(pd.concat([split.train, split.valid, split.test])[['user', 'item']].drop_duplicates(), how='left', indicator=True)
+    return left[left['_merge'] == 'left_only']
+
 def text_free(d, budget, seed):
     "The default experts as they would be if items had neither texts nor attributes."
     from dataclasses import replace
@@ -108,8 +113,7 @@ def run(name, load, most, neural=False, twin=False):
     dom, full, source = load()
     split = few_users(full, most)
     target, reports, seconds = dom.with_log(split.train), {}, {}
-    hidden = dom.log.merge(pd.concat([split.train, split.valid, full.test])[['user', 'item']].drop_duplicates(), how='left', indicator=True)
-    hidden = hidden[hidden['_merge'] == 'left_only'] if '-' in name else None    # rows that thinning took from the models: known, so no candidates
+    hidden = thinned(dom, full) if '-' in name else None
     judge = lambda rec, n: evaluate(rec, split, ks=(10,), items=dom.items, audit=False, beyond=False, evidence='train+valid', name=n, mask=hidden)
     valid = split.valid if len(split.valid) else None
     systems = {'llmrec': {}, 'llmrec fast': dict(budget='fast'), 'text-free gate': dict(encoder=None, experts=text_free)}
@@ -141,6 +145,46 @@ def cells(r):
     return {f'[{i}]': s['ndcg@10'].get(i) for i in ('0', '1–4', '5–19', '20+')} | {f'n[{i}]': int(s['rows'].get(i, 0)) for i in ('0', '1–4', '5–19', '20+')}
 
 
+def table(path):
+    "All systems of all sets as one table; `diff`, its interval and p: llmrec minus this system, where they were compared."
+    out = []
+    for name, r in json.loads(Path(path).read_text()).items():
+        v = {x['b']: x for x in r['versus']}
+        for x in r['rows']:
+            d = v.get(x['system'], {})
+            out.append(x | dict(users=r['users'], items=r['items'], diff=d.get('difference'), diff_lo=d.get('lo'), diff_hi=d.get('hi'), p=d.get('p_holm')))
+    return pd.DataFrame(out)
+
+class Within:
+    "A model that may recommend only some items."
+    def __init__(self, rec, ok): self.rec, self.items, self.off = rec, rec.items, ~ok
+    def score(self, users):
+        s = np.array(self.rec.score(users), np.float32)
+        s[:, self.off] = -np.inf
+        return s
+
+def within(name, load, most, budget):
+    "NDCG@10 of the recommender and its experts when the candidates are the items of one kind of evidence: one row a kind."
+    from dataclasses import replace
+    from llmrec.fusion import Recommender
+    from llmrec.metrics import compare, evaluate
+    dom, full, source = load()
+    split, hidden = few_users(full, most), thinned(dom, full) if '-' in name else None
+    rec = Recommender('minilm', budget=budget).fit(dom.with_log(split.train), source, split.valid if len(split.valid) else None)
+    count = pd.concat([split.train, split.valid])['item'].value_counts().reindex(rec.items).fillna(0).to_numpy()
+    judge = lambda m, s, ok, n: evaluate(Within(m, ok), s, ks=(10,), items=dom.items, audit=False, beyond=False, slices=(), evidence='train+valid', name=n, mask=hidden)
+    out = []
+    for kind, a, b in (('0', 0, 1), ('1–4', 1, 5), ('5–19', 5, 20), ('20+', 20, np.inf)):
+        ok = (count >= a) & (count < b)
+        s = replace(split, test=split.test[split.test['item'].isin(rec.items[ok])])
+        if len(s.test) < 20: continue
+        reps = {n: judge(m, s, ok, n) for n, m in [('llmrec', rec)] + list(zip(rec.summary().columns, rec.experts))}
+        best = max((n for n in reps if n != 'llmrec'), key=lambda n: reps[n]['ndcg@10'])
+        c = compare({'llmrec': reps['llmrec'], best: reps[best]}).table.iloc[0]
+        out.append(dict(set=name, items=kind, candidates=int(ok.sum()), rows=len(s.test), llmrec=reps['llmrec']['ndcg@10'], best=best, best_ndcg=reps[best]['ndcg@10'],
+                        share=reps['llmrec']['ndcg@10']/reps[best]['ndcg@10'], difference=c['difference'], lo=c['lo'], hi=c['hi']))
+    return out
+
 def show(path):
     "Print what a file of results holds."
     for name, r in json.loads(Path(path).read_text()).items():
@@ -158,10 +202,14 @@ def main():
     p.add_argument('--data'); p.add_argument('--movielens'); p.add_argument('--out', default='fusion.json')
     p.add_argument('--sets', nargs='*'); p.add_argument('--users', type=int, default=3000); p.add_argument('--neural', action='store_true', help='also SASRec: minutes a set')
     p.add_argument('--twin', action='store_true', help='also the recommender without the source')
-    p.add_argument('--show')
+    p.add_argument('--show'); p.add_argument('--csv', help='with --show: also write the table that 30_results reads')
+    p.add_argument('--within', metavar='CSV', help='rank only among items of one kind of evidence, with closed-form experts, and write the shares of the best expert')
     a = p.parse_args()
     warnings.filterwarnings('ignore')
-    if a.show: return show(a.show)
+    if a.within:
+        t = pd.DataFrame([r for n, f in sets(a).items() if not a.sets or n in a.sets for r in within(n, f, a.users, 'fast')])
+        t.to_csv(a.within, index=False, float_format='%.5g'); return print(t.round(4).to_string())
+    if a.show: return show(a.show) if not a.csv else table(a.show).to_csv(a.csv, index=False, float_format='%.5g')
     done = json.loads(Path(a.out).read_text()) if Path(a.out).exists() else {}
     for name, load in sets(a).items():
         if name in done or a.sets and name not in a.sets: continue

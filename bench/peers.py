@@ -362,15 +362,15 @@ def own_systems(seconds):
     def tuned(make, space, trials=12):
         def f(d, t, s, v): return x.tune(make, space, d, trials=trials) if (d.hist.item < d.n).any() else make().fit_data(d)
         return f
-    return {'llmrec': fit(budget='fast'), 'llmrec with networks': fit(), 'llmrec without text': fit(encoder=None, experts=text_free, budget='fast'),
-            'llmrec without source': lambda d, t, s, v: Recommender('minilm', strategy='target', budget='fast').fit(t, None, v) if len(t.log) else None,
+    return {'llmrec': fit(), 'llmrec fast': fit(budget='fast'), 'llmrec fast without text': fit(encoder=None, experts=text_free, budget='fast'),
+            'llmrec fast without source': lambda d, t, s, v: Recommender('minilm', strategy='target', budget='fast').fit(t, None, v) if len(t.log) else None,
             'ours: popularity': exp(x.Popularity), 'ours: content': exp(x.Content), 'ours: ItemKNN': exp(x.ItemKNN),
             'ours: EASE': tuned(x.EASE, dict(lam=(10., 3000., 'log'), half_life=[3., 10., 30., np.inf], joint=[True, False])),
             'ours: EASE + TF-IDF': exp(lambda: x.Blend(x.EASE(300.))), 'ours: SASRec': exp(lambda: x.SASRec(epochs=None)),
             'ours: TextSASRec (as UniSRec)': exp(lambda: x.TextSASRec(epochs=None)),
             'ours: CB2CF ridge': tuned(cb2cf, dict(ridge=(1., 100., 'log'), alpha=[1., 10., 40.], reg=[.05, 1.]), 8)}
 
-OWN = ['llmrec', 'llmrec with networks', 'llmrec without text', 'llmrec without source', 'ours: popularity', 'ours: content', 'ours: ItemKNN', 'ours: EASE',
+OWN = ['llmrec', 'llmrec fast', 'llmrec fast without text', 'llmrec fast without source', 'ours: popularity', 'ours: content', 'ours: ItemKNN', 'ours: EASE',
        'ours: EASE + TF-IDF', 'ours: SASRec', 'ours: TextSASRec (as UniSRec)', 'ours: CB2CF ridge']
 
 def load(a, name):
