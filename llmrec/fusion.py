@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STRATEGIES', 'BUDGETS', 'standard', 'item_evidence', 'user_evidence', 'Gate', 'Choices', 'expert_scores', 'choices',
            'balance', 'levels', 'gate_scores', 'fit_gate', 'drop_items', 'last_rows', 'took', 'before', 'until',
-           'hold_out', 'pseudo_target', 'default_experts', 'expert_key', 'fit_experts', 'foretold', 'same_people',
-           'Recommender', 'top_k', 'append_rows', 'insert_items', 'Explanation']
+           'hold_out', 'pseudo_target', 'attributes', 'default_experts', 'expert_key', 'fit_experts', 'foretold',
+           'same_people', 'Recommender', 'top_k', 'append_rows', 'insert_items', 'Explanation']
 
 # %% ../nbs/09_fusion.ipynb #b3fac714
 import contextlib, hashlib, json, re, time
@@ -214,9 +214,13 @@ def pseudo_target(d:Interactions, share:float=.25, seed:int=0)->Interactions:
                    vectors=None if d.vectors is None else d.vectors[new], phi=None if d.phi is None else d.phi[new])
 
 # %% ../nbs/09_fusion.ipynb #647f812d
+def attributes(d:Interactions)->list:
+    "Columns of the item table, beside title and text, that tell items apart."
+    return [c for c in d.table if c not in ('item', 'title', 'text') and d.table[c].nunique() > 1]
+
 def default_experts(d:Interactions, budget:str='fast', seed:int=0)->list:
     "Unfitted experts that make sense for these data."
-    text, source = d.vectors is not None or len(d.table.columns) > 2, d.N > d.n and (d.hist.item < d.n).any()
+    text, source = d.vectors is not None or bool(attributes(d)), d.N > d.n and (d.hist.item < d.n).any()
     k = Kriging() if text else None
     es = [k, TextPopularity(k), Bilinear()] if text else []
     es += [Popularity(), Popularity(.1), Popularity(.02), EASE(300, 10.), EASE(300), ItemKNN(), ALS(), Markov(), TransitionRidge(k, 4.), Repeat()]
@@ -441,7 +445,7 @@ def fit(self:Recommender, target, # Domain whose log is the training log
     self.plan = []
     make = lambda *a: [e for e in (self.make or default_experts)(*a) if self.repeats or not isinstance(e, Repeat)]
     d = self._index(target, sources, vectors)
-    if d.vectors is not None or d.table.shape[1] > 2: d.phi = item_features(d)
+    if d.vectors is not None or attributes(d): d.phi = item_features(d)
     rest, h, y = self._rows(d, valid)
     if not self.repeats: new = ~took(h, y); h, y = take(h, np.nonzero(new)[0]), y[new]
     if len(y) >= 30: sets, keys = self._lesson(make, rest, h, y, notes)
