@@ -580,6 +580,18 @@ def summary(self:Recommender, counts=(0, 2, 10, 50, 500), lengths=(0, 3, 20))->p
     return pd.DataFrame(w.numpy(), columns=np.where(dup > 0, names + ' ' + (dup + 1).astype(str), names),
                         index=pd.MultiIndex.from_arrays([c.ravel(), l.ravel()], names=['item rows', 'history']))
 
+# %% ../nbs/09_fusion.ipynb #b09c0001
+@patch
+def _repr_html_(self:Recommender):
+    "What was fitted, and how much each expert is trusted, by item rows and length of the history."
+    from html import escape
+    if not hasattr(self, 'data'): return f'<p>{escape(repr(self))}, not fitted</p>'
+    w = self.summary((0, 10, 500), (0, 3, 20)).T
+    facts = (f"{self.data.n:,} items, {len(self.data.users):,} users, {self.cost['parameters']:,} parameters, "
+             f"fitted in {self.cost['fit_seconds']:.0f} s")
+    plan = ''.join(f'<br>{escape(x)}' for x in self.plan)
+    return f'<p><b>{escape(repr(self))}</b><br>{facts}<small>{plan}</small></p>{w[w.max(axis=1) >= .005].round(2).to_html()}'
+
 # %% ../nbs/09_fusion.ipynb #8e231b3d
 _KINDS = (int, float, str, bool, type(None))
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 import string
 import numpy as np, pandas as pd
 from .core import InputError, expect, share, whole
-from .data import Domain, _columns, _new_rows
+from html import escape
+from .data import Domain, _columns, _new_rows, _span
 
 # %% ../nbs/02_preprocess.ipynb #5724e6b7
 def k_core(log,         # user, item, ...
@@ -136,6 +137,11 @@ class Split:
     def __repr__(self):
         r = self.protocol['rows']
         return f"Split({self.protocol.get('name', '?')}: train {r[0]:,}, valid {r[1]:,}, test {r[2]:,} rows, {self.test['user'].nunique():,} test users)"
+    def _repr_html_(self):
+        facts = lambda d: {'rows': f'{len(d):,}', 'users': f"{d['user'].nunique():,}", 'items': f"{d['item'].nunique():,}",
+                           'from': _span(d)}
+        t = pd.DataFrame({n: facts(getattr(self, n)) for n in ('train', 'valid', 'test')}).T
+        return f"<p>Split {escape(str(self.protocol.get('name', '?')))}</p>{t.to_html()}"
 
 def _log(x):
     "The log of a domain, or a table that is one."

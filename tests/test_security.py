@@ -99,7 +99,7 @@ def hostile(tmp_path_factory):
         run = pipeline.travel(pair, pipeline.Options(encoder='tfidf'), out, quiet=True)
     rec = Recommender.load(out/'model')
     user, item = rec.data.users[0], rec.items[1]
-    shown = [pair, pair.source, run, run.verdict, *run.reports.values(), MODULES['metrics'].compare(run.reports), rec.explain(user, item), rec.shelf(users=[user]), rec.similar(item), rec.summary()]
+    shown = [pair, pair.source, pipeline.collect(pair)[1], rec, run, run.verdict, *run.reports.values(), MODULES['metrics'].compare(run.reports), rec.explain(user, item), rec.shelf(users=[user]), rec.similar(item), rec.summary()]
     return out, [x._repr_html_() for x in shown if hasattr(x, '_repr_html_')]
 
 def few(d, budget, seed):
