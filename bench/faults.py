@@ -236,11 +236,14 @@ def read_only(folder, argv):
     COUNT['read-only folders'] += 1
 
 def two_runs(folder, argv):
-    "Two runs into one folder: one works, the other is sent away; the result is that of one."
+    "Two runs into one folder: one works, the other, which comes while the first is held in the middle, is sent away; the result is that of one."
     out = folder/'two'
-    ps = [child(command, *argv, '--out', str(out)) for _ in range(2)]
-    for p in ps: p.join()
-    assert sorted(p.exitcode for p in ps) == [0, 2] and results(out) == results(folder/'undisturbed')
+    first = child(command, *argv, '--out', str(out))
+    while first.exitcode is None and not list(out.rglob('*.result')): time.sleep(.01)
+    os.kill(first.pid, signal.SIGSTOP)
+    second = child(command, *argv, '--out', str(out)); second.join()
+    os.kill(first.pid, signal.SIGCONT); first.join()
+    assert (first.exitcode, second.exitcode) == (0, 2) and results(out) == results(folder/'undisturbed')
     COUNT['two runs in one folder'] += 1
 
 def main():

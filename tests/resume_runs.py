@@ -67,13 +67,16 @@ def killed_once(kind, folder, delay):
     return load_state(folder/'run.safetensors')['step']         # raises if the file is half written
 
 def trial(kind, top, kills, rng):
-    "One run that nobody disturbs, then `kills` that are killed at a random moment and resumed from other weights."
+    """One run that nobody disturbs, then `kills` that are killed at a random moment and resumed from other weights.
+
+    The span of these moments follows the machine: longer after a kill before the first checkpoint, shorter after one that came too late."""
     (top/'whole').mkdir(parents=True); t = time.perf_counter()
     finish(child(kind, 0, top/'whole')); t = time.perf_counter() - t
     whole, at, equal = load_state(top/'whole'/'end.safetensors'), [], 0
     while len(at) < kills:
         folder = top/f'{len(at)}-{time.time_ns()}'; folder.mkdir()
         step = killed_once(kind, folder, rng.uniform(0, t))
+        t *= 1.1 if step == 0 else .9 if step is None else 1
         if step is None: continue
         finish(child(kind, other(folder, 99), folder)); at.append(step)
         equal += same(whole, load_state(folder/'end.safetensors'))
@@ -82,13 +85,14 @@ def trial(kind, top, kills, rng):
     return dict(kind=kind, steps=len(whole['losses']), killed_at=at, equal=equal, seconds=round(t, 2))
 
 def storm(kind, top, rng, t):
-    "One run that is killed again and again until it gets through; undisturbed it takes `t` seconds."
-    whole, folder, kills = load_state(top/'whole'/'end.safetensors'), top/'storm', 0
+    "One run that is killed again and again until it gets through; undisturbed it takes `t` seconds, and fewer if it gets through at once."
+    whole, folder, kills = load_state(top/'whole'/'end.safetensors'), top/f'storm-{time.time_ns()}', 0
     folder.mkdir()
     while True:
         pid = child(kind, other(folder, kills), folder); time.sleep(rng.uniform(.1, .4)*t*1.2**kills); os.kill(pid, signal.SIGKILL)
         if finish(pid) != signal.SIGKILL: break
         kills += 1
+    if kills < 2: return storm(kind, top, rng, t/2)
     return dict(kind=kind, kills=kills, equal=same(whole, load_state(folder/'end.safetensors')))
 
 

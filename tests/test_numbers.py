@@ -39,7 +39,7 @@ def double(fn):
 def closed_forms():
     k = ex.Kriging()
     return [ex.Popularity(), ex.Popularity(.1), ex.Content(5.), ex.Content(np.inf, 0.), ex.EASE(300., 10.), ex.EASE(1., joint=False), ex.ItemKNN(), ex.UserKNN(), ex.SLIM(), ex.Markov(),
-            k, ex.TextPopularity(k), ex.TransitionRidge(k, 4.), ex.TransitionRidge(None, 4.), ex.Repeat(), ex.Tfidf(), ex.Blend()]
+            k, ex.TextPopularity(k), ex.TransitionRidge(k, 4.), ex.TransitionRidge(None, 4.), ex.Repeat(), ex.Tfidf(), ex.Blend(), ex.Bilinear(), ex.Random()]
 
 def scores(d, h):
     out = {}
@@ -57,6 +57,14 @@ def test_single_precision_ranks_as_double(index):
         assert s.shape == t.shape and np.isfinite(s).all(), name
         assert np.abs(s - t).max() <= 1e-3*max(t.std(1).max(), 1e-9), (name, np.abs(s - t).max(), t.std(1).max())
     assert any(x.dtype == np.float64 for x in twin.values())
+
+def test_als_in_single_precision(index):
+    "Factors learned in double precision from the same start, and users folded in, rank alike."
+    pytest.importorskip('implicit')
+    d, h = index
+    fit = lambda: (e := ex.ALS(16, epochs=5).fit_data(fresh(d))).score_histories(h)
+    s, t = fit(), double(fit)
+    assert t.dtype == np.float64 and s.dtype == np.float32 and np.abs(s - t).max() <= 1e-3*t.std(1).max(), np.abs(s - t).max()/t.std(1).max()
 
 @pytest.mark.parametrize('make', [lambda: ex.SASRec(dim=16, layers=1, epochs=2), lambda: ex.TwoTower(epochs=2)], ids=['SASRec', 'TwoTower'])
 def test_networks_in_single_precision(index, make):

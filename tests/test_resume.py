@@ -8,7 +8,7 @@ RUNS = Path(__file__).with_name('resume_runs.py')
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork and SIGKILL')
 def test_killed_and_resumed(tmp_path):
-    r = subprocess.run([sys.executable, RUNS, tmp_path, str(os.getpid())], capture_output=True, text=True, timeout=300,
+    r = subprocess.run([sys.executable, RUNS, tmp_path, str(os.getpid())], capture_output=True, text=True, timeout=850,
                        env=dict(os.environ, OMP_NUM_THREADS='1', MKL_CBWR='AUTO,STRICT')) # MKL: the same sums wherever memory lies
     assert r.returncode == 0, r.stderr[-3000:]
     *trials, storm, _ = runs = json.loads(r.stdout.splitlines()[-1])

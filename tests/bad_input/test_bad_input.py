@@ -36,7 +36,7 @@ def world(tmp_path_factory):
     W = small_world()
     p = W['toy_pair'](0, n_users=(40, 30), n_items=(20, 20), n_rows=(6, 5))
     split = W['split_last'](p.target)
-    rec = W['Recommender']('tfidf', seed=0).fit(p.target.with_log(split.train), p.source, split.valid)
+    rec = W['Recommender']('tfidf', seed=0, budget='fast').fit(p.target.with_log(split.train), p.source, split.valid)
     blind = W['Recommender'](None, seed=0, experts=one_expert).fit(p.target)
     rec.save(model := tmp_path_factory.mktemp('model'))
     e = lambda seed: W['evaluate'](rec, split, seed=seed, n_boot=100)
