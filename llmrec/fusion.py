@@ -6,7 +6,8 @@
 __all__ = ['STRATEGIES', 'BUDGETS', 'standard', 'item_evidence', 'user_evidence', 'Gate', 'Choices', 'expert_scores', 'choices',
            'balance', 'levels', 'gate_scores', 'fit_gate', 'drop_items', 'last_rows', 'took', 'before', 'until',
            'hold_out', 'pseudo_target', 'attributes', 'default_experts', 'expert_key', 'fit_experts', 'foretold',
-           'same_people', 'Recommender', 'top_k', 'append_rows', 'insert_items', 'Explanation']
+           'same_people', 'Recommender', 'top_k', 'append_rows', 'insert_items', 'Aged', 'subsets', 'row_scores',
+           'history_parts', 'Explanation']
 
 # %% ../nbs/09_fusion.ipynb #b3fac714
 import contextlib, hashlib, json, re, time
@@ -772,6 +773,78 @@ def add_items(self:Recommender, items):
     return self
 
 # %% ../nbs/09_fusion.ipynb #14b787da
+class Aged(Histories):
+    "Histories whose rows say themselves how old they are."
+    def __init__(self, ptr, item, weight, old):
+        super().__init__(ptr, item, weight)
+        self.old = old
+    @property
+    def age(self): return self.old
+
+def subsets(h:Histories, # One history of m rows
+            keep         # (b, m) boolean: rows of each copy
+           )->Histories: # Of b people
+    "Copies of one history, each with the rows that are kept."
+    (b, m), k = keep.shape, np.asarray(keep, bool).ravel()
+    return Histories(np.concatenate([[0], np.cumsum(keep.sum(1))]).astype(np.int64), np.tile(h.item, b)[k], np.tile(h.weight, b)[k])
+
+def _alone(e, h):
+    "Scores of an expert for each row alone, at its age."
+    return e.score_histories(Aged(np.arange(len(h.item) + 1), h.item, h.weight, h.age))
+
+def _weighed(e, h):
+    "The same for experts that count ages in their own way: all rows stay, all weights but one are 0."
+    m, out = len(h.item), []
+    for b in blocks(m, max(1, 1_000_000//m)):
+        W = np.eye(m, dtype=np.float32)[b]*h.weight
+        out.append(e.score_histories(Histories(np.arange(len(W) + 1)*m, np.tile(h.item, len(W)), W.ravel())))
+    return np.concatenate(out)
+
+# %% ../nbs/09_fusion.ipynb #6b0d7c31
+def _scaled(e, h, D, want):
+    "Rows' scores in the proportions of `contributions`, times the one factor that fits all items best."
+    r, j = np.arange(len(D)), np.abs(D).argmax(1)
+    told = {i: e.contributions(h, int(i)) for i in np.unique(j)}
+    if any(c is None for c in told.values()): return D
+    a = np.array([told[i][k] for k, i in enumerate(j)])
+    D = D*np.divide(a, D[r, j], out=np.zeros(len(D)), where=D[r, j] != 0)[:, None]
+    t = D.sum(0)
+    return D*(t @ want/max(t @ t, 1e-30))
+
+def row_scores(e, h, tol=1e-3)->tuple: # A fitted expert, one history -> (m, n) or None, (n,)
+    "What each row of a history adds to an expert's scores of all items, and the scores without history; None if they do not add up."
+    base, full = (e.score_histories(x)[0].astype(float) for x in (take(h, [-1]), h))
+    if not len(h.item): return np.zeros((0, len(base))), base
+    fits = lambda D: np.abs(D.sum(0) - (full - base)).max() <= tol*max(np.abs(full - base).max(), 1e-6*np.abs(full).max(), 1e-12)
+    for rows in (*([lambda e, h: e.parts(h) + base] if hasattr(e, 'parts') else []), _alone, _weighed): # its own account first
+        D = rows(e, h).astype(float) - base
+        if fits(D) or fits(D := _scaled(e, h, D, full - base)): return D, base
+    return None, base
+
+# %% ../nbs/09_fusion.ipynb #6b0d7c35
+def _part_rows(part, x, x0, m):
+    "Spread an expert's part over m rows in the proportions of centred values x; the rest belongs to no row."
+    if x is None: return np.zeros(m), part
+    X = x.sum() + x0
+    if abs(X) <= 1e-4*(np.abs(x).sum() + abs(x0)) or not np.isfinite(X): return np.zeros(m), part
+    return part*x/X, part*x0/X
+
+def history_parts(rec, h, j, fair=None)->tuple: # fair(e, h, j, new): rows' shares of an expert that is no sum
+    "Split the score of item j for one history: rows (experts, m), what experts add without them, which experts are sums, offset."
+    d, m, new = rec._fitted, len(h.item), ~seen_items(h, rec.data.n)
+    w, o = (f(torch.from_numpy(item_evidence(d.counts[[j]]))[None], torch.from_numpy(user_evidence(h.lengths))[:, None])
+            for f in (rec.gate.weights, rec.gate.offset))
+    among, k = new[0] if new.any() else ~new[0], len(rec.experts)
+    R, rest, ok = np.zeros((k, m)), np.zeros(k), np.zeros(k, bool)
+    for i, e in enumerate(rec.experts):
+        part, (D, b) = float(w[0, 0, i])*float(standard(e.score_histories(h), new)[0, j]), row_scores(e, h)
+        ok[i] = D is not None
+        x = D[:, j] - D[:, among].mean(1) if ok[i] else fair(e, h, j, among) if fair else None
+        R[i], rest[i] = _part_rows(part, x, b[j] - b[among].mean(), m)
+    return R, rest, ok, float(o[0, 0])
+
+
+# %% ../nbs/09_fusion.ipynb #6b0d7c36
 @dataclass
 class Explanation:
     "Parts of a score that add up to it."
@@ -794,14 +867,9 @@ def explain(self:Recommender, user, item)->Explanation:
     j = d.all_items[0].get_indexer([item])[0]
     if j < 0: raise InputError(f'item {item!r} is not in the catalogue')
     h = histories(d, [user])
-    g = torch.from_numpy(item_evidence(d.counts[[j]]))[None]
-    m = torch.from_numpy(user_evidence(h.lengths))[:, None]
-    w = self.gate.weights(g, m)[0, 0].numpy()
-    keep, rows, title = ~seen_items(h, d.n), [('offset', '', float(self.gate.offset(g, m)[0, 0]))], d.table['title'].astype(str)
-    for e, wt in zip(self.experts, w):
-        part = float(wt*standard(e.score_histories(h), keep)[0, j])
-        c = e.contributions(h, j)
-        if c is None or not len(c) or abs(c.sum()) < 1e-9 or np.abs(c).sum() > 20*abs(c.sum()): rows.append((e.name, '', part))
-        else: rows += [(e.name, title[i], part*x/c.sum()) for i, x in zip(h.item, c)]
+    (R, rest, ok, off), title, names = history_parts(self, h, j), d.table['title'].astype(str).to_numpy(), [e.name for e in self.experts]
+    rows = [(n, title[i], x) for n, r in zip(names, R) for i, x in zip(h.item, r) if x]
+    rows += [*zip(names, [''] * len(names), rest), ('offset', '', off)]
     parts = pd.DataFrame(rows, columns=['expert', 'because', 'part']).groupby(['expert', 'because'], sort=False, as_index=False)['part'].sum()
     return Explanation(user, item, title[j], float(self.score_histories(h)[0, j]), parts)
+
