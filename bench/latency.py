@@ -1,13 +1,15 @@
 """Time of one request, `rec.recommend([user])`, on generated catalogues: median and 99th percentile, with what is read and computed.
 
-    python bench/latency.py                              # 36,000 and 100,000 items; about 8 minutes on one core
-    python bench/latency.py --items 36000 --requests 300
+    python bench/latency.py                              # 36,000 and 100,000 items; about 15 minutes on one core; writes bench/latency.csv
+    python bench/latency.py --items 36000 --requests 300 --out /tmp/latency.csv
 
 A catalogue of n items with 384-dimensional text vectors (unit length, spectrum falling like that of MiniLM on real texts), a category
-and a price each; item rows follow a power law, users have 5 to 200 rows. All default experts; `--cap` bounds the items that take part in the
-closed-form item-item matrices, to keep the fit below 4 GiB. One thread. "exact" scores every item; "served" is `rec.serve()`, whose scores are
-exact and whose candidates are not: the share of the exact top ten that it finds is printed.
-The limit below which no exact scan can go is printed, too: bytes of item matrices over the machine's measured bandwidth.
+and a price each; item rows follow a power law, users have 5 to 200 rows. Experts of `--budget` ('fast': the closed-form ones; 'auto': two
+networks, too); `--cap` bounds the items that take part in the closed-form item-item matrices, to keep the fit below 4 GiB. One thread.
+"exact" scores every item; "served" is `rec.serve()`, whose scores are exact and whose candidates are not: the share of the exact top ten
+that it finds is measured. A gate gives some experts no weight, and `serve` skips what cannot matter; so that no luck of a fit enters,
+"all vote" measures the same with a weight for every expert. The limit below which no scan can go is given, too: bytes of item matrices
+over the machine's measured bandwidth. Wall time needs an idle machine; processor time is given beside it.
 """
 import argparse, os, time
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -35,8 +37,8 @@ def catalogue(n, users=20_000, rows=600_000, dim=384, seed=0):
     return log, items, V
 
 
-def fitted(n, cap):
-    "A recommender with the default experts on such a catalogue."
+def fitted(n, cap, budget):
+    "A recommender with the experts of a budget on such a catalogue."
     from llmrec.data import Domain
     from llmrec.fusion import Recommender, default_experts
     log, items, V = catalogue(n)
@@ -45,7 +47,7 @@ def fitted(n, cap):
         es = default_experts(d, budget, seed)
         for e in es: e.__dict__.update(cap=min(e.cap, cap)) if hasattr(e, 'cap') else None
         return es
-    return Recommender(None, 'target', experts=make).fit(Domain('things', log.drop(valid.index), items), valid=valid, vectors={'text': V})
+    return Recommender(None, 'target', budget=budget, experts=make).fit(Domain('things', log.drop(valid.index), items), valid=valid, vectors={'text': V})
 
 
 def bandwidth(mb=200):
@@ -63,62 +65,77 @@ def ms(f, asks):
     return np.array(wall), np.array(cpu), out
 
 
-def says(name, wall, cpu):
-    q = lambda t: f'p50 {np.median(t):7.2f}  p99 {np.quantile(t, .99):7.2f} ms'
-    print(f'{name:8} wall {q(wall)}   processor {q(cpu)}   ({len(wall)} requests)', flush=True)
+def says(row):
+    print('  '.join(f'{k} {v:.4g}' if isinstance(v, float) else f'{k} {v}' for k, v in row.items()), flush=True)
 
 
-def account(rec, rank, pool=0):
+def account(rec, server=None):
     "Bytes and operations of the products of one request: matrices of `item_side`, whole or sketched, and rows of candidates."
-    seen, b, f = set(), 0, 0
+    seen, b, f, n = set(), 0, 0, rec.data.n
     for e in rec.experts:
         if (M := e.item_side()) is None: continue
-        n, d = M.shape
-        r, key = min(rank, d), (M.ctypes.data, M.shape)
-        f += 2*n*r + 2*pool*d
-        if rank == np.inf or key not in seen: b += 4*n*r + 4*pool*d        # a sketch is read once for all its queries
+        if server is None: b += M.nbytes; f += 2*M.size; continue
+        X, key = server.sketches[M.ctypes.data, M.shape].X if (M.ctypes.data, M.shape) in server.sketches else None, (M.ctypes.data, M.shape)
+        if X is None: continue
+        f += 2*n*X.shape[1] + 2*server.pool*M.shape[1]
+        if key not in seen: b += X.numel()*X.element_size() + 4*server.pool*M.shape[1]        # a sketch is read once for all its queries
         seen.add(key)
     return b, f
 
 
-def kept(n, cap, folder):
+def kept(n, cap, budget, folder):
     "Fitted now, or taken from a folder."
     from llmrec.fusion import Recommender
     import pathlib
-    path = folder and pathlib.Path(folder)/f'catalogue-{n}-{cap}'
+    path = folder and pathlib.Path(folder)/f'catalogue-{n}-{cap}-{budget}'
     if path and path.exists(): return Recommender.load(path)
-    t = time.perf_counter(); rec = fitted(n, cap)
+    t = time.perf_counter(); rec = fitted(n, cap, budget)
     print(f'{n:,} items, {len(rec.experts)} experts, fitted in {time.perf_counter() - t:.0f} s: {rec.plan[-1]}', flush=True)
     if path: rec.save(path)
     return rec
 
 
+def measure(rec, asks, few, speed, **row):
+    "Rows of the table: every item scored, and served."
+    for u in asks[:3]: rec.recommend([u])
+    w0, c0, full = ms(lambda u: rec.recommend([u]), few)
+    t = time.perf_counter(); rec.serve(); ready = time.perf_counter() - t
+    for u in asks[:20]: rec.recommend([u])
+    w, c, fast = ms(lambda u: rec.recommend([u]), asks)
+    again = [rec.recommend([u]) for u in few]
+    found = np.mean([len(set(x[0][0]) & set(y[0][0]))/10 for x, y in zip(again, full)])
+    off = max(np.abs(x[1] - y[1]).max() for x, y in zip(again, full) if list(x[0][0]) == list(y[0][0]))
+    q = lambda w, c: dict(p50=np.median(w), p99=np.quantile(w, .99), cpu50=np.median(c), cpu99=np.quantile(c, .99), requests=len(w))
+    out = []
+    for way, t, server in (('exact', (w0, c0), None), ('served', (w, c), rec.server)):
+        b, f = account(rec, server)
+        out.append(row | dict(way=way) | q(*t) | dict(MB=b/1e6, MFLOP=f/1e6, limit=1e3*b/speed, found=1. if way == 'exact' else found,
+                                                        off=0. if way == 'exact' else float(off), prepare=0. if way == 'exact' else ready))
+        says(out[-1])
+    rec.serve(0)
+    return out
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     p.add_argument('--items', type=int, nargs='+', default=[36_000, 100_000]); p.add_argument('--requests', type=int, default=1000)
-    p.add_argument('--cap', type=int, default=1000); p.add_argument('--rank', type=int, default=64); p.add_argument('--pool', type=int, default=500)
+    p.add_argument('--cap', type=int, default=1000); p.add_argument('--budget', default='fast')
     p.add_argument('--saved', help='folder to keep fitted recommenders in, to measure again')
+    p.add_argument('--out', default=os.path.join(os.path.dirname(os.path.abspath(__file__)), 'latency.csv'))
     a = p.parse_args()
     import llmrec.recommend                                          # gives Recommender its serve
-    speed = bandwidth()
+    import torch
+    torch.set_num_threads(1)
+    speed, table = bandwidth(), []
     print(f'one thread; bandwidth of a read: {speed/1e9:.1f} GB/s')
     for n in a.items:
-        rec = kept(n, a.cap, a.saved)
-        asks = np.random.default_rng(1).choice(rec.data.users, a.requests + 20)
-        sample = asks[20:20 + max(50, a.requests//5)]
-        rec.recommend(asks[:1])
-        w0, c0, full = ms(lambda u: rec.recommend([u]), sample)
-        t = time.perf_counter(); rec.serve(a.rank, a.pool); ready = time.perf_counter() - t
-        for u in asks[:20]: rec.recommend([u])
-        w, c, fast = ms(lambda u: rec.recommend([u]), asks[20:])
-        says('exact', w0, c0); says('served', w, c)
-        found = np.mean([len(set(x[0][0]) & set(y[0][0]))/10 for x, y in zip(fast, full)])
-        off = max(np.abs(x[1] - y[1]).max() for x, y in zip(fast, full) if list(x[0][0]) == list(y[0][0]))
-        print(f'served finds {found:.1%} of the exact first ten, its scores differ by at most {off:.0e}; prepared in {ready:.1f} s, '
-              f'{sum(s.X.nbytes for s in rec.server.sketches.values())/2**20:.0f} MiB of sketches')
-        for name, (b, f) in dict(exact=account(rec, np.inf), served=account(rec, a.rank, a.pool)).items():
-            print(f'{name}: reads {b/1e6:.0f} MB and computes {f/1e6:.0f} MFLOP in matrix products; at the bandwidth that takes {1e3*b/speed:.1f} ms')
-        rec.serve(0)
+        rec = kept(n, a.cap, a.budget, a.saved)
+        asks = np.random.default_rng(1).choice(rec.data.users, a.requests)
+        row = dict(items=n, experts=len(rec.experts))
+        table += measure(rec, asks, asks[:max(20, a.requests//10)], speed, votes='as fitted', **row)
+        rec.gate.a.data.clamp_(min=-1.5)                              # a weight of at least about 0.2 for every expert
+        table += measure(rec, asks, asks[:max(20, a.requests//10)], speed, votes='all vote', **row)
+    pd.DataFrame(table).round(6).to_csv(a.out, index=False)
 
 
 if __name__ == '__main__': main()

@@ -858,7 +858,10 @@ class Explanation:
         return f'{self.title!r} scores {self.score:.3f} for {self.user!r}' + (f", most of all because of {', '.join(map(repr, top.index))}" if len(top) else '')
     def _repr_html_(self):
         from html import escape
-        return f'<p>{escape(repr(self))}</p>' + self.parts.round(3).to_html(index=False)
+        big = self.parts['part'].abs() >= .01
+        top = self.parts[big].sort_values('part', ascending=False, kind='stable')
+        rest = pd.DataFrame([(f'{(~big).sum()} smaller ones', '', self.parts['part'][~big].sum())], columns=top.columns)
+        return f'<p>{escape(repr(self))}</p>' + pd.concat([top, rest]).round(3).to_html(index=False)
 
 @patch
 def explain(self:Recommender, user, item)->Explanation:
