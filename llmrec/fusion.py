@@ -364,14 +364,15 @@ def _index(self:Recommender, target, sources, extra):
 def _learn_events(self:Recommender, target, V):
     "Weights of the target's events: those given, or learned where a test says that they differ; {} leaves all alike."
     if self.events != 'auto': return dict(self.events or {})
-    kinds = target.log['event'].nunique() if 'event' in target.log else 0
-    if kinds < 2 or V is None or 'weight' in target.log: return {}
-    v = V[:len(target.items)]
-    try: t = learn_events(target.log, unit(v - v.mean(0)), target.items['item'], seed=self.seed)
+    share = target.log['event'].value_counts(normalize=True) if 'event' in target.log else pd.Series(dtype=float)
+    often = share.index[share >= .02]                      # of rarer events there are too few rows: they weigh like the most frequent
+    if len(often) < 2 or V is None or 'weight' in target.log: return {}
+    v, log = V[:len(target.items)], target.log.assign(event=target.log['event'].where(target.log['event'].isin(often), often[0]))
+    try: t = learn_events(log, unit(v - v.mean(0)), target.items['item'], seed=self.seed)
     except InputError as e: self.note(f'events weigh alike: {e}'); return {}
     says = ', '.join(f'{k} {x.weight:.2f} [{x.lo:.2f}, {x.hi:.2f}]' for k, x in t.iterrows())
     self.note(f"events differ (p = {t.attrs['p']:.1g}): {says}" if t.attrs['p'] < .01 else f"events weigh alike (p = {t.attrs['p']:.2f} that they do)")
-    w = t['weight'].clip(.05)
+    w = t['weight'].clip(.1, 3).reindex(share.index).fillna(t.loc[often[0], 'weight'])
     return (w/target.log['event'].map(w).mean()).to_dict() if t.attrs['p'] < .01 else {}  # mean 1 over the rows
 
 @patch
@@ -423,13 +424,18 @@ def _lesson(self:Recommender, make, rest, h, y, notes):
 # %% ../nbs/09_fusion.ipynb #560cb63d
 @patch
 def _rows(self:Recommender, d, valid):
-    "Index without validation rows, histories before them, and their items; made from last rows if none are given."
+    "Index without validation rows, histories before them, and their items; made from last rows if none are given or usable."
     if valid is None or not len(valid): return hold_out(d)
     u = d.users.get_indexer(pd.Index(valid['user'], dtype=object))
     y = d.all_items[0].get_indexer(pd.Index(valid['item'], dtype=object))
     ok = (u >= 0) & (y >= 0)
+    if ok.sum() < 30: return hold_out(d)             # people without training rows: nothing to learn a gate from
     if d.time is None or 'time' not in valid: return d, take(d.hist, u[ok]), y[ok]
-    return d, until(d, u[ok], valid['time'].to_numpy()[ok]), y[ok]
+    h, now = until(d, u[ok], valid['time'].to_numpy()[ok]), take(d.hist, u[ok])
+    own = lambda h: select(h, h.item < d.n).lengths
+    if (own(now) > own(h)).mean() <= .5: return d, h, y[ok]
+    self.note('most validation rows stand amid the training rows: this split is none in time, histories are taken whole')
+    return d, now, y[ok]
 
 @patch
 def fit(self:Recommender, target, # Domain whose log is the training log
