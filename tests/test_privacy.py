@@ -179,7 +179,7 @@ def test_scrub_never_fails_and_is_done_at_once(t):
 
 def test_a_run_prints_no_id(tmp_path):
     "The command line: nobody's id in output, names of files, plots or the page; ids only where recommendations and the model are."
-    p = toy_pair(3, n_rows=(30, 10), shared=.5)
+    p = toy_pair(3, n_users=(100, 80), n_items=(60, 40), n_rows=(12, 10), shared=.5)
     ids = {u: f'planted.{i}@example.org' for i, u in enumerate(np.union1d(p.source.users, p.target.users))}
     for name, d in (('source', p.source), ('target', p.target)):
         d.log.assign(user=d.log['user'].map(ids)).to_csv(tmp_path/f'{name}.csv', index=False)
