@@ -7,7 +7,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 
 def entry(name, base):
-    "One chapter: link, subtitle, exported names."
+    "One chapter as a line: its link and its subtitle."
     nb = json.loads((ROOT/'nbs'/name).read_text(encoding='utf-8'))
     title, sub = re.match(r'# (.+)\n+> (.+)', ''.join(nb['cells'][0]['source'])).groups()
     return f"- [{title}]({base}/{re.sub(r'^[0-9]+_', '', name[:-6])}.html): {sub}"
