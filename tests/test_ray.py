@@ -10,12 +10,14 @@ from llmrec.scale import RayEncoder, encode_ray
 TEXTS = [f'{a} {b} number {i}' for i, (a, b) in enumerate(zip(['red', 'small', 'old', 'quiet']*30, ['kettle', 'river', 'novel']*40))]
 
 
-class Mortal(RayEncoder):
-    "A worker that is killed, once in the life of the cluster, while it holds a block."
-    def __init__(self, name, flag, **kw): super().__init__(name, **kw); self.flag = flag
-    def __call__(self, block):
-        if 60 in block['row'] and not os.path.exists(self.flag): open(self.flag, 'w').close(); os.kill(os.getpid(), signal.SIGKILL)
-        return super().__call__(block)
+def mortal():
+    "Class of a worker that is killed, once in the life of the cluster, while it holds a block; made here, so that it travels by value."
+    class Mortal(RayEncoder):
+        def __init__(self, name, flag, **kw): super().__init__(name, **kw); self.flag = flag
+        def __call__(self, block):
+            if 60 in block['row'] and not os.path.exists(self.flag): open(self.flag, 'w').close(); os.kill(os.getpid(), signal.SIGKILL)
+            return super().__call__(block)
+    return Mortal
 
 
 @pytest.fixture(scope='module')
@@ -26,6 +28,6 @@ def cluster():
 
 def test_same_vectors_and_nothing_lost(cluster, tmp_path):
     one = TextEncoder('minilm', cache=False).encode(TEXTS)
-    two = encode_ray(TEXTS, workers=2, block=10, worker=Mortal, flag=str(tmp_path/'killed'))
+    two = encode_ray(TEXTS, workers=2, block=10, worker=mortal(), flag=str(tmp_path/'killed'))
     assert (tmp_path/'killed').exists(), 'no worker was killed'
     assert np.allclose(one, two, atol=1e-5)
