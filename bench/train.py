@@ -10,6 +10,7 @@ Same sizes (width 64, 2 blocks, 2 heads, 50 places), same softmax over all items
 51 of each user. RecBole turns a history into one padded sequence for each row that is predicted; RecTools pads each history to 50 places;
 both loops are their own. Rates are rows predicted a second; `epoch s` is the time in which every row of the log is predicted once.
 RecTools' feed-forward layer is as wide as the model, ours and RecBole's four times as wide: `ours, narrow` has RecTools' width.
+`bf16` runs under the Learner's `precision='bf16'`, which halves the digits: another result within noise, so a row of its own.
 """
 import argparse, json, time, warnings
 from functools import partial
@@ -29,16 +30,17 @@ class Clock:
     def __exit__(self, *e): self.wall, self.cpu = time.perf_counter() - self.a[0], time.process_time() - self.a[1]
 
 
-def load(data, name):
-    "The last 51 rows of each user, items coded by number."
+def load(data, name, users=None):
+    "The last 51 rows of each user, of the first `users` only if wanted; items coded by number."
     log = pd.read_csv(Path(data)/name/f'{name}.inter', sep='\t', usecols=[0, 1, 3], names=['user', 'item', 'time'], skiprows=1)
     log = log.sort_values(['user', 'time'], kind='stable').groupby('user').tail(SIZE + 1).reset_index(drop=True)
+    if users: log = log[log.user.isin(log.user.unique()[:users])].reset_index(drop=True)
     return log.assign(item=pd.factorize(log.item)[0])
 
 
 class Ours:
     "Our network, batches and Learner, one epoch a round."
-    def __init__(self, log, bs, wide=4, compiled=False):
+    def __init__(self, log, bs, wide=4, precision='no'):
         n = int(log.item.max()) + 1
         ptr = np.r_[0, log.groupby('user', sort=False).size().cumsum()]
         self.dl = SeqBatches(Histories(ptr, log.item.to_numpy(), np.ones(len(log), np.float32)), n, size=SIZE, tokens=bs*SIZE)
@@ -46,9 +48,9 @@ class Ours:
         if wide != 4:
             for b in self.net.blocks: b.ff = nn.Sequential(nn.Linear(DIM, wide*DIM), nn.GELU(), nn.Linear(wide*DIM, DIM))
         self.loss = partial(seq_loss, ranges=[(0, n)])
-        self.rows = len(log)
+        self.rows, self.precision = len(log), precision
     def round(self):
-        learn = Learner(self.net, DLs(self.dl), self.loss, partial(torch.optim.AdamW, weight_decay=.01), 1e-3, [SchedCB(cosine), ClipCB(5.)])
+        learn = Learner(self.net, DLs(self.dl), self.loss, partial(torch.optim.AdamW, weight_decay=.01), 1e-3, [SchedCB(cosine), ClipCB(5.)], precision=self.precision)
         with Clock() as c: learn.fit(1)
         return dict(steps=learn.step, rows=self.rows, wall=c.wall, cpu=c.cpu)
 
@@ -115,15 +117,16 @@ def turns(makers, rounds):
 
 def sequences(a):
     "Rows predicted a second, and the ratios."
-    log = load(a.data, a.set); print(f'{a.set}: {len(log):,} rows, {log.user.nunique():,} users, {log.item.nunique():,} items, batches of {a.bs} sequences')
-    t = turns({'ours': lambda: Ours(log, a.bs), 'ours, narrow': lambda: Ours(log, a.bs, 1), 'RecTools': lambda: RecTools(log, a.bs),
+    log = load(a.data, a.set, a.users); print(f'{a.set}: {len(log):,} rows, {log.user.nunique():,} users, {log.item.nunique():,} items, batches of {a.bs} sequences')
+    t = turns({'ours': lambda: Ours(log, a.bs), 'ours, narrow': lambda: Ours(log, a.bs, 1), 'ours, narrow, bf16': lambda: Ours(log, a.bs, 1, 'bf16'), 'RecTools': lambda: RecTools(log, a.bs),
                'RecBole': lambda: RecBole(log, a.bs, Path(a.work))}, a.rounds)
     t['steps/s'], t['rows/s'], t['rows/cpu s'] = t.steps/t.wall, t.rows/t.wall, t.rows/t.cpu
     t['epoch s'] = len(log)/t['rows/s']
     print(t[['steps', 'rows', 'steps/s', 'rows/s', 'rows/cpu s', 'epoch s']].round(1).to_string())
     ratio = lambda x, y, c: round(float(t.loc[x, c]/t.loc[y, c]), 2)
     out = {f'{x} / {y}': {c: ratio(x, y, c) for c in ('rows/s', 'rows/cpu s', 'steps/s')}
-           for x, y in (('ours', 'RecBole'), ('ours', 'RecTools'), ('ours, narrow', 'RecTools')) if y in t.index}
+           for x, y in (('ours', 'RecBole'), ('ours', 'RecTools'), ('ours, narrow', 'RecTools'), ('ours, narrow, bf16', 'RecTools'))
+           if y in t.index}
     print(json.dumps(out, indent=1)); return out
 
 
@@ -206,7 +209,7 @@ def floor(a):
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--part', choices=('sequences', 'head', 'floor'), default='sequences'); p.add_argument('--data'); p.add_argument('--set', default='ml-1m')
-    p.add_argument('--bs', type=int, default=32); p.add_argument('--rounds', type=int, default=5); p.add_argument('--items', type=int, default=2000)
+    p.add_argument('--bs', type=int, default=32); p.add_argument('--users', type=int); p.add_argument('--rounds', type=int, default=5); p.add_argument('--items', type=int, default=2000)
     p.add_argument('--work', default='bench_work'); p.add_argument('--out')
     a = p.parse_args(); torch.set_num_threads(1); warnings.filterwarnings('ignore')
     out = globals()[a.part](a)
