@@ -269,20 +269,28 @@ def ease(X,          # (users, N) sparse interaction matrix
          lam:float=100. # λ
         ):           # -> (N, N) float32
     "The item–item matrix B of EASE."
-    G = np.asarray((X.T @ X).todense(), np.float32)
+    G = _gram(X.astype(np.float32).tocsc())
     G[np.diag_indices_from(G)] += lam
-    P = _inverse(G)
-    B = P / -np.diag(P)
+    B = _inverse(G)
+    d = -np.diag(B)
+    for b in blocks(len(B), 512): B[:, b] /= d[b]
     B[np.diag_indices_from(B)] = 0
     return B
+
+def _gram(X):
+    "XᵀX, dense, a block of columns at a time: no other copy of it ever exists."
+    G = np.empty((X.shape[1],)*2, np.float32, order='F')
+    for b in blocks(len(G), 512): G[:, b] = (X.T @ X[:, b]).toarray()
+    return G
 
 def _inverse(G):
     "Inverse of a symmetric positive definite matrix, in place, by Cholesky."
     c, info = sl.lapack.spotrf(G, lower=1, overwrite_a=1)
     if info: raise InputError('the item–item matrix is not positive definite: raise lam')
     P, _ = sl.lapack.spotri(c, lower=1, overwrite_c=1)
-    iu = np.triu_indices_from(P, 1)
-    P[iu] = P.T[iu]
+    for b in blocks(len(P), 512): # the upper triangle from the lower one
+        P[:b.start, b] = P[b, :b.start].T
+        P[b, b] = np.tril(P[b, b]) + np.tril(P[b, b], -1).T
     return P
 
 # %% ../nbs/08_experts.ipynb #299430ce
@@ -313,9 +321,10 @@ class EASE(Expert):
     def solve(self, d):
         h = view(d.hist, d.n, self.joint)
         rows = evident(np.bincount(h.item, minlength=d.N), self.cap)
-        afford(12*len(rows)**2 + 8*len(rows)*d.n, f'{self.name}: a matrix of {len(rows):,} × {d.n:,} items', 'lower cap, or have fewer items')
+        afford(5*len(rows)**2 + 4*len(rows)*d.n, f'{self.name}: a matrix of {len(rows):,} × {d.n:,} items', 'lower cap, or have fewer items')
         own, B = rows < d.n, np.zeros((len(rows), d.n), np.float32)
-        if len(rows): B[:, rows[own]] = ease(binary(decayed(h, d.N, cols=rows)), self.lam)[:, own]
+        E = ease(binary(decayed(h, d.N, cols=rows)), self.lam) if len(rows) else B
+        for b in blocks(len(rows), 512): B[b, rows[own]] = E[b][:, own]
         return rows, B
     def score_histories(self, h):
         return decayed(view(h, self.data.n, self.joint), self.data.N, self.half_life, self.rows) @ self.B
