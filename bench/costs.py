@@ -3,9 +3,9 @@
     python bench/costs.py                     # writes bench/costs.csv; a minute or two on one core
     python bench/costs.py --only EASE         # steps whose name contains this; prints, writes nothing
 
-Every point is a process of its own, forked before anything is measured: `seconds` is processor time, the least of `--repeats`, `mib` is
-what the high-water mark of memory rises by
-(Linux). One thread.
+Every point is a process of its own, forked before anything is measured: `seconds` is processor time, `mib` is what the high-water mark
+of memory rises by (Linux). One thread. Each of the `--repeats` is a row, so that the exponents fitted to them carry an interval.
+    python bench/costs.py --only "EASE, fit" --sizes 30000 --repeats 1    # 6 minutes of one core and 7 GiB
 """
 import argparse, json, os, time
 from pathlib import Path
@@ -37,7 +37,7 @@ def prepare(rows):
 
 def ease(items):
     d = interactions(log(100_000, items), table(items))
-    return lambda: EASE().fit_data(d)
+    return lambda: EASE(cap=items).fit_data(d)
 
 def sasrec(rows):
     d = interactions(log(rows), table(2000)); e = SASRec(epochs=1, quota=np.inf)
@@ -89,12 +89,12 @@ def measure(make, x):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--repeats', type=int, default=2); p.add_argument('--only', default=''); p.add_argument('--out', default=str(Path(__file__).with_name('costs.csv')))
+    p.add_argument('--repeats', type=int, default=3); p.add_argument('--sizes', type=int, nargs='+'); p.add_argument('--only', default=''); p.add_argument('--out', default=str(Path(__file__).with_name('costs.csv')))
     a = p.parse_args(); torch.set_num_threads(1); rows = []
     for name, over, sizes, make in STEPS:
-        for x in sizes if a.only in name else ():
-            got = np.array([measure(make, x) for _ in range(a.repeats)]).min(0)
-            rows.append(dict(step=name, over=over, n=x, seconds=round(float(got[0]), 4), mib=round(float(got[1]), 1))); print(rows[-1], flush=True)
+        for r, x in [(r, x) for r in range(a.repeats) for x in a.sizes or sizes] if a.only in name else ():
+            s, m = measure(make, x)
+            rows.append(dict(step=name, over=over, n=x, repeat=r, seconds=round(s, 4), mib=round(m, 1))); print(rows[-1], flush=True)
     if not a.only: pd.DataFrame(rows).to_csv(a.out, index=False)
 
 
