@@ -90,7 +90,8 @@ def _candidates(z, keep, y, top, extra, rng):
     best = np.unique(np.concatenate(best + [[y]]))
     rest = np.setdiff1d(c, best, assume_unique=True)
     pick = rng.choice(rest, min(extra, len(rest)), replace=False)
-    return np.concatenate([best, pick]), np.repeat([0, np.log(max(len(rest), 1)/max(len(pick), 1))], [len(best), len(pick)]).astype(np.float32)
+    return np.concatenate([best, pick]), np.repeat([0, np.log(max(len(rest), 1)/max(len(pick), 1))],
+                                                   [len(best), len(pick)]).astype(np.float32)
 
 # %% ../nbs/09_fusion.ipynb #b0399ff6
 def expert_scores(experts, h): # -> (users, n, experts)
@@ -151,7 +152,8 @@ def fit_gate(sets:list,          # `Choices`, one or several
     total, levs = sum(float(c.omega.sum()) for c in sets), [levels(c) for c in sets]
     def loss():
         opt.zero_grad()
-        nll = sum((F.cross_entropy(gate_scores(gate, c, v) + c.log_w, c.y, reduction='none')*c.omega).sum() for c, v in zip(sets, levs))
+        nll = sum((F.cross_entropy(gate_scores(gate, c, v) + c.log_w, c.y, reduction='none')*c.omega).sum()
+                  for c, v in zip(sets, levs))
         l = (nll + gate.penalty(shrink, thrift))/total
         l.backward()
         return l
@@ -224,9 +226,11 @@ def default_experts(d:Interactions, budget:str='fast', seed:int=0)->list:
     text, source = d.vectors is not None or bool(attributes(d)), d.N > d.n and (d.hist.item < d.n).any()
     k = Kriging() if text else None
     es = [k, TextPopularity(k), Bilinear()] if text else []
-    es += [Popularity(), Popularity(.1), Popularity(.02), EASE(300, 10.), EASE(300), ItemKNN(), ALS(), Markov(), TransitionRidge(k, 4.), Repeat()]
+    es += [Popularity(), Popularity(.1), Popularity(.02), EASE(300, 10.), EASE(300), ItemKNN(), ALS(), Markov(),
+           TransitionRidge(k, 4.), Repeat()]
     if source: es += [EASE(300, 10., joint=False), TransitionRidge(k, 4., joint=False)]
-    if d.vectors is not None: es += [Content(5.), Content(np.inf, 0.)] + ([Content(np.inf, joint=False)] if source else [])
+    if d.vectors is not None:
+        es += [Content(5.), Content(np.inf, 0.)] + ([Content(np.inf, joint=False)] if source else [])
     if budget == 'full' or budget == 'auto' and len(d.hist.item) >= 10_000:
         if text: es += [TwoTower(seed=seed)]
         es += [SASRec(seed=seed)]
@@ -290,13 +294,15 @@ class Recommender:
                  repeats:bool=False,          # Learn to recommend what the user already took, too? (then call with exclude_seen=False)
                  events='auto'):              # Weights of events, {event: weight}; 'auto': learned where they differ; None: all alike
         if strategy not in STRATEGIES: raise InputError(f'strategy {strategy!r} is not one of {", ".join(STRATEGIES)}')
-        if not (encoder is None or isinstance(encoder, str) or hasattr(encoder, 'encode')): raise InputError(f'encoder is a {type(encoder).__name__}: expected a name, a TextEncoder or None')
+        if not (encoder is None or isinstance(encoder, str) or hasattr(encoder, 'encode')):
+            raise InputError(f'encoder is a {type(encoder).__name__}: expected a name, a TextEncoder or None')
         whole(seed, 'seed', 0, 2**32 - 1)
         if budget not in BUDGETS: raise InputError(f'budget {budget!r} is not one of {", ".join(BUDGETS)}')
         self.encoder_name = encoder if isinstance(encoder, str) else getattr(encoder, 'name', None)
         self._encoder = None if isinstance(encoder, str) else encoder
         self.strategy, self.seed, self.budget, self.make, self.verbose = strategy, seed, budget, experts, verbose
-        if not (events is None or events == 'auto' or isinstance(events, dict)): raise InputError(f"events is {events!r}: expected 'auto', None or {{event: weight}}")
+        if not (events is None or events == 'auto' or isinstance(events, dict)):
+            raise InputError(f"events is {events!r}: expected 'auto', None or {{event: weight}}")
         self.repeats, self.events, self._known_encoder = repeats, events, None
         self.plan, self.cost = [], {}
     def __repr__(self): return f'Recommender({self.encoder_name!r}, {self.strategy!r}, budget={self.budget!r})'
@@ -321,8 +327,10 @@ def _vectors(self:Recommender, doms, extra=None):
     texts = [t for d in doms for t in item_text(d.items)]
     parts = [] if self.encoder is None or not any(t.strip() for t in texts) else [self.encoder.fit(texts).encode(texts)]
     for k, x in (extra or {}).items():
-        if len(x) != len(texts): raise InputError(f'vectors[{k!r}] has {len(x)} rows, but the domains have {len(texts)} items')
-        if not np.isfinite(x := np.asarray(x, np.float32)).all(): raise InputError(f'vectors[{k!r}] holds values that are not finite: fill them, with zeros if nothing is known')
+        if len(x) != len(texts):
+            raise InputError(f'vectors[{k!r}] has {len(x)} rows, but the domains have {len(texts)} items')
+        if not np.isfinite(x := np.asarray(x, np.float32)).all():
+            raise InputError(f'vectors[{k!r}] holds values that are not finite: fill them, with zeros if nothing is known')
         parts.append(unit(x))
     return np.concatenate(parts, 1) if parts else None
 
@@ -338,7 +346,8 @@ def _same_encoder(name, arrays, cfg):
     "The encoder a model was made with; another one under the same name would read texts in another language."
     from llmrec.encode import TextEncoder, TfidfEncoder
     if 'vocabulary' in cfg: return TfidfEncoder().restore(arrays, cfg)
-    e = TextEncoder(cfg['path'] or name, pooling=cfg['pooling'], max_len=cfg['max_len'], prompt=cfg['prompt'], dtype=cfg['dtype'])
+    e = TextEncoder(cfg['path'] or name, pooling=cfg['pooling'], max_len=cfg['max_len'], prompt=cfg['prompt'],
+                    dtype=cfg['dtype'])
     if e.fingerprint == cfg['fingerprint']: return e
     raise InputError(f'encoder {cfg["path"] or name!r} is no longer the one this model was made with: fit the model again, or bring its files back')
 
@@ -353,7 +362,8 @@ def _index(self:Recommender, target, sources, extra):
         n, m = len(target.items), len(sources[0].items)
         z, shared = same_people(target, sources[0], *((V[:n], V[n:n+m]) if V is not None else ()), seed=self.seed)
         share = z > 2
-        self.note(f'{shared} user ids stand in both domains' + (f'; their tastes agree ({z:.1f} standard errors)' if np.isfinite(z) else '')
+        self.note(f'{shared} user ids stand in both domains'
+                  + (f'; their tastes agree ({z:.1f} standard errors)' if np.isfinite(z) else '')
                   + (': one history each' if share else ': ids shared by accident, kept apart'))
     self.share = bool(share)
     return interactions(target.log, target.items, sources, V, self.share)
@@ -365,13 +375,16 @@ def _learn_events(self:Recommender, target, V):
     "Weights of the target's events: those given, or learned where a test says that they differ; {} leaves all alike."
     if self.events != 'auto': return dict(self.events or {})
     share = target.log['event'].value_counts(normalize=True) if 'event' in target.log else pd.Series(dtype=float)
-    often = share.index[share >= .02]                      # of rarer events there are too few rows: they weigh like the most frequent
+    # of rarer events there are too few rows: they weigh like the most frequent
+    often = share.index[share >= .02]
     if len(often) < 2 or V is None or 'weight' in target.log: return {}
-    v, log = V[:len(target.items)], target.log.assign(event=target.log['event'].where(target.log['event'].isin(often), often[0]))
+    v, log = V[:len(target.items)], target.log.assign(event=target.log['event'].where(target.log['event'].isin(often),
+        often[0]))
     try: t = learn_events(log, unit(v - v.mean(0)), target.items['item'], seed=self.seed)
     except InputError as e: self.note(f'events weigh alike: {e}'); return {}
     says = ', '.join(f'{k} {x.weight:.2f} [{x.lo:.2f}, {x.hi:.2f}]' for k, x in t.iterrows())
-    self.note(f"events differ (p = {t.attrs['p']:.1g}): {says}" if t.attrs['p'] < .01 else f"events weigh alike (p = {t.attrs['p']:.2f} that they do)")
+    self.note(f"events differ (p = {t.attrs['p']:.1g}): {says}" if t.attrs['p'] < .01
+              else f"events weigh alike (p = {t.attrs['p']:.2f} that they do)")
     w = t['weight'].clip(.1, 3).reindex(share.index).fillna(t.loc[often[0], 'weight'])
     return (w/target.log['event'].map(w).mean()).to_dict() if t.attrs['p'] < .01 else {}  # mean 1 over the rows
 
@@ -395,7 +408,8 @@ def _cold_choices(self:Recommender, make, d, notes, parts=4):
         if not len(rows): continue
         h, y, rest = before(p.hist, rows), p.hist.item[rows], drop_items(p, own)
         es = fit_experts(make(rest, 'fast', self.seed), rest, notes)
-        sets.append(choices(es, select(h, ~own[h.item]), y, np.zeros(p.n, int), seed=seed)); keys.append([e.key for e in es])
+        sets.append(choices(es, select(h, ~own[h.item]), y, np.zeros(p.n, int), seed=seed))
+        keys.append([e.key for e in es])
     both = [k for k in keys[0] if all(k in x for x in keys)] if keys else None
     for s, k in zip(sets, keys): s.z = s.z[..., [k.index(x) for x in both]]
     return sets, both
@@ -413,7 +427,8 @@ def _lesson(self:Recommender, make, rest, h, y, notes):
     nat, sim = pick[~cold[y[pick]]], pick[cold[y[pick]]]
     counts, sets = d.counts[:n], []
     nobody = take(h, np.full(len(h), -1))
-    for rows, hs, allowed, share in ((nat, h, ~cold[:n], 1.), (sim, h, counts == 0, .5), (nat[:1000], nobody, ~cold[:n], .25)):
+    for rows, hs, allowed, share in ((nat, h, ~cold[:n], 1.), (sim, h, counts == 0, .5),
+                                     (nat[:1000], nobody, ~cold[:n], .25)):
         if not len(rows): continue
         hr = take(hs, rows)
         ch = choices(es, select(hr, ~cold[hr.item]), y[rows], counts, allowed, seed=self.seed)
@@ -456,10 +471,13 @@ def fit(self:Recommender, target, # Domain whose log is the training log
     rest, h, y = self._rows(d, valid)
     if not self.repeats: new = ~took(h, y); h, y = take(h, np.nonzero(new)[0]), y[new]
     if len(y) >= 30: sets, keys = self._lesson(make, rest, h, y, notes)
-    elif d.phi is not None and d.phi.any() and (d.hist.item >= d.n).any(): sets, keys = self._cold_choices(make, d, notes)
+    elif d.phi is not None and d.phi.any() and (d.hist.item >= d.n).any():
+        sets, keys = self._cold_choices(make, d, notes)
     else: sets, keys = [], None
-    full = target if valid is None or not len(valid) else replace(target, log=pd.concat([target.log, valid[valid['item'].isin(target.items['item'])]], ignore_index=True))
-    self.data = d if full is target else replace(interactions(self._weighed(full.log), full.items, [*map(self._weighed, sources)], d.vectors, self.share), phi=d.phi)
+    full = target if valid is None or not len(valid) else replace(target,
+        log=pd.concat([target.log, valid[valid['item'].isin(target.items['item'])]], ignore_index=True))
+    self.data = d if full is target else replace(interactions(self._weighed(full.log), full.items,
+        [*map(self._weighed, sources)], d.vectors, self.share), phi=d.phi)
     es = make(self.data, self.budget, self.seed)
     if sets: es = [e for e in es if expert_key(e) in keys]  # the gate knows only the experts of its lessons
     self.experts = fit_experts(es, self.data, notes)
@@ -498,7 +516,9 @@ def n_parameters(self:Recommender):
 @patch
 def score(self:Recommender, users): # -> (len(users), n_items) float32, columns in the order of `items`
     "Scores of all target items; unknown users get the cold-start scores."
-    afford(8*len(users)*self._fitted.n if hasattr(users, '__len__') else 0, f'a table of scores, {np.size(users):,} users × {self.data.n:,} items,', 'call recommend, or score in blocks of users')
+    afford(8*len(users)*self._fitted.n if hasattr(users, '__len__') else 0,
+        f'a table of scores, {np.size(users):,} users × {self.data.n:,} items,',
+        'call recommend, or score in blocks of users')
     return self.score_histories(histories(self._fitted, users))
 
 # %% ../nbs/09_fusion.ipynb #14d2d9a6
@@ -521,17 +541,21 @@ def _allowed(self:Recommender, kind=None, mask=None):
     "Columns that may be recommended, (n,) boolean."
     d = self._fitted
     ok = np.ones(d.n, bool) if mask is None else np.asarray(mask, bool)
-    if ok.shape != (d.n,): raise InputError(f'mask has shape {ok.shape}; it needs one value for each of the {d.n} items')
+    if ok.shape != (d.n,):
+        raise InputError(f'mask has shape {ok.shape}; it needs one value for each of the {d.n} items')
     if kind is None: return ok
     kinds = d.table['kind'].iloc[:d.n] if 'kind' in d.table else pd.Series(['item']*d.n)
-    if kind not in set(kinds): raise InputError(f"kind {kind!r} is not in the item table; it has {sorted(set(map(str, kinds)))}")
+    if kind not in set(kinds):
+        raise InputError(f"kind {kind!r} is not in the item table; it has {sorted(set(map(str, kinds)))}")
     return ok & (kinds == kind).to_numpy()
 
 @patch
 def _best(self:Recommender, h, k, exclude_seen, allowed):
     "Top k of histories, in blocks."
-    if not isinstance(k, (int, np.integer)) or k < 1: raise InputError(f'k must be a whole number of at least 1, not {k!r}')
-    if (fast := getattr(self, 'server', None)) and len(h) <= fast.most: return fast.best(h, k, exclude_seen, allowed) # see `serve`
+    if not isinstance(k, (int, np.integer)) or k < 1:
+        raise InputError(f'k must be a whole number of at least 1, not {k!r}')
+    # see `serve`
+    if (fast := getattr(self, 'server', None)) and len(h) <= fast.most: return fast.best(h, k, exclude_seen, allowed)
     out = []
     for b in blocks(max(len(h), 1), 1024):
         hb = take(h, np.arange(b.start, min(b.stop, len(h))))
@@ -567,7 +591,8 @@ def recommend_from_text(self:Recommender, sentence:str, # What is asked for
     if self.encoder is None: raise InputError('this Recommender has no text encoder: it cannot read a sentence')
     if not expect(sentence, str, 'sentence').strip(): raise InputError('the sentence is empty')
     from llmrec.encode import TextEncoder
-    private = dict(keep=False) if isinstance(self.encoder, TextEncoder) else {}   # what people ask for is not written to disk
+    # what people ask for is not written to disk
+    private = dict(keep=False) if isinstance(self.encoder, TextEncoder) else {}
     q, n = self.encoder.encode([str(sentence)], **private), self.data.n
     v = self.data.vectors[:n, :q.shape[1]]
     mu = v.mean(0)
@@ -616,7 +641,8 @@ def _encoder_state(rec):
     if isinstance(e, TfidfEncoder): return e.state() if e.V is not None else ({}, None)
     if not isinstance(e, TextEncoder): return {}, None
     own = str(e.path) if (e.path/'pretrain.json').exists() else None
-    return {}, dict(path=own, pooling=e.pooling, max_len=e.max_len, prompt=e.prompt, dtype=e.asked and str(e.asked), fingerprint=e.fingerprint)
+    return {}, dict(path=own, pooling=e.pooling, max_len=e.max_len, prompt=e.prompt, dtype=e.asked and str(e.asked),
+                    fingerprint=e.fingerprint)
 
 def _ids(x):
     "Ids as JSON, with their kind, so that 7 and '7' come back as they were."
@@ -640,16 +666,20 @@ def save(self:Recommender, path):
         experts.append(dict(type=type(e).__name__, values=p, kriging=ref)); arrays |= a
     words, cfg = _encoder_state(self)
     arrays |= {f'encoder.{k}': v for k, v in words.items()}
-    meta = dict(format=1, encoder_state=cfg, encoder=self.encoder_name, strategy=self.strategy, seed=self.seed, budget=self.budget, plan=self.plan, cost=self.cost,
-                share=self.share, events=self.event_weights, users=_ids(d.users), n=d.n, items=[_ids(i) for i in d.all_items], experts=experts,
-                table={c: _ids(d.table[c].astype(object).where(d.table[c].notna(), None)) for c in d.table if c != 'item'})
+    meta = dict(format=1, encoder_state=cfg, encoder=self.encoder_name, strategy=self.strategy, seed=self.seed,
+                budget=self.budget, plan=self.plan, cost=self.cost,
+                share=self.share, events=self.event_weights, users=_ids(d.users), n=d.n,
+                items=[_ids(i) for i in d.all_items], experts=experts,
+                table={c: _ids(d.table[c].astype(object).where(d.table[c].notna(), None)) for c in d.table
+                       if c != 'item'})
     blob = pack({k: np.ascontiguousarray(v) for k, v in arrays.items()})
     meta['sha256'] = hashlib.sha256(blob).hexdigest()
     with atomic_write(path/f"model-{meta['sha256'][:12]}.safetensors", 'wb') as f: f.write(blob)
     meta['check'] = hashlib.sha256(json.dumps(meta).encode()).hexdigest()
     with atomic_write(path/'model.json') as f: json.dump(meta, f)
     for old in path.glob('model-*.safetensors'):
-        if re.fullmatch('model-[0-9a-f]{12}.safetensors', old.name) and meta['sha256'][:12] not in old.name: old.unlink(missing_ok=True)
+        if re.fullmatch('model-[0-9a-f]{12}.safetensors', old.name) and meta['sha256'][:12] not in old.name:
+            old.unlink(missing_ok=True)
     for old in path.glob('.model*.tmp'):       # left by a process that was killed
         with contextlib.suppress(OSError): old.unlink() if time.time() - old.stat().st_mtime > 86400 else None
 
@@ -663,22 +693,28 @@ def _read_model(path):
 
 def _read_once(path):
     from safetensors.numpy import load as unpack
-    if not (path/'model.json').is_file(): raise FileNotFoundError(f'{path}: no model.json; is this a folder that Recommender.save wrote?')
+    if not (path/'model.json').is_file():
+        raise FileNotFoundError(f'{path}: no model.json; is this a folder that Recommender.save wrote?')
     try: meta = expect(json.loads((path/'model.json').read_text(encoding='utf-8')), dict, 'it')
     except (ValueError, RecursionError) as e: raise InputError(f'{path}/model.json is damaged ({e}): save the model again') from e
-    if meta.get('format', 1) != 1: raise InputError(f"{path} is of format {meta['format']}, this version reads format 1: save the model again")
-    if meta.pop('check', '') != hashlib.sha256(json.dumps(meta).encode()).hexdigest(): raise InputError(f'{path}/model.json is damaged (checksum differs): save the model again')
-    if not re.fullmatch('[0-9a-f]{64}', str(meta.get('sha256'))): raise InputError(f'{path}/model.json is damaged (no checksum): save the model again')
+    if meta.get('format', 1) != 1:
+        raise InputError(f"{path} is of format {meta['format']}, this version reads format 1: save the model again")
+    if meta.pop('check', '') != hashlib.sha256(json.dumps(meta).encode()).hexdigest():
+        raise InputError(f'{path}/model.json is damaged (checksum differs): save the model again')
+    if not re.fullmatch('[0-9a-f]{64}', str(meta.get('sha256'))):
+        raise InputError(f'{path}/model.json is damaged (no checksum): save the model again')
     file = path/f"model-{meta['sha256'][:12]}.safetensors"
     if not file.is_file(): raise FileNotFoundError(f'{file} is missing: save the model again')
     blob = file.read_bytes()
-    if hashlib.sha256(blob).hexdigest() != meta['sha256']: raise InputError(f'{file} is damaged (checksum differs): save the model again')
+    if hashlib.sha256(blob).hexdigest() != meta['sha256']:
+        raise InputError(f'{file} is damaged (checksum differs): save the model again')
     return meta, unpack(blob)
 
 def _revive(i, x, arrays, d):
     "An expert from its saved values."
     known = {c.__name__: c for c in _subclasses(Expert)}
-    if x['type'] not in known: raise InputError(f"the model has an expert {x['type']!r} that is not known here: import the module that defines it, then load")
+    if x['type'] not in known:
+        raise InputError(f"the model has an expert {x['type']!r} that is not known here: import the module that defines it, then load")
     cls = known[x['type']]
     e = cls.__new__(cls)
     e.__dict__ = {k: np.inf if v == 'inf' else v for k, v in x['values'].items()}
@@ -700,17 +736,21 @@ def _fits(d):
     "Refuse rows, users and items that do not belong together."
     h = d.hist
     ok = len(h.ptr) == len(d.users) + 1 and h.ptr[0] == 0 and (np.diff(h.ptr) >= 0).all() and h.ptr[-1] == len(h.item) == len(h.weight)
-    ok = ok and (not len(h.item) or 0 <= h.item.min() and h.item.max() < d.N) and d.N == sum(map(len, d.all_items)) and d.n > 0
+    ok = ok and (not len(h.item) or 0 <= h.item.min()
+                 and h.item.max() < d.N) and d.N == sum(map(len, d.all_items)) and d.n > 0
     ok = ok and 'title' in d.table and d.table['title'].notna().all()
-    if not ok or d.vectors is not None and len(d.vectors) != d.N: raise InputError('the parts of the saved model do not fit together: save the model again')
+    if not ok or d.vectors is not None and len(d.vectors) != d.N:
+        raise InputError('the parts of the saved model do not fit together: save the model again')
     return d
 
 def _rebuilt(cls, m, a):
     "The Recommender that meta data and arrays describe."
     rec = cls(m['encoder'], m['strategy'], m['seed'], m['budget'])
     ids = [pd.Index(i, dtype=object) for i in m['items']]
-    table = pd.DataFrame({'item': pd.Series([x for i in ids for x in i], dtype=object), **{k: pd.Series(v) for k, v in m['table'].items()}})
-    d = Interactions(pd.Index(m['users'], dtype=object), np.array(list(ids[0]), object if isinstance(ids[0][0], str) else None), ids,
+    table = pd.DataFrame({'item': pd.Series([x for i in ids for x in i], dtype=object),
+                          **{k: pd.Series(v) for k, v in m['table'].items()}})
+    d = Interactions(pd.Index(m['users'], dtype=object),
+                     np.array(list(ids[0]), object if isinstance(ids[0][0], str) else None), ids,
                      Histories(a['hist.ptr'], a['hist.item'], a['hist.weight']), a.get('time'), table, a.get('vectors'))
     rec.experts = [_revive(i, x, a, _fits(d)) for i, x in enumerate(m['experts'])]
     for e, x in zip(rec.experts, m['experts']):
@@ -718,8 +758,11 @@ def _rebuilt(cls, m, a):
     rec.gate = Gate(len(rec.experts)).requires_grad_(False)
     rec.gate.load_state_dict({k.split('.', 1)[1]: torch.from_numpy(v) for k, v in a.items() if k.startswith('gate.')})
     rec.data, rec.plan, rec.cost, rec.share, rec.event_weights = d, m['plan'], m['cost'], m['share'], m.get('events', {})
-    if m.get('encoder_state'): rec._known_encoder = {k.split('.', 1)[1]: v for k, v in a.items() if k.startswith('encoder.')}, m['encoder_state']
-    elif m['encoder'] == 'tfidf' and d.vectors is not None: raise InputError('the model was saved without its TF-IDF encoder: fit and save it again')
+    if m.get('encoder_state'):
+        rec._known_encoder = {k.split('.', 1)[1]: v for k, v in a.items()
+                              if k.startswith('encoder.')}, m['encoder_state']
+    elif m['encoder'] == 'tfidf' and d.vectors is not None:
+        raise InputError('the model was saved without its TF-IDF encoder: fit and save it again')
     return rec
 
 # %% ../nbs/09_fusion.ipynb #4b0afa4d
@@ -729,12 +772,16 @@ def append_rows(d:Interactions, log)->Interactions:
     ids = pd.Index(pd.unique(log['user'].astype(object)), dtype=object)
     users = d.users.append(ids[~ids.isin(d.users)])
     item = d.all_items[0].get_indexer(pd.Index(log['item'], dtype=object))
-    if (item < 0).any(): raise InputError(f"item {log['item'].tolist()[int((item < 0).argmax())]!r} is unknown: call add_items first")
+    if (item < 0).any():
+        raise InputError(f"item {log['item'].tolist()[int((item < 0).argmax())]!r} is unknown: call add_items first")
     n, own = len(d.hist.item), d.time is not None and 'time' in log
     rows = pd.DataFrame(dict(
-        user=np.concatenate([d.hist.user, users.get_indexer(pd.Index(log['user'], dtype=object))]), item=np.concatenate([d.hist.item, item]),
-        weight=np.concatenate([d.hist.weight, np.asarray(log['weight'] if 'weight' in log else np.ones(len(item)), np.float32)]),
-        time=np.concatenate([d.time, log['time']]) if own else np.arange(n + len(item)))).sort_values(['user', 'time'], kind='stable')
+        user=np.concatenate([d.hist.user, users.get_indexer(pd.Index(log['user'], dtype=object))]),
+        item=np.concatenate([d.hist.item, item]),
+        weight=np.concatenate([d.hist.weight, np.asarray(log['weight'] if 'weight' in log else np.ones(len(item)),
+                                                         np.float32)]),
+        time=np.concatenate([d.time, log['time']]) if own
+        else np.arange(n + len(item)))).sort_values(['user', 'time'], kind='stable')
     ptr = np.concatenate([[0], np.cumsum(np.bincount(rows['user'], minlength=len(users)))]).astype(np.int64)
     h = Histories(ptr, rows['item'].to_numpy(np.int64), rows['weight'].to_numpy(np.float32))
     return replace(d, users=users, hist=h, time=rows['time'].to_numpy() if own else None)
@@ -745,7 +792,8 @@ def insert_items(d:Interactions, items, vectors)->Interactions:
     put = lambda x, new: np.concatenate([x[:n], new, x[n:]])
     table = pd.concat([d.table.iloc[:n], items, d.table.iloc[n:]], ignore_index=True)
     h = replace(d.hist, item=np.where(d.hist.item >= n, d.hist.item + m, d.hist.item))
-    return replace(d, items=np.concatenate([d.items, np.asarray(items['item'])]), all_items=[d.all_items[0].append(pd.Index(items['item'], dtype=object))] + d.all_items[1:],
+    return replace(d, items=np.concatenate([d.items, np.asarray(items['item'])]),
+                   all_items=[d.all_items[0].append(pd.Index(items['item'], dtype=object))] + d.all_items[1:],
                    hist=h, table=table, vectors=None if d.vectors is None else put(d.vectors, vectors), phi=None)
 
 # %% ../nbs/09_fusion.ipynb #f5e08e61
@@ -767,8 +815,10 @@ def update(self:Recommender, log, # New rows: user, item [, time]
 def add_items(self:Recommender, items):
     "Take new items (item, title [, ...]) into the catalogue; they can be recommended at once."
     new, d = Domain('new items', pd.DataFrame(dict(user=[], item=[])), items).items, self._fitted
-    if (old := new['item'].isin(d.items)).any(): raise InputError(f"item {new['item'][old].tolist()[0]!r} is in the catalogue already")
-    if isinstance(new['item'].iloc[0], str) != isinstance(d.items[0], str): raise InputError(f"ids of new items are like {new['item'].iloc[0]!r}, those of the catalogue like {d.items[0]!r}: use one kind")
+    if (old := new['item'].isin(d.items)).any():
+        raise InputError(f"item {new['item'][old].tolist()[0]!r} is in the catalogue already")
+    if isinstance(new['item'].iloc[0], str) != isinstance(d.items[0], str):
+        raise InputError(f"ids of new items are like {new['item'].iloc[0]!r}, those of the catalogue like {d.items[0]!r}: use one kind")
     V = None
     if d.vectors is not None:
         from llmrec.preprocess import item_text
@@ -792,7 +842,8 @@ def subsets(h:Histories, # One history of m rows
            )->Histories: # Of b people
     "Copies of one history, each with the rows that are kept."
     (b, m), k = keep.shape, np.asarray(keep, bool).ravel()
-    return Histories(np.concatenate([[0], np.cumsum(keep.sum(1))]).astype(np.int64), np.tile(h.item, b)[k], np.tile(h.weight, b)[k])
+    return Histories(np.concatenate([[0], np.cumsum(keep.sum(1))]).astype(np.int64), np.tile(h.item, b)[k],
+                     np.tile(h.weight, b)[k])
 
 def _alone(e, h):
     "Scores of an expert for each row alone, at its age."
@@ -821,8 +872,10 @@ def row_scores(e, h, tol=1e-3)->tuple: # A fitted expert, one history -> (m, n) 
     "What each row of a history adds to an expert's scores of all items, and the scores without history; None if they do not add up."
     base, full = (e.score_histories(x)[0].astype(float) for x in (take(h, [-1]), h))
     if not len(h.item): return np.zeros((0, len(base))), base
-    fits = lambda D: np.abs(D.sum(0) - (full - base)).max() <= tol*max(np.abs(full - base).max(), 1e-6*np.abs(full).max(), 1e-12)
-    for rows in (*([lambda e, h: e.parts(h) + base] if hasattr(e, 'parts') else []), _alone, _weighed): # its own account first
+    fits = lambda D: np.abs(D.sum(0) - (full - base)).max() <= tol*max(np.abs(full - base).max(),
+        1e-6*np.abs(full).max(), 1e-12)
+    # its own account first
+    for rows in (*([lambda e, h: e.parts(h) + base] if hasattr(e, 'parts') else []), _alone, _weighed):
         D = rows(e, h).astype(float) - base
         if fits(D) or fits(D := _scaled(e, h, D, full - base)): return D, base
     return None, base
@@ -876,9 +929,11 @@ def explain(self:Recommender, user, item)->Explanation:
     j = d.all_items[0].get_indexer([item])[0]
     if j < 0: raise InputError(f'item {item!r} is not in the catalogue')
     h = histories(d, [user])
-    (R, rest, ok, off), title, names = history_parts(self, h, j), d.table['title'].astype(str).to_numpy(), [e.name for e in self.experts]
+    (R, rest, ok, off), title, names = history_parts(self, h, j), d.table['title'].astype(str).to_numpy(), [e.name
+        for e in self.experts]
     rows = [(n, title[i], x) for n, r in zip(names, R) for i, x in zip(h.item, r) if x]
     rows += [*zip(names, [''] * len(names), rest), ('offset', '', off)]
-    parts = pd.DataFrame(rows, columns=['expert', 'because', 'part']).groupby(['expert', 'because'], sort=False, as_index=False)['part'].sum()
+    parts = pd.DataFrame(rows, columns=['expert', 'because', 'part']).groupby(['expert', 'because'], sort=False,
+        as_index=False)['part'].sum()
     return Explanation(user, item, title[j], float(self.score_histories(h)[0, j]), parts)
 
