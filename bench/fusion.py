@@ -85,8 +85,8 @@ def peers(d, neural=False):
     from llmrec import experts as x
     es = {'popularity': x.Popularity(), 'recent': x.Popularity(.1), 'content': x.Content(5.), 'TF-IDF': x.Tfidf(), 'ItemKNN': x.ItemKNN(),
           'EASE': x.EASE(300.), 'EASE decayed': x.EASE(300., 10.), 'EASE of the target': x.EASE(300., 10., joint=False), 'Markov': x.Markov(),
-          'ALS': x.ALS(64), 'EASE + TF-IDF': x.Blend(x.EASE(300.)), 'random': x.Random()}
-    if neural: es['SASRec'] = x.SASRec()
+          'ALS': x.ALS(64), 'EASE + TF-IDF': x.Blend(x.EASE(300.)), 'random': x.Random(), 'UserKNN': x.UserKNN(), 'SLIM': x.SLIM(), 'BPR': x.BPR()}
+    if neural: es |= {'SASRec': x.SASRec(), 'TextSASRec': x.TextSASRec()}
     if (d.hist.item < d.n).sum() > 1000:
         best = x.tune(x.EASE, dict(lam=(10., 1000., 'log'), half_life=[3., 10., 30., np.inf]), d, trials=12)
         es['EASE tuned'] = best
@@ -108,13 +108,11 @@ def run(name, load, most, neural=False, twin=False):
     from llmrec.encode import TextEncoder
     from llmrec.experts import interactions
     from llmrec.fusion import Recommender
-    from llmrec.metrics import compare, evaluate
-    from llmrec.preprocess import item_text
+    from llmrec.metrics import compare
     dom, full, source = load()
     split = few_users(full, most)
     target, reports, seconds = dom.with_log(split.train), {}, {}
-    hidden = thinned(dom, full) if '-' in name else None
-    judge = lambda rec, n: evaluate(rec, split, ks=(10,), items=dom.items, audit=False, beyond=False, evidence='train+valid', name=n, mask=hidden)
+    judge = judge_by(name, dom, full, split)
     valid = split.valid if len(split.valid) else None
     systems = {'llmrec': {}, 'llmrec fast': dict(budget='fast'), 'text-free gate': dict(encoder=None, experts=text_free)}
     for n, kw in (systems | (dict(twin=dict(strategy='target')) if twin else {})).items():
@@ -125,19 +123,45 @@ def run(name, load, most, neural=False, twin=False):
         if n == 'llmrec':
             d = rec.data
             for lab, e in zip(rec.summary().columns, rec.experts): reports[f'· {lab}'] = judge(e, lab)
-    for n, e in peers(d, neural).items():
-        t = time.perf_counter()
-        try: e = e.fit_data(d) if getattr(e, 'data', None) is not d else e
-        except Exception as err: print(f'{name}: {n} left out: {err}'); continue
-        seconds[n], reports[n] = time.perf_counter() - t, judge(e, n)
+    fit_peers(name, d, peers(d, neural), judge, reports, seconds)
     ndcg = {n: r['ndcg@10'] for n, r in reports.items()}
     best = max((n for n in ndcg if n not in (*systems, 'twin') and not n.startswith('·')), key=ndcg.get)
-    rows = [dict(set=name, system=n, ndcg=r['ndcg@10'], lo=r.intervals['ndcg@10'][0], hi=r.intervals['ndcg@10'][1], recall=r['recall@10'],
-                 seconds=seconds.get(n), **cells(r)) for n, r in reports.items()]
+    rows = [row(name, n, r, seconds.get(n)) for n, r in reports.items()]
     against = [n for n in (best, 'llmrec fast', 'text-free gate', 'twin') if n in reports]
     c = compare({'llmrec': reports['llmrec']} | {n: reports[n] for n in against}).table
     return dict(users=len(reports['llmrec'].per_user), items=d.n, rows=rows, best=best,
                 versus=c[['b', 'mean_b', 'difference', 'lo', 'hi', 'p_holm']].to_dict('records'), protocol=reports['llmrec'].protocol)
+
+def fit_peers(name, d, es, judge, reports, seconds):
+    "Fit and judge baselines; those that fail are named."
+    for n, e in es.items():
+        t = time.perf_counter()
+        try: e = e.fit_data(d) if getattr(e, 'data', None) is not d else e
+        except Exception as err: print(f'{name}: {n} left out: {err}'); continue
+        seconds[n], reports[n] = time.perf_counter() - t, judge(e, n)
+
+def judge_by(name, dom, full, split):
+    "The protocol of a set: a function of a model and its name."
+    from llmrec.metrics import evaluate
+    hidden = thinned(dom, full) if name.startswith(('scifi', 'child')) else None
+    return lambda rec, n: evaluate(rec, split, ks=(10,), items=dom.items, audit=False, beyond=False, evidence='train+valid', name=n, mask=hidden)
+
+def more(name, load, most, have, neural):
+    "Rows of the baselines that a set lacks."
+    from llmrec.encode import TextEncoder
+    from llmrec.experts import interactions
+    from llmrec.preprocess import item_text
+    dom, full, source = load()
+    split, reports, seconds = few_users(full, most), {}, {}
+    texts = [t for s in [dom] + [source]*(source is not None) for t in item_text(s.items)]
+    d = interactions(pd.concat([split.train, split.valid]), dom.items, source, TextEncoder('minilm').encode(texts))
+    fit_peers(name, d, {n: e for n, e in peers(d, neural).items() if n not in have}, judge_by(name, dom, full, split), reports, seconds)
+    return [row(name, n, r, seconds[n]) for n, r in reports.items()]
+
+def row(name, n, r, seconds):
+    "One line of the table."
+    return dict(set=name, system=n, ndcg=r['ndcg@10'], lo=r.intervals['ndcg@10'][0], hi=r.intervals['ndcg@10'][1], recall=r['recall@10'],
+                seconds=seconds, **cells(r))
 
 def cells(r):
     "NDCG by evidence of the item."
@@ -169,7 +193,7 @@ def within(name, load, most, budget):
     from llmrec.fusion import Recommender
     from llmrec.metrics import compare, evaluate
     dom, full, source = load()
-    split, hidden = few_users(full, most), thinned(dom, full) if '-' in name else None
+    split, hidden = few_users(full, most), thinned(dom, full) if name.startswith(('scifi', 'child')) else None
     rec = Recommender('minilm', budget=budget).fit(dom.with_log(split.train), source, split.valid if len(split.valid) else None)
     count = pd.concat([split.train, split.valid])['item'].value_counts().reindex(rec.items).fillna(0).to_numpy()
     judge = lambda m, s, ok, n: evaluate(Within(m, ok), s, ks=(10,), items=dom.items, audit=False, beyond=False, slices=(), evidence='train+valid', name=n, mask=hidden)
@@ -202,6 +226,7 @@ def main():
     p.add_argument('--data'); p.add_argument('--movielens'); p.add_argument('--out', default='fusion.json')
     p.add_argument('--sets', nargs='*'); p.add_argument('--users', type=int, default=3000); p.add_argument('--neural', action='store_true', help='also SASRec: minutes a set')
     p.add_argument('--twin', action='store_true', help='also the recommender without the source')
+    p.add_argument('--more', action='store_true', help='also the baselines that a set which is done lacks')
     p.add_argument('--show'); p.add_argument('--csv', help='with --show: also write the table that 30_results reads')
     p.add_argument('--within', metavar='CSV', help='rank only among items of one kind of evidence, with closed-form experts, and write the shares of the best expert')
     a = p.parse_args()
@@ -212,8 +237,10 @@ def main():
     if a.show: return show(a.show) if not a.csv else table(a.show).to_csv(a.csv, index=False, float_format='%.5g')
     done = json.loads(Path(a.out).read_text()) if Path(a.out).exists() else {}
     for name, load in sets(a).items():
-        if name in done or a.sets and name not in a.sets: continue
-        t = time.perf_counter(); done[name] = run(name, load, a.users, a.neural, a.twin)
+        if name in done and not a.more or a.sets and name not in a.sets: continue
+        t = time.perf_counter()
+        if name not in done: done[name] = run(name, load, a.users, a.neural, a.twin)
+        else: done[name]['rows'] += more(name, load, a.users, {r['system'] for r in done[name]['rows']}, a.neural)
         print(f'{name}: {time.perf_counter() - t:.0f} s', flush=True)
         tmp = Path(a.out).with_suffix('.tmp'); tmp.write_text(json.dumps(done, default=float)); os.replace(tmp, a.out)
     show(a.out)
