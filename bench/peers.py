@@ -59,12 +59,12 @@ def matrix(user, item, U, N):
 
 def best(score, users, X, k=TOP):
     "First k target items of each user without those of X; -1 where there are none."
-    out = np.full((len(users), k), -1, np.int64)
+    out, turn = np.full((len(users), k), -1, np.int64), np.random.default_rng(0).permutation(X.shape[1])
     for b in range(0, len(users), 512):
         u = users[b:b+512]
         s = np.array(score(u), np.float32)
         s[X[u].nonzero()] = -np.inf
-        i = np.argsort(-s, 1, kind='stable')[:, :k]
+        i = turn[np.argsort(-s[:, turn], 1, kind='stable')[:, :k]]      # ties by lot: in the order of ids they would know what is popular
         i[np.take_along_axis(s, i, 1) == -np.inf] = -1
         out[b:b+len(u), :i.shape[1]] = i
     return out
@@ -98,7 +98,7 @@ def search(make, grid, D, seconds):
     i = np.nonzero(D.held & (D.item < D.n))[0]
     pairs = np.unique(np.stack([D.user[i], D.item[i]], 1), axis=0)
     past = matrix(*D.rows(False, False), D.U, D.n)
-    pairs = pairs[np.asarray(past[pairs[:, 0], pairs[:, 1]]).ravel() == 0]
+    if len(pairs): pairs = pairs[np.asarray(past[pairs[:, 0], pairs[:, 1]]).ravel() == 0]
     if len(pairs) < 20: return grid[0], grid[0].get('epochs'), []
     us = np.unique(pairs[:, 0]); us = us[np.random.default_rng(0).permutation(len(us))[:2000]]
     pairs, tried, t0 = pairs[np.isin(pairs[:, 0], us)], [], time.process_time()
