@@ -14,7 +14,7 @@ NDCG@10; 95 % intervals of paired differences over users. The recommender is `bu
 import argparse, warnings
 from dataclasses import replace
 import numpy as np, pandas as pd
-from fusion import Within, few_users, sets, thinned
+from fusion import Within, few_users, judge_by, sets
 
 
 class Unseen:
@@ -39,27 +39,24 @@ def people(name, load, most):
     "Rows 'unseen' and 'nobody'."
     from llmrec.experts import Popularity, interactions
     from llmrec.fusion import Recommender
-    from llmrec.metrics import evaluate
     dom, full, source = load()
-    split, hidden = few_users(full, most), thinned(dom, full) if name.startswith(('scifi', 'child')) else None
+    split = few_users(full, most)
     us = pd.unique(split.test['user']); us = set(us[np.random.default_rng(0).permutation(len(us))[:len(us)//5]])
     test = split.test[split.test['user'].isin(us)]
     fit = lambda log, src, valid: Recommender('minilm', budget='fast').fit(dom.with_log(log), src, valid if len(valid) else None)
     seen = fit(split.train, source, split.valid)
     rec = fit(without(split.train, us), source and source.with_log(without(source.log, us)), without(split.valid, us))
-    judge = lambda m, s, n: evaluate(m, s, ks=(10,), items=dom.items, audit=False, beyond=False, slices=(), name=n, mask=hidden)
-    own = replace(split, test=test)
-    rows = [pair(name, 'unseen', judge(Unseen(rec, seen.data), own, 'unseen'), judge(seen, own, 'seen'), 'trained on these people')]
+    judge = judge_by(name, dom, full, replace(split, test=test), slices=())
+    rows = [pair(name, 'unseen', judge(Unseen(rec, seen.data), 'unseen'), judge(seen, 'seen'), 'trained on these people')]
     d = rec.data
-    count = {n: judge(Unseen(e), own, n) for n, e in (('popularity', Popularity().fit_data(d)), ('recent popularity', Popularity(.1).fit_data(d)))}
+    count = {n: judge(Unseen(e), n) for n, e in (('popularity', Popularity().fit_data(d)), ('recent popularity', Popularity(.1).fit_data(d)))}
     best = max(count, key=lambda n: count[n]['ndcg@10'])
-    return rows + [pair(name, 'nobody', judge(Unseen(rec), own, 'nobody'), count[best], best)]
+    return rows + [pair(name, 'nobody', judge(Unseen(rec), 'nobody'), count[best], best)]
 
 def items(name, load, most):
     "Rows 'cold items'."
     from llmrec.experts import Content, Kriging
     from llmrec.fusion import Recommender
-    from llmrec.metrics import evaluate
     from llmrec.preprocess import split_cold_items
     from peers import cb2cf
     dom, _, source = load()
@@ -67,9 +64,9 @@ def items(name, load, most):
     s = few_users(replace(s, test=s.test[s.test['user'].isin(s.train['user'])]), most)
     rec = Recommender('minilm', budget='fast').fit(dom.with_log(s.train), source, s.valid)
     cold = np.isin(rec.items, pd.unique(s.test['item']))
-    judge = lambda m, n: evaluate(Within(m, cold), s, ks=(10,), items=dom.items, audit=False, beyond=False, slices=(), name=n)
-    own = judge(rec, 'llmrec')
-    return [pair(name, 'cold items', own, judge(e.fit_data(rec.data), n), n) for n, e in (('CB2CF', cb2cf()), ('content', Content(5.)), ('kriging', Kriging()))]
+    judge = judge_by(name, dom, s, s, slices=())
+    own = judge(Within(rec, cold), 'llmrec')
+    return [pair(name, 'cold items', own, judge(Within(e.fit_data(rec.data), cold), n), n) for n, e in (('CB2CF', cb2cf()), ('content', Content(5.)), ('kriging', Kriging()))]
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -92,8 +92,9 @@ def peers(d, neural=False):
         es['EASE tuned'] = best
     return es
 
-def thinned(dom, split):
-    "Rows that thinning took from the models: the user knows these items, so they are no candidates."
+def thinned(name, dom, split):
+    "Rows that thinning took from the models of a thinned set: the user knows these items, so they are no candidates. Else None."
+    if not name.startswith(('scifi', 'child')): return None
     left = dom.log.merge(pd.concat([split.train, split.valid, split.test])[['user', 'item']].drop_duplicates(), how='left', indicator=True)
     return left[left['_merge'] == 'left_only']
 
@@ -140,11 +141,11 @@ def fit_peers(name, d, es, judge, reports, seconds):
         except Exception as err: print(f'{name}: {n} left out: {err}'); continue
         seconds[n], reports[n] = time.perf_counter() - t, judge(e, n)
 
-def judge_by(name, dom, full, split):
-    "The protocol of a set: a function of a model and its name."
+def judge_by(name, dom, full, split, **kw):
+    "The protocol of a set: a function of a model, its name and, if another, a split; `full` has all test users."
     from llmrec.metrics import evaluate
-    hidden = thinned(dom, full) if name.startswith(('scifi', 'child')) else None
-    return lambda rec, n: evaluate(rec, split, ks=(10,), items=dom.items, audit=False, beyond=False, evidence='train+valid', name=n, mask=hidden)
+    hidden = thinned(name, dom, full)
+    return lambda rec, n, split=split: evaluate(rec, split, ks=(10,), items=dom.items, audit=False, beyond=False, evidence='train+valid', name=n, mask=hidden, **kw)
 
 def more(name, load, most, have, neural):
     "Rows of the baselines that a set lacks."
@@ -191,18 +192,18 @@ def within(name, load, most, budget):
     "NDCG@10 of the recommender and its experts when the candidates are the items of one kind of evidence: one row a kind."
     from dataclasses import replace
     from llmrec.fusion import Recommender
-    from llmrec.metrics import compare, evaluate
+    from llmrec.metrics import compare
     dom, full, source = load()
-    split, hidden = few_users(full, most), thinned(dom, full) if name.startswith(('scifi', 'child')) else None
+    split = few_users(full, most)
+    judge = judge_by(name, dom, full, split, slices=())
     rec = Recommender('minilm', budget=budget).fit(dom.with_log(split.train), source, split.valid if len(split.valid) else None)
     count = pd.concat([split.train, split.valid])['item'].value_counts().reindex(rec.items).fillna(0).to_numpy()
-    judge = lambda m, s, ok, n: evaluate(Within(m, ok), s, ks=(10,), items=dom.items, audit=False, beyond=False, slices=(), evidence='train+valid', name=n, mask=hidden)
     out = []
     for kind, a, b in (('0', 0, 1), ('1–4', 1, 5), ('5–19', 5, 20), ('20+', 20, np.inf)):
         ok = (count >= a) & (count < b)
         s = replace(split, test=split.test[split.test['item'].isin(rec.items[ok])])
         if len(s.test) < 20: continue
-        reps = {n: judge(m, s, ok, n) for n, m in [('llmrec', rec)] + list(zip(rec.summary().columns, rec.experts))}
+        reps = {n: judge(Within(m, ok), n, s) for n, m in [('llmrec', rec)] + list(zip(rec.summary().columns, rec.experts))}
         best = max((n for n in reps if n != 'llmrec'), key=lambda n: reps[n]['ndcg@10'])
         c = compare({'llmrec': reps['llmrec'], best: reps[best]}).table.iloc[0]
         out.append(dict(set=name, items=kind, candidates=int(ok.sum()), rows=len(s.test), llmrec=reps['llmrec']['ndcg@10'], best=best, best_ndcg=reps[best]['ndcg@10'],

@@ -19,7 +19,7 @@ import argparse, contextlib, json, os, subprocess, sys, tempfile, time
 from pathlib import Path
 import numpy as np
 
-HERE, TOP, BUDGET = Path(__file__).resolve(), 100, None
+HERE, TOP = Path(__file__).resolve(), 100
 REQUIRES = dict(implicit=['implicit==0.7.3', 'numpy<3'], lightfm=['lightfm-next==1.19.0', 'numpy<3'],
                 rectools=['rectools[torch]==0.19.0', 'torch==2.13.0', 'implicit==0.7.3'], recbole=['recbole==1.2.1', 'torch==2.13.0', 'numpy<2', 'scipy<1.12', 'pandas<3'],
                 cornac=['cornac==3.0.1', 'torch==2.13.0'])
@@ -128,7 +128,7 @@ def work(system, folder, out, seconds):
         if epochs is None or e >= epochs: break
     fit, t = time.process_time() - t, time.process_time()
     top = lists(D.test)
-    save(out, top, dict(fit=fit, tuning=tuning, score=time.process_time() - t, parameters=int(size), settings=len(tried), of=len(grid),
+    save(out, top, dict(budget=seconds, fit=fit, tuning=tuning, score=time.process_time() - t, parameters=int(size), settings=len(tried), of=len(grid),
                         setting=json.dumps(cfg | ({} if epochs is None else dict(epochs=epochs))), valid=max((x['ndcg'] for x in tried), default=None)),
          [REQUIRES[LIBRARY[system]][0].split('==')[0].split('[')[0], 'numpy', 'torch'])
 
@@ -146,7 +146,6 @@ def save(out, top, facts, libs):
         try: return f'{p} {version(p)}'
         except PackageNotFoundError: return None
     facts['memory'] = peak_mb()
-    facts['budget'] = BUDGET
     facts['versions'] = '; '.join(filter(None, [of(p) for p in libs] + ['python ' + '.'.join(map(str, sys.version_info[:3]))]))
     np.savez_compressed(f'{out}.npz', top=top.astype(np.int32))
     Path(f'{out}.json').write_text(json.dumps(facts))
@@ -554,8 +553,7 @@ def main():
     for k in ('data', 'movielens', 'work', 'out'):
         if getattr(a, k): setattr(a, k, str(Path(getattr(a, k)).resolve()))
     if a.worker:
-        global BUDGET
-        BUDGET, (system, name, folder, out) = a.seconds, a.worker
+        system, name, folder, out = a.worker
         return work_own(a, system, name, out) if system in OWN else work(system, folder, out, a.seconds)
     if a.show: return show(a.out)
     import pandas as pd

@@ -10,7 +10,7 @@ Same sizes (width 64, 2 blocks, 2 heads, 50 places), same softmax over all items
 51 of each user. RecBole turns a history into one padded sequence for each row that is predicted; RecTools pads each history to 50 places;
 both loops are their own. Rates are rows predicted a second; `epoch s` is the time in which every row of the log is predicted once.
 RecTools' feed-forward layer is as wide as the model, ours and RecBole's four times as wide: `ours, narrow` has RecTools' width.
-`bf16` runs under the Learner's `precision='bf16'`, which halves the digits: another result within noise, so a row of its own.
+`bf16` runs under the Learner's `precision='bf16'`, which halves the digits: another result, whose ranking quality this bench does not measure, so a row of its own.
 """
 import argparse, json, time, warnings
 from functools import partial

@@ -356,7 +356,7 @@ def _index(self:Recommender, target, sources, extra):
     "One index over all domains, after deciding whether shared ids are shared people."
     V = self._vectors([target] + sources, extra)
     self.event_weights = self._learn_events(target, V)
-    target, *sources = map(self._weighed, [target] + sources)
+    target, *sources = map(self._with_weights, [target] + sources)
     share = self.strategy != 'unsupervised'
     if self.strategy == 'auto' and sources and len(target.log):
         n, m = len(target.items), len(sources[0].items)
@@ -389,7 +389,7 @@ def _learn_events(self:Recommender, target, V):
     return (w/target.log['event'].map(w).mean()).to_dict() if t.attrs['p'] < .01 else {}  # mean 1 over the rows
 
 @patch
-def _weighed(self:Recommender, x):
+def _with_weights(self:Recommender, x):
     "A domain or log with a column weight by event; as it is where events weigh alike or bring their own weights."
     log, w = getattr(x, 'log', x), self.event_weights
     if not w or 'event' not in log or 'weight' in log: return x
@@ -476,8 +476,8 @@ def fit(self:Recommender, target, # Domain whose log is the training log
     else: sets, keys = [], None
     full = target if valid is None or not len(valid) else replace(target,
         log=pd.concat([target.log, valid[valid['item'].isin(target.items['item'])]], ignore_index=True))
-    self.data = d if full is target else replace(interactions(self._weighed(full.log), full.items,
-        [*map(self._weighed, sources)], d.vectors, self.share), phi=d.phi)
+    self.data = d if full is target else replace(interactions(self._with_weights(full.log), full.items,
+        [*map(self._with_weights, sources)], d.vectors, self.share), phi=d.phi)
     es = make(self.data, self.budget, self.seed)
     if sets: es = [e for e in es if expert_key(e) in keys]  # the gate knows only the experts of its lessons
     self.experts = fit_experts(es, self.data, notes)
@@ -804,7 +804,7 @@ def update(self:Recommender, log, # New rows: user, item [, time]
     if refresh is not None:
         from llmrec.online import follow
         return follow(self, log, refresh)
-    log = self._weighed(_new_rows(log))
+    log = self._with_weights(_new_rows(log))
     self.data = append_rows(self._fitted, log)
     for e in self.experts:
         e.data = self.data
