@@ -384,7 +384,7 @@ def _learn_events(self:Recommender, target, V):
     except InputError as e: self.note(f'events weigh alike: {e}'); return {}
     says = ', '.join(f'{k} {x.weight:.2f} [{x.lo:.2f}, {x.hi:.2f}]' for k, x in t.iterrows())
     self.note(f"events differ (p = {t.attrs['p']:.1g}): {says}" if t.attrs['p'] < .01
-              else f"events weigh alike (p = {t.attrs['p']:.2f} that they do)")
+              else f"events weigh alike (equal weights are not refuted, p = {t.attrs['p']:.2f})")
     w = t['weight'].clip(.1, 3).reindex(share.index).fillna(t.loc[often[0], 'weight'])
     return (w/target.log['event'].map(w).mean()).to_dict() if t.attrs['p'] < .01 else {}  # mean 1 over the rows
 
