@@ -48,8 +48,9 @@ def encode_ray(texts,          # Sequence of n texts
     whole(workers, 'workers', 1)
     if not ray.is_initialized(): ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
     data.DataContext.get_current().enable_progress_bars = False
-    table = data.from_pandas(pd.DataFrame(dict(row=np.arange(len(texts)), text=texts)))
-    table = table.repartition(-(-len(texts)//block))
+    # one frame a block: to cut the table in Ray is a task, and would wait forever for a CPU that the workers hold
+    table = data.from_pandas([pd.DataFrame(dict(row=np.arange(b.start, b.stop), text=texts[b]))
+                              for b in blocks(len(texts), block)])
     out, X = table.map_batches(worker, fn_constructor_args=(name,), fn_constructor_kwargs=kw, batch_size=block,
                                concurrency=workers, num_cpus=1, num_gpus=gpus), None
     for b in out.iter_batches(batch_size=None):
