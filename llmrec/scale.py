@@ -51,8 +51,9 @@ def encode_ray(texts,          # Sequence of n texts
     # one frame a block: to cut the table in Ray is a task, and would wait forever for a CPU that the workers hold
     table = data.from_pandas([pd.DataFrame(dict(row=np.arange(b.start, b.stop), text=texts[b]))
                               for b in blocks(len(texts), block)])
+    pool = data.ActorPoolStrategy(size=workers)
     out, X = table.map_batches(worker, fn_constructor_args=(name,), fn_constructor_kwargs=kw, batch_size=block,
-                               concurrency=workers, num_cpus=1, num_gpus=gpus), None
+                               compute=pool, num_cpus=1, num_gpus=gpus), None
     for b in out.iter_batches(batch_size=None):
         if X is None: X = np.full((len(texts), b['vector'].shape[1]), np.nan, np.float32)
         X[b['row']] = b['vector']
