@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['Histories', 'take', 'select', 'decay', 'decayed', 'Interactions', 'as_list', 'interactions', 'histories',
            'histories_from_items', 'Expert', 'Popularity', 'unit', 'spread', 'view', 'spread_parts', 'Content', 'ease',
-           'binary', 'evident', 'moved', 'EASE', 'one_hot', 'soft_bins', 'item_features', 'kernel', 'low_rank', 'krige',
-           'Kriging', 'TextPopularity', 'transitions', 'TransitionRidge', 'compact', 'extended', 'Bilinear', 'Repeat',
-           'Random', 'rank_rows', 'ndcg_rows', 'leave_last', 'seen_items', 'next_ranks', 'next_ndcg', 'top_entries',
-           'ItemKNN', 'UserKNN', 'slim', 'SLIM', 'inserted', 'Markov', 'fold_in', 'ALS', 'limit_blas', 'BPR', 'Tfidf',
-           'zscore', 'Blend', 'tune', 'with_start', 'windows', 'pad_rows', 'SeqBatches', 'Block', 'SeqNet',
-           'draw_weights', 'choice_nll', 'seq_loss', 'domain_ranges', 'joined', 'NdcgCB', 'flat', 'SASRec', 'TextNet',
-           'TextSASRec', 'Tower', 'TowerNet', 'TwoTower']
+           'near_ridge', 'binary', 'evident', 'moved', 'EASE', 'one_hot', 'soft_bins', 'item_features', 'kernel',
+           'low_rank', 'krige', 'Kriging', 'TextPopularity', 'transitions', 'TransitionRidge', 'compact', 'extended',
+           'Bilinear', 'Repeat', 'Random', 'rank_rows', 'ndcg_rows', 'leave_last', 'seen_items', 'next_ranks',
+           'next_ndcg', 'top_entries', 'ItemKNN', 'UserKNN', 'slim', 'SLIM', 'inserted', 'Markov', 'fold_in', 'ALS',
+           'limit_blas', 'BPR', 'Tfidf', 'zscore', 'Blend', 'tune', 'with_start', 'windows', 'pad_rows', 'SeqBatches',
+           'Block', 'SeqNet', 'draw_weights', 'choice_nll', 'seq_loss', 'domain_ranges', 'joined', 'NdcgCB', 'flat',
+           'SASRec', 'TextNet', 'TextSASRec', 'Tower', 'TowerNet', 'TwoTower']
 
 # %% ../nbs/08_experts.ipynb #19746d43
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from fastcore.basics import patch
 import numpy as np, pandas as pd
 import scipy.sparse as sp
 import scipy.linalg as sl
@@ -293,6 +294,26 @@ def _inverse(G):
         P[b, b] = np.tril(P[b, b]) + np.tril(P[b, b], -1).T
     return P
 
+# %% ../nbs/08_experts.ipynb #c679cc5a
+def near_ridge(X,          # (users, N) sparse matrix of ones
+               at,         # Columns to tell
+               lam:float=100., # λ
+               k:int=50    # Columns that tell each of them
+              ):           # -> (N, len(at)) sparse float32
+    "Columns of EASE's B, each over the `k` items that most often come with it (cosine of their columns) alone."
+    X, ptr, out = X.astype(np.float32).tocsc(), [0], []
+    c = np.sqrt(np.diff(X.indptr))
+    for b in blocks(len(at), 512):
+        G = (X.T @ X[:, at[b]]).tocsc().sorted_indices()
+        for j, t in enumerate(at[b]):
+            i, g = (x[G.indptr[j]:G.indptr[j + 1]] for x in (G.indices, G.data))
+            best = np.argsort(np.where(i == t, np.inf, -g/c[i]), kind='stable')[:min(k, (i != t).sum())]
+            A = X[:, i[best]]
+            out.append((i[best], np.linalg.solve((A.T @ A).toarray() + np.float32(lam)*np.eye(len(best), dtype='f4'), g[best])))
+            ptr.append(ptr[-1] + len(best))
+    i, w = (np.concatenate([o[q] for o in out]) for q in (0, 1))
+    return sp.csc_matrix((w, i, ptr), (X.shape[1], len(at)))
+
 # %% ../nbs/08_experts.ipynb #299430ce
 def binary(X):
     "The same sparse matrix with ones for its entries."
@@ -309,31 +330,52 @@ def moved(rows, n, m):
     return np.where(rows >= n, rows + m, rows)
 
 class EASE(Expert):
-    "EASE; recent rows count more when scoring; the `cap` items with most rows take part. Without `joint` other domains do not exist."
-    def __init__(self, lam:float=100., half_life:float=np.inf, joint:bool=True, cap:int=5000):
-        self.lam, self.half_life, self.joint, self.cap = lam, half_life, joint, cap
+    "EASE; recent rows count more when scoring. Beyond the `cap` items with most rows, each item is told by `near` others; 0: not at all."
+    near_ptr = None                                       # until items stand beyond the cap
+    def __init__(self, lam:float=100., half_life:float=np.inf, joint:bool=True, cap:int=5000, near:int=50): # Without `joint` other domains do not exist
+        self.lam, self.half_life, self.joint, self.cap, self.near = lam, half_life, joint, cap, near
     @property
     def name(self): return 'EASE' if self.joint else 'EASE of the target'
     def learn(self, d):
-        memo, key = vars(d.hist).setdefault('memo', {}), ('ease', self.lam, self.joint, self.cap, d.n, d.N)
+        memo, key = vars(d.hist).setdefault('memo', {}), ('ease', self.lam, self.joint, self.cap, self.near, d.n, d.N)
         if key not in memo: memo[key] = self.solve(d)    # two half-lives share one matrix
-        self.rows, self.B = memo[key]
+        self.rows, self.B, self.near_ptr, self.near_at, self.near_w = memo[key]
     def solve(self, d):
         h = view(d.hist, d.n, self.joint)
-        rows = evident(np.bincount(h.item, minlength=d.N), self.cap)
+        counts = np.bincount(h.item, minlength=d.N)
+        rows = evident(counts, self.cap)
         afford(5*len(rows)**2 + 4*len(rows)*d.n, f'{self.name}: a matrix of {len(rows):,} × {d.n:,} items', 'lower cap, or have fewer items')
         own, B = rows < d.n, np.zeros((len(rows), d.n), np.float32)
         E = ease(binary(decayed(h, d.N, cols=rows)), self.lam) if len(rows) else B
         for b in blocks(len(rows), 512): B[b, rows[own]] = E[b][:, own]
-        return rows, B
+        return rows, B, *self.beyond(h, d, np.setdiff1d(np.nonzero(counts[:d.n])[0], rows))
+    def beyond(self, h, d, at):
+        "Columns of the target's items `at`, which the cap left out: pointers, rows and weights of a sparse matrix."
+        if not (self.near and len(at)): return None, None, None
+        W = near_ridge(binary(decayed(h, d.N)), at, self.lam, self.near)
+        return np.append(0, np.cumsum(np.bincount(at, np.diff(W.indptr), d.n).astype(int))), W.indices, W.data
     def score_histories(self, h):
-        return decayed(view(h, self.data.n, self.joint), self.data.N, self.half_life, self.rows) @ self.B
-    def contributions(self, h, j):
-        b = np.zeros(self.data.N); b[self.rows] = self.B[:, j]
-        return spread_parts(h, self.data.n, self.joint, lambda h: decay(h, self.half_life)*b[h.item])
-    def grow(self, d, m):
-        n = d.n - m
-        self.data, self.rows, self.B = d, moved(self.rows, n, m), np.pad(self.B, ((0, 0), (0, m)))
+        h, N, n = view(h, self.data.n, self.joint), self.data.N, self.data.n
+        s = decayed(h, N, self.half_life, self.rows) @ self.B
+        return s if self.near_ptr is None else s + (decayed(h, N, self.half_life) @ self.far).toarray()
+
+# %% ../nbs/08_experts.ipynb #2e9f54a3
+@patch(as_prop=True)
+def far(self:EASE):
+    "Columns of the items beyond the cap, (N, n), sparse."
+    return sp.csc_matrix((self.near_w, self.near_at, self.near_ptr), (self.data.N, self.data.n))
+@patch
+def contributions(self:EASE, h, j):
+    b = np.zeros(self.data.N)
+    b[self.rows] = self.B[:, j]
+    if self.near_ptr is not None: b += self.far[:, [j]].toarray().ravel()
+    return spread_parts(h, self.data.n, self.joint, lambda h: decay(h, self.half_life)*b[h.item])
+@patch
+def grow(self:EASE, d, m):
+    n = d.n - m
+    self.data, self.rows, self.B = d, moved(self.rows, n, m), np.pad(self.B, ((0, 0), (0, m)))
+    if self.near_ptr is None: return
+    self.near_at, self.near_ptr = moved(self.near_at, n, m), np.pad(self.near_ptr, (0, m), 'edge')
 
 # %% ../nbs/08_experts.ipynb #1837ef6d
 def one_hot(col,            # Values of one column: strings, lists, or strings joined by | ; , >
@@ -539,7 +581,6 @@ import copy, math
 from functools import partial
 import torch, torch.nn.functional as F
 from torch import nn
-from fastcore.basics import patch
 from .core import def_device, set_seed
 from .learner import Batches, Callback, ClipCB, DLs, EarlyStopCB, Learner, SchedCB, TransferPenaltyCB, cosine
 
