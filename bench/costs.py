@@ -5,7 +5,7 @@
 
 Every point is a process of its own, forked before anything is measured: `seconds` is processor time, `mib` is what the high-water mark
 of memory rises by (Linux). One thread. Each of the `--repeats` is a row, so that the exponents fitted to them carry an interval.
-    python bench/costs.py --only "EASE, fit" --sizes 30000 --repeats 1    # 6 minutes of one core and 7 GiB
+    python bench/costs.py --only "EASE, fit" --sizes 30000 --repeats 1    # 2 minutes of one core and 5 GiB
 """
 import argparse, json, os, time
 from pathlib import Path
