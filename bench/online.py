@@ -6,8 +6,8 @@
 
 The recommender (default experts) is fitted on what lies before the first week. In each week it ranks for every (household, product)
 that is new to the household, then the week's rows arrive: they are dropped (never), taken by `rec.update(rows, refresh='exact')` (update),
-or by `refresh='schedule'`, which lets all experts learn again whenever a tenth of the rows is new (schedule), or everything is fitted anew
-(refit). The source's rows stop at the first week for all three policies. NDCG@10, the household's own
+or by `refresh='schedule'`, which lets all experts learn again whenever a fifth of the rows is new (schedule), or everything is fitted anew
+(refit). The source's rows stop at the first week for all policies. NDCG@10, the household's own
 products masked; 95 % intervals over households (bootstrap, paired for differences). Seconds are processor time.
 bench/online.csv has a row for each policy and week: the chapter's figure is drawn from it.
 """

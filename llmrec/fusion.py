@@ -799,7 +799,7 @@ def insert_items(d:Interactions, items, vectors)->Interactions:
 # %% ../nbs/09_fusion.ipynb #f5e08e61
 @patch
 def update(self:Recommender, log, # New rows: user, item [, time]
-           refresh=None):          # None; 'exact': closed-form experts follow the rows; 'schedule': and learn again when enough are new
+           refresh=None):          # None; 'exact': closed-form experts follow the rows; 'schedule': all learn again when enough are new
     "Take new rows into histories, counts and popularity; no refit."
     if refresh is not None:
         from llmrec.online import follow

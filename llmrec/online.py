@@ -236,14 +236,15 @@ def followers(rec:Recommender)->list:
     rec._follow = made, rec.data
     return out
 
-def follow(rec:Recommender, log, how:str='exact', due:float=.1): # 'exact' or 'schedule'; new rows, as a share of all, at which all learn again
-    "Take new rows, and let the closed-form experts follow; what `Recommender.update(log, refresh=how)` calls."
+def follow(rec:Recommender, log, how:str='exact', # 'exact': follow every row; 'schedule': learn again when it is due
+           due:float=.2): # New rows, as a share of all, at which all experts learn again
+    "Take new rows, and let the closed-form experts follow or wait; what `Recommender.update(log, refresh=how)` calls."
     if how not in ('exact', 'schedule'): raise InputError(f"refresh={how!r}: expected None, 'exact' or 'schedule'")
-    pairs, old = followers(rec), rec.data
+    pairs = followers(rec) if how == 'exact' else []
     rec.update(log)
     users = np.unique(rec.data.users.get_indexer(pd.Index(_new_rows(log)['user'], dtype=object)))
     for e, f in pairs: f.take(e, rec.data, users)
-    rec._follow = rec._follow[0], rec.data
+    rec._follow = (rec._follow[0], rec.data) if pairs else ({}, None)
     rec.waiting = getattr(rec, 'waiting', set()) | set(rec.data.users[users])
     rec.fresh = getattr(rec, 'fresh', 0) + len(log)
     if how == 'schedule' and rec.fresh >= due*len(rec.data.hist.item): relearn(rec)

@@ -4,6 +4,7 @@ import pytest
 from llmrec.data import toy_pair
 from llmrec.experts import EASE, Markov, TransitionRidge
 from llmrec.fusion import Recommender
+from llmrec.online import follow
 import llmrec.online, llmrec.recommend
 
 
@@ -43,7 +44,7 @@ def test_following_equals_fitting_anew(world, seed):
 def test_schedule_learns_everything_again(world):
     pair, log = world
     rec = Recommender('tfidf', budget='fast').fit(pair.target.with_log(log.iloc[:-60]), pair.source)
-    few = int(.12*len(rec.data.hist.item)) + 1
+    few = int(.26*len(rec.data.hist.item)) + 1    # a fifth of all rows, the new ones included
     rec.update(rows(np.random.default_rng(0), rec, log, few), refresh='schedule')
     assert rec.fresh == 0
     for e in rec.experts:
@@ -85,7 +86,7 @@ def test_a_network_rehearses_on_schedule(world):
     before = rec.experts[2].theta.copy()
     rec.update(log.iloc[-60:-50], refresh='schedule')
     assert (rec.experts[2].theta == before).all() and rec.fresh == 10          # not due yet
-    rec.update(log.iloc[-50:], refresh='schedule')
+    follow(rec, log.iloc[-50:], 'schedule', due=.1)
     after = rec.experts[2].theta
     assert rec.fresh == 0 and 0 < np.abs(after - before).max() < .5            # moved, on a leash
     assert np.isfinite(rec.score(['nobody', *log['user'].unique()[:5]])).all()
