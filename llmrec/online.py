@@ -15,7 +15,8 @@ import scipy.sparse as sp
 import scipy.linalg as sl
 from .core import InputError
 from .data import _new_rows
-from .experts import (EASE, Markov, SASRec, SeqBatches, TransitionRidge, binary, decayed, domain_ranges, flat, histories, joined,
+from .experts import (EASE, Markov, SASRec, SeqBatches, TransitionRidge, binary, decayed, domain_ranges, flat,
+                            histories, joined,
                             rank_rows, seen_items, select, seq_loss, take, transitions, view)
 from .fusion import Recommender, top_k
 from .learner import TransferPenaltyCB
@@ -30,7 +31,8 @@ class Interests:
     def add(self, users, D, w=None, sign=1): # (r,) ids, (r, dim) behaviours, (r,) weights
         "Take behaviours in; `sign=-1` takes them back."
         D, w = np.asarray(D, float), np.ones(len(users)) if w is None else np.asarray(w, float)
-        if D.shape != (len(users), self.dim): raise InputError(f'D has shape {D.shape}, expected ({len(users)}, {self.dim})')
+        if D.shape != (len(users), self.dim):
+            raise InputError(f'D has shape {D.shape}, expected ({len(users)}, {self.dim})')
         for u in users: self.at.setdefault(u, len(self.at))
         grow = len(self.at) - len(self.m)
         self.m, self.total = np.pad(self.m, (0, grow)), np.pad(self.total, ((0, grow), (0, 0)))
@@ -41,7 +43,8 @@ class Interests:
     def __getitem__(self, users):
         "Interest vectors; zeros for strangers."
         i = np.array([self.at.get(u, -1) for u in users], int)
-        return np.where((i >= 0)[:, None], np.append(self.total, np.zeros((1, self.dim)), 0)[i]/np.maximum(np.append(self.m, 0)[i], 1)[:, None], 0)
+        m, total = np.append(self.m, 0)[i], np.append(self.total, np.zeros((1, self.dim)), 0)[i]
+        return np.where((i >= 0)[:, None], total/np.maximum(m, 1)[:, None], 0)
 
 # %% ../nbs/12_online.ipynb #5fdab301
 def woodbury(P, # (N, N) inverse, float64, changed in place
@@ -70,7 +73,8 @@ class OnlineRidge:
     def __init__(self, n_in:int, n_out:int, lam:float=1.): self.P, self.R = np.eye(n_in)/lam, np.zeros((n_in, n_out))
     def add(self, X, Y, forget:float=1., sign=1): # (r, n_in), (r, n_out); γ, by which all earlier rows and λ are scaled first
         "Take rows in."
-        if not 0 < forget <= 1: raise InputError(f'forget is {forget}, expected a number above 0, at most 1 (nothing is forgotten)')
+        if not 0 < forget <= 1:
+            raise InputError(f'forget is {forget}, expected a number above 0, at most 1 (nothing is forgotten)')
         if forget < 1: self.P /= forget; self.R *= forget
         woodbury(self.P, X, np.full(X.shape[0], sign))
         self.R += sign*np.asarray((X.T @ Y).todense() if sp.issparse(Y) else X.T @ Y)
@@ -206,7 +210,8 @@ class FollowMarkov:
     def count(self, d, X, y, c):
         Y = one_of(y, d.n).astype(np.float32)
         Y.data *= np.asarray(c, np.float32)
-        return (X.T @ Y).tocsr(), np.asarray(X.multiply(np.reshape(c, (-1, 1))).sum(0) if np.ndim(c) else X.sum(0), float).ravel()
+        return (X.T @ Y).tocsr(), np.asarray(X.multiply(np.reshape(c, (-1, 1))).sum(0) if np.ndim(c) else X.sum(0),
+                                             float).ravel()
     def take(self, e, d, users):
         C, total = self.count(d, *change(self.data, d, e, users))
         self.C, self.total, self.data = self.C + C, self.total + total, d
@@ -280,7 +285,8 @@ def rehearse(e:SASRec, d, users,  # Expert; index with the new rows; numbers of 
     if not len(users): return e
     rest = np.setdiff1d(np.nonzero(d.hist.lengths)[0], users)
     pick = rng.choice(rest, min(len(rest), int(share*len(users))), replace=False)
-    kw = dict(fisher=fisher_rows(e, take(d.hist, rest if len(rest) else users), seed=seed)) if kind == 'ewc' and lam else {}
+    kw = dict(fisher=fisher_rows(e, take(d.hist, rest if len(rest) else users),
+                                 seed=seed)) if kind == 'ewc' and lam else {}
     cbs, net, keep = [TransferPenaltyCB(e.net, lam, kind, **kw)] if lam else [], e.net.requires_grad_(True), e.lr
     e.lr = lr
     try: e.train(joined(replace(d, hist=take(d.hist, np.concatenate([users, pick])))), epochs, cbs)
@@ -359,7 +365,8 @@ def _ndcg(rec, test, k=10):
     d, out = rec.data, []
     for b in range(0, len(test), 500):
         t = test.iloc[b:b+500]
-        r = rank_rows(rec.score(t['user'].to_numpy()), d.all_items[0].get_indexer(t['item']), seen_items(histories(d, t['user']), d.n))
+        r = rank_rows(rec.score(t['user'].to_numpy()), d.all_items[0].get_indexer(t['item']),
+                      seen_items(histories(d, t['user']), d.n))
         out.append(np.where(r < k, 1/np.log2(r + 2), 0))
     return np.concatenate(out) if out else np.zeros(0)
 

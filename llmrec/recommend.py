@@ -15,8 +15,10 @@ import numpy as np, pandas as pd, scipy.sparse as sp
 import torch, torch.nn.functional as F
 from .core import InputError, blocks, need, progress, whole
 from .encode import find_model, _quiet
-from .experts import (ALS, Bilinear, Content, EASE, Expert, Histories, ItemKNN, Kriging, Markov, Popularity, Repeat, SASRec,
-                            TextPopularity, TransitionRidge, TwoTower, decay, decayed, histories, histories_from_items, item_features,
+from .experts import (ALS, Bilinear, Content, EASE, Expert, Histories, ItemKNN, Kriging, Markov, Popularity,
+                            Repeat, SASRec,
+                            TextPopularity, TransitionRidge, TwoTower, decay, decayed, histories, histories_from_items,
+                            item_features,
                             seen_items, take, unit, view)
 from .fusion import Recommender, item_evidence, top_k, user_evidence
 from .vectors import cosine_sim
@@ -41,12 +43,14 @@ def _rule(col, want, name):
     "Which values of one column a rule allows."
     if callable(want): return np.asarray(col.map(want), bool)
     if isinstance(want, tuple):
-        if len(want) != 2: raise InputError(f'{name}={want}: a range is a pair (lowest, highest); None leaves a side open')
+        if len(want) != 2:
+            raise InputError(f'{name}={want}: a range is a pair (lowest, highest); None leaves a side open')
         x, (lo, hi) = pd.to_numeric(col, errors='coerce'), want
         return ((x >= (-np.inf if lo is None else lo)) & (x <= (np.inf if hi is None else hi))).to_numpy()
     want = set(want) if isinstance(want, (list, set, np.ndarray)) else {want}
     has = [{x, *(y.strip() for y in x.split('|'))} if isinstance(x, str) else {x} for x in col]
-    if (new := want - set().union(*has)): raise InputError(f'{name} {next(iter(new))!r} is not in the item table; it has '
+    if (new := want - set().union(*has)):
+        raise InputError(f'{name} {next(iter(new))!r} is not in the item table; it has '
                                                           f'{sorted(map(str, set(col.dropna())))[:8]}')
     return np.array([bool(h & want) for h in has])
 
@@ -57,7 +61,8 @@ def item_mask(items, # Item table
     ok = np.ones(len(items), bool)
     for c, want in rules.items():
         if want is None: continue
-        if c not in items: raise InputError(f'rule {c!r}: the item table has no such column, it has {list(items.columns)}')
+        if c not in items:
+            raise InputError(f'rule {c!r}: the item table has no such column, it has {list(items.columns)}')
         ok &= _rule(items[c], want, c)
     return ok
 
@@ -67,7 +72,8 @@ def allow(self:Recommender, **rules):
     return item_mask(self._fitted.table.iloc[:self.data.n], **rules)
 
 # %% ../nbs/11_recommend.ipynb #0453de05
-_REASONS = {'Popularity': 'many take it', 'TextPopularity': 'its description is of a kind that many take', 'offset': 'many take it',
+_REASONS = {'Popularity': 'many take it', 'TextPopularity': 'its description is of a kind that many take',
+            'offset': 'many take it',
             'Content': 'close to your taste in words', 'Repeat': 'you took it before'}
 
 def reason(rec:Recommender, user, item)->str:
@@ -104,7 +110,8 @@ def shelf(items,       # Item table
                           item=ids.ravel(), score=np.asarray(scores, float).ravel()))
     f = f[np.isfinite(f['score'])]
     t = items.drop_duplicates('item').set_index('item').reindex(f['item'])
-    for i, c in enumerate(c for c in columns if c in items and items[c].notna().any()): f.insert(3 + i, c, t[c].to_numpy())
+    for i, c in enumerate(c for c in columns if c in items and items[c].notna().any()):
+        f.insert(3 + i, c, t[c].to_numpy())
     return Shelf(f.reset_index(drop=True))
 
 # %% ../nbs/11_recommend.ipynb #246425ee
@@ -127,7 +134,8 @@ def shelf(self:Recommender, users=None, # Ids; or one of the next three
           history=None, text=None, like=None, # Item ids of one person; a sentence; an item id
           k:int=10, why:bool=False, kind=None, mask=None, **rules)->Shelf: # Reasons too? What may be shown, see `item_mask`
     "Recommendations with titles, for users, a history, a sentence or an item."
-    if sum(x is not None for x in (users, history, text, like)) != 1: raise InputError('name one of users, history, text, like')
+    if sum(x is not None for x in (users, history, text, like)) != 1:
+        raise InputError('name one of users, history, text, like')
     mask = self.allow(**rules) & (True if mask is None else np.asarray(mask, bool))
     users = [users] if isinstance(users, (str, int, np.generic)) else users
     if users is not None: out = self.welcome(users, k, kind=kind, mask=mask)
@@ -135,7 +143,8 @@ def shelf(self:Recommender, users=None, # Ids; or one of the next three
     elif text is not None: out = self.recommend_from_text(text, k, kind=kind, mask=mask)
     else: out = self.similar(like, k, kind=kind, mask=mask)
     sh = shelf(self.data.table.iloc[:self.data.n], *out, ('',) if users is None else list(users))
-    if why and users is not None: sh.frame['why'] = [reason(self, u, i) for u, i in zip(sh.frame['user'], sh.frame['item'])]
+    if why and users is not None:
+        sh.frame['why'] = [reason(self, u, i) for u, i in zip(sh.frame['user'], sh.frame['item'])]
     return sh
 
 # %% ../nbs/11_recommend.ipynb #77a9246c
@@ -164,7 +173,8 @@ def similar(self:Recommender, item, k:int=10, by:str='text', kind=None, mask=Non
     if j < 0: raise InputError(f'item {item!r} is not in the catalogue')
     if by == 'people': return self.recommend_from_history([item], k, kind=kind, mask=mask)
     i, s = similar_items(self.item_vectors, [j], k, self._allowed(kind, mask))
-    return np.array([None if x is None else self.items[x] for x in i[0]]) if None in i[0] else self.items[i[0].astype(int)], s[0]
+    return np.array([None if x is None else self.items[x]
+                     for x in i[0]]) if None in i[0] else self.items[i[0].astype(int)], s[0]
 
 # %% ../nbs/11_recommend.ipynb #80b57175
 def _scaled(s):
@@ -177,7 +187,8 @@ def mmr(s,     # (m, p) scores of each user's candidates; -inf: no candidate
         V,     # (m, p, d) their unit vectors
         k:int=10, lam:float=.3): # -> (m, k) places among the candidates, in the order of choice
     "Maximal marginal relevance for many users at once."
-    if not 0 <= lam <= 1: raise InputError(f'lam is {lam}, expected a number from 0 (scores alone) to 1 (diversity alone)')
+    if not 0 <= lam <= 1:
+        raise InputError(f'lam is {lam}, expected a number from 0 (scores alone) to 1 (diversity alone)')
     m, p = s.shape
     s, near, out, r = _scaled(np.asarray(s, np.float32)), np.zeros((m, p), np.float32), [], np.arange(m)
     for step in range(min(k, p)):
@@ -203,7 +214,8 @@ def calibrate(s,    # (m, p) scores of each user's candidates; -inf: no candidat
     s, (m, c), out, r = _scaled(np.asarray(s, np.float32)), mix.shape, [], np.arange(len(mix))
     have, K = np.zeros((m, c), np.float32), min(k, s.shape[1])
     for n in range(1, K + 1):
-        kl = np.stack([divergence(mix, (have + np.eye(c, dtype=np.float32)[a])/n) for a in range(c)], 1)  # (m, c): if the next is of a
+        # (m, c): if the next is of a
+        kl = np.stack([divergence(mix, (have + np.eye(c, dtype=np.float32)[a])/n) for a in range(c)], 1)
         j = np.where(np.isfinite(s), (1 - lam)*s - lam*K*np.take_along_axis(kl, cat, 1), -np.inf).argmax(1)
         out.append(j); have[r, cat[r, j]] += 1
         s = s.copy(); s[r, j] = -np.inf
@@ -230,7 +242,8 @@ def recommend_diverse(self:Recommender, users, k:int=10, lam:float=.3, pool:int=
 def user_mix(self:Recommender, users, column='category')->tuple:
     "Share of each value of an item column in users' target histories (of all rows for newcomers): (m, c), and (n,) the items' values."
     d = self._fitted
-    if column not in d.table: raise InputError(f'column {column!r} is not in the item table; it has {list(d.table.columns)}')
+    if column not in d.table:
+        raise InputError(f'column {column!r} is not in the item table; it has {list(d.table.columns)}')
     code, values = pd.factorize(d.table[column].iloc[:d.n].fillna('?').astype(str))
     h, count = histories(d, users), np.zeros((len(users), len(values)), np.float32)
     own = h.item < d.n
@@ -284,7 +297,8 @@ def loglik(self:LMJudge, prompt:str, titles, shared:bool=True)->tuple: # Compute
     "log p(title | prompt) of each title."
     p, rows = torch.tensor([self.ids(prompt, True)]).to(self.model.device), [self.ids(f' {t}\n', False) for t in titles]
     past = self.model(p, use_cache=True) if shared else None
-    return np.concatenate([self._after(p, rows[b], past) for b in blocks(len(rows), self.batch)]), np.array([len(r) for r in rows])
+    return np.concatenate([self._after(p, rows[b], past) for b in blocks(len(rows), self.batch)]), np.array([len(r)
+        for r in rows])
 
 # %% ../nbs/11_recommend.ipynb #c5363053
 def choice_logit(X,  # (m, p, f) features of m lists of p candidates
@@ -322,7 +336,8 @@ class Reranker:
         s[seen_items(h, s.shape[1])] = -np.inf
         if mask is not None: s[:, ~mask] = -np.inf
         c, s = top_k(s, np.arange(s.shape[1]), self.pool)
-        if not np.isfinite(s).all(): raise InputError(f'fewer than {self.pool} candidates are left: ask for a smaller pool')
+        if not np.isfinite(s).all():
+            raise InputError(f'fewer than {self.pool} candidates are left: ask for a smaller pool')
         return c, s
 
 # %% ../nbs/11_recommend.ipynb #a5843f9c
@@ -333,7 +348,8 @@ def fit(self:Reranker, log): # Held-out rows (user, item), which the recommender
     y = self.rec.data.all_items[0].get_indexer(pd.Index(log['item'], dtype=object))
     c, s = self.first(h)
     own = np.nonzero((c == y[:, None]).any(1))[0]
-    if len(own) < 20: raise InputError(f'the item taken is in the pool for {len(own)} rows; at least 20 are needed to weigh the judge')
+    if len(own) < 20:
+        raise InputError(f'the item taken is in the pool for {len(own)} rows; at least 20 are needed to weigh the judge')
     self.X = np.stack([self.features(take(h, [a]), c[a], s[a]) for a in progress(own, 'lists')])
     self.y = (c == y[:, None])[own].argmax(1)
     self.beta = choice_logit(self.X, self.y)
@@ -389,7 +405,8 @@ class ExactIndex:
                  memory:int=64): # Scratch for scores, in MB
         if V.ndim != 2: raise InputError(f'V has shape {V.shape}, expected (items, features)')
         self.V, self.ids, self.memory = V if V.dtype == np.float32 else np.asarray(V, np.float32), ids, memory
-        if ids is not None and len(ids) != len(V): raise InputError(f'{len(ids)} ids for {len(V)} vectors: give one id a vector')
+        if ids is not None and len(ids) != len(V):
+            raise InputError(f'{len(ids)} ids for {len(V)} vectors: give one id a vector')
         if half is None: half = len(V) >= 20_000 and not isinstance(V, np.memmap) and half_pays(V.shape[1])
         self.half, self.lost, self.longest = None, 0., 0.
         if half: self._round()
@@ -401,7 +418,8 @@ class ExactIndex:
         for b in blocks(len(self), 65536):
             x = torch.from_numpy(np.ascontiguousarray(self.V[b])); y = x.bfloat16(); self.half[b] = y
             y = y.float()
-            self.lost, self.longest = max(self.lost, float((x - y).norm(dim=1).max())), max(self.longest, float(y.norm(dim=1).max()))
+            self.lost, self.longest = max(self.lost, float((x - y).norm(dim=1).max())), max(self.longest,
+                float(y.norm(dim=1).max()))
 
 # %% ../nbs/11_recommend.ipynb #a3cb9f52
 @patch
@@ -429,13 +447,16 @@ def _scan(self:ExactIndex, q, k, cols, half, most=4_000_000):
         *top, place = _first_k(*(np.concatenate(z) for z in zip(top, new)), k)
         full = place == k - 1
         lo[top[0][full]] = torch.from_numpy(top[2][full])
-    if half: top = [z[keep] for out in [[np.concatenate(z) for z in zip(*out)]] for keep in [out[2] >= (lo - slack).numpy()[out[0]]] for z in out]
+    if half:
+        top = [z[keep] for out in [[np.concatenate(z) for z in zip(*out)]]
+               for keep in [out[2] >= (lo - slack).numpy()[out[0]]] for z in out]
     return [top[0], top[1] if cols is None else cols[top[1]], top[2]]
 
 @patch
 def _exact(self:ExactIndex, q, r, c):
     "Scores of entries in float32."
-    return np.concatenate([np.einsum('hd,hd->h', q.numpy()[r[b]], self.V[c[b]]) for b in blocks(len(r), 65536)] or [np.zeros(0, np.float32)])
+    return np.concatenate([np.einsum('hd,hd->h', q.numpy()[r[b]], self.V[c[b]]) for b in blocks(len(r), 65536)]
+                          or [np.zeros(0, np.float32)])
 
 # %% ../nbs/11_recommend.ipynb #eeac524e
 @patch
@@ -446,7 +467,8 @@ def search(self:ExactIndex, Q, # (m, d) queries
           )->tuple:            # Ids and inner products, (m, k), best first; None and -inf where rows run out
     "The k rows of greatest inner product with each query, exactly."
     Q = np.ascontiguousarray(np.atleast_2d(Q), np.float32)
-    if Q.shape[1] != self.V.shape[1]: raise InputError(f'queries have {Q.shape[1]} features, the index has {self.V.shape[1]}')
+    if Q.shape[1] != self.V.shape[1]:
+        raise InputError(f'queries have {Q.shape[1]} features, the index has {self.V.shape[1]}')
     cols = None if keep is None else np.nonzero(np.asarray(keep, bool))[0]
     n = len(self) if cols is None else len(cols)
     more = 0 if exclude is None else max(map(len, exclude), default=0)
@@ -474,7 +496,8 @@ def _named(I, s, ids):
 # %% ../nbs/11_recommend.ipynb #308bf355
 def recall(found, truth): # (m, k) ids each
     "Share of the true neighbours that were found."
-    return float(np.mean([len(set(a) & set(b))/len(b) for a, b in zip(np.asarray(found).tolist(), np.asarray(truth).tolist())]))
+    return float(np.mean([len(set(a) & set(b))/len(b)
+                          for a, b in zip(np.asarray(found).tolist(), np.asarray(truth).tolist())]))
 
 class GraphIndex:
     "Approximate search for the greatest inner products of unit vectors, by a navigable graph."
@@ -484,7 +507,8 @@ class GraphIndex:
         self.graph = faiss.IndexHNSWSQ(V.shape[1], faiss.ScalarQuantizer.QT_8bit, m, faiss.METRIC_INNER_PRODUCT)
         self.graph.hnsw.efConstruction = build
         rng = np.random.default_rng(seed)
-        self.graph.train(np.ascontiguousarray(V[np.sort(rng.choice(len(V), min(len(V), 50_000), replace=False))], np.float32))
+        self.graph.train(np.ascontiguousarray(V[np.sort(rng.choice(len(V), min(len(V), 50_000), replace=False))],
+                                              np.float32))
         for b in blocks(len(V), 100_000): self.graph.add(np.ascontiguousarray(V[b], np.float32))
     def __len__(self): return len(self.exact)
     def __repr__(self):
@@ -662,7 +686,8 @@ class Server:
         self.prepare()
     def stale(self):
         "Have rows, experts or gate changed since the last time?"
-        now = [self.rec.data, self.rec.gate] + [x for e in self.rec.experts for x in (e, *vars(e).values()) if isinstance(x, (np.ndarray, Expert))]
+        now = [self.rec.data, self.rec.gate] + [x for e in self.rec.experts for x in (e, *vars(e).values())
+                                                if isinstance(x, (np.ndarray, Expert))]
         same = len(now) == len(self.held) and all(a is b for a, b in zip(now, self.held))
         self.held = now
         return not same
@@ -698,7 +723,8 @@ class Server:
 class Term:
     "One expert's scores for one history; mean and variance are over all items, and exact."
     def __init__(self, kind, s, mean=None, var=None, sketch=None, cols=None, q=None, rest=None, shift=0.):
-        self.kind, self.s = kind, s         # 'dense': M q + rest, s a sketch of it less `shift`; 'few': s at `cols`, else 0; 'all', 'level': s
+        # 'dense': M q + rest, s a sketch of it less `shift`; 'few': s at `cols`, else 0; 'all', 'level': s
+        self.kind, self.s = kind, s
         self.mean = float(s.mean(dtype=float)) if mean is None else mean
         self.var = float(s.var(dtype=float)) if var is None else var
         self.sketch, self.cols, self.q, self.rest, self.shift = sketch, cols, q, rest, shift
@@ -719,7 +745,9 @@ def spread_of(t, n, own): # A term, number of items, columns of the history -> m
         m, a = max(n - len(x), 1), x - t.mean
         mu = t.mean - a.sum()/m
         var = (n*t.var - a @ a)/m - (mu - t.mean)**2
-        if len(x) and var < 1e-6*t.var: var = np.delete(t.at(np.arange(n)).astype(float), own).var() if len(x) < n else 0   # too much cancels
+        # too much cancels
+        if len(x) and var < 1e-6*t.var:
+            var = np.delete(t.at(np.arange(n)).astype(float), own).var() if len(x) < n else 0
         if (sd := max(var, 0)**.5) > 1e-6*abs(mu) + 1e-12: return mu, sd
     return 0., 0.
 
@@ -809,7 +837,8 @@ def best(self:Server, h, k, exclude_seen, allowed):
 @patch
 def serve(self:Recommender, rank:int=32, pool:int=500, most:int=4):
     "Let `recommend` answer requests for at most `most` people by a `Server`; `rank=0` ends it."
-    if rank < 0 or pool < 1: raise InputError(f'rank={rank}, pool={pool}: expected a rank of at least 0 and a pool of at least 1')
+    if rank < 0 or pool < 1:
+        raise InputError(f'rank={rank}, pool={pool}: expected a rank of at least 0 and a pool of at least 1')
     self._fitted
     self.server = Server(self, rank, pool, most) if rank else None
     return self
