@@ -66,10 +66,10 @@ class Gate(nn.Module):
         return torch.where(g_user == 0, f @ self.o[1], f @ self.o[0])
     def forward(self, z, g_item, g_user): # (users, items, experts), (users, items), (users, 1)
         return (self.weights(g_item, g_user)*z).sum(-1) + self.offset(g_item, g_user)
-    def penalty(self, shrink=1., thrift=3.):
+    def penalty(self, shrink=3., thrift=3., equal=3.):
         "In the units of the summed log-likelihood."
         bend = sum((x**2).sum() for x in (self.b, self.cold, self.d, self.new))
-        return shrink*bend + .5*(self.o**2).sum() + thrift*F.softplus(self.a).sum()
+        return shrink*bend + .5*(self.o**2).sum() + thrift*F.softplus(self.a).sum() + equal*((self.a + 1)**2).sum()
 
 # %% ../nbs/09_fusion.ipynb #0775d2e3
 @dataclass
@@ -142,23 +142,24 @@ def gate_scores(gate, c, lev):
 
 def fit_gate(sets:list,          # `Choices`, one or several
              n_experts:int,      # How many experts
-             shrink:float=1.,    # Pull towards weights that do not look at evidence
+             shrink:float=3.,    # Pull towards weights that do not look at evidence
              thrift:float=3.,    # Pull of weights towards zero: an expert must earn its place
-             steps:int=50        # L-BFGS iterations at most
+             equal:float=1.,     # Pull towards weights that are alike: experts that say the same share their weight
+             steps:int=200       # L-BFGS iterations at most
             )->Gate:
-    "Maximise the conditional logit."
-    gate = Gate(n_experts)
-    opt = torch.optim.LBFGS(gate.parameters(), max_iter=steps, history_size=10, line_search_fn='strong_wolfe')
-    total, levs = sum(float(c.omega.sum()) for c in sets), [levels(c) for c in sets]
+    "Maximise the conditional logit, in double precision, until it stands still."
+    gate, total = Gate(n_experts).double(), sum(float(c.omega.sum()) for c in sets)
+    opt = torch.optim.LBFGS(gate.parameters(), max_iter=steps, history_size=30, line_search_fn='strong_wolfe')
+    levs = [(g.double(), m.double(), at) for g, m, at in map(levels, sets)]
     def loss():
         opt.zero_grad()
         nll = sum((F.cross_entropy(gate_scores(gate, c, v) + c.log_w, c.y, reduction='none')*c.omega).sum()
                   for c, v in zip(sets, levs))
-        l = (nll + gate.penalty(shrink, thrift))/total
+        l = (nll + gate.penalty(shrink, thrift, equal))/total
         l.backward()
         return l
     opt.step(loss)
-    return gate.requires_grad_(False)
+    return gate.float().requires_grad_(False)
 
 # %% ../nbs/09_fusion.ipynb #e383a927
 def drop_items(d:Interactions, gone)->Interactions:
