@@ -144,7 +144,7 @@ def fit_gate(sets:list,          # `Choices`, one or several
              n_experts:int,      # How many experts
              shrink:float=3.,    # Pull towards weights that do not look at evidence
              thrift:float=3.,    # Pull of weights towards zero: an expert must earn its place
-             equal:float=1.,     # Pull towards weights that are alike: experts that say the same share their weight
+             equal:float=3.,     # Pull towards weights that are alike: experts that say the same share their weight
              steps:int=200       # L-BFGS iterations at most
             )->Gate:
     "Maximise the conditional logit, in double precision, until it stands still."
