@@ -147,10 +147,10 @@ def fit_gate(sets:list,          # `Choices`, one or several
              equal:float=3.,     # Pull towards weights that are alike: experts that say the same share their weight
              steps:int=200       # L-BFGS iterations at most
             )->Gate:
-    "Maximise the conditional logit, in double precision, until it stands still."
-    gate, total = Gate(n_experts).double(), sum(float(c.omega.sum()) for c in sets)
+    "Maximise the conditional logit, until it stands still."
+    gate, total = Gate(n_experts), sum(float(c.omega.sum()) for c in sets)
     opt = torch.optim.LBFGS(gate.parameters(), max_iter=steps, history_size=30, line_search_fn='strong_wolfe')
-    levs = [(g.double(), m.double(), at) for g, m, at in map(levels, sets)]
+    levs = list(map(levels, sets))
     def loss():
         opt.zero_grad()
         nll = sum((F.cross_entropy(gate_scores(gate, c, v) + c.log_w, c.y, reduction='none')*c.omega).sum()
@@ -159,7 +159,7 @@ def fit_gate(sets:list,          # `Choices`, one or several
         l.backward()
         return l
     opt.step(loss)
-    return gate.float().requires_grad_(False)
+    return gate.requires_grad_(False)
 
 # %% ../nbs/09_fusion.ipynb #e383a927
 def drop_items(d:Interactions, gone)->Interactions:
