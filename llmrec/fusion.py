@@ -302,8 +302,13 @@ class Recommender:
         self.encoder_name = encoder if isinstance(encoder, str) else getattr(encoder, 'name', None)
         self._encoder = None if isinstance(encoder, str) else encoder
         self.strategy, self.seed, self.budget, self.make, self.verbose = strategy, seed, budget, experts, verbose
-        if not (events is None or events == 'auto' or isinstance(events, dict)):
+        if not (events is None or isinstance(events, dict) or isinstance(events, str) and events == 'auto'):
             raise InputError(f"events is {events!r}: expected 'auto', None or {{event: weight}}")
+        for e, w in (events.items() if isinstance(events, dict) else ()):
+            if not (isinstance(w, (int, float, np.number)) and 0 <= w < np.inf):
+                raise InputError(f'events: the weight of {e!r} is {w!r}: expected a finite number of at least 0')
+        if not (experts is None or callable(experts)):
+            raise InputError(f'experts is {experts!r}: expected a function (Interactions, budget, seed) -> list of experts, or None')
         self.repeats, self.events, self._known_encoder = repeats, events, None
         self.plan, self.cost = [], {}
     def __repr__(self): return f'Recommender({self.encoder_name!r}, {self.strategy!r}, budget={self.budget!r})'

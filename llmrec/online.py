@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np, pandas as pd
 import scipy.sparse as sp
 import scipy.linalg as sl
-from .core import InputError
+from .core import InputError, expect
 from .data import _new_rows
 from .experts import (EASE, Markov, SASRec, SeqBatches, TransitionRidge, binary, decayed, domain_ranges, flat,
                             histories, joined,
@@ -375,9 +375,15 @@ def steps(fit,     # Function of a log -> fitted Recommender
           edges,   # Times: fitted on what lies before the first, one step between each two
           policy:str): # 'never', 'update', 'schedule' or 'refit'; yields what a step cost (dict) and NDCG@10 of its rows (DataFrame)
     "Replay a log under one policy, one step after the other."
-    how = dict(update='exact', schedule='schedule').get(policy)
+    how = dict(update='exact', schedule='schedule').get(policy) if isinstance(policy, str) else None
     if how is None and policy not in ('never', 'refit'):
         raise InputError(f"policy {policy!r}: expected 'never', 'update', 'schedule' or 'refit'")
+    expect(log, pd.DataFrame, 'log')
+    if 'time' not in log: raise InputError("a replay needs a column 'time' in the log")
+    if not callable(fit): raise InputError(f'fit is {fit!r}: expected a function of a log that gives a fitted Recommender')
+    e = np.asarray(edges)
+    if e.ndim != 1 or len(e) < 2 or e.dtype.kind not in 'iuf' or not (np.diff(e) > 0).all():
+        raise InputError(f'edges is {edges!r}: expected two rising times at least')
     had = log[log['time'] < edges[0]]
     rec = fit(had)
     for i, (t0, t1) in enumerate(zip(edges, edges[1:])):

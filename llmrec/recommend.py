@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from html import escape
 import numpy as np, pandas as pd, scipy.sparse as sp
 import torch, torch.nn.functional as F
-from .core import InputError, blocks, need, progress, whole
+from .core import InputError, blocks, expect, need, progress, whole
 from .encode import find_model, _quiet
 from .experts import (ALS, Bilinear, Content, EASE, Expert, Histories, ItemKNN, Kriging, Markov, Popularity,
                             Repeat, SASRec,
@@ -503,6 +503,9 @@ class GraphIndex:
     "Approximate search for the greatest inner products of unit vectors, by a navigable graph."
     def __init__(self, V, ids=None, m:int=32, build:int=80, effort:int=64, seed:int=0): # Links an item; effort of building, of searching
         faiss = need('faiss', 'search')
+        expect(V, np.ndarray, 'V'); whole(m, 'm', 2); whole(build, 'build', 1); whole(effort, 'effort', 1)
+        if not len(V): raise InputError('V has no rows: give the vector of one item at least')
+        if ids is not None and len(ids) != len(V): raise InputError(f'{len(ids)} ids for {len(V)} vectors: give one id a vector')
         self.exact, self.ids, self.effort, self.measured = ExactIndex(V, half=False), ids, effort, None
         self.graph = faiss.IndexHNSWSQ(V.shape[1], faiss.ScalarQuantizer.QT_8bit, m, faiss.METRIC_INNER_PRODUCT)
         self.graph.hnsw.efConstruction = build
@@ -515,6 +518,11 @@ class GraphIndex:
         return f'GraphIndex({len(self):,} × {self.exact.V.shape[1]}, effort {self.effort}' + (f', recall {self.measured:.3f})' if self.measured else ')')
     def tune(self, Q, k:int=10, recall_at_least:float=.98, truth=None, margin:float=.01):
         "The least effort that reaches a recall on sample queries with a `margin`: on other queries it is a little less."
+        whole(k, 'k', 1, len(self))
+        for x, name in ((recall_at_least, 'recall_at_least'), (margin, 'margin')):
+            if not (isinstance(x, (int, float, np.number)) and 0 <= x <= 1): raise InputError(f'{name} is {x!r}: expected a number from 0 to 1')
+        if np.ndim(Q) != 2 or np.shape(Q)[1] != self.exact.V.shape[1] or not len(Q):
+            raise InputError(f'Q has shape {np.shape(Q)}: expected (queries, {self.exact.V.shape[1]})')
         truth = ExactIndex(self.exact.V).search(Q, k)[0] if truth is None else truth
         for self.effort in (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024):
             self.measured = recall(self._nearest(Q, k)[0], truth)
@@ -837,8 +845,7 @@ def best(self:Server, h, k, exclude_seen, allowed):
 @patch
 def serve(self:Recommender, rank:int=32, pool:int=500, most:int=4):
     "Let `recommend` answer requests for at most `most` people by a `Server`; `rank=0` ends it."
-    if rank < 0 or pool < 1:
-        raise InputError(f'rank={rank}, pool={pool}: expected a rank of at least 0 and a pool of at least 1')
+    whole(rank, 'rank'); whole(pool, 'pool', 1); whole(most, 'most')
     self._fitted
     self.server = Server(self, rank, pool, most) if rank else None
     return self

@@ -9,7 +9,7 @@ __all__ = ['interest_vector', 'item_vector', 'cosine_sim', 'event_weights', 'int
 # %% ../nbs/05_vectors.ipynb #7a95125f
 import numpy as np, pandas as pd
 import scipy.sparse as sp
-from .core import InputError
+from .core import InputError, expect, whole
 
 # %% ../nbs/05_vectors.ipynb #44882f14
 def _arr(x, like=None):
@@ -124,6 +124,9 @@ def before_last(log,  # Log: user, item[, time, event]
                 label=None)->tuple: # Event; None: any
     "Each user's last row (of one event), and all rows before these."
     from llmrec.preprocess import ordered
+    expect(log, pd.DataFrame, 'log')
+    for c in ['user', 'item'] + ['event']*(label is not None):
+        if c not in log: raise InputError(f'log has no column {c!r} (found: {", ".join(map(str, log))})')
     log = ordered(log).reset_index(drop=True)
     y = (log if label is None else log[log['event'] == label]).groupby('user', sort=False).tail(1)
     before = log[np.arange(len(log)) < log['user'].map(pd.Series(y.index, y['user'])).fillna(-1).to_numpy()]
@@ -177,6 +180,10 @@ def learn_events(log,        # Log: user, item, event [, time]
                  most:int=3000, candidates:int=300, # Choices, and items beside the one taken, at most
                  seed:int=0)->pd.DataFrame: # Index event; columns weight, lo, hi (95 %); attrs: n choices, p of equal weights
     "Weights of events that best foretell each user's last row, by a conditional logit on the parts of her interest vector."
+    expect(log, pd.DataFrame, 'log'); V = np.asarray(V)
+    if V.shape[:1] != (len(items),) or V.ndim != 2 or not np.isfinite(V).all():
+        raise InputError(f'V has shape {V.shape}: expected finite numbers, one row for each of {len(items)} items')
+    whole(most, 'most', 1); whole(candidates, 'candidates', 1)
     if 'event' not in log: raise InputError("event weights need a column 'event' in the log: add it, or pass events=None")
     rng = np.random.default_rng(seed)
     before, y = before_last(log, label)

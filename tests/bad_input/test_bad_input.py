@@ -40,7 +40,8 @@ def world(tmp_path_factory):
     blind = W['Recommender'](None, seed=0, experts=one_expert).fit(p.target)
     rec.save(model := tmp_path_factory.mktemp('model'))
     e = lambda seed: W['evaluate'](rec, split, seed=seed, n_boot=100)
-    return W | dict(p=p, split=split, rec=rec, blind=blind, model=model, report=e(0), other=e(1), wrong=lambda f: Wrong(f, rec.items),
+    ev = p.target.log.assign(event=['view', 'buy']*(len(p.target.log)//2) + ['view']*(len(p.target.log) % 2))
+    return W | dict(ev=ev, V=np.eye(len(p.target.items), dtype=np.float32), ids=p.target.items['item'].to_numpy(), p=p, split=split, rec=rec, blind=blind, model=model, report=e(0), other=e(1), wrong=lambda f: Wrong(f, rec.items),
                     rows=lambda **kw: pd.DataFrame(dict(user=['a'], item=['f0001'], time=[2*10**9]) | kw))
 
 def hands(W, D):
