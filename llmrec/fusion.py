@@ -106,7 +106,7 @@ def choices(experts,          # Fitted experts, which have not seen these rows
             top:int=20, extra:int=150, seed:int=0)->Choices:
     "Turn held-out rows into choices."
     rng, out, n = np.random.default_rng(seed), [], len(counts)
-    for b in blocks(len(y), 256):
+    for b in blocks(len(y), min(256, max(1, 16_000_000//(n*len(experts))))):
         hb, yb = take(h, np.arange(b.start, b.stop)), y[b]
         keep, r, s = ~seen_items(hb, n), np.arange(len(yb)), expert_scores(experts, hb)
         z = np.stack([standard(s[..., e], keep) for e in range(s.shape[-1])], -1)
