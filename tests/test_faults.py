@@ -102,6 +102,29 @@ try: rec.score(range(40_000))
 except InputError as e: print(e)
 """
 
+LOG = """import resource
+resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+import numpy as np, pandas as pd
+from llmrec.data import Domain
+from llmrec.fusion import Recommender
+from llmrec.preprocess import clean, k_core, split_last
+m, n, rng = 5_000_000, 50_000, np.random.default_rng(0)
+log = pd.DataFrame(dict(user=rng.integers(30_000, size=m), item=(n*rng.random(m)**3).astype(int), time=rng.integers(10**9, size=m)))
+d, _ = clean(Domain('big', log, pd.DataFrame(dict(item=np.arange(n), title='a'))))
+d = d.with_log(k_core(d.log, 5, 5))
+s = split_last(d)
+rec = Recommender(None, budget='fast').fit(d.with_log(s.train), None, s.valid)
+assert rec.recommend(d.users[:300], 10)[0].shape == (300, 10)
+print(len(d.log), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+@pytest.mark.skipif(not (sys.platform.startswith('linux') and os.environ.get('LLMREC_LONG')), reason='minutes: LLMREC_LONG=1, on Linux')
+def test_five_million_rows_in_four_gigabytes():
+    "Five million rows, 50,000 items under `ulimit -v` of 4 GiB: cleaned, split, fitted with the closed forms, recommended."
+    r = subprocess.run([sys.executable, '-c', LOG], capture_output=True, text=True)
+    print(r.stdout)
+    assert r.returncode == 0, r.stderr[-2000:]
+
 @pytest.mark.skipif(not sys.platform.startswith('linux'), reason='ulimit -v is of Linux')
 def test_four_gigabytes():
     "30,000 items, 60,000 rows under `ulimit -v` of 4 GiB: recommending works, all scores at once are refused with the number."
