@@ -505,8 +505,7 @@ class GraphIndex:
         faiss = need('faiss', 'search')
         expect(V, np.ndarray, 'V'); whole(m, 'm', 2); whole(build, 'build', 1); whole(effort, 'effort', 1)
         if not len(V): raise InputError('V has no rows: give the vector of one item at least')
-        if ids is not None and len(ids) != len(V): raise InputError(f'{len(ids)} ids for {len(V)} vectors: give one id a vector')
-        self.exact, self.ids, self.effort, self.measured = ExactIndex(V, half=False), ids, effort, None
+        self.exact, self.ids, self.effort, self.measured = ExactIndex(V, ids, half=False), ids, effort, None
         self.graph = faiss.IndexHNSWSQ(V.shape[1], faiss.ScalarQuantizer.QT_8bit, m, faiss.METRIC_INNER_PRODUCT)
         self.graph.hnsw.efConstruction = build
         rng = np.random.default_rng(seed)
@@ -554,7 +553,7 @@ def search(self:GraphIndex, Q, k:int=10, keep=None)->tuple:
     "Ids and exact inner products, (m, k), of nearly the best rows; see `recall`."
     keep = None if keep is None else np.asarray(keep, bool)
     if keep is None or keep.mean() >= .1: return _named(*self._nearest(Q, k, keep), self.ids)
-    return _named(*self.exact.search(Q, k, keep), self.ids)
+    return self.exact.search(Q, k, keep)
 
 # %% ../nbs/11_recommend.ipynb #88343671
 @patch
