@@ -51,6 +51,7 @@ def shapley(value,        # Function: (b, m) boolean, rows of each copy -> (b,) 
     count = np.zeros(players); count[ids] = size
     return (phi/(2*max(1, samples//2))/np.maximum(count, 1))[g]
 
+# %% ../nbs/13_explain.ipynb #cb516587
 def centred_value(e, h, j, new):
     "The value of eq-shapley for item j: an expert's score above the mean of the items `new`."
     def value(keep):
@@ -81,6 +82,7 @@ def near_items(rec, j, k=2, min_rows=1):
     best = [i for i in np.argsort(-s, kind='stable')[:k] if s[i] > 0]
     return [(str(d.table['title'].iloc[i]), float(s[i]), int(d.counts[i])) for i in best]
 
+# %% ../nbs/13_explain.ipynb #d4b9e1b6
 def audience(rec, j, at_least=5):
     "The other item whose takers take item j most above the average, or None: (title, how many of them do, of how many)."
     d = rec.data
@@ -110,6 +112,7 @@ class Why(Explanation):
         e = self.experts
         return float(e['rest'][~e['additive'] & (e['history'] == 0)].sum())
 
+# %% ../nbs/13_explain.ipynb #adec1f8e
 def _rows_table(rec, h, part):
     d = rec.data
     t = d.table.iloc[h.item]
@@ -148,6 +151,7 @@ def _one(rec, user, item, history):
     if isinstance(history, (str, int)): history = [history]
     return histories_from_items(rec.data, [list(history)]), int(j)
 
+# %% ../nbs/13_explain.ipynb #fc96f700
 @patch
 def why(self:Recommender, user=None, item=None, # Ids; an unknown user is a newcomer
         history=None,    # Or item ids of somebody who is not in the log, oldest first
@@ -172,6 +176,7 @@ def _because(y, k):
     return s + '.' + (f' All {len(y.rows)} rows of the history together add {y.history:+.2f}, '
                       f'what is known of the item itself {y.score - y.history - y.unexplained:+.2f}.')
 
+# %% ../nbs/13_explain.ipynb #2c62d56b
 def _crowd(y):
     "The sentence about other people."
     a = y.about
@@ -203,7 +208,9 @@ def __repr__(self:Why): return words(self)
 import re
 _BLUE, _ORANGE = 'rgba(35,139,207,{})', 'rgba(222,110,20,{})'   # seen apart by the colour-blind, on any ground
 _SAY = dict(Popularity='how many take it', TextPopularity='how many take what reads like it',
-            Content='text close to your items', EASE='taken together with your items',
+            Content='text close to your items', Bilinear='text that goes with that of your items',
+            EASE='taken together with your items', ItemKNN='taken by the same people as your items',
+            ALS='fits the taste your items show',
             Kriging='text close to what goes with your items', Markov='often follows your latest items',
             TransitionRidge='comes next after items like yours', Repeat='you took it before',
             UserKNN='people like you took it',
@@ -213,6 +220,7 @@ def safe(x)->str:
     "Text from data as harmless HTML."
     return escape(re.sub(r'[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]', ' ', str(x)))
 
+# %% ../nbs/13_explain.ipynb #bd03cd05
 def _bars(pairs):
     "Labels and numbers as bars around a common zero."
     v = np.array([x for _, x in pairs] + [0.])
@@ -237,6 +245,7 @@ def _lines(y, k):
     e = e[e.abs() > 5e-3].sort_values(ascending=False)
     return rows, [*e.items(), ('start, by number of rows', y.about['offset'])]
 
+# %% ../nbs/13_explain.ipynb #ae1198c5
 @patch
 def card(self:Why, k:int=6, more=())->str: # Rows to show; further parts that have a `card`: words, a counterfactual
     "The explanation as a piece of safe HTML, for a notebook or a report."
@@ -252,6 +261,7 @@ def card(self:Why, k:int=6, more=())->str: # Rows to show; further parts that ha
              'line-height:1.45;text-align:left;color:inherit;background:transparent')
     return f'<div class="llmrec-card tex2jax_ignore mathjax_ignore" style="{style}">{"".join(out)}</div>'
 
+# %% ../nbs/13_explain.ipynb #457d3696
 @patch
 def _repr_html_(self:Why): return self.card()
 
@@ -265,6 +275,7 @@ def ranks_without(rec, h, keep, j)->np.ndarray: # One history, (b, m) boolean, c
         out.append(rank_rows(s, np.full(len(s), j), seen) + 1)
     return np.concatenate(out)
 
+# %% ../nbs/13_explain.ipynb #bcbe9377
 def _spare(ask, gone, m, k):
     "Bring back rows, one at a time, as long as the item stays out."
     while len(gone) > 1:
@@ -313,6 +324,7 @@ class Without:
     def card(self): return f'<div style="margin-top:.7em">{safe(self)}</div>'
     _repr_html_ = card
 
+# %% ../nbs/13_explain.ipynb #fcccd6d7
 @patch
 def without(self:Recommender, user=None, item=None, k:int=10, history=None, pairs:int=40)->Without:
     "The fewest rows of a history without which `item` would not be among the first k."
@@ -334,6 +346,7 @@ def spread_map(X, power=.25)->tuple: # (N, d) -> (d,), (d, k)
     keep = s > 1e-10*max(s[-1], 1e-30)
     return mu.astype(np.float32), (V[:, keep]*s[keep]**(-power/2)).astype(np.float32)
 
+# %% ../nbs/13_explain.ipynb #3197ebd2
 def content_of(rec, h, like=None)->tuple: # Column of an item to compare with, instead of the history
     "What a text is compared with: unit interest vector u, mean and matrix of the item vectors."
     d = rec._fitted
@@ -357,6 +370,7 @@ def _pieces(enc, text):
     span = {w: [e.offsets[i] for i, x in enumerate(e.word_ids) if x == w] for w in e.word_ids if w is not None}
     return ids, e.word_ids, {w: full[o[0][0]:o[-1][1]] for w, o in span.items()}
 
+# %% ../nbs/13_explain.ipynb #191dfec2
 def _cosine(enc, u, mu, A, rest):
     "Function of token vectors: the cosine c of eq-ig."
     import torch, torch.nn.functional as F
@@ -387,6 +401,7 @@ def gradient_words(enc, text, c, steps=32)->tuple: # Function of token vectors -
     parts = pd.Series(a).groupby(pd.Series(word)).sum()
     return [name[int(w)] for w in parts.index], parts.to_numpy(float), full, none
 
+# %% ../nbs/13_explain.ipynb #1a0f71e3
 def deleted_words(text, score)->tuple: # Function: texts -> scores
     "What each word takes away when it is deleted; this works with any encoder, but does not add up."
     w = text.split()
@@ -455,6 +470,7 @@ def grounded(text:str, y:Why, titles=())->bool: # What was written, what it is a
     named, strange = any(t in low for t in top), any(b in low for b in other)
     return bool(text.strip()) and numbers(text) <= numbers(known) and named and not strange
 
+# %% ../nbs/13_explain.ipynb #7cec5832
 def retell(y:Why, write, titles=(), tries:int=2)->tuple: # `write(prompt, i)` -> text -> text, was it the model's?
     "An explanation in the words of `write`, if it keeps to the facts; else in those of the rules."
     ask = 'Facts about a recommendation:\n' + '\n'.join(f'- {f}' for f in facts(y)) + (
