@@ -24,6 +24,7 @@ def new_key()->bytes: # 32 random bytes
     "A secret key; keep it apart from data, models and code."
     return secrets.token_bytes(32)
 
+# %% ../nbs/14_privacy.ipynb #9fd5f1a6
 class Pseudonyms:
     "Pseudonyms of user ids under a secret key, which is held in memory only."
     def __init__(self, key:bytes): # At least 16 bytes, from `new_key`
@@ -96,6 +97,7 @@ def level(text:str)->str: # Of the same length
     "Digits, dashes and spaces of all scripts in ASCII."
     return text if text.isascii() else text.translate(_LEVELS)
 
+# %% ../nbs/14_privacy.ipynb #0e680d59
 def luhn(digits:str)->bool:
     "Does the check digit of a card number fit?"
     d = [int(c) for c in reversed(digits)]
@@ -120,6 +122,8 @@ _ISSUER = re.compile(r'(?:4(?:\d{15}|\d{18})|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[
                      r'|(?:6011|64[4-9]\d|65\d\d)\d{12,15}|35(?:2[89]|[3-8]\d)\d{12,15}|62\d{14,17}|(?:50|5[6-8]|6\d)\d{14,17})')
 _AT = r'(?:@|\s?[\[({]\s?at\s?[\])}]\s?)'
 _DOT = r'(?:\.|\s?[\[({]\s?dot\s?[\])}]\s?)'
+
+# %% ../nbs/14_privacy.ipynb #30f72450
 _CANDIDATES = dict(
     email=[re.compile(rf"[A-Za-z0-9._%+'-]*[A-Za-z0-9_%+-]{_AT}(?:[A-Za-z0-9-]+{_DOT})+(?:xn--[a-z0-9-]+|[A-Za-z]{{2,24}})", re.I),
            re.compile(rf"[\w.%+'-]*[\w%+-]{_AT}(?:[\w-]+{_DOT})+[^\W\d_]{{2,24}}", re.I)],
@@ -156,6 +160,7 @@ def _cut(text, spans, mark):
     for a, b in spans: parts += [text[at:a], mark]; at = b
     return ''.join(parts) + text[at:]
 
+# %% ../nbs/14_privacy.ipynb #593a477f
 def scrub(texts,            # Sequence of texts
           kinds=KINDS,      # What to take out
           regions=_REGIONS  # Countries whose national phone numbers are known; +49 ... is known for all
@@ -182,7 +187,7 @@ def scrubbed(self:Domain, columns=None, # Columns of the item table; None: all t
         if c not in items: raise InputError(f'columns: the item table of {self.name} has no column {c!r}; it has {", ".join(map(str, items))}')
         own = [t for t in pd.unique(items[c]) if isinstance(t, str)]
         new, count = scrub(own, **kw)
-        total += Counter({k: v for k, v in count.items()})
+        total += count
         items[c] = items[c].map(lambda x, new=dict(zip(own, new)): new.get(x, x) if isinstance(x, str) else x)
     out.items, out.notes = items, list(self.notes)
     if total: out.notes.append(f'{self.name}: taken out of distinct texts: ' + ', '.join(f'{n} {k}' for k, n in total.items()))
@@ -201,6 +206,7 @@ def _must_know(users, known, kinds):
     if bad: raise InputError(f'users[{bad[0]}] ({type(users[bad[0]]).__name__}) has no rows here ({len(bad)} of {len(users)} unknown): nothing was '
                              f'forgotten; ids here are of type {" and ".join(sorted(kinds)) or "none"}')
 
+# %% ../nbs/14_privacy.ipynb #206da02d
 @patch
 def forget(self:Domain, users)->Domain: # Id, or list of ids
     "The same domain without the rows of these users."
@@ -247,6 +253,7 @@ def _settings(e):
         raise InputError(f'{type(e).__name__} does not keep its argument {lost[0]!r} under this name: it cannot be made anew')
     return {k: vars(e)[k] for k in names if k in vars(e)}
 
+# %% ../nbs/14_privacy.ipynb #8612fc94
 def fresh(experts:list # Fitted experts
          )->list:      # Unfitted ones, those they lean on included, in the order in which they can learn
     "Experts with the same settings that have learned nothing."
@@ -290,6 +297,7 @@ def _domains(d):
         lo += len(ids)
     return out
 
+# %% ../nbs/14_privacy.ipynb #df94d4b5
 @patch
 def _refit(self:Recommender, d):
     "Fit everything, gate included, on the rows of an index."
@@ -329,6 +337,7 @@ def _drop_traces(rec):
     vars(rec).pop('_unit', None)
     if s := vars(rec).get('server'): rec.serve(s.rank, s.pool, s.most)
 
+# %% ../nbs/14_privacy.ipynb #26ab4fc9
 @patch
 def forget(self:Recommender, users,  # Id or list of ids: forgotten in the target and in all sources
            neural:str='refit',       # Neural experts: 'refit' or 'keep' as they are
@@ -350,6 +359,7 @@ def forget(self:Recommender, users,  # Id or list of ids: forgotten in the targe
     _drop_traces(self)
     return pd.DataFrame([('rows and histories', 'exact: removed'), *done], columns=['part', 'state'])
 
+# %% ../nbs/14_privacy.ipynb #1da2664a
 @patch
 def forget(self:Online, users, **kw)->pd.DataFrame: # As `Recommender.forget`
     "Remove people, and what they declined."
@@ -382,6 +392,7 @@ def auc(member, # (people,) boolean
     if not m or not n: raise InputError('auc needs members and strangers')
     return float((rankdata(score)[member].sum() - m*(m + 1)/2)/(m*n))
 
+# %% ../nbs/14_privacy.ipynb #19fb3b8c
 def lira(losses, # (models, people)
          member  # (models, people) boolean: who was trained on
         ):       # -> (models, people) higher: rather a member
@@ -428,6 +439,7 @@ def _generator(seed=None, device='cpu'):
     "A generator that nobody can guess, unless a seed is given."
     return torch.Generator(device).manual_seed(secrets.randbits(63) if seed is None else seed)
 
+# %% ../nbs/14_privacy.ipynb #ecf870ed
 class Poisson:
     "Batches in which each person stands with probability `rate`, independently; round(1/rate) of them are a pass."
     def __init__(self, *arrays, rate:float=.2, seed=None): # Same length each; q; None: not reproducible, as privacy needs it
@@ -441,6 +453,7 @@ class Poisson:
             while not take.any(): take = torch.rand(self.n, generator=self.g) < self.rate
             yield tuple(a[take] for a in self.arrays)
 
+# %% ../nbs/14_privacy.ipynb #ff7c7e67
 class PrivateCB(Callback):
     "DP-SGD: each sample's gradient clipped to `clip`, noise of `sigma*clip` on their sum; needs `Poisson` batches."
     order = -5
@@ -488,6 +501,7 @@ def person_losses(o, y): # (people, rows, n) scores, (people, rows) items taken,
     l = F.cross_entropy(o.flatten(0, 1), y.flatten().clamp(min=0), reduction='none').view(y.shape)
     return (l*m).sum(1)/m.sum(1).clamp(min=1)
 
+# %% ../nbs/14_privacy.ipynb #88d73e6c
 def person_loss(o, y):
     "Mean over people."
     return person_losses(o, y).mean()
@@ -557,6 +571,7 @@ def begin(self:PrivateHead, net, d, strangers, own):
     fit_private(head, X, torch.where(Y < 0, Y, Y - int(own.sum())), np.inf, rate=self.rate, epochs=self.epochs, seed=self.seed or 0)
     net.W.weight.data[:, :-1] = head.W.weight.data[:, :-1]
 
+# %% ../nbs/14_privacy.ipynb #945218c9
 @patch
 def learn(self:PrivateHead, d):
     own = np.arange(d.N) < d.n
