@@ -61,6 +61,7 @@ def gain(P, U, c): # -> (r, N), (r, r)
     PU = np.asarray(U @ P)
     return PU, np.asarray(U @ PU.T) + np.diag(1/np.asarray(c, float))
 
+# %% ../nbs/12_online.ipynb #13618953
 def widened(P, at, n, lam):
     "The inverse with places for more items, which have no rows yet; `at`: where the old ones go."
     Q = np.zeros((n, n))
@@ -68,10 +69,11 @@ def widened(P, at, n, lam):
     Q[np.ix_(at, at)] = P
     return Q
 
+# %% ../nbs/12_online.ipynb #88339053
 class OnlineRidge:
     "Ridge regression under rows that come and go: W = (XᵀX + λI)⁻¹ XᵀY, exactly."
     def __init__(self, n_in:int, n_out:int, lam:float=1.): self.P, self.R = np.eye(n_in)/lam, np.zeros((n_in, n_out))
-    def add(self, X, Y, forget:float=1., sign=1): # (r, n_in), (r, n_out); γ, by which all earlier rows and λ are scaled first
+    def add(self, X, Y, forget:float=1., sign=1): # (r, n_in), (r, n_out); γ: all earlier rows and λ are scaled by it
         "Take rows in."
         if not 0 < forget <= 1:
             raise InputError(f'forget is {forget}, expected a number above 0, at most 1 (nothing is forgotten)')
@@ -103,7 +105,9 @@ class OnlineEASE(EASE):
         self.X = self.matrix(d)
         self.invert()
         self.weigh(d)
-    def invert(self): self.P = sl.inv(np.asarray((self.X.T @ self.X).todense()) + self.lam*np.eye(len(self.rows)), overwrite_a=True)
+    def invert(self):
+        G = np.asarray((self.X.T @ self.X).todense())
+        self.P = sl.inv(G + self.lam*np.eye(len(G)), overwrite_a=True)
     def weigh(self, d):
         "Columns of B for the target's items."
         k = np.searchsorted(self.rows, d.n)              # rows are sorted, the target's come first
@@ -125,8 +129,9 @@ def _widen(self:OnlineEASE, d):
     X = self.X.tocoo()
     self.rows, self.P, self.X = rows, P, sp.csr_matrix((X.data, (X.row, old[X.col])), (X.shape[0], len(rows)))
 
+# %% ../nbs/12_online.ipynb #e16cb1d5
 @patch
-def follow(self:OnlineEASE, d): # Index with the rows as they are now; users may be added at the end, rows added or removed
+def follow(self:OnlineEASE, d): # Index with the rows as they are now; new users stand at its end
     "Follow the rows to `d`; return how many users changed."
     self._widen(d)
     new = self.matrix(d)
@@ -150,6 +155,7 @@ def moves(d, e, users, # Index; an expert that learns from transitions; (m,) num
     ok = at[ev] >= np.asarray(skip)[h.user[ev]]
     return X[ok], y[ok]
 
+# %% ../nbs/12_online.ipynb #6bc62592
 def change(old, new, e, users): # -> X (r, N), y (r,), signs (r,): transitions that came (+1) and went (-1)
     "What the transitions of some users gained and lost."
     see = lambda d: view(take(d.hist, np.where(users < len(d.hist), users, -1)), d.n, getattr(e, 'joint', True))
@@ -198,6 +204,7 @@ class FollowRidge:
         self.P -= PU.T @ Z[:, :len(self.S)]
         self.W += PU.T.astype(np.float32) @ Z[:, len(self.S):].astype(np.float32)
 
+# %% ../nbs/12_online.ipynb #2f0dac5b
 def one_of(y, n): return sp.csr_matrix((np.ones(len(y)), (np.arange(len(y)), y)), (len(y), n))
 
 # %% ../nbs/12_online.ipynb #2d2b5def
@@ -219,6 +226,7 @@ class FollowMarkov:
         M.data = M.data/np.repeat(self.total + e.shrink, np.diff(M.indptr)).astype(np.float32)
         e.share, e.to, e.ptr = M.data, M.indices, M.indptr
 
+# %% ../nbs/12_online.ipynb #beecd81e
 class FollowEASE:
     "The `OnlineEASE` behind one or several fitted `EASE`."
     kind = EASE
@@ -241,6 +249,7 @@ def followers(rec:Recommender)->list:
     rec._follow = made, rec.data
     return out
 
+# %% ../nbs/12_online.ipynb #e2ef6e8b
 def follow(rec:Recommender, log, how:str='exact', # 'exact': follow every row; 'schedule': learn again when it is due
            due:float=.2): # New rows, as a share of all, at which all experts learn again
     "Take new rows, and let the closed-form experts follow or wait; what `Recommender.update(log, refresh=how)` calls."
@@ -277,9 +286,10 @@ def fisher_rows(e:SASRec, h, n:int=100, seed:int=0)->dict:
     net.zero_grad(); net.requires_grad_(False)
     return {k: f/mean for k, f in F.items()}
 
+# %% ../nbs/12_online.ipynb #a5d6d5de
 def rehearse(e:SASRec, d, users,  # Expert; index with the new rows; numbers of the users who have some
              share:float=2., epochs:int=2, lr:float=1e-3, # Old histories for each new one; passes; learning rate
-             lam:float=.1, kind:str='squared', seed:int=0): # Leash to the weights as they were: 'squared' or 'ewc'; 0: none
+             lam:float=.1, kind:str='squared', seed:int=0): # Leash to the old weights: 'squared' or 'ewc'; 0: none
     "Train a sequence expert on users with new rows and on a sample of the others."
     rng, old, e.data = np.random.default_rng(seed), e.data, d
     if not len(users): return e
@@ -300,7 +310,9 @@ class Online:
     def __init__(self, rec:Recommender, push:float=1.): # A fitted one; η, how far a dislike pushes its like down
         self.rec, self.push, self.no, self.rules, self.fresh = rec, push, {}, {}, 0
         rec.experts = [OnlineEASE.of(e) if type(e) is EASE and len(e.rows) < e.cap else e for e in rec.experts]
-    def __repr__(self): return f'Online({self.rec!r}, {self.fresh} rows since the fit, {sum(map(len, self.no.values()))} dislikes)'
+    def __repr__(self):
+        no = sum(map(len, self.no.values()))
+        return f'Online({self.rec!r}, {self.fresh} rows since the fit, {no} dislikes)'
     @property
     def items(self): return self.rec.items
     @property
@@ -335,6 +347,7 @@ def allow_again(self:Online, user):
     self.no.pop(user, None); self.rules.pop(user, None)
     return self
 
+# %% ../nbs/12_online.ipynb #09be3588
 @patch
 def score(self:Online, users): # -> (len(users), n) float32
     "Scores, in which what a user declined is -inf and its like is lower."
@@ -346,6 +359,7 @@ def score(self:Online, users): # -> (len(users), n) float32
         for r in self.rules.get(u, ()): s[a, item_mask(d.table.iloc[:d.n], **r)] = -np.inf
     return s
 
+# %% ../nbs/12_online.ipynb #82c05e63
 @patch
 def recommend(self:Online, users, k:int=10, exclude_seen:bool=True, kind=None, mask=None)->tuple:
     "Items and scores, two arrays (len(users), k), best first; None where all else was declined."
@@ -358,7 +372,8 @@ def recommend(self:Online, users, k:int=10, exclude_seen:bool=True, kind=None, m
 def _arrivals(log, had, t0, t1):
     "First-time rows of a span, and all its rows."
     now = log[(log['time'] >= t0) & (log['time'] < t1)].drop_duplicates(['user', 'item'])
-    return now[~pd.MultiIndex.from_frame(now[['user', 'item']]).isin(pd.MultiIndex.from_frame(had[['user', 'item']]))], now
+    pairs = lambda x: pd.MultiIndex.from_frame(x[['user', 'item']])
+    return now[~pairs(now).isin(pairs(had))], now
 
 def _ndcg(rec, test, k=10):
     "NDCG@k of each row, one relevant item, the history masked."
@@ -370,21 +385,27 @@ def _ndcg(rec, test, k=10):
         out.append(np.where(r < k, 1/np.log2(r + 2), 0))
     return np.concatenate(out) if out else np.zeros(0)
 
-def steps(fit,     # Function of a log -> fitted Recommender
-          log,     # Log of the target: user, item, time
-          edges,   # Times: fitted on what lies before the first, one step between each two
-          policy:str): # 'never', 'update', 'schedule' or 'refit'; yields what a step cost (dict) and NDCG@10 of its rows (DataFrame)
-    "Replay a log under one policy, one step after the other."
+# %% ../nbs/12_online.ipynb #708afef4
+def _replayable(fit, log, edges, policy):
+    "How a policy refreshes the model, or None; an error for what cannot be replayed."
     how = dict(update='exact', schedule='schedule').get(policy) if isinstance(policy, str) else None
     if how is None and policy not in ('never', 'refit'):
         raise InputError(f"policy {policy!r}: expected 'never', 'update', 'schedule' or 'refit'")
     expect(log, pd.DataFrame, 'log')
     if 'time' not in log: raise InputError("a replay needs a column 'time' in the log")
-    if not callable(fit): raise InputError(f'fit is {fit!r}: expected a function of a log that gives a fitted Recommender')
+    if not callable(fit): raise InputError(f'fit is {fit!r}: expected a function, log -> fitted Recommender')
     e = np.asarray(edges)
     if e.ndim != 1 or len(e) < 2 or e.dtype.kind not in 'iuf' or not (np.diff(e) > 0).all():
         raise InputError(f'edges is {edges!r}: expected two rising times at least')
-    had = log[log['time'] < edges[0]]
+    return how
+
+# %% ../nbs/12_online.ipynb #9a46a4c1
+def steps(fit,     # Function of a log -> fitted Recommender
+          log,     # Log of the target: user, item, time
+          edges,   # Times: fitted on what lies before the first, one step between each two
+          policy:str): # 'never', 'update', 'schedule' or 'refit'; yields the cost of a step, and NDCG@10 of its rows
+    "Replay a log under one policy, one step after the other."
+    how, had = _replayable(fit, log, edges, policy), log[log['time'] < edges[0]]
     rec = fit(had)
     for i, (t0, t1) in enumerate(zip(edges, edges[1:])):
         test, now = _arrivals(log, had, t0, t1)
@@ -394,8 +415,8 @@ def steps(fit,     # Function of a log -> fitted Recommender
         cost = dict(policy=policy, step=i, rows=len(now), seconds=time.process_time() - t)
         yield cost, test[['user', 'item']].assign(policy=policy, step=i, ndcg=x)
 
+# %% ../nbs/12_online.ipynb #ad7eee19
 def replay(fit, log, edges, policy)->tuple: # -> steps (DataFrame), NDCG@10 of rows (DataFrame)
     "All steps of a replay."
     cost, rows = zip(*steps(fit, log, edges, policy))
     return pd.DataFrame(cost), pd.concat(rows, ignore_index=True)
-
