@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from torch import nn
 from llmrec.experts import Histories, SeqBatches, SeqNet, seq_loss
-from llmrec.learner import Batches, Callback, ClipCB, DLs, Learner, SchedCB, cosine
+from llmrec.learner import Batches, Callback, ClipCB, DLs, Learner, SchedCB, adamw, cosine
 
 DIM, LAYERS, HEADS, SIZE, DROP = 64, 2, 2, 50, .2
 
@@ -50,7 +50,7 @@ class Ours:
         self.loss = partial(seq_loss, ranges=[(0, n)])
         self.rows, self.precision = len(log), precision
     def round(self):
-        learn = Learner(self.net, DLs(self.dl), self.loss, partial(torch.optim.AdamW, weight_decay=.01), 1e-3, [SchedCB(cosine), ClipCB(5.)], precision=self.precision)
+        learn = Learner(self.net, DLs(self.dl), self.loss, partial(adamw, weight_decay=.01), 1e-3, [SchedCB(cosine), ClipCB(5.)], precision=self.precision)
         with Clock() as c: learn.fit(1)
         return dict(steps=learn.step, rows=self.rows, wall=c.wall, cpu=c.cpu)
 

@@ -582,7 +582,7 @@ from functools import partial
 import torch, torch.nn.functional as F
 from torch import nn
 from .core import def_device, set_seed
-from .learner import Batches, Callback, ClipCB, DLs, EarlyStopCB, Learner, SchedCB, TransferPenaltyCB, cosine
+from .learner import Batches, Callback, ClipCB, DLs, EarlyStopCB, Learner, SchedCB, TransferPenaltyCB, adamw, cosine
 
 # %% ../nbs/08_experts.ipynb #3dbcbb76
 class Random(Expert):
@@ -1057,7 +1057,7 @@ def train(self:SASRec, h, epochs, cbs=()):
     dl = SeqBatches(h, d.N, d.n, self.size, min(self.tokens, max(64, len(h.item)//30)), self.quota)
     loss = partial(seq_loss, ranges=r, n_neg=self.n_neg if max(b - a for a, b in r) > self.full else 0,
                    q=[draw_weights(c[a:b]).to(def_device()) for a, b in r])
-    self.learner = Learner(self._net, DLs(dl), loss, partial(torch.optim.AdamW, weight_decay=self.wd), self.lr,
+    self.learner = Learner(self._net, DLs(dl), loss, partial(adamw, weight_decay=self.wd), self.lr,
                            [SchedCB(cosine), ClipCB(5.), *cbs], seed=self.seed)
     if len(h.item): self.learner.fit(epochs)
     self._net.eval().requires_grad_(False)

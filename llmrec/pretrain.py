@@ -262,7 +262,7 @@ def _trainer(model, collate, train, evals, out, device, plan, args):
               save_total_limit=1, load_best_model_at_end=True, metric_for_best_model=f'eval_{next(iter(evals))}_loss',
               greater_is_better=False, logging_steps=max(1, steps//20), warmup_steps=steps//10, lr_scheduler_type='cosine',
               weight_decay=.01, report_to=[], disable_tqdm=show != '1', use_cpu=def_device(device).type == 'cpu',
-              dataloader_pin_memory=False, remove_unused_columns=False, prediction_loss_only=True, label_names=['labels'])
+              dataloader_pin_memory=def_device(device).type == 'cuda', remove_unused_columns=False, prediction_loss_only=True, label_names=['labels'])
     tr = Trainer(model=model, args=TrainingArguments(**{**kw, **args}), data_collator=collate, train_dataset=train,
                  eval_dataset=evals, callbacks=[EarlyStoppingCallback(plan['patience'])])
     tr.remove_callback(PrinterCallback)
