@@ -20,6 +20,10 @@ def _first(mask):
     "Place of the first True, as a plain int."
     return int(np.asarray(mask).argmax())
 
+def _value(s, i):
+    "The value in row `i` as Python writes it: 7, not np.int64(7)."
+    return s.iloc[[i]].tolist()[0]
+
 def _is_text(s):
     "Is the column of Python objects or of one of pandas' text types?"
     return s.dtype == object or isinstance(s.dtype, pd.StringDtype) or str(s.dtype).startswith('string')
@@ -148,7 +152,7 @@ def _check_items(items, name, notes):
     items = items.reset_index(drop=True)
     new = dict(item=_ids(items['item'], f"{where}, column 'item'"))
     if (d := new['item'].duplicated()).any():
-        i = _first(d); v = new['item'].iloc[i]
+        i = _first(d); v = _value(new['item'], i)
         raise InputError(f"{where}: item {v!r} is in rows {_first(new['item'] == v)} and {i} ({int(d.sum())} repeated in all): "
                          "keep one row for each item, as in items.drop_duplicates('item')")
     if 'text' in items: new['text'] = _texts(items['text'])
@@ -177,7 +181,7 @@ def _check_times(log, name, notes):
     bad = np.isnan(t)
     if bad.mean() > .5:
         raise InputError(f"log of {name}, column 'time': {int(bad.sum()):,} of {len(t):,} rows have no usable time, such as row "
-                         f"{_first(bad)} ({log['time'].iloc[_first(bad)]!r}): give dates, or seconds since 1970, or drop the column")
+                         f"{_first(bad)} ({_value(log['time'], _first(bad))!r}): give dates, or seconds since 1970, or drop the column")
     _note(notes, name, bad.sum(), 'rows with a negative or unreadable time: dropped')
     return log[~bad].assign(time=t[~bad].astype(np.int64))
 
@@ -208,14 +212,14 @@ def _new_rows(log, where='new rows'):
     log = log.assign(user=_ids(log['user'], f"{where}, column 'user'"), item=_ids(log['item'], f"{where}, column 'item'"))
     if 'time' not in log: return log
     t = _seconds(log['time'], f"{where}, column 'time'")
-    if (bad := np.isnan(t)).any(): raise InputError(f"{where}, column 'time': row {_first(bad)} has no usable time ({log['time'].iloc[_first(bad)]!r}): "
+    if (bad := np.isnan(t)).any(): raise InputError(f"{where}, column 'time': row {_first(bad)} has no usable time ({_value(log['time'], _first(bad))!r}): "
                                                     'give dates, or seconds since 1970')
     return log.assign(time=t.astype(np.int64))
 
 def _check_values(s, name, notes):
     "Values as float64; the median where there is none."
     x = _numbers(s); bad = np.isnan(x)
-    if bad.all(): raise InputError(f"log of {name}, column 'value': no row has a number, such as row 0 ({s.iloc[0]!r}): drop the column")
+    if bad.all(): raise InputError(f"log of {name}, column 'value': no row has a number, such as row 0 ({_value(s, 0)!r}): drop the column")
     _note(notes, name, bad.sum(), 'rows without a value: given the median')
     return np.where(bad, np.median(x[~bad]), x)
 
@@ -224,10 +228,10 @@ def _known_items(log, name, items, notes):
     known = log['item'].isin(items['item']).to_numpy()
     if known.all(): return log
     if not known.any():
-        a, b = log['item'].iloc[0], items['item'].iloc[0]
+        a, b = _value(log['item'], 0), _value(items['item'], 0)
         raise InputError(f"log of {name}: no item of the log is in the item table (log: {a!r}, {type(a).__name__}; table: {b!r}, "
                          f"{type(b).__name__}): the two must use the same ids")
-    _note(notes, name, (~known).sum(), f"rows whose item is not in the item table, such as {log['item'].iloc[_first(~known)]!r}: dropped")
+    _note(notes, name, (~known).sum(), f"rows whose item is not in the item table, such as {_value(log['item'], _first(~known))!r}: dropped")
     return log[known]
 
 # %% ../nbs/01_data.ipynb #22200ce2

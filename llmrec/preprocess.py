@@ -54,7 +54,8 @@ def clean(domain:Domain,       # Raw domain
         if not isinstance(min_value, (int, float, np.number)) or min_value != min_value: raise InputError(f'min_value is {min_value!r}: expected a number')
         if 'value' not in domain.log: raise InputError(f"min_value={min_value}: the log of {domain.name!r} has no column 'value'")
         steps.append(('low value', lambda l: l[l['value'] >= min_value], f'value below {min_value}'))
-    if k_user > 1 or k_item > 1: steps.append(('k-core', lambda l: k_core(l, k_user, k_item), f'{k_user} rows a user, {k_item} an item'))
+    core = ', '.join(f'{k} rows {a}' for k, a in ((k_user, 'a user'), (k_item, 'an item')) if k > 1)
+    if core: steps.append(('k-core', lambda l: k_core(l, k_user, k_item), core))
     log, report = domain.log, []
     for name, f, why in steps:
         n, log = len(log), f(log)
