@@ -49,6 +49,16 @@ def test_links_of_documents(doc):
         assert (ROOT/u.partition('#')[0]).exists(), f'{doc} links to {u}: no such file'
 
 
+def test_names_link_to_their_definitions():
+    "nbdev turns a name in backticks into a link if the installed package hands over its index of names."
+    code = ('import importlib; from setuptools import setup; from distutils.core import run_setup\n'
+            'name, _, where = run_setup("setup.py", stop_after="init").entry_points["nbdev"][0].partition("=")\n'
+            'module, _, attr = where.partition(":")\n'
+            'print(name, getattr(importlib.import_module(module), attr)["syms"]["llmrec.vectors"]["llmrec.vectors.interest_vector"][0])')
+    r = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    assert r.stdout.split() == ['llmrec', 'vectors.html#interest_vector'], r.stdout + r.stderr
+
+
 def test_equation_labels_are_unique():
     seen = {}
     for name, nb in BOOK.items():
@@ -84,6 +94,19 @@ def test_chapter_opens_as_all_do(name):
     for c in cells(nb, 'markdown')[1:]:
         if c.startswith('#'): assert len(c.strip().splitlines()) == 1, f'{name}: heading {c.splitlines()[0]!r} shares its cell'
 
+
+@pytest.mark.parametrize('name', [n for n in BOOK if n[0].isdigit() and not n.startswith('90')])
+def test_chapter_ends_as_all_do(name):
+    "The flow chart at its head; summary, exercises with folded solutions and a link to the next page at its end."
+    md = cells(BOOK[name], 'markdown')
+    assert any('[Flow chart](15_pipeline.ipynb): ' in m or '\nFlow chart: ' in m for m in md[:4]), f'{name}: no place in the flow chart'
+    heads = [m.strip() for m in md if re.match('## ', m)]
+    assert heads[-2:] == ['## Summary', '## Exercises'], heads[-3:]
+    summary, end = md[md.index(next(m for m in md if m.strip() == '## Summary')) + 1], '\n'.join(md[-3:])
+    assert re.search(r'^- ', summary, re.M) and '<details>' in end and '<summary>Solutions</summary>' in end
+    assert re.search(r'(Next:|Back to) .*\]\(\w+\.ipynb\)', md[-1]), md[-1][-200:]
+    asked, solved = (len(re.findall(r'^\d+\. ', part, re.M)) for part in end.split('<details>'))
+    assert asked == solved, f'{name}: {asked} exercises, {solved} solutions'
 
 @each_nb
 def test_imports_stand_alone(name):
