@@ -132,7 +132,7 @@ def welcome(self:Recommender, users, k:int=10, min_rows:int=1, mask=None, **kw)-
 @patch
 def shelf(self:Recommender, users=None, # Ids; or one of the next three
           history=None, text=None, like=None, # Item ids of one person; a sentence; an item id
-          k:int=10, why:bool=False, kind=None, mask=None, **rules)->Shelf: # Reasons too? What may be shown, see `item_mask`
+          k:int=10, why:bool=False, kind=None, mask=None, **rules)->Shelf: # Reasons too? Rules of `item_mask`
     "Recommendations with titles, for users, a history, a sentence or an item."
     if sum(x is not None for x in (users, history, text, like)) != 1:
         raise InputError('name one of users, history, text, like')
@@ -240,7 +240,7 @@ def recommend_diverse(self:Recommender, users, k:int=10, lam:float=.3, pool:int=
 
 @patch
 def user_mix(self:Recommender, users, column='category')->tuple:
-    "Share of each value of an item column in users' target histories (of all rows for newcomers): (m, c), and (n,) the items' values."
+    "Share of each value of an item column in users' target histories (newcomers: in all rows), (m, c); the items' values, (n,)."
     d = self._fitted
     if column not in d.table:
         raise InputError(f'column {column!r} is not in the item table; it has {list(d.table.columns)}')
@@ -293,12 +293,14 @@ def _after(self:LMJudge, p, rows, past):
 
 @patch
 @torch.no_grad()
-def loglik(self:LMJudge, prompt:str, titles, shared:bool=True)->tuple: # Compute the prompt once? -> (n,) log-likelihoods, (n,) tokens
+def loglik(self:LMJudge, prompt:str, titles,
+           shared:bool=True)->tuple: # Compute the prompt once? -> (n,) log-likelihoods, (n,) tokens
     "log p(title | prompt) of each title."
-    p, rows = torch.tensor([self.ids(prompt, True)]).to(self.model.device), [self.ids(f' {t}\n', False) for t in titles]
+    p = torch.tensor([self.ids(prompt, True)]).to(self.model.device)
+    rows = [self.ids(f' {t}\n', False) for t in titles]
     past = self.model(p, use_cache=True) if shared else None
-    return np.concatenate([self._after(p, rows[b], past) for b in blocks(len(rows), self.batch)]), np.array([len(r)
-        for r in rows])
+    out = [self._after(p, rows[b], past) for b in blocks(len(rows), self.batch)]
+    return np.concatenate(out), np.array([len(r) for r in rows])
 
 # %% ../nbs/11_recommend.ipynb #c5363053
 def choice_logit(X,  # (m, p, f) features of m lists of p candidates
@@ -321,7 +323,8 @@ def choice_logit(X,  # (m, p, f) features of m lists of p candidates
 # %% ../nbs/11_recommend.ipynb #0d86b31e
 class Reranker:
     "The first `pool` items of a recommender in the order of recommender and language model together."
-    def __init__(self, rec:Recommender, judge:LMJudge, pool:int=20): self.rec, self.judge, self.pool, self.beta = rec, judge, pool, None
+    def __init__(self, rec:Recommender, judge:LMJudge, pool:int=20):
+        self.rec, self.judge, self.pool, self.beta = rec, judge, pool, None
     def features(self, h, cols, s):
         "Features of one person's candidates, (p, 3)."
         j, title = self.judge, self.rec.data.table['title'].astype(str).to_numpy()
@@ -349,7 +352,8 @@ def fit(self:Reranker, log): # Held-out rows (user, item), which the recommender
     c, s = self.first(h)
     own = np.nonzero((c == y[:, None]).any(1))[0]
     if len(own) < 20:
-        raise InputError(f'the item taken is in the pool for {len(own)} rows; at least 20 are needed to weigh the judge')
+        raise InputError(f'the item taken is in the pool for {len(own)} rows; at least 20 are needed to weigh '
+                         'the judge')
     self.X = np.stack([self.features(take(h, [a]), c[a], s[a]) for a in progress(own, 'lists')])
     self.y = (c == y[:, None])[own].argmax(1)
     self.beta = choice_logit(self.X, self.y)
@@ -583,7 +587,8 @@ def wide_side(self:TwoTower): return (np.float32(self.net.pop)*np.log1p(self.pop
 
 
 # %% ../nbs/11_recommend.ipynb #5e1f7a20
-def _sum(h, half_life, P): return decay(h, half_life).astype(np.float32) @ P[h.item] # One history -> (d,), decayed sum of rows
+def _sum(h, half_life, P): # One history -> (d,), decayed sum of rows
+    return decay(h, half_life).astype(np.float32) @ P[h.item]
 
 @patch
 def halves(self:Content, h): # One history -> q (d,), x sparse (1, rows of W) or None
@@ -621,7 +626,7 @@ def fixed(self:Popularity): return self.pop
 def fixed(self:TextPopularity): return self.pop
 
 @patch
-def few(self:Expert): "Function of one history that gives columns, sorted, and their scores; all other items score 0. None: there is none."
+def few(self:Expert): "Function of one history that gives sorted columns and their scores (all others score 0), or None."
 @patch
 def few(self:EASE):
     if self.near_ptr is not None: return _sparse_too(self)
@@ -688,8 +693,10 @@ class Sketch:
 # %% ../nbs/11_recommend.ipynb #e9e57002
 class Server:
     "A fitted `Recommender` laid out for single requests: exact scores of candidates that sketches choose."
-    def __init__(self, rec:Recommender, rank:int=32, pool:int=500, most:int=4): # Directions; candidates; people in one request, at most
-        self.rec, self.rank, self.pool, self.most, self.data, self.held, self.lock = rec, rank, pool, most, None, [], threading.Lock()
+    def __init__(self, rec:Recommender,
+                 rank:int=32, pool:int=500, most:int=4): # Directions; candidates; people in one request, at most
+        self.rec, self.rank, self.pool, self.most = rec, rank, pool, most
+        self.data, self.held, self.lock = None, [], threading.Lock()
         self.prepare()
     def stale(self):
         "Have rows, experts or gate changed since the last time?"
@@ -717,13 +724,14 @@ class Server:
         now = [(W.ctypes.data, W.shape) for W in self.W if W is not None]
         for sk in self.sketches.values(): sk.crosses = {w: x for w, x in sk.crosses.items() if w in now}
     def _fixed(self, s):
-        "Term of an expert that says the same to everybody; if it knows no more than how many rows an item has, by that number."
+        "Term of an expert that says the same to everybody; by the number of rows, if it knows no more of an item."
         low, high = np.full(self.g.numel(), np.inf, np.float32), np.full(self.g.numel(), -np.inf, np.float32)
         np.minimum.at(low, self.at, s); np.maximum.at(high, self.at, s)
         t = Term('all', s)
         if (low == high).all(): t.kind, t.levels = 'level', low
         return t
-    def __repr__(self): return f'Server({self.rec!r}, rank {self.rank}, {self.pool} candidates of {self.data.n:,} items)'
+    def __repr__(self):
+        return f'Server({self.rec!r}, rank {self.rank}, {self.pool} candidates of {self.data.n:,} items)'
 
 
 # %% ../nbs/11_recommend.ipynb #a1cbb2ee
@@ -745,8 +753,8 @@ class Term:
         i = np.minimum(np.searchsorted(self.cols, c), len(self.cols) - 1)
         return np.where(self.cols[i] == c, self.s[i], np.float32(0))
 
-def spread_of(t, n, own): # A term, number of items, columns of the history -> mean and standard deviation, as in `standard`
-    "Over the items that are new; over all, if those are all alike; 0 if both fail."
+def spread_of(t, n, own): # A term, number of items, columns of the history -> mean and standard deviation
+    "As in `standard`: over the items that are new; over all, if those are all alike; 0 if both fail."
     if not t.var: return 0., 0.
     for x in (t.at(own).astype(float), np.zeros(0)):
         m, a = max(n - len(x), 1), x - t.mean
@@ -790,7 +798,8 @@ def _dense(self:Server, sk, e, q, x, s):
 
 
 # %% ../nbs/11_recommend.ipynb #254ab0ca
-def _z(s, mu, sd, a=np.float32(.3)): return np.arcsinh((s - np.float32(mu))*np.float32(a/sd))/a   # `standard` of known moments
+def _z(s, mu, sd, a=np.float32(.3)): # `standard` of known moments
+    return np.arcsinh((s - np.float32(mu))*np.float32(a/sd))/a
 
 @patch
 def _total(self:Server, w, offset, terms, spreads, strong):
