@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote
 import codecs, copy, csv, difflib, gzip, html, json, os, re, warnings, zlib
 import numpy as np, pandas as pd
+from pandas.api.types import union_categoricals
 from .core import InputError, expect, need, whole
 
 # %% ../nbs/01_data.ipynb #316eae74
@@ -175,8 +176,13 @@ def _fill_titles(title, new, notes, name):
     return np.where(title == '', 'untitled', title)
 
 # %% ../nbs/01_data.ipynb #1cddeec9
+def _are_seconds(t):
+    "Whole seconds since 1970 already, as `_unit` would judge?"
+    return t.dtype == np.int64 and t.min() >= 0 and t.max() < 1e11
+
 def _check_times(log, name, notes):
     "Drop rows without a usable time; times become int64 seconds."
+    if _are_seconds(log['time']): return log
     t = _seconds(log['time'], f"log of {name}, column 'time'")
     bad = np.isnan(t)
     if bad.mean() > .5:
@@ -218,6 +224,7 @@ def _new_rows(log, where='new rows'):
 
 def _check_values(s, name, notes):
     "Values as float64; the median where there is none."
+    if s.dtype == np.float64 and np.isfinite(s.to_numpy()).all(): return s
     x = _numbers(s); bad = np.isnan(x)
     if bad.all(): raise InputError(f"log of {name}, column 'value': no row has a number, such as row 0 ({_value(s, 0)!r}): drop the column")
     _note(notes, name, bad.sum(), 'rows without a value: given the median')
@@ -349,11 +356,11 @@ def _open(path):
     zipped = _zipped(path)
     return gzip.open(path, 'rt', encoding='utf-8-sig') if zipped else open(path, encoding='utf-8-sig')
 
-def _csv(path, **kw):
-    "`pd.read_csv` whose errors name the file."
+def _csv(path, read=pd.read_csv, **kw):
+    "`pd.read_csv`, or another reader with its arguments, whose errors name the file."
     path = _file(path)
     kw['compression'] = 'gzip' if _zipped(path) else None
-    try: return pd.read_csv(path, **kw)
+    try: return read(path, **kw)
     except UnicodeDecodeError as e:
         other = 'utf-16' if e.object[:2] in (b'\xff\xfe', b'\xfe\xff') else 'latin-1'
         raise InputError(f'{path} is not {e.encoding} at byte {e.start}: pass encoding="{other}"') from e
@@ -540,6 +547,25 @@ def _delimiter(path, encoding):
     except (EOFError, OSError, zlib.error) as e: raise InputError(f'{path} cannot be read: {e}: fetch it again') from e
     return max(',\t;|', key=head.count)
 
+def _one_table(parts):
+    "Chunks of a table as one, emptied column by column; ids as numbers of their distinct texts."
+    def join(c): return pd.Series(union_categoricals(c)) if c[0].dtype == 'category' else pd.concat(c, ignore_index=True)
+    return pd.DataFrame({k: join([p.pop(k) for p in parts]) for k in list(parts[0])}, copy=False)
+
+def _in_chunks(path, rows=2**20, **kw):
+    "`pd.read_csv` in less memory: a long table is read `rows` at a time, as long as all chunks agree on the types."
+    parts, types = [], None
+    with pd.read_csv(path, chunksize=rows, **kw) as chunks:
+        for c in chunks:
+            if not parts and len(c) < rows: return c
+            types = c.dtypes if types is None else types
+            if not c.dtypes.equals(types) or not isinstance(c.index, pd.RangeIndex): break
+            for k in kw['dtype'].keys() & set(c): c[k] = pd.Categorical.from_codes(*pd.factorize(c[k]))
+            parts.append(c)
+        else:
+            if parts: return _one_table(parts)
+    return pd.read_csv(path, **kw)
+
 def _any_table(x, what, ids, encoding):
     "A DataFrame, CSV, TSV or Parquet file; columns of `ids` as text."
     if isinstance(x, pd.DataFrame): return x
@@ -548,7 +574,7 @@ def _any_table(x, what, ids, encoding):
         try: need('pyarrow', 'data'); return pd.read_parquet(path)
         except ImportError: raise
         except Exception as e: raise InputError(f'{path} is no readable Parquet file: {str(e).splitlines()[0]}') from e
-    return _csv(path, sep=_delimiter(path, encoding), encoding=encoding, dtype={c: str for c in ids}, low_memory=False)
+    return _csv(path, _in_chunks, sep=_delimiter(path, encoding), encoding=encoding, dtype={c: str for c in ids}, low_memory=False)
 
 def _renamed(df, columns, part, where):
     "Rename by a mapping from our names to theirs; keys may start with 'log.' or 'items.'."
@@ -565,8 +591,9 @@ def _natural(*cols):
     "Text ids as int64 if every one in all columns is written as a number would be."
     found = []
     for c in cols:
-        if not _is_text(c): return cols
-        try: at, v = pd.factorize(c)                # distinct ids are few: look at each of them once
+        read = isinstance(c.dtype, pd.CategoricalDtype)
+        if not read and not _is_text(c): return cols
+        try: at, v = (c.cat.codes.to_numpy(), c.cat.categories) if read else pd.factorize(c)   # distinct ids are few: look at each once
         except TypeError: return cols               # lists and the like: named later
         if pd.api.types.infer_dtype(v, skipna=True) != 'string': return cols
         if not pd.Series(v, dtype=object).astype(str).str.fullmatch(r'0|-?[1-9]\d{0,17}').all(): return cols

@@ -126,13 +126,12 @@ def _distinct(ids):
     return codes, pd.Index(ids, dtype=object)
 
 def _coded(log, items, users, offset, where):
-    "One log as columns user, item (numbers), weight, time, tie."
-    (cu, u), (ci, i) = _distinct(log['user']), _distinct(log['item'])
-    return pd.DataFrame(dict(
-        user=users.get_indexer(u)[cu], item=offset + _lookup(pd.Index(items['item'], dtype=object), i, 'item', where)[ci],
-        weight=np.asarray(log['weight'], np.float32) if 'weight' in log else np.float32(1),
-        time=np.asarray(log['time']) if 'time' in log else np.arange(len(log)),
-        tie=_hash(i)[ci] if 'time' in log else np.uint64(0)))
+    "One log as arrays: user, item (numbers), weight, time, tie."
+    (cu, u), (ci, i), n = _distinct(log['user']), _distinct(log['item']), len(log)
+    return (users.get_indexer(u)[cu], offset + _lookup(pd.Index(items['item'], dtype=object), i, 'item', where)[ci],
+            np.asarray(log['weight'], np.float32) if 'weight' in log else np.ones(n, np.float32),
+            np.asarray(log['time']) if 'time' in log else np.arange(n),
+            _hash(i)[ci] if 'time' in log else np.zeros(n, np.uint64))
 
 def interactions(train:pd.DataFrame, # Log of the target: user, item [, time, weight]
                  items:pd.DataFrame, # Item table of the target
@@ -147,15 +146,15 @@ def interactions(train:pd.DataFrame, # Log of the target: user, item [, time, we
     users = pd.Index(pd.unique(pd.concat([pd.Series(l['user'].unique(), dtype=object) for l in logs])), dtype=object)
     users = users[np.argsort(_hash(users), kind='stable')]
     offs = np.cumsum([0] + [len(t) for t in tables])
-    rows = pd.concat([_coded(l, t, users, o, w) for l, t, o, w in
-                      zip(logs, tables, offs, ['target'] + [d.name for d in source])], ignore_index=True)
-    rows = rows.iloc[_by_time(*(rows[c].to_numpy() for c in ('user', 'time', 'tie')))]
+    coded = [_coded(l, t, users, o, w) for l, t, o, w in zip(logs, tables, offs, ['target'] + [d.name for d in source])]
+    user, item, weight, time, tie = (x[0] if len(x) == 1 else np.concatenate(x) for x in zip(*coded)); del coded
+    o = _by_time(user, time, tie); item, weight, time = item[o], weight[o], time[o]
     if vectors is not None and len(vectors) != offs[-1]:
         raise InputError(f'vectors has {len(vectors)} rows, but target and sources have {offs[-1]} items')
-    ptr = np.concatenate([[0], np.cumsum(np.bincount(rows['user'], minlength=len(users)))]).astype(np.int64)
+    ptr = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(users)))]).astype(np.int64)
     return Interactions(users, np.asarray(items['item']), [pd.Index(t['item'], dtype=object) for t in tables],
-                        Histories(ptr, rows['item'].to_numpy(np.int64), rows['weight'].to_numpy(np.float32)),
-                        rows['time'].to_numpy() if all('time' in l for l in logs) else None,
+                        Histories(ptr, item, weight),
+                        time if all('time' in l for l in logs) else None,
                         pd.concat(tables, ignore_index=True), vectors)
 
 # %% ../nbs/08_experts.ipynb #45e9abd8

@@ -15,30 +15,37 @@ from html import escape
 from .data import Domain, _columns, _new_rows, _span
 
 # %% ../nbs/02_preprocess.ipynb #5724e6b7
+def _core(u, i, keep, k_user, k_item):
+    "Which of the rows `keep` are in the k-core; users and items are numbers."
+    while True:
+        cu, ci = (np.bincount(x[keep], minlength=x.max(initial=-1) + 1) for x in (u, i))
+        new = keep & (cu >= k_user)[u] & (ci >= k_item)[i]
+        if new.sum() == keep.sum(): return keep
+        keep = new
+
 def k_core(log,         # user, item, ...
            k_user:int=1,# Rows a user must have
            k_item:int=1 # Rows an item must have
           ):
     "The largest part of `log` in which every user and item has enough rows."
     _columns(log, ['user', 'item'], 'log'); whole(k_user, 'k_user'); whole(k_item, 'k_item')
-    u, nu = pd.factorize(log['user'])[0], None
-    i = pd.factorize(log['item'])[0]
-    keep = np.ones(len(log), bool)
-    while True:
-        cu, ci = np.bincount(u[keep], minlength=u.max(initial=-1) + 1), np.bincount(i[keep], minlength=i.max(initial=-1) + 1)
-        new = keep & (cu[u] >= k_user) & (ci[i] >= k_item)
-        if new.sum() == keep.sum(): return log[keep]
-        keep = new
+    return log[_core(*(pd.factorize(log[c])[0] for c in ('user', 'item')), np.ones(len(log), bool), k_user, k_item)]
 
 # %% ../nbs/02_preprocess.ipynb #a5403f62
-def _drop_repeats(log):
-    "Keep the first of rows that agree in user, item, time and event."
-    return log[~log.duplicated([c for c in ('user', 'item', 'time', 'event') if c in log])]
+def _repeated(log):
+    "Which rows agree with an earlier one in user, item, time and event. Rows are compared where their hashes agree."
+    cols, h = [c for c in ('user', 'item', 'time', 'event') if c in log], np.zeros(len(log), np.uint64)
+    for c in cols:
+        x = log[c].to_numpy() if log[c].dtype == np.int64 else pd.factorize(log[c], use_na_sentinel=False)[0].astype(np.int64)
+        h *= np.uint64(0x9E3779B97F4A7C15); h += x.view(np.uint64); h ^= h >> np.uint64(29)
+    s = np.sort(h); at = np.flatnonzero(pd.Index(h).isin(s[1:][s[1:] == s[:-1]]))
+    out = np.zeros(len(log), bool); out[at] = log[cols].iloc[at].duplicated()
+    return out
 
-def _drop_bots(log, factor=50):
-    "Drop users with over `factor` times the median number of rows, and at least 1,000."
-    n = log['user'].map(log['user'].value_counts())
-    return log[~((n > factor*log['user'].value_counts().median()) & (n >= 1000))] if len(log) else log
+def _bots(u, keep, factor=50):
+    "Which users have over `factor` times the median number of the rows `keep`, and at least 1,000."
+    n = np.bincount(u[keep], minlength=u.max(initial=-1) + 1)
+    return (n > factor*np.median(n[n > 0])) & (n >= 1000) if keep.any() else np.zeros(len(n), bool)
 
 def clean(domain:Domain,       # Raw domain
           k_user:int=1, k_item:int=1, # k-core; 1 keeps all
@@ -48,18 +55,20 @@ def clean(domain:Domain,       # Raw domain
          )->tuple:             # Domain, report
     "Clean a domain; the report says for each step how many rows it dropped and why."
     expect(domain, Domain, 'domain'); whole(k_user, 'k_user'); whole(k_item, 'k_item')
-    steps = [('repeated rows', _drop_repeats, 'same user, item, time and event')]
-    if bots: steps.append(('bots', _drop_bots, 'over 50 × the median number of rows, and 1,000'))
+    log = domain.log; u, i = (pd.factorize(log[c])[0].astype(np.int32) for c in ('user', 'item'))
+    steps = [('repeated rows', lambda keep: keep & ~_repeated(log), 'same user, item, time and event')]
+    if bots: steps.append(('bots', lambda keep: keep & ~_bots(u, keep)[u], 'over 50 × the median number of rows, and 1,000'))
     if min_value is not None:
         if not isinstance(min_value, (int, float, np.number)) or min_value != min_value: raise InputError(f'min_value is {min_value!r}: expected a number')
         if 'value' not in domain.log: raise InputError(f"min_value={min_value}: the log of {domain.name!r} has no column 'value'")
-        steps.append(('low value', lambda l: l[l['value'] >= min_value], f'value below {min_value}'))
+        steps.append(('low value', lambda keep: keep & (log['value'] >= min_value).to_numpy(), f'value below {min_value}'))
     core = ', '.join(f'{k} rows {a}' for k, a in ((k_user, 'a user'), (k_item, 'an item')) if k > 1)
-    if core: steps.append(('k-core', lambda l: k_core(l, k_user, k_item), core))
-    log, report = domain.log, []
+    if core: steps.append(('k-core', lambda keep: _core(u, i, keep, k_user, k_item), core))
+    keep, report = np.ones(len(log), bool), []
     for name, f, why in steps:
-        n, log = len(log), f(log)
-        report.append((name, n, len(log), n - len(log), why))
+        n, keep = keep.sum(), f(keep)
+        report.append((name, n, keep.sum(), n - keep.sum(), why))
+    log = log[keep]
     if not len(log) and len(domain.log): raise InputError(f'cleaning drops all {len(domain.log)} rows of {domain.name!r}: lower k_user, k_item or min_value')
     if log_value and 'value' in log: log = log.assign(value=np.log1p(log['value'].clip(lower=0)))
     return domain.with_log(log.reset_index(drop=True)), pd.DataFrame(report, columns=['step', 'before', 'after', 'dropped', 'why'])
@@ -148,27 +157,40 @@ def _log(x):
     "The log of a domain, or a table that is one."
     return x.log if isinstance(x, Domain) else _new_rows(x, 'log')
 
-def _by_time(user, time, tie):
-    "Stable order by user, time and tie; quick where each user's rows stand in order of time already."
-    o = np.argsort(user, kind='stable')
-    same, step = user[o[1:]] == user[o[:-1]], time[o[1:]] - time[o[:-1]]
-    if not (step[same] >= 0).all(): return np.lexsort((tie, time, user))
-    at = same & (step == 0)
-    q = o[tied := np.r_[at, False] | np.r_[False, at]] if len(o) else o
-    if len(q): o[tied] = q[np.lexsort((tie[q], time[q], user[q]))]
-    return o
+def _tied(k):
+    "Rows equal to a neighbour, and the number of the group that each of these is in."
+    same = k[1:] == k[:-1]; at = np.r_[same, False] | np.r_[False, same]
+    return at, np.cumsum(~np.r_[False, same][at])
 
-def ordered(log, seed=0):
-    "Rows by user and time; at the same second by a seeded hash of the item."
-    whole(seed, 'seed', 0, 2**32 - 1)
+def _by_time(user, time, tie):
+    "Stable order by user, time and tie, as `np.lexsort` has it, from sorts of packed numbers; `user` and `tie` are not negative."
+    if len(user) < 2: return np.arange(len(user))
+    bits = int(np.ptp(time)).bit_length() if time.dtype == np.int64 and time.min() >= 0 else 64
+    if bits + int(user.max()).bit_length() > 63: return np.lexsort((tie, time, user))
+    key = user.astype(np.int64) << bits; key |= time - time.min()
+    o = np.argsort(key); at, g = _tied(key[o]); q = o[at]
+    if not len(q): return o
+    free = 64 - int(g[-1]).bit_length()
+    key = g.astype(np.uint64) << np.uint64(free) | tie[q].astype(np.uint64) >> np.uint64(64 - free)
+    j = np.argsort(key); q, (again, g) = q[j], _tied(key[j])
+    r = q[again]; q[again] = r[np.lexsort((r, tie[r], g))]
+    o[at] = q; return o
+
+def _order(log, seed):
+    "Order by user and time, at the same second by a seeded hash of the item."
     code, ids = pd.factorize(log['item'], use_na_sentinel=False)
     with np.errstate(over='ignore'):
         h = (pd.util.hash_array(np.asarray(ids, dtype=object))*np.uint64(2*seed + 0x9E3779B97F4A7C15))[code]
     t = log['time'].to_numpy() if 'time' in log else np.arange(len(log))
-    return log.iloc[_by_time(pd.factorize(log['user'], sort=False)[0], t, h)]
+    return _by_time(pd.factorize(log['user'], sort=False)[0], t, h)
+
+def ordered(log, seed=0):
+    "Rows by user and time; at the same second by a seeded hash of the item."
+    return log.iloc[_order(log, whole(seed, 'seed', 0, 2**32 - 1))]
 
 def _make(log, train, valid, test, **protocol):
-    return Split(*(log[m].reset_index(drop=True) for m in (train, valid, test)), protocol)
+    "A split of `log` by three masks or arrays of places."
+    return Split(*(log.iloc[m].reset_index(drop=True) for m in (train, valid, test)), protocol)
 
 # %% ../nbs/02_preprocess.ipynb #34f2af23
 def split_last(domain,        # Domain or log
@@ -177,12 +199,13 @@ def split_last(domain,        # Domain or log
                seed:int=0, min_train:int=1)->Split:
     "Leave the last rows of each user out; users with too few rows stay in training."
     whole(n_test, 'n_test', 1); whole(n_valid, 'n_valid'); whole(min_train, 'min_train')
-    log = ordered(_log(domain), seed)
-    n = log.groupby('user', sort=False)['item'].transform('size').to_numpy()
-    r = log.groupby('user', sort=False).cumcount(ascending=False).to_numpy()
-    ok = n >= n_test + n_valid + min_train
+    log = _log(domain); o = _order(log, whole(seed, 'seed', 0, 2**32 - 1))
+    u = pd.factorize(log['user'])[0][o]
+    start = np.flatnonzero(np.r_[True, u[1:] != u[:-1]][:len(u)]); n = np.diff(start, append=len(u))
+    r = np.repeat(start + n, n) - np.arange(len(u)) - 1 # Rows of the user that follow
+    ok = np.repeat(n >= n_test + n_valid + min_train, n)
     test, valid = ok & (r < n_test), ok & (r >= n_test) & (r < n_test + n_valid)
-    return _make(log, ~test & ~valid, valid, test, name='last', n_test=n_test, n_valid=n_valid, seed=seed, min_train=min_train)
+    return _make(log, o[~test & ~valid], o[valid], o[test], name='last', n_test=n_test, n_valid=n_valid, seed=seed, min_train=min_train)
 
 def split_time(domain, test:float=.1, valid:float=.1, seed:int=0)->Split:
     "Cut at two moments: the last share of rows is test, the share before it validation."
