@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['STRATEGIES', 'BUDGETS', 'standard', 'item_evidence', 'user_evidence', 'Gate', 'Choices', 'expert_scores', 'choices',
            'balance', 'levels', 'gate_scores', 'fit_gate', 'drop_items', 'last_rows', 'took', 'before', 'until',
-           'hold_out', 'pseudo_target', 'attributes', 'default_experts', 'expert_key', 'fit_experts', 'foretold',
-           'same_people', 'Recommender', 'top_k', 'append_rows', 'insert_items', 'Aged', 'subsets', 'row_scores',
-           'history_parts', 'Explanation']
+           'moments', 'hold_out', 'pseudo_target', 'attributes', 'default_experts', 'expert_key', 'fit_experts',
+           'foretold', 'same_people', 'Recommender', 'top_k', 'append_rows', 'insert_items', 'Aged', 'subsets',
+           'row_scores', 'history_parts', 'Explanation']
 
 # %% ../nbs/09_fusion.ipynb #b3fac714
 import contextlib, hashlib, json, re, time
@@ -190,14 +190,27 @@ def until(d:Interactions, users, times)->Histories:
     i, ptr = _take_rows(d.hist.ptr, users)
     return select(Histories(ptr, d.hist.item[i], d.hist.weight[i]), d.time[i] <= np.repeat(times, np.diff(ptr)))
 
-def hold_out(d:Interactions, min_rows:int=2)->tuple:
-    "Take each user's last target row away: the rest, what came before each of these rows, and their items."
-    own = np.arange(d.N) < d.n
-    rows = last_rows(d, own)
-    rows = rows[d.hist.lengths[d.hist.user[rows]] >= min_rows]
-    keep = np.ones(len(d.hist.item), bool); keep[rows] = False
+def moments(d:Interactions, rows):
+    "The first row of the moment (one user, one time) that each of some rows ends; the row itself if nothing came before that moment."
+    if d.time is None: return rows
+    u, t = d.hist.user, np.full(len(d.hist), -np.inf)
+    t[u[rows]] = d.time[rows]
+    earlier = np.bincount(u, d.time < t[u], len(d.hist)).astype(int)[u[rows]]
+    return np.where(earlier > 0, d.hist.ptr[u[rows]] + earlier, rows)
+
+def hold_out(d:Interactions, min_rows:int=2, seed:int=0)->tuple:
+    "Take a target row of each user's last moment away: the rest, what came before that moment, and the items taken."
+    own, u = np.arange(d.N) < d.n, d.hist.user
+    last = last_rows(d, own)
+    last = last[d.hist.lengths[u[last]] >= min_rows]
+    start, n = moments(d, last), len(d.hist)
+    a, b = np.full(n, len(u)), np.full(n, -1); a[u[last]], b[u[last]] = start, last
+    at = np.arange(len(u))
+    at = np.random.default_rng(seed).permutation(at[own[d.hist.item] & (at >= a[u]) & (at <= b[u])])
+    rows = at[np.unique(u[at], return_index=True)[1]]  # one of each basket, by lot
+    keep = np.ones(len(u), bool); keep[rows] = False
     rest = replace(d, hist=select(d.hist, keep), time=None if d.time is None else d.time[keep])
-    return rest, before(d.hist, rows), d.hist.item[rows]
+    return rest, before(d.hist, start), d.hist.item[rows]
 
 # %% ../nbs/09_fusion.ipynb #09166bc9
 def pseudo_target(d:Interactions, share:float=.25, seed:int=0)->Interactions:
@@ -232,10 +245,9 @@ def default_experts(d:Interactions, budget:str='fast', seed:int=0)->list:
     if source: es += [EASE(300, 10., joint=False), TransitionRidge(k, 4., joint=False)]
     if d.vectors is not None:
         es += [Content(5.), Content(np.inf, 0.)] + ([Content(np.inf, joint=False)] if source else [])
-    if budget == 'full' or budget == 'auto' and len(d.hist.item) >= 10_000:
-        if text: es += [TwoTower(seed=seed)]
-        es += [SASRec(seed=seed)]
-    if budget == 'full' and text: es += [TextSASRec(seed=seed)]
+    rows, full = len(d.hist.item), budget == 'full'
+    if full or budget == 'auto' and rows >= 10_000: es += [TwoTower(seed=seed)]*text + [SASRec(seed=seed)]
+    if text and (full or budget == 'auto' and source and 10_000 <= rows <= 150_000): es += [TextSASRec(seed=seed)]
     return es
 
 def expert_key(e): # What an expert was made from: tells it from its siblings
@@ -289,7 +301,7 @@ class Recommender:
     def __init__(self, encoder='minilm',      # Name for `TextEncoder`, a `TextEncoder`, or None for no text
                  strategy:str='auto',         # 'auto', 'supervised' (rows of the source), 'unsupervised' (no shared users), 'target' (no source)
                  seed:int=0,                  # Seed of everything random
-                 budget:str='auto',           # 'fast': closed-form experts, seconds; 'auto': two networks besides, where there are rows enough, minutes; 'full': one more
+                 budget:str='auto',           # 'fast': closed-form experts, seconds; 'auto': networks besides, where there are rows enough, minutes; 'full': all of them
                  experts=None,                # Function (Interactions, budget, seed) -> list of experts; None: the default ones
                  verbose:bool=False,          # Print the plan
                  repeats:bool=False,          # Learn to recommend what the user already took, too? (then call with exclude_seen=False)
@@ -412,7 +424,7 @@ def _cold_choices(self:Recommender, make, d, notes, parts=4):
         own = np.arange(p.N) < p.n
         rows = last_rows(p, own)[:2500]
         if not len(rows): continue
-        h, y, rest = before(p.hist, rows), p.hist.item[rows], drop_items(p, own)
+        h, y, rest = before(p.hist, moments(p, rows)), p.hist.item[rows], drop_items(p, own)
         es = fit_experts(make(rest, 'fast', self.seed), rest, notes)
         sets.append(choices(es, select(h, ~own[h.item]), y, np.zeros(p.n, int), seed=seed))
         keys.append([e.key for e in es])
@@ -446,11 +458,11 @@ def _lesson(self:Recommender, make, rest, h, y, notes):
 @patch
 def _rows(self:Recommender, d, valid):
     "Index without validation rows, histories before them, and their items; made from last rows if none are given or usable."
-    if valid is None or not len(valid): return hold_out(d)
+    if valid is None or not len(valid): return hold_out(d, seed=self.seed)
     u = d.users.get_indexer(pd.Index(valid['user'], dtype=object))
     y = d.all_items[0].get_indexer(pd.Index(valid['item'], dtype=object))
     ok = (u >= 0) & (y >= 0)
-    if ok.sum() < 30: return hold_out(d)             # people without training rows: nothing to learn a gate from
+    if ok.sum() < 30: return hold_out(d, seed=self.seed)  # people without training rows: nothing to learn a gate from
     if d.time is None or 'time' not in valid: return d, take(d.hist, u[ok]), y[ok]
     h, now = until(d, u[ok], valid['time'].to_numpy()[ok]), take(d.hist, u[ok])
     own = lambda h: select(h, h.item < d.n).lengths
