@@ -104,6 +104,20 @@ def text_free(d, budget, seed):
     from llmrec.fusion import default_experts
     return default_experts(replace(d, vectors=None, table=d.table[['item', 'title']]), budget, seed)
 
+def learned_once():
+    "Let networks that were trained on the same rows share what they learned; `llmrec` comes first, its seconds are whole."
+    from llmrec.experts import SASRec, TextSASRec
+    memo = {}
+    def once(cls, learn):
+        def f(self, d):
+            k = (cls, self.seed, d.n, d.N, *(hash(x.tobytes()) for x in (d.hist.ptr, d.hist.item)))
+            if k not in memo:
+                had = set(vars(self)); learn(self, d)
+                memo[k] = {a: x for a, x in vars(self).items() if a not in had}
+            vars(self).update(memo[k])
+        return f
+    for cls in (SASRec, TextSASRec): cls.learn = once(cls, cls.learn)
+
 def run(name, load, most, neural=False, twin=False):
     "Reports of all systems on one set, as JSON-ready rows."
     from llmrec.encode import TextEncoder
@@ -231,7 +245,7 @@ def main():
     p.add_argument('--show'); p.add_argument('--csv', help='with --show: also write the table that 30_results reads')
     p.add_argument('--within', metavar='CSV', help='rank only among items of one kind of evidence, with closed-form experts, and write the shares of the best expert')
     a = p.parse_args()
-    warnings.filterwarnings('ignore')
+    warnings.filterwarnings('ignore'); learned_once()
     if a.within:
         t = pd.DataFrame([r for n, f in sets(a).items() if not a.sets or n in a.sets for r in within(n, f, a.users, 'fast')])
         t.to_csv(a.within, index=False, float_format='%.5g'); return print(t.round(4).to_string())
