@@ -17,9 +17,6 @@ import argparse, json, os, time, warnings
 from pathlib import Path
 import numpy as np, pandas as pd
 
-TEXTS = ('title', 'category', 'type', 'brand', 'size', 'year')
-
-
 def last(dom, source=None):
     "Each user's last row is the test, the one before it validation."
     from llmrec.preprocess import past_source, split_last
@@ -202,7 +199,7 @@ class Within:
         s[:, self.off] = -np.inf
         return s
 
-def within(name, load, most, budget):
+def within(name, load, most, budget='fast'):
     "NDCG@10 of the recommender and its experts when the candidates are the items of one kind of evidence: one row a kind."
     from dataclasses import replace
     from llmrec.fusion import Recommender
@@ -222,6 +219,31 @@ def within(name, load, most, budget):
         c = compare({'llmrec': reps['llmrec'], best: reps[best]}).table.iloc[0]
         out.append(dict(set=name, items=kind, candidates=int(ok.sum()), rows=len(s.test), llmrec=reps['llmrec']['ndcg@10'], best=best, best_ndcg=reps[best]['ndcg@10'],
                         share=reps['llmrec']['ndcg@10']/reps[best]['ndcg@10'], difference=c['difference'], lo=c['lo'], hi=c['hi']))
+    return out
+
+READS = ('Kriging', 'TextPopularity', 'Bilinear', 'Content')
+
+def ablation(name, load, most):
+    "NDCG@10 of the closed-form gate that reads more and more: texts, attributes, rows of the target, rows of the source; each step minus the one before."
+    from llmrec.fusion import Recommender, default_experts
+    from llmrec.metrics import compare
+    dom, full, source = load()
+    split, reps, out = few_users(full, most), {}, []
+    target, judge = dom.with_log(split.train), judge_by(name, dom, full, few_users(full, most), slices=())
+    plain = dom.with_log(split.train); plain.items = plain.items[[c for c in ('item', 'title', 'text') if c in plain.items]]
+    reading = lambda *a: [e for e in default_experts(*a) if type(e).__name__ in READS]
+    tell = len(plain.items.columns) < len(target.items.columns)
+    for n, t, s, es in (('text', plain, None, reading), ('+ attributes', target, None, reading), ('+ ids', target, None, None), ('+ source', target, source, None)):
+        if n == '+ attributes' and not tell or n == '+ source' and source is None: continue
+        rec = Recommender('minilm', budget='fast', experts=es).fit(t, s, split.valid if len(split.valid) else None)
+        reps[n] = judge(rec, n)
+        r = dict(set=name, reads=n, ndcg=reps[n]['ndcg@10'], lo=reps[n].intervals['ndcg@10'][0], hi=reps[n].intervals['ndcg@10'][1])
+        if len(reps) > 1:
+            a, b = list(reps)[-2:]
+            c = compare({b: reps[b], a: reps[a]}).table.iloc[0]
+            r |= dict(step=c['difference'], step_lo=c['lo'], step_hi=c['hi'])
+        out.append(r)
+        print({k: v if isinstance(v, str) else round(v, 4) for k, v in r.items()}, flush=True)
     return out
 
 def show(path):
@@ -244,11 +266,13 @@ def main():
     p.add_argument('--more', action='store_true', help='also the baselines that a set which is done lacks')
     p.add_argument('--show'); p.add_argument('--csv', help='with --show: also write the table that 30_results reads')
     p.add_argument('--within', metavar='CSV', help='rank only among items of one kind of evidence, with closed-form experts, and write the shares of the best expert')
+    p.add_argument('--ablation', metavar='CSV', help='let the closed-form recommender read texts, attributes, ids and the source, one after the other, and write what each adds')
     a = p.parse_args()
     warnings.filterwarnings('ignore'); learned_once()
-    if a.within:
-        t = pd.DataFrame([r for n, f in sets(a).items() if not a.sets or n in a.sets for r in within(n, f, a.users, 'fast')])
-        t.to_csv(a.within, index=False, float_format='%.5g'); return print(t.round(4).to_string())
+    for path, what in ((a.within, within), (a.ablation, ablation)):
+        if not path: continue
+        t = pd.DataFrame([r for n, f in sets(a).items() if not a.sets or n in a.sets for r in what(n, f, a.users)])
+        t.to_csv(path, index=False, float_format='%.5g'); return print(t.round(4).to_string())
     if a.show: return show(a.show) if not a.csv else table(a.show).to_csv(a.csv, index=False, float_format='%.5g')
     done = json.loads(Path(a.out).read_text()) if Path(a.out).exists() else {}
     for name, load in sets(a).items():
