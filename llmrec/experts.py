@@ -349,10 +349,10 @@ class EASE(Expert):
         for b in blocks(len(rows), 512): B[b, rows[own]] = E[b][:, own]
         return rows, B, *self.beyond(h, d, np.setdiff1d(np.nonzero(counts[:d.n])[0], rows))
     def beyond(self, h, d, at):
-        "Columns of the target's items `at`, which the cap left out: pointers, rows and weights of a sparse matrix."
+        "Columns of the target's items `at`, which the cap left out: pointers, columns and weights of a matrix of sparse rows."
         if not (self.near and len(at)): return None, None, None
-        W = near_ridge(binary(decayed(h, d.N)), at, self.lam, self.near)
-        return np.append(0, np.cumsum(np.bincount(at, np.diff(W.indptr), d.n).astype(int))), W.indices, W.data
+        W = near_ridge(binary(decayed(h, d.N)), at, self.lam, self.near).tocsr()
+        return W.indptr, at[W.indices], W.data
     def score_histories(self, h):
         h, N, n = view(h, self.data.n, self.joint), self.data.N, self.data.n
         s = decayed(h, N, self.half_life, self.rows) @ self.B
@@ -362,7 +362,7 @@ class EASE(Expert):
 @patch(as_prop=True)
 def far(self:EASE):
     "Columns of the items beyond the cap, (N, n), sparse."
-    return sp.csc_matrix((self.near_w, self.near_at, self.near_ptr), (self.data.N, self.data.n))
+    return sp.csr_matrix((self.near_w, self.near_at, self.near_ptr), (self.data.N, self.data.n))
 @patch
 def contributions(self:EASE, h, j):
     b = np.zeros(self.data.N)
@@ -372,9 +372,8 @@ def contributions(self:EASE, h, j):
 @patch
 def grow(self:EASE, d, m):
     n = d.n - m
+    if self.near_ptr is not None: self.near_w, self.near_at, self.near_ptr = inserted(self.far, n, m)
     self.data, self.rows, self.B = d, moved(self.rows, n, m), np.pad(self.B, ((0, 0), (0, m)))
-    if self.near_ptr is None: return
-    self.near_at, self.near_ptr = moved(self.near_at, n, m), np.pad(self.near_ptr, (0, m), 'edge')
 
 # %% ../nbs/08_experts.ipynb #1837ef6d
 def one_hot(col,            # Values of one column: strings, lists, or strings joined by | ; , >

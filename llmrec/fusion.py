@@ -66,10 +66,10 @@ class Gate(nn.Module):
         return torch.where(g_user == 0, f @ self.o[1], f @ self.o[0])
     def forward(self, z, g_item, g_user): # (users, items, experts), (users, items), (users, 1)
         return (self.weights(g_item, g_user)*z).sum(-1) + self.offset(g_item, g_user)
-    def penalty(self, shrink=3., thrift=3., equal=3.):
+    def penalty(self, shrink=10., thrift=3., equal=3.):
         "In the units of the summed log-likelihood."
         bend = sum((x**2).sum() for x in (self.b, self.cold, self.d, self.new))
-        return shrink*bend + .5*(self.o**2).sum() + thrift*F.softplus(self.a).sum() + equal*((self.a + 1)**2).sum()
+        return shrink*bend + .5*(self.o**2).sum() + thrift*F.softplus(self.a).sum() + equal*((self.a - self.a.mean())**2).sum()
 
 # %% ../nbs/09_fusion.ipynb #0775d2e3
 @dataclass
@@ -142,7 +142,7 @@ def gate_scores(gate, c, lev):
 
 def fit_gate(sets:list,          # `Choices`, one or several
              n_experts:int,      # How many experts
-             shrink:float=3.,    # Pull towards weights that do not look at evidence
+             shrink:float=10.,   # Pull towards weights that do not look at evidence
              thrift:float=3.,    # Pull of weights towards zero: an expert must earn its place
              equal:float=3.,     # Pull towards weights that are alike: experts that say the same share their weight
              steps:int=200       # L-BFGS iterations at most

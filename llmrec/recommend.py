@@ -629,25 +629,21 @@ def fixed(self:TextPopularity): return self.pop
 def few(self:Expert): "Function of one history that gives sorted columns and their scores (all others score 0), or None."
 @patch
 def few(self:EASE):
-    if self.near_ptr is not None: return _sparse_too(self)
-    cols = self.rows[self.rows < self.data.n]
-    B = np.ascontiguousarray(self.B[:, cols])
-    place = np.full(self.data.N, -1); place[self.rows] = np.arange(len(self.rows))
+    own, place = self.rows[self.rows < self.data.n], np.full(self.data.N, -1)
+    B = np.ascontiguousarray(self.B[:, own])
+    place[self.rows] = np.arange(len(self.rows))
+    def dense(h):
+        w, i = decay(h, self.half_life), place[h.item]
+        return w[i >= 0].astype(np.float32) @ B[i[i >= 0]]
+    mine = lambda h: view(h, self.data.n, self.joint)
+    if self.near_ptr is None: return lambda h: (own, dense(mine(h)))
+    cols = np.union1d(own, self.near_at)                 # items within the cap, and those that near ones tell
+    at, to, far = np.searchsorted(cols, own), np.searchsorted(cols, np.arange(self.data.n)), self.far
     def of(h):
-        w, i = decay(view(h, self.data.n, self.joint), self.half_life), place[view(h, self.data.n, self.joint).item]
-        return cols, w[i >= 0].astype(np.float32) @ B[i[i >= 0]]
-    return of
-
-def _sparse_too(e):
-    "Items within the cap, by the dense matrix, and those beyond it, by the sparse one."
-    own, W = e.rows[e.rows < e.data.n], e.far.tocsr()
-    cols = np.union1d(own, W.indices)
-    B, at = np.ascontiguousarray(e.B[:, own]), np.searchsorted(cols, own)
-    def of(h):
-        x, v = decayed(view(h, e.data.n, e.joint), e.data.N, e.half_life), np.zeros(len(cols), np.float32)
-        s = x @ W
-        v[at] = (x[:, e.rows] @ B)[0]
-        v[np.searchsorted(cols, s.indices)] = s.data
+        h, v = mine(h), np.zeros(len(cols), np.float32)
+        s = decayed(h, self.data.N, self.half_life) @ far
+        v[at] = dense(h)
+        v[to[s.indices]] = s.data
         return cols, v
     return of
 
