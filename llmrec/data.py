@@ -86,7 +86,10 @@ def _unit(x, where):
 def _parse_dates(s):
     "Text as seconds; NaN where it is no date."
     d = pd.to_datetime(s, errors='coerce', utc=True, format='ISO8601')
-    if d.isna().all(): d = pd.to_datetime(s, errors='coerce', utc=True)
+    if d.isna().all():
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', UserWarning) # pandas tells that no format fits; we tell which rows
+            d = pd.to_datetime(s, errors='coerce', utc=True)
     return _date_seconds(d)
 
 def _date_seconds(d):

