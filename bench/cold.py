@@ -46,7 +46,7 @@ def people(name, load, most):
     fit = lambda log, src, valid: Recommender('minilm', budget='fast').fit(dom.with_log(log), src, valid if len(valid) else None)
     seen = fit(split.train, source, split.valid)
     rec = fit(without(split.train, us), source and source.with_log(without(source.log, us)), without(split.valid, us))
-    judge = judge_by(name, dom, full, replace(split, test=test), slices=())
+    judge = judge_by(dom, full, replace(split, test=test), slices=())
     rows = [pair(name, 'unseen', judge(Unseen(rec, seen.data), 'unseen'), judge(seen, 'seen'), 'trained on these people')]
     d = rec.data
     count = {n: judge(Unseen(e), n) for n, e in (('popularity', Popularity().fit_data(d)), ('recent popularity', Popularity(.1).fit_data(d)))}
@@ -64,7 +64,7 @@ def items(name, load, most):
     s = few_users(replace(s, test=s.test[s.test['user'].isin(s.train['user'])]), most)
     rec = Recommender('minilm', budget='fast').fit(dom.with_log(s.train), source, s.valid)
     cold = np.isin(rec.items, pd.unique(s.test['item']))
-    judge = judge_by(name, dom, s, s, slices=())
+    judge = judge_by(dom, s, s, slices=())
     own = judge(Within(rec, cold), 'llmrec')
     return [pair(name, 'cold items', own, judge(Within(e.fit_data(rec.data), cold), n), n) for n, e in (('CB2CF', cb2cf()), ('content', Content(5.)), ('kriging', Kriging()))]
 

@@ -89,9 +89,9 @@ def peers(d, neural=False):
         es['EASE tuned'] = best
     return es
 
-def thinned(name, dom, split):
+def thinned(dom, split):
     "Rows that thinning took from the models of a thinned set: the user knows these items, so they are no candidates. Else None."
-    if not name.startswith(('scifi', 'child')): return None
+    if 'k' not in split.protocol: return None
     left = dom.log.merge(pd.concat([split.train, split.valid, split.test])[['user', 'item']].drop_duplicates(), how='left', indicator=True)
     return left[left['_merge'] == 'left_only']
 
@@ -124,7 +124,7 @@ def run(name, load, most, neural=False, twin=False):
     dom, full, source = load()
     split = few_users(full, most)
     target, reports, seconds = dom.with_log(split.train), {}, {}
-    judge = judge_by(name, dom, full, split)
+    judge = judge_by(dom, full, split)
     valid = split.valid if len(split.valid) else None
     systems = {'llmrec': {}, 'llmrec fast': dict(budget='fast'), 'text-free gate': dict(encoder=None, experts=text_free)}
     for n, kw in (systems | (dict(twin=dict(strategy='target')) if twin else {})).items():
@@ -152,10 +152,10 @@ def fit_peers(name, d, es, judge, reports, seconds):
         except Exception as err: print(f'{name}: {n} left out: {err}'); continue
         seconds[n], reports[n] = time.perf_counter() - t, judge(e, n)
 
-def judge_by(name, dom, full, split, **kw):
+def judge_by(dom, full, split, **kw):
     "The protocol of a set: a function of a model, its name and, if another, a split; `full` has all test users."
     from llmrec.metrics import evaluate
-    hidden = thinned(name, dom, full)
+    hidden = thinned(dom, full)
     return lambda rec, n, split=split: evaluate(rec, split, ks=(10,), items=dom.items, audit=False, beyond=False, evidence='train+valid', name=n, mask=hidden, **kw)
 
 def more(name, load, most, have, neural):
@@ -167,7 +167,7 @@ def more(name, load, most, have, neural):
     split, reports, seconds = few_users(full, most), {}, {}
     texts = [t for s in [dom] + [source]*(source is not None) for t in item_text(s.items)]
     d = interactions(pd.concat([split.train, split.valid]), dom.items, source, TextEncoder('minilm').encode(texts))
-    fit_peers(name, d, {n: e for n, e in peers(d, neural).items() if n not in have}, judge_by(name, dom, full, split), reports, seconds)
+    fit_peers(name, d, {n: e for n, e in peers(d, neural).items() if n not in have}, judge_by(dom, full, split), reports, seconds)
     return [row(name, n, r, seconds[n]) for n, r in reports.items()]
 
 def row(name, n, r, seconds):
@@ -206,7 +206,7 @@ def within(name, load, most, budget='fast'):
     from llmrec.metrics import compare
     dom, full, source = load()
     split = few_users(full, most)
-    judge = judge_by(name, dom, full, split, slices=())
+    judge = judge_by(dom, full, split, slices=())
     rec = Recommender('minilm', budget=budget).fit(dom.with_log(split.train), source, split.valid if len(split.valid) else None)
     count = pd.concat([split.train, split.valid])['item'].value_counts().reindex(rec.items).fillna(0).to_numpy()
     out = []
@@ -229,7 +229,7 @@ def ablation(name, load, most):
     from llmrec.metrics import compare
     dom, full, source = load()
     split, reps, out = few_users(full, most), {}, []
-    target, judge = dom.with_log(split.train), judge_by(name, dom, full, few_users(full, most), slices=())
+    target, judge = dom.with_log(split.train), judge_by(dom, full, few_users(full, most), slices=())
     plain = dom.with_log(split.train); plain.items = plain.items[[c for c in ('item', 'title', 'text') if c in plain.items]]
     reading = lambda *a: [e for e in default_experts(*a) if type(e).__name__ in READS]
     tell = len(plain.items.columns) < len(target.items.columns)
