@@ -193,7 +193,7 @@ def until(d:Interactions, users, times)->Histories:
 def moments(d:Interactions, rows):
     "The first row of the moment (one user, one time) that each of some rows ends; the row itself if nothing came before that moment."
     if d.time is None: return rows
-    u, t = d.hist.user, np.full(len(d.hist), -np.inf)
+    u, t = d.hist.user, np.zeros(len(d.hist), d.time.dtype)  # dates or numbers
     t[u[rows]] = d.time[rows]
     earlier = np.bincount(u, d.time < t[u], len(d.hist)).astype(int)[u[rows]]
     return np.where(earlier > 0, d.hist.ptr[u[rows]] + earlier, rows)
