@@ -102,12 +102,14 @@ def text_free(d, budget, seed):
     return default_experts(replace(d, vectors=None, table=d.table[['item', 'title']]), budget, seed)
 
 def learned_once():
-    "Let networks that were trained on the same rows share what they learned; `llmrec` comes first, its seconds are whole."
-    from llmrec.experts import SASRec, TextSASRec
+    "Let networks of one setting that were trained on the same rows and texts share what they learned; see `SHARED` for what that does to seconds."
+    from llmrec.experts import SASRec, TextSASRec, item_features
+    from llmrec.fusion import expert_key
     memo = {}
     def once(cls, learn):
         def f(self, d):
-            k = (cls, self.seed, d.n, d.N, *(hash(x.tobytes()) for x in (d.hist.ptr, d.hist.item)))
+            seen = [d.hist.ptr, d.hist.item] + [item_features(d)]*(cls is TextSASRec)
+            k = (expert_key(self), d.n, d.N, *(hash(x.tobytes()) for x in seen))
             if k not in memo:
                 had = set(vars(self)); learn(self, d)
                 memo[k] = {a: x for a, x in vars(self).items() if a not in had}
@@ -115,10 +117,10 @@ def learned_once():
         return f
     for cls in (SASRec, TextSASRec): cls.learn = once(cls, cls.learn)
 
+SHARED = ('text-free gate', 'SASRec', 'TextSASRec')   # they find networks that `llmrec` has trained: no seconds of their own
+
 def run(name, load, most, neural=False, twin=False):
     "Reports of all systems on one set, as JSON-ready rows."
-    from llmrec.encode import TextEncoder
-    from llmrec.experts import interactions
     from llmrec.fusion import Recommender
     from llmrec.metrics import compare
     dom, full, source = load()
@@ -138,7 +140,7 @@ def run(name, load, most, neural=False, twin=False):
     fit_peers(name, d, peers(d, neural), judge, reports, seconds)
     ndcg = {n: r['ndcg@10'] for n, r in reports.items()}
     best = max((n for n in ndcg if n not in (*systems, 'twin') and not n.startswith('·')), key=ndcg.get)
-    rows = [row(name, n, r, seconds.get(n)) for n, r in reports.items()]
+    rows = [row(name, n, r, None if n in SHARED else seconds.get(n)) for n, r in reports.items()]
     against = [n for n in (best, 'llmrec fast', 'text-free gate', 'twin') if n in reports]
     c = compare({'llmrec': reports['llmrec']} | {n: reports[n] for n in against}).table
     return dict(users=len(reports['llmrec'].per_user), items=d.n, rows=rows, best=best,
@@ -229,7 +231,7 @@ def ablation(name, load, most):
     from llmrec.metrics import compare
     dom, full, source = load()
     split, reps, out = few_users(full, most), {}, []
-    target, judge = dom.with_log(split.train), judge_by(dom, full, few_users(full, most), slices=())
+    target, judge = dom.with_log(split.train), judge_by(dom, full, split, slices=())
     plain = dom.with_log(split.train); plain.items = plain.items[[c for c in ('item', 'title', 'text') if c in plain.items]]
     reading = lambda *a: [e for e in default_experts(*a) if type(e).__name__ in READS]
     tell = len(plain.items.columns) < len(target.items.columns)

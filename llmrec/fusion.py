@@ -473,7 +473,7 @@ def _rows(self:Recommender, d, valid):
 @patch
 def fit(self:Recommender, target, # Domain whose log is the training log
         source=None,  # Domain, list of Domains, or None
-        valid=None,   # Log of held-out target rows, later than the training rows; None: each user's last row is held out
+        valid=None,   # Log of held-out target rows, later than the training rows; None: a row of each user's last moment is held out
         vectors=None  # Further vectors by name, {'image': (items of target, then of sources; dim)}
        ):
     "Fit experts and gate; at the end the experts are refitted on all rows, validation rows included."
