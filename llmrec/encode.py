@@ -27,6 +27,7 @@ def _sha(path):
         while b := f.read(1 << 22): h.update(b)
     return h.hexdigest()
 
+# %% ../nbs/03_encode.ipynb #97718f1c
 def file_sha(path # A file
             )->str:
     "SHA-256 of a file, remembered in the cache folder by path, size and time of change."
@@ -52,7 +53,8 @@ def bundled_minilm()->Path:
     return path
 
 # %% ../nbs/03_encode.ipynb #51bd8b9d
-_vocabularies = ('tokenizer.json', 'vocab.txt', 'tokenizer.model', 'spiece.model', 'vocab.json', 'sentencepiece.bpe.model')
+_vocabularies = ('tokenizer.json', 'vocab.txt', 'tokenizer.model', 'spiece.model', 'vocab.json',
+                 'sentencepiece.bpe.model')
 _files = ['*.safetensors', '*.json', '*.txt', '*.model', '1_Pooling/*']
 
 def _hub_dir(name, download):
@@ -63,6 +65,7 @@ def _hub_dir(name, download):
         raise InputError(f'{name!r} is neither a directory, nor a .gguf file, nor a hub id whose files are on this '
                          f'machine ({type(e).__name__}); {_ways}') from e
 
+# %% ../nbs/03_encode.ipynb #5ebce915
 def check_dir(path:Path # A model directory
              )->Path:
     "Return `path` if it holds a configuration, a tokenizer and safetensors weights; say what is missing otherwise."
@@ -85,7 +88,8 @@ def find_model(name='minilm',   # 'minilm', a directory, a .gguf file, or a hub 
     if str(name) == 'minilm': return bundled_minilm()
     if os.path.isdir(path): return check_dir(path)
     if path.suffix == '.gguf': return gguf_dir(path)
-    if os.path.exists(path): raise InputError(f'{path} is a file: pass the directory that holds config.json, or a .gguf file')
+    if os.path.exists(path):
+        raise InputError(f'{path} is a file: pass the directory that holds config.json, or a .gguf file')
     if str(name) in ('tiny-bert', 'tiny-gpt'):
         raise InputError(f'{name!r} has no weights of its own: make it with tiny_encoder(texts, {str(name)!r})')
     return check_dir(_hub_dir(str(name), download))
@@ -123,6 +127,7 @@ def _quiet():
         logging.set_verbosity(v)
         if bar: logging.enable_progress_bar()
 
+# %% ../nbs/03_encode.ipynb #bafcbd37
 @contextlib.contextmanager
 def _clear(what):
     "Turn whatever a library raises into an `InputError` that begins with `what`."
@@ -132,13 +137,15 @@ def _clear(what):
         raise InputError(f'{what}: {type(e).__name__}: {(str(e).strip() or "no message").splitlines()[0][:300]}') from e
 
 # %% ../nbs/03_encode.ipynb #e1e06372
-_st_pool = dict(cls_token='cls', mean_tokens='mean', lasttoken='last', weightedmean_tokens='weighted', weightedmean='weighted')
+_st_pool = dict(cls_token='cls', mean_tokens='mean', lasttoken='last', weightedmean_tokens='weighted',
+                weightedmean='weighted')
 
 def _json(path):
     "Content of a JSON file, {} if there is none."
     if not path.exists(): return {}
     with _clear(f'{path} is not JSON'): return json.loads(path.read_text(encoding='utf-8'))
 
+# %% ../nbs/03_encode.ipynb #0641444d
 def _is_decoder(cfg):
     "Is this configuration's model a decoder (GPT, Llama, …), read from left to right only?"
     from transformers.models.auto import modeling_auto as a
@@ -159,6 +166,7 @@ def _limit(path, cfg):
     if 'roberta' in cfg.get('model_type', ''): pos -= 2   # its positions start behind the padding index
     return min(pos, _json(path/'tokenizer_config.json').get('model_max_length') or pos)
 
+# %% ../nbs/03_encode.ipynb #2805ec95
 def model_info(path:Path # A model directory
               )->dict:
     "Width, pooling, length limit and prompt that a model directory asks for."
@@ -233,6 +241,7 @@ def _dtype(asked, device=None):
 # %% ../nbs/03_encode.ipynb #89d41009
 def _is_tfidf(name): return str(name) == 'tfidf' or os.path.isfile(Path(str(name))/'tfidf.json')
 
+# %% ../nbs/03_encode.ipynb #81c36d37
 class TextEncoder:
     "Texts in, one vector per text out. `name`: 'minilm', 'tfidf', a model directory, a `.gguf` file or a hub id."
     def __new__(cls, name='minilm', *args, **kw):
@@ -267,7 +276,8 @@ def open(self:TextEncoder, path, pooling=None, max_len=None, prompt=None):
     self.max_len = max_len or info['max_len']
     if self.max_len not in range(1, info['limit'] + 1):
         raise InputError(f"max_len={max_len}: {self.name} takes 1 to {info['limit']} tokens")
-    if self.batch_tokens is not None and self.batch_tokens < 1: raise InputError(f'batch_tokens={self.batch_tokens}: expected 1 or more')
+    if self.batch_tokens is not None and self.batch_tokens < 1:
+        raise InputError(f'batch_tokens={self.batch_tokens}: expected 1 or more')
     self.prompt = info['prompt'] if prompt is None else prompt
     if not isinstance(self.prompt, str): raise InputError(f'prompt={prompt!r}: expected a str')
     self.dtype = _dtype(self.asked, self.device)
@@ -278,14 +288,17 @@ def _load(path, device, dtype):
     import torch
     from transformers import AutoModel, AutoTokenizer
     with _quiet(), _clear(f'{path}: the model cannot be loaded'):
-        model, info = AutoModel.from_pretrained(path, output_loading_info=True, use_safetensors=True, local_files_only=True)
+        model, info = AutoModel.from_pretrained(path, output_loading_info=True, use_safetensors=True,
+                                                local_files_only=True)
     if bad := [k for k in info['missing_keys'] if 'pooler' not in k]:
-        raise InputError(f'{path}: the weights lack {len(bad)} tensors, such as {sorted(bad)[0]}: they belong to another '
+        raise InputError(f'{path}: the weights lack {len(bad)} tensors, such as {sorted(bad)[0]}: they belong to '
+                         f'another '
                          'architecture than config.json')
     if getattr(model.config, 'is_encoder_decoder', False): model = model.get_encoder()
     with _quiet(), _clear(f'{path}: the tokenizer cannot be loaded'):
         tok = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    with _clear(f'{path}: {type(model).__name__} is not a text model'): vocab = model.get_input_embeddings().num_embeddings
+    with _clear(f'{path}: {type(model).__name__} is not a text model'):
+        vocab = model.get_input_embeddings().num_embeddings
     if len(tok) > vocab: raise InputError(f'{path}: the tokenizer has {len(tok)} tokens, the model {vocab}: not a pair')
     with _clear(f'device={device!r}'): return model.to(def_device(device), getattr(torch, dtype)).eval(), tok
 
@@ -318,6 +331,7 @@ def tokenize(self:TextEncoder, texts):
     none = next((t for t in (tok.bos_token_id, tok.eos_token_id, tok.pad_token_id) if t is not None), 0)
     return [i or [none] for i in ids]
 
+# %% ../nbs/03_encode.ipynb #76471203
 @patch
 def _pad(self:TextEncoder, ids):
     "Tensors `(ids, mask)`, padded on the right; the mask is None if nothing is padded."
@@ -353,6 +367,7 @@ def _workers(device, n):
         ex.shutdown(cancel_futures=True)
         torch.set_num_threads(k)
 
+# %% ../nbs/03_encode.ipynb #bab7f64f
 @patch
 def compute(self:TextEncoder, texts):
     "Yield `(rows, vectors)` of distinct `texts` batch by batch, the longest of each block first."
@@ -374,6 +389,7 @@ def unit(X):
     n = np.linalg.norm(X, axis=1, keepdims=True)
     return X/np.where(n > 0, n, 1)
 
+# %% ../nbs/03_encode.ipynb #a8c018af
 @patch
 def encode(self:TextEncoder,
            texts,         # Sequence of n texts
@@ -386,7 +402,8 @@ def encode(self:TextEncoder,
     self.stats.update(texts=len(texts), unique=len(row))
     X = self.encode_unique(list(row), keep)
     if not np.isfinite(X).all():
-        raise InputError(f'{self.name} gives values that are not finite: damaged weights, or dtype={self.dtype!r} is too narrow')
+        raise InputError(
+            f'{self.name} gives values that are not finite: damaged weights, or dtype={self.dtype!r} is too narrow')
     if normalize: X = unit(X)
     return X if len(row) == len(texts) else X[[row[t] for t in texts]]
 
@@ -466,6 +483,7 @@ def write(self:VectorStore, keys, X):
     except FileNotFoundError: self.refresh()   # another process has merged it already
     if sum(len(s[0]) <= 4096 for s in self.segs.values()) > 16: self.compact()
 
+# %% ../nbs/03_encode.ipynb #aced7097
 @patch
 def tidy(self:VectorStore, age=86400):
     "Remove what a killed writer left behind more than `age` seconds ago: temporary files, vectors without an index."
@@ -476,6 +494,7 @@ def tidy(self:VectorStore, age=86400):
                 if time.time() - p.stat().st_mtime > age: p.unlink()
     return self
 
+# %% ../nbs/03_encode.ipynb #0f74e117
 @patch
 def compact(self:VectorStore, small=4096):
     "Merge the small segments into one (damaged and double rows stay behind)."
@@ -498,11 +517,13 @@ def fingerprint(self:TextEncoder):
     files = sorted({p for g in parts.split() for p in self.path.glob(g) if p.is_file()})
     return hashlib.sha256(''.join(f'{p.name} {file_sha(p)}\n' for p in files).encode()).hexdigest()
 
+# %% ../nbs/03_encode.ipynb #29f356d0
 @patch
 def store(self:TextEncoder):
     "The store for this model, pooling, prompt, length and number format; None without a cache."
     if not self.cache: return None
-    what = dict(model=self.fingerprint, **{k: getattr(self, k) for k in ('pooling', 'prompt', 'max_len', 'dtype', 'dim')})
+    what = dict(model=self.fingerprint,
+                **{k: getattr(self, k) for k in ('pooling', 'prompt', 'max_len', 'dtype', 'dim')})
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
     if self._store is None or self._store.path.name != key:
         root = cache_dir('vectors') if self.cache is True else Path(self.cache)
@@ -513,6 +534,7 @@ def store(self:TextEncoder):
         except OSError as e: return self._no_cache(root, e)
     return self._store.refresh()
 
+# %% ../nbs/03_encode.ipynb #be1a6494
 @patch
 def _no_cache(self:TextEncoder, path, e):
     "Go on without a cache, and say so."
@@ -527,6 +549,7 @@ def _keep(self:TextEncoder, store, keys, X):
     try: store.write(keys, X)
     except OSError as e: self._no_cache(store.path, e)
 
+# %% ../nbs/03_encode.ipynb #1571ea6f
 @patch
 def encode_unique(self:TextEncoder, texts, keep=True):
     "Vectors of distinct clean texts, from disk where they are, computed (and kept every 20 s) where not."
@@ -538,7 +561,8 @@ def encode_unique(self:TextEncoder, texts, keep=True):
     for rows, V in self.compute([texts[i] for i in todo]) if len(todo) else ():
         X[todo[rows]] = V
         new += [todo[rows]] if keep else []
-        if new and time.time() - t > 20: self._keep(store, keys[new := np.concatenate(new)], X[new]); new, t = [], time.time()
+        if new and time.time() - t > 20:
+            self._keep(store, keys[new := np.concatenate(new)], X[new]); new, t = [], time.time()
     if new: self._keep(store, keys[new := np.concatenate(new)], X[new])
     self.stats['cached'] += len(texts) - len(todo)
     return X
@@ -570,15 +594,17 @@ class TfidfEncoder(TextEncoder):
             raise InputError(f"TextEncoder('tfidf') takes no {', '.join(bad)}: it has no language model")
         whole(dim, 'dim', 1); whole(max_features, 'max_features', 1)
         self.name, self.dim, self.max_dim, self.max_features, self.seed = 'tfidf', dim, dim, max_features, seed
-        self.vecs, self.V, self.pooling, self.max_len, self.prompt, self.stats = None, None, 'tfidf', None, '', Counter()
+        self.vecs, self.V, self.pooling, self.max_len = None, None, 'tfidf', None
+        self.prompt, self.stats = '', Counter()
         if str(name) != 'tfidf': self._restore(Path(name))
 
     def encode(self, texts, normalize=True, keep=True):
-        "One vector per text, (n, dim) float32, none of them kept on disk; a text that shares nothing with the fitted ones is a row of zeros."
+        "One vector per text, (n, dim) float32, none kept on disk; zeros where nothing is shared with the fitted texts."
         texts = check_texts(texts)
         if self.V is None:
             if not texts: raise InputError("TextEncoder('tfidf') knows no texts yet: call fit(texts) first")
-            warnings.warn(f"TextEncoder('tfidf') was not fitted: it learns from these {len(texts)} texts; call fit first")
+            warnings.warn(
+                f"TextEncoder('tfidf') was not fitted: it learns from these {len(texts)} texts; call fit first")
             self.fit(texts)
         self.stats.update(texts=len(texts), computed=len(texts))
         parts = [self._count(texts[b])@self.V.T for b in blocks(len(texts), 10_000)]
@@ -593,6 +619,7 @@ def _vectorizers(n, max_features):
     return [TfidfVectorizer(token_pattern=r'(?u)\b\w+\b', ngram_range=(1, 2), **kw),
             TfidfVectorizer(analyzer='char_wb', ngram_range=(3, 4), **kw)]
 
+# %% ../nbs/03_encode.ipynb #770742be
 @patch
 def fit(self:TfidfEncoder, texts, # The texts of all domains
        ):
@@ -608,6 +635,7 @@ def fit(self:TfidfEncoder, texts, # The texts of all domains
     self.V = np.ascontiguousarray(svd.components_, 'float32')
     return self
 
+# %% ../nbs/03_encode.ipynb #cfe56aad
 @patch
 def _count(self:TfidfEncoder, texts):
     from scipy.sparse import hstack
@@ -621,10 +649,12 @@ def save(self:TextEncoder, path # Directory, made if need be
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     for p in self.path.iterdir():
-        if p.suffix in ('.safetensors', '.json', '.model') or p.name in ('vocab.txt', 'merges.txt'): shutil.copy(p, path)
+        if p.suffix in ('.safetensors', '.json', '.model') or p.name in ('vocab.txt', 'merges.txt'):
+            shutil.copy(p, path)
     self._dump_settings(path)
     return path
 
+# %% ../nbs/03_encode.ipynb #382e839b
 @patch
 def _dump_settings(self:TextEncoder, path):
     "Write pooling, length limit and prompt in the form of `sentence-transformers`."
@@ -647,7 +677,8 @@ def state(self:TfidfEncoder):
     "What the encoder has learned: arrays by name, and plain values."
     if self.V is None: raise InputError("TextEncoder('tfidf') was not fitted: there is nothing to save")
     words = [{t: int(i) for t, i in v.vocabulary_.items()} for v in self.vecs]
-    return dict(V=self.V, idf0=self.vecs[0].idf_, idf1=self.vecs[1].idf_), dict(max_features=self.max_features, seed=self.seed, vocabulary=words)
+    return dict(V=self.V, idf0=self.vecs[0].idf_,
+                idf1=self.vecs[1].idf_), dict(max_features=self.max_features, seed=self.seed, vocabulary=words)
 
 @patch
 def restore(self:TfidfEncoder, a, cfg):
@@ -657,6 +688,7 @@ def restore(self:TfidfEncoder, a, cfg):
         for i, v in enumerate(self.vecs): v.vocabulary, v.min_df = cfg['vocabulary'][i], 1; v.idf_ = a[f'idf{i}']
     return self
 
+# %% ../nbs/03_encode.ipynb #3b57b01c
 @patch
 def save(self:TfidfEncoder, path):
     "Save the vocabulary, its weights and the directions."
@@ -667,11 +699,13 @@ def save(self:TfidfEncoder, path):
     _dump(path/'tfidf.json', cfg)
     return path
 
+# %% ../nbs/03_encode.ipynb #1bb40ad2
 @patch
 def _restore(self:TfidfEncoder, path):
     "Load what `save` wrote."
     from safetensors.numpy import load_file
-    with _clear(f'{path}: not a saved TF-IDF encoder'): cfg, a = _json(path/'tfidf.json'), load_file(path/'tfidf.safetensors')
+    with _clear(f'{path}: not a saved TF-IDF encoder'):
+        cfg, a = _json(path/'tfidf.json'), load_file(path/'tfidf.safetensors')
     try: self.restore(a, cfg)
     except InputError as e: raise InputError(f'{path}: not a saved TF-IDF encoder: {e}') from e
 
@@ -693,10 +727,13 @@ def train_tokenizer(texts,         # Corpus
     t.normalizer, t.decoder = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()]), decoders.ByteLevel()
     t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     bytes_ = pre_tokenizers.ByteLevel.alphabet()
-    t.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocab, special_tokens=special, initial_alphabet=bytes_, show_progress=False))
+    t.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocab, special_tokens=special, initial_alphabet=bytes_,
+                                                     show_progress=False))
     ends = '$A ' + eos if decoder else f'{bos} $A {eos}'
-    t.post_processor = processors.TemplateProcessing(single=ends, special_tokens=[(s, t.token_to_id(s)) for s in {bos, eos}])
-    names = dict(eos_token=eos, pad_token='<|pad|>') if decoder else dict(zip(('pad_token', 'unk_token', 'cls_token', 'sep_token', 'mask_token'), special))
+    t.post_processor = processors.TemplateProcessing(single=ends,
+                                                     special_tokens=[(s, t.token_to_id(s)) for s in {bos, eos}])
+    names = dict(eos_token=eos, pad_token='<|pad|>') if decoder else dict(
+        zip(('pad_token', 'unk_token', 'cls_token', 'sep_token', 'mask_token'), special))
     return PreTrainedTokenizerFast(tokenizer_object=t, model_max_length=max_len, **names)
 
 # %% ../nbs/03_encode.ipynb #97f1e3d6
@@ -711,6 +748,7 @@ def center(X, ref=None, normalize=True):
     "Rows of `X` minus the mean of `ref` (of `X` itself by default), scaled to unit length."
     return whiten(X, 0., ref, normalize)
 
+# %% ../nbs/03_encode.ipynb #a9189d37
 def whiten(X,             # (n, dim)
            power=.25,     # 0: only centre; 1: full ZCA whitening
            ref=None,      # Rows that mean and covariance are taken from; None: X
@@ -767,6 +805,7 @@ def catalogue_map(X,      # Item vectors, (n, dim)
     for n, c, m in zip(names[:top], colours, 'osD^vPX*'):
         ax.scatter(*P[~back & (labels == n)].T, s=18, c=c, marker=m, lw=.2, edgecolors='k', label=n)
     e = pca.explained_variance_ratio_
-    ax.set(xlabel=f'first component ({e[0]:.0%} of variance)', ylabel=f'second component ({e[1]:.0%})', xticks=[], yticks=[])
+    ax.set(xlabel=f'first component ({e[0]:.0%} of variance)', ylabel=f'second component ({e[1]:.0%})', xticks=[],
+           yticks=[])
     ax.legend(fontsize=8, frameon=False, loc='center left', bbox_to_anchor=(1, .5))
     return ax

@@ -84,7 +84,7 @@ def near_items(rec, j, k=2, min_rows=1):
 
 # %% ../nbs/13_explain.ipynb #d4b9e1b6
 def audience(rec, j, at_least=5):
-    "The other item whose takers take item j most above the average, or None: (title, how many of them do, of how many)."
+    "The other item whose takers take item j most above average, or None: (title, how many of them do, of how many)."
     d = rec.data
     u = np.unique(d.hist.user[d.hist.item == j])
     if len(u) < at_least: return None
@@ -423,7 +423,8 @@ class Words:
     def card(self):
         top = max(np.abs(self.parts).max(initial=0), 1e-12)
         paint = lambda p: (_BLUE if p > 0 else _ORANGE).format(round(.75*abs(p)/top, 2))
-        body = ' '.join(f'<span style="background:{paint(p)};border-radius:3px;padding:0 .2em" title="{p:+.3f}">{safe(w)}</span>'
+        body = ' '.join(f'<span style="background:{paint(p)};border-radius:3px;padding:0 .2em" '
+                        f'title="{p:+.3f}">{safe(w)}</span>'
                         for w, p in zip(self.words, self.parts))
         return (f'<div style="margin:.7em 0 .2em;font-weight:600">Which words bring it close to {safe(self.what)}: '
                 f'cosine {self.full:+.2f}</div><div style="line-height:1.8">{body}</div>')
@@ -451,7 +452,8 @@ def word_parts(self:Recommender, user=None, item=None, history=None,
     return Words(*out, what='your items' if k is None else str(d.table['title'].iloc[k]))
 
 # %% ../nbs/13_explain.ipynb #d55f069d
-def deletion(rec, h, j, orders, shares)->np.ndarray: # (q, m) rows in the order of removal, (s,) shares of m -> (q, s) ranks
+def deletion(rec, h, j, orders,
+             shares)->np.ndarray: # (q, m) rows in the order of removal, (s,) shares of m -> (q, s) ranks
     "Ranks of item j after the first rows of each order are removed from a history."
     m, place = len(h.item), np.argsort(orders, axis=1)
     keep = np.stack([place >= round(s*m) for s in shares], 1)       # (q, shares, m)

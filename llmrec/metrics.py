@@ -37,7 +37,8 @@ def _floor(s, k):
     n, c = s.shape[1], min(s.shape[1], 8*k)
     m = s[:, :n//c*c].reshape(len(s), n//c, c).max(1) if n >= 2*c else s
     t = np.partition(m, m.shape[1] - k, axis=1)[:, -k] if k < m.shape[1] else m.min(1)
-    if np.isnan(t).any() or np.isnan(m).any(): raise InputError('scores hold NaN: a recommender must give every item a number')
+    if np.isnan(t).any() or np.isnan(m).any():
+        raise InputError('scores hold NaN: a recommender must give every item a number')
     return np.maximum(t, np.finfo(s.dtype).min)
 
 def _few(v, p, k):
@@ -85,7 +86,9 @@ def _above(s, row, v):
     gt, ge = np.empty((2, len(row)), np.int64)
     for q in range(12):                                           # the q-th pair of every row at once
         p = np.nonzero((i == q) & ~many[row])[0]
-        if len(p): x = s if len(p) == len(s) else s[row[p]]; gt[p], ge[p] = (_counts(f, x, v[p]) for f in (np.greater, np.greater_equal))
+        if len(p):
+            x = s if len(p) == len(s) else s[row[p]]
+            gt[p], ge[p] = (_counts(f, x, v[p]) for f in (np.greater, np.greater_equal))
     for u in np.nonzero(many)[0]:                                 # many pairs: sorting is quicker
         p, x = np.nonzero(row == u)[0], np.sort(s[u])
         gt[p], ge[p] = (len(x) - np.searchsorted(x, v[p], side) for side in ('right', 'left'))
@@ -123,7 +126,8 @@ def rank_metrics(rank,   # (pairs,) rank of each relevant item, from 0; inf: can
         hit = (r < k).astype(float)
         h, ideal = add(hit), np.concatenate([[0], np.cumsum(1/np.log2(np.arange(k) + 2))])
         out |= {f'ndcg@{k}': add(hit/np.log2(r + 2))/ideal[np.minimum(n, k)].clip(1e-300) + 0*den,
-                f'recall@{k}': h/den, f'precision@{k}': h/k + 0*den, f'f1@{k}': 2*h/(k + den), f'hit@{k}': (h > 0) + 0*den,
+                f'recall@{k}': h/den, f'precision@{k}': h/k + 0*den, f'f1@{k}': 2*h/(k + den),
+                f'hit@{k}': (h > 0) + 0*den,
                 f'mrr@{k}': add(hit*(i == 1)/(r + 1)) + 0*den, f'map@{k}': add(hit*i/(r + 1))/den}
         if gain is not None: out[f'graded_ndcg@{k}'] = _graded(rank, row, gain, m, k)
     return out
@@ -151,7 +155,8 @@ def auc_rows(mid,  # (pairs,) rank with ties half
 def _listed(top, n):
     "Lists as a sparse matrix of ones, (m, n)."
     ok = top >= 0
-    return sp.csr_matrix((np.ones(ok.sum(), np.float32), top[ok], np.concatenate([[0], np.cumsum(ok.sum(1))])), (len(top), n))
+    return sp.csr_matrix((np.ones(ok.sum(), np.float32), top[ok], np.concatenate([[0], np.cumsum(ok.sum(1))])),
+                         (len(top), n))
 
 def _row_mean(X, x):
     "Mean of x over the entries of each row of X; NaN for empty rows."
@@ -179,7 +184,8 @@ def diversity(top, vectors):
 def miscalibration(top, past, C, alpha=.01): # C: (n, categories)
     "Divergence of the categories of a list from those of the history (0: the same); NaN without either."
     with np.errstate(invalid='ignore', divide='ignore'):
-        p, q = (x/x.sum(1, keepdims=True) for x in (np.asarray((X @ C).todense()) for X in (past, _listed(top, C.shape[0]))))
+        p, q = (x/x.sum(1, keepdims=True)
+                for x in (np.asarray((X @ C).todense()) for X in (past, _listed(top, C.shape[0]))))
         return np.where(p > 0, p*np.log(p/((1 - alpha)*q + alpha*p)), p*0 + q*0).sum(1)
 
 # %% ../nbs/10_metrics.ipynb #d74998cf
@@ -196,7 +202,8 @@ def resampled(X,             # (users, m) values, no NaN
     mu = X[:, rest].mean(0)
     D = (X[:, rest] - mu).astype(np.float32)
     for b in blocks(n_boot, max(1, 2**23//n)):
-        W = np.stack([np.bincount(g.integers(n, size=n), minlength=n) for _ in range(b.stop - b.start)]).astype(np.float32)
+        W = np.stack([np.bincount(g.integers(n, size=n), minlength=n) for _ in range(b.stop - b.start)]).astype(
+            np.float32)
         out[b, rest] = W @ D/n + mu
     return out
 
@@ -215,14 +222,16 @@ def _bca(boot, x, lo, hi):
 def bootstrap(X, n_boot:int=1000, seed:int=0, level:float=.95, kind:str='bca'): # -> lo (m,), hi (m,)
     "Interval of the mean of each column over users; NaN values are left out; fewer than 5 users have no interval."
     if kind not in ('bca', 'percentile'): raise InputError(f"interval {kind!r} is not 'bca' or 'percentile'")
-    if n_boot and n_boot < 100: raise InputError(f'n_boot={n_boot} resamples do not make an interval: take 1000, or 0 for none')
+    if n_boot and n_boot < 100:
+        raise InputError(f'n_boot={n_boot} resamples do not make an interval: take 1000, or 0 for none')
     X, q = np.asarray(X, float).reshape(len(X), -1), np.array([(1 - level)/2, (1 + level)/2])
     out, ok = np.full((2, X.shape[1]), np.nan), np.isfinite(X)
     for keep, cols in _by_mask(ok):
         Y = X[keep][:, cols]
         if len(Y) < 5 or not n_boot: continue
         B = resampled(Y, n_boot, seed)
-        for i, j in enumerate(cols): out[:, j] = np.quantile(B[:, i], _bca(B[:, i], Y[:, i], *q) if kind == 'bca' else q)
+        for i, j in enumerate(cols):
+            out[:, j] = np.quantile(B[:, i], _bca(B[:, i], Y[:, i], *q) if kind == 'bca' else q)
     return out[0], out[1]
 
 # %% ../nbs/10_metrics.ipynb #c19ec21b
@@ -245,6 +254,7 @@ class Task:
     seen: sp.csr_matrix   # (m, n) items that are no candidates
     repeats: int = 0      # Test rows dropped because the user has the item already
 
+# %% ../nbs/10_metrics.ipynb #15880958
 def _counted(log, users, items):
     "A log as a sparse matrix of counts; rows of others are left out."
     u, j = users.get_indexer(log['user']), items.get_indexer(log['item'])
@@ -252,6 +262,16 @@ def _counted(log, users, items):
     return sp.csr_matrix((np.ones(ok.sum(), np.float32), (u[ok], j[ok])), (len(users), len(items)))
 
 # %% ../nbs/10_metrics.ipynb #00390cf2
+def _asked(test, grades):
+    "Test rows, each user and item once, the best grade first; users in an order that tells nothing."
+    if grades is not None and grades not in test:
+        raise InputError(f'grades={grades!r} is not a column of the test log: {list(test.columns)}')
+    if grades is not None: test = test.sort_values(grades, ascending=False, kind='stable')
+    test = test.drop_duplicates(['user', 'item'])
+    users = pd.Index(pd.unique(test['user']))
+    return test, users[np.argsort(_hash(users), kind='stable')]
+
+# %% ../nbs/10_metrics.ipynb #b4d15aa6
 def make_task(split,      # Split
               items,      # Ids of the candidates
               exclude_seen:bool=True, # Mask training and validation items?
@@ -259,13 +279,10 @@ def make_task(split,      # Split
               mask=None               # Log of further rows to mask: what users took that no model may see
              )->Task:
     "Turn a split into a ranking task."
-    items, test = pd.Index(items), split.test
-    if not items.is_unique: raise InputError(f'items: {items[items.duplicated()][0]!r} stands twice among the candidates')
-    if grades is not None and grades not in test: raise InputError(f'grades={grades!r} is not a column of the test log: {list(test.columns)}')
-    if grades is not None: test = test.sort_values(grades, ascending=False, kind='stable')
-    test = test.drop_duplicates(['user', 'item'])
-    users = pd.Index(pd.unique(test['user']))
-    users = users[np.argsort(_hash(users), kind='stable')]
+    items = pd.Index(items)
+    if not items.is_unique:
+        raise InputError(f'items: {items[items.duplicated()][0]!r} stands twice among the candidates')
+    test, users = _asked(split.test, grades)
     past = _counted(split.train, users, items)
     seen = past + _counted(split.valid, users, items)
     if mask is not None:
@@ -275,7 +292,9 @@ def make_task(split,      # Split
     fresh = np.ones(len(u), bool)
     if exclude_seen and len(u): fresh[j >= 0] = np.asarray(seen[u[j >= 0], j[j >= 0]]).ravel() == 0
     keep, row = np.unique(u[fresh], return_inverse=True)
-    if not len(keep): raise InputError(f'nothing to test: {len(test)} test rows, {(~fresh).sum()} of them repeat the past; use exclude_seen=False for repeats')
+    if not len(keep):
+        raise InputError(f'nothing to test: {len(test)} test rows, {(~fresh).sum()} of them repeat the past; use '
+                         f'exclude_seen=False for repeats')
     o = np.lexsort((_hash(test['item'])[fresh], row))
     return Task(users[keep], items, row[o], j[fresh][o], test[fresh].iloc[o].reset_index(drop=True), past[keep],
                 seen[keep] if exclude_seen else sp.csr_matrix(past[keep].shape, dtype=np.float32), int((~fresh).sum()))
@@ -285,7 +304,8 @@ def _score_block(rec, users, n):
     "Scores of one block as a float matrix, or an error that says what came instead."
     s = rec.score(users)
     s = np.asarray(s.detach().cpu() if hasattr(s, 'detach') else s)
-    if s.shape != (len(users), n): raise InputError(f'score gave shape {s.shape} for {len(users)} users and {n} items: expected {(len(users), n)}')
+    if s.shape != (len(users), n):
+        raise InputError(f'score gave shape {s.shape} for {len(users)} users and {n} items: expected {(len(users), n)}')
     return s if s.dtype in (np.float32, np.float64) else s.astype(np.float32)
 
 # %% ../nbs/10_metrics.ipynb #aa4fac07
@@ -341,11 +361,16 @@ def rank_task(rec,        # Has `score(users)`
 def list_task(rec,     # {user: [items, best first]}, or a table: user, item, and rank or score
               t:Task, k:int=10)->tuple: # Lists (m, k), ranks (pairs,)
     "Lists as `rank_task` gives them; items that are no candidates are taken out."
-    if isinstance(rec, dict): rec = pd.DataFrame([(u, x, i) for u, l in rec.items() for i, x in enumerate(l)], columns=['user', 'item', 'rank'])
+    if isinstance(rec, dict):
+        rec = pd.DataFrame([(u, x, i) for u, l in rec.items() for i, x in enumerate(l)],
+                           columns=['user', 'item', 'rank'])
     by = next((c for c in ('rank', 'score') if c in rec), None)
-    if by is None or not {'user', 'item'} <= set(rec): raise InputError(f'a table of lists has columns user, item, and rank or score; found {list(rec.columns)}')
+    if by is None or not {'user', 'item'} <= set(rec):
+        raise InputError(f'a table of lists has columns user, item, and rank or score; found {list(rec.columns)}')
     u, j = t.users.get_indexer(rec['user']), t.items.get_indexer(rec['item'])
-    if (j < 0).any(): raise InputError(f'lists hold item {rec["item"].iloc[int((j < 0).argmax())]!r}, which is not among the {len(t.items)} candidates')
+    if (j < 0).any():
+        raise InputError(f'lists hold item {rec["item"].iloc[int((j < 0).argmax())]!r}, which is not among the '
+                         f'{len(t.items)} candidates')
     ok = u >= 0
     ok[ok] = np.asarray(t.seen[u[ok], j[ok]]).ravel() == 0
     u, j, r = u[ok], j[ok], rec[by].to_numpy()[ok]*(1 if by == 'rank' else -1)
@@ -371,7 +396,8 @@ def _placed(u, j, r, t, k):
 def _found_in(top, t):
     "Lists, and the place of each test item in them."
     full = np.sort(top, 1)
-    if ((full[:, 1:] == full[:, :-1]) & (full[:, 1:] >= 0)).any(): raise InputError('lists hold an item twice for one user')
+    if ((full[:, 1:] == full[:, :-1]) & (full[:, 1:] >= 0)).any():
+        raise InputError('lists hold an item twice for one user')
     hit = (top[t.row] == t.col[:, None]) & (t.col >= 0)[:, None]
     return top, np.where(hit.any(1), hit.argmax(1), np.inf)
 
@@ -394,8 +420,10 @@ def slice_labels(name,       # 'evidence', 'time', or a column of the item table
     if name == 'time':
         if 'time' not in pairs: raise InputError("slices=('time',) needs a column 'time' in the log")
         q = np.quantile(pairs['time'], [.25, .5, .75])
-        return np.array(['first quarter', 'second quarter', 'third quarter', 'last quarter'])[np.searchsorted(q, pairs['time'])], every
-    if table is None or name not in table: raise InputError(f"slices: {name!r} is not 'evidence', 'time' or a column of items=")
+        return np.array(['first quarter', 'second quarter', 'third quarter', 'last quarter'])[
+            np.searchsorted(q, pairs['time'])], every
+    if table is None or name not in table:
+        raise InputError(f"slices: {name!r} is not 'evidence', 'time' or a column of items=")
     return pairs['item'].map(table.set_index('item')[name]).fillna('unknown').astype(str).to_numpy(), every
 
 # %% ../nbs/10_metrics.ipynb #b06b766c
@@ -411,15 +439,18 @@ def slice_table(name, rank, row, labels, k=10, n_boot=1000, seed=0, kind='bca'):
             users, r = np.unique(row[keep], return_inverse=True)
             v = rank_metrics(rank[keep], r, len(users), (k,))
             lo, hi = bootstrap(v[f'ndcg@{k}'], n_boot, seed, kind=kind)
-            if not v[f'ndcg@{k}'].any(): lo, hi = [0.], [1 - .025**(1/len(users))] # nobody hit: P(hit) may still be so large
-            out.append({'slice': name, 'item': a, 'user': b, 'n': len(users), 'rows': int(keep.sum()), f'ndcg@{k}': v[f'ndcg@{k}'].mean(),
-                        'lo': lo[0], 'hi': hi[0], f'recall@{k}': v[f'recall@{k}'].mean(), f'hit@{k}': v[f'hit@{k}'].mean()})
+            # nobody hit: P(hit) may still be so large
+            if not v[f'ndcg@{k}'].any(): lo, hi = [0.], [1 - .025**(1/len(users))]
+            out.append({'slice': name, 'item': a, 'user': b, 'n': len(users), 'rows': int(keep.sum()),
+                        f'ndcg@{k}': v[f'ndcg@{k}'].mean(),
+                        'lo': lo[0], 'hi': hi[0], f'recall@{k}': v[f'recall@{k}'].mean(),
+                        f'hit@{k}': v[f'hit@{k}'].mean()})
     return pd.DataFrame(out)
 
 # %% ../nbs/10_metrics.ipynb #053ad72c
 @dataclass(repr=False)
 class Report:
-    "What `evaluate` found: numbers, their intervals, where they come from, what they cost, and under which protocol they hold."
+    "What `evaluate` found: numbers, intervals, where they come from, what they cost, under which protocol they hold."
     metrics: dict           # {'ndcg@10': mean over users}
     intervals: dict         # {'ndcg@10': (lo, hi)}; catalogue-wide numbers have none
     per_user: pd.DataFrame  # One row a test user
@@ -431,16 +462,19 @@ class Report:
     @property
     def table(self):
         "Metrics by rows, cut-offs by columns, as text with intervals."
-        cell = lambda k: f'{self.metrics[k]:.3f}' + ('' if k not in self.intervals else ' [{:.3f}, {:.3f}]'.format(*self.intervals[k]))
+        cell = lambda k: f'{self.metrics[k]:.3f}' + ('' if k not in self.intervals
+                                                     else ' [{:.3f}, {:.3f}]'.format(*self.intervals[k]))
         parts = [(*k.partition('@')[::2], cell(k)) for k in self.metrics]
         t = pd.DataFrame(parts, columns=['metric', 'k', 'value']).pivot(index='metric', columns='k', values='value')
         ks = sorted(t.columns, key=lambda k: (k == '', int(k or 0)))
-        return t.loc[list(dict.fromkeys(p[0] for p in parts)), ks].fillna('').rename(columns=lambda k: '@' + k if k else 'all').rename_axis(index=None, columns=self.name or None)
+        return t.loc[list(dict.fromkeys(p[0] for p in parts)), ks].fillna('').rename(
+            columns=lambda k: '@' + k if k else 'all').rename_axis(index=None, columns=self.name or None)
     def grid(self, slice='evidence'):
         "A slice as item × user, with n."
         s = self.slices[self.slices['slice'] == slice]
         m = s.columns[5]
-        t = s.assign(v=[f'{v:.3f} (n={n})' for v, n in zip(s[m], s['n'])]).pivot(index='item', columns='user', values='v')
+        t = s.assign(v=[f'{v:.3f} (n={n})' for v, n in zip(s[m], s['n'])]).pivot(
+            index='item', columns='user', values='v')
         return t.loc[pd.unique(s['item']), [u for u in (*USER_CLASSES, 'all') if u in t]].fillna('')
     def __repr__(self): return '\n'.join([self.table.to_string(), *self.notes])
 
@@ -449,8 +483,10 @@ class Report:
 def notes(self:Report):
     "The protocol and its warnings, one line each."
     p, c = self.protocol, self.cost
-    line = f"{p['test']}; candidates: {p['candidates']}; seen items {p['seen']}; split {p['split'].get('name', '?')}; ties by {p['ties']}"
-    return [line] + [f'LEAK: {x}' for x in p['leaks']] + [f'{p["repeats"]} test rows repeat the past and were dropped']*bool(p['repeats'])
+    line = (f"{p['test']}; candidates: {p['candidates']}; seen items {p['seen']}; "
+            f"split {p['split'].get('name', '?')}; ties by {p['ties']}")
+    again = [f'{p["repeats"]} test rows repeat the past and were dropped']*bool(p['repeats'])
+    return [line] + [f'LEAK: {x}' for x in p['leaks']] + again
 
 @patch
 def _repr_html_(self:Report):
@@ -466,7 +502,8 @@ def to_latex(self:Report):
     "A `booktabs` table of the metrics with their intervals."
     t, safe = self.table, lambda x: str(x).replace('_', r'\_').replace('%', r'\%').replace('&', r'\&')
     rows = [' & '.join(map(safe, [i, *r])) + r' \\' for i, r in zip(t.index, t.to_numpy())]
-    return '\n'.join([r'\begin{tabular}{l' + 'r'*t.shape[1] + '}', r'\toprule', ' & '.join(map(safe, ['', *t.columns])) + r' \\', r'\midrule',
+    return '\n'.join([r'\begin{tabular}{l' + 'r'*t.shape[1] + '}', r'\toprule',
+                      ' & '.join(map(safe, ['', *t.columns])) + r' \\', r'\midrule',
                       *rows, r'\bottomrule', r'\end{tabular}', *(f'% {n}' for n in self.notes)])
 
 # %% ../nbs/10_metrics.ipynb #bc1957dc
@@ -483,7 +520,8 @@ def to_json(self:Report, path=None, # File to write; None: return the text
     "Everything as JSON; NaN becomes null."
     null = lambda d: {c: [None if isinstance(v, float) and v != v else v for v in d[c].tolist()] for c in d}
     pair = lambda v: [None if x != x else float(x) for x in v]
-    d = dict(name=self.name, metrics={k: None if v != v else v for k, v in self.metrics.items()}, intervals={k: pair(v) for k, v in self.intervals.items()},
+    d = dict(name=self.name, metrics={k: None if v != v else v for k, v in self.metrics.items()},
+             intervals={k: pair(v) for k, v in self.intervals.items()},
              slices=null(self.slices), cost=self.cost, protocol=self.protocol)
     if per_user: d |= dict(users=self.per_user.index.tolist(), per_user=null(self.per_user))
     text = json.dumps(d, default=_plain, ensure_ascii=False, indent=None if per_user else 1, allow_nan=False)
@@ -499,12 +537,14 @@ def from_json(cls:Report, source): # Text, or a file
         if not text.lstrip().startswith('{'):
             with open(text, encoding='utf-8') as f: text = f.read() or 'an empty file'
         d = json.loads(text)
-    except (ValueError, RecursionError) as e: raise InputError(f'{text[:60]!r} is not a report ({e}): write it again with to_json') from e
+    except (ValueError, RecursionError) as e:
+        raise InputError(f'{text[:60]!r} is not a report ({e}): write it again with to_json') from e
     lost = {'metrics', 'intervals', 'slices', 'cost', 'protocol', 'name'} - set(d if isinstance(d, dict) else ())
     if lost: raise InputError(f'this is not a report, it lacks {", ".join(sorted(lost))}: write it again with to_json')
     num = lambda v: np.nan if v is None else v
     return cls({k: num(v) for k, v in d['metrics'].items()}, {k: tuple(map(num, v)) for k, v in d['intervals'].items()},
-               pd.DataFrame({k: pd.to_numeric(pd.Series(v)) for k, v in d.get('per_user', {}).items()}).set_index(pd.Index(d.get('users', []), name='user')),
+               pd.DataFrame({k: pd.to_numeric(pd.Series(v)) for k, v in d.get('per_user', {}).items()}).set_index(
+                   pd.Index(d.get('users', []), name='user')),
                pd.DataFrame(d['slices']), d['cost'], d['protocol'], d['name'])
 
 # %% ../nbs/10_metrics.ipynb #86adedc9
@@ -512,11 +552,14 @@ def from_json(cls:Report, source): # Text, or a file
 def plot(self:Report, metrics=None): # Metrics to draw; None: those between 0 and 1 that have an interval
     "Metrics with intervals, and the evidence table as a heat map."
     import matplotlib.pyplot as plt
-    ks = metrics or [k for k in self.intervals if 0 <= self.metrics[k] <= 1 and not k.startswith(('popularity', 'novelty', 'miscalibration'))]
+    ks = metrics or [k for k in self.intervals if 0 <= self.metrics[k] <= 1
+                     and not k.startswith(('popularity', 'novelty', 'miscalibration'))]
     s = self.slices[self.slices['slice'] == 'evidence'] if len(self.slices) else self.slices
-    fig, axs = plt.subplots(1, 1 + bool(len(s)), figsize=(5 + 4.5*bool(len(s)), 1.2 + .27*max(len(ks), 8)), squeeze=False, layout='constrained')
+    fig, axs = plt.subplots(1, 1 + bool(len(s)), figsize=(5 + 4.5*bool(len(s)), 1.2 + .27*max(len(ks), 8)),
+                            squeeze=False, layout='constrained')
     v, (lo, hi) = np.array([self.metrics[k] for k in ks]), np.array([self.intervals[k] for k in ks]).T
-    axs[0, 0].errorbar(v, range(len(ks)), xerr=[np.nan_to_num(v - lo).clip(0), np.nan_to_num(hi - v).clip(0)], fmt='o', c='#0072B2')
+    axs[0, 0].errorbar(v, range(len(ks)), xerr=[np.nan_to_num(v - lo).clip(0), np.nan_to_num(hi - v).clip(0)], fmt='o',
+                       c='#0072B2')
     axs[0, 0].set(yticks=range(len(ks)), yticklabels=ks, xlabel='mean over users, with interval', title=self.name)
     axs[0, 0].invert_yaxis()
     if len(s): _heat(axs[0, 1], s, s.columns[5])
@@ -525,25 +568,32 @@ def plot(self:Report, metrics=None): # Metrics to draw; None: those between 0 an
 # %% ../nbs/10_metrics.ipynb #d5710b51
 def _heat(ax, s, m):
     "One slice as a heat map with value, interval and n in each cell."
-    its, us = [x for x in (*ITEM_CLASSES, 'all') if x in set(s['item'])], [x for x in (*USER_CLASSES, 'all') if x in set(s['user'])]
+    its, us = [x for x in (*ITEM_CLASSES, 'all')
+               if x in set(s['item'])], [x for x in (*USER_CLASSES, 'all') if x in set(s['user'])]
     Z = s.pivot(index='item', columns='user', values=m).reindex(index=its, columns=us)
     ax.imshow(Z, cmap='cividis', aspect='auto', vmin=0)
     for r in s.itertuples():
         light = Z.loc[r.item, r.user] < .6*np.nanmax(Z.to_numpy())
         span = '' if r.lo != r.lo else f'\n[{r.lo:.2f}, {r.hi:.2f}]'
-        ax.text(us.index(r.user), its.index(r.item), f'{Z.loc[r.item, r.user]:.3f}{span}\nn={r.n}', ha='center', va='center', fontsize=7, c='w' if light else 'k')
-    ax.set(xticks=range(len(us)), xticklabels=us, yticks=range(len(its)), yticklabels=its, xlabel="rows in the user's history", ylabel='training rows of the item', title=m)
+        ax.text(us.index(r.user), its.index(r.item), f'{Z.loc[r.item, r.user]:.3f}{span}\nn={r.n}', ha='center',
+                va='center', fontsize=7, c='w' if light else 'k')
+    ax.set(xticks=range(len(us)), xticklabels=us, yticks=range(len(its)), yticklabels=its,
+           xlabel="rows in the user's history", ylabel='training rows of the item', title=m)
 
 # %% ../nbs/10_metrics.ipynb #b4a7f755
 def _protocol(split, t, seen, candidates, grades, seed, domain, how, leaks):
     "Everything two reports must share, then what is good to know."
     mix = lambda *x: format(int(np.bitwise_xor.reduce(sum(x[1:], x[0]))), '016x')
     with np.errstate(over='ignore'): test = mix(_hash(t.pairs['user'])*np.uint64(3), _hash(t.pairs['item'], 1))
-    return dict(domain=getattr(domain, 'name', domain), split=split.protocol, test=f'{len(t.row):,} test rows of {len(t.users):,} users', test_hash=test,
-                candidates=f'{candidates} sampled and the test items' if candidates else f'all {len(t.items):,} items', catalogue_hash=mix(_hash(t.items)),
+    return dict(domain=getattr(domain, 'name', domain), split=split.protocol,
+                test=f'{len(t.row):,} test rows of {len(t.users):,} users', test_hash=test,
+                candidates=f'{candidates} sampled and the test items' if candidates else f'all {len(t.items):,} items',
+                catalogue_hash=mix(_hash(t.items)),
                 seen=seen or 'kept', relevance=f'every test row; graded by {grades}' if grades else 'every test row',
-                ties='seeded permutation of ids', seed=seed, repeats=t.repeats, leaks=leaks, **how, versions=_versions())
+                ties='seeded permutation of ids', seed=seed, repeats=t.repeats, leaks=leaks, **how,
+                versions=_versions())
 
+# %% ../nbs/10_metrics.ipynb #d5d30288
 def _versions():
     from importlib.metadata import version, PackageNotFoundError
     def of(p):
@@ -554,18 +604,22 @@ def _versions():
 # %% ../nbs/10_metrics.ipynb #936c831a
 def _peak_mb():
     "Most memory this process has held so far, in MB; None where the system does not say."
-    try:                                           # Linux: `getrusage` may give the peak of the process that started this one
-        with open('/proc/self/status') as f: return round(int(next(l for l in f if l.startswith('VmHWM')).split()[1])/2**10)
+    # Linux: `getrusage` may give the peak of the process that started this one
+    try:
+        with open('/proc/self/status') as f:
+            return round(int(next(l for l in f if l.startswith('VmHWM')).split()[1])/2**10)
     except (OSError, StopIteration): pass
     try: import resource
     except ImportError: return None
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(2**20 if sys.platform == 'darwin' else 2**10))
 
+# %% ../nbs/10_metrics.ipynb #d69d775d
 def _parameters(rec):
     "Numbers a recommender has learned, as far as they can be seen."
     n = getattr(rec, 'n_parameters', None)
     if n is not None and not callable(n): return int(n)
-    return int(sum(x.nnz if sp.issparse(x) else x.size for x in vars(rec).values() if sp.issparse(x) or isinstance(x, np.ndarray) and x.dtype.kind == 'f'))
+    return int(sum(x.nnz if sp.issparse(x) else x.size for x in vars(rec).values() if sp.issparse(x)
+                   or isinstance(x, np.ndarray) and x.dtype.kind == 'f'))
 
 # %% ../nbs/10_metrics.ipynb #e74c674b
 def _leaks(split, table):
@@ -581,13 +635,17 @@ def _categories(table, ids):
     c = table.set_index('item')['category'].reindex(ids)
     parts = [x if isinstance(x, (list, tuple)) else [] if x is None or x != x else str(x).split('|') for x in c]
     names = pd.Index(sorted({str(y) for x in parts for y in x}))
-    rows, cols = np.repeat(np.arange(len(ids)), [len(x) for x in parts]), names.get_indexer([str(y) for x in parts for y in x])
-    return sp.csr_matrix((np.repeat([1/max(len(x), 1) for x in parts], [len(x) for x in parts]), (rows, cols)), (len(ids), len(names)))
+    rows, cols = np.repeat(np.arange(len(ids)),
+                           [len(x) for x in parts]), names.get_indexer([str(y) for x in parts for y in x])
+    return sp.csr_matrix((np.repeat([1/max(len(x), 1) for x in parts], [len(x) for x in parts]), (rows, cols)),
+                         (len(ids), len(names)))
 
+# %% ../nbs/10_metrics.ipynb #9deab2e3
 def _beyond(top, k, t, c, m, vectors, C):
     "Metrics of lists cut at k: per user, and over the catalogue."
     L, n = top[:, :k], len(t.items)
-    user = {f'novelty@{k}': novelty(L, c, m), f'popularity@{k}': popularity(L, c, m), f'lift@{k}': lift(L, t.past, c, m)}
+    user = {f'novelty@{k}': novelty(L, c, m), f'popularity@{k}': popularity(L, c, m),
+            f'lift@{k}': lift(L, t.past, c, m)}
     if vectors is not None: user[f'diversity@{k}'] = diversity(L, vectors)
     if C is not None: user[f'miscalibration@{k}'] = miscalibration(L, t.past, C)
     return user, {f'coverage@{k}': coverage(L, n), f'gini@{k}': concentration(L, n)}
@@ -598,10 +656,13 @@ def _catalogue(rec, items, domain, vectors):
     table = items if items is not None else getattr(domain, 'items', None)
     lists = isinstance(rec, (dict, pd.DataFrame))
     if not lists and not (hasattr(rec, 'score') and hasattr(rec, 'items')):
-        raise InputError(f'rec is a {type(rec).__name__}: expected .score(users) and .items, or lists, {{user: [items]}}')
-    if lists and table is None: raise InputError('lists do not say what else could have been shown: pass items=, the item table')
+        raise InputError(
+            f'rec is a {type(rec).__name__}: expected .score(users) and .items, or lists, {{user: [items]}}')
+    if lists and table is None:
+        raise InputError('lists do not say what else could have been shown: pass items=, the item table')
     ids = table['item'].to_numpy() if lists else np.asarray(rec.items)
-    if vectors is not None and len(vectors) != len(ids): raise InputError(f'vectors has {len(vectors)} rows, but there are {len(ids)} candidates')
+    if vectors is not None and len(vectors) != len(ids):
+        raise InputError(f'vectors has {len(vectors)} rows, but there are {len(ids)} candidates')
     return (pd.DataFrame({'item': ids}) if table is None else table), ids, lists
 
 # %% ../nbs/10_metrics.ipynb #03bfea1a
@@ -624,17 +685,31 @@ def _measure(t, split, ks, top, rank, mid, n_cand, grades, extra):
 def _cost(rec, spent, total, m):
     "What it took."
     known = dict(getattr(rec, 'cost', None) or {})
-    return {'fit_seconds': None, 'parameters': None if isinstance(rec, (dict, pd.DataFrame)) else _parameters(rec)} | known | \
-        dict(score_seconds=spent, evaluate_seconds=total - spent, users_per_second=m/max(spent, 1e-9) if spent else None, peak_memory_mb=_peak_mb())
+    return {'fit_seconds': None,
+            'parameters': None if isinstance(rec, (dict, pd.DataFrame)) else _parameters(rec)} | known | \
+        dict(score_seconds=spent, evaluate_seconds=total - spent,
+             users_per_second=m/max(spent, 1e-9) if spent else None, peak_memory_mb=_peak_mb())
 
 # %% ../nbs/10_metrics.ipynb #ec14f617
 def _lengths(ks):
     "Cut-offs, sorted, each once."
     ks = np.atleast_1d(ks)
-    if not len(ks) or ks.dtype.kind not in 'iu' or ks.min() < 1: raise InputError(f'ks={ks.tolist()}: expected positive list lengths')
+    if not len(ks) or ks.dtype.kind not in 'iu' or ks.min() < 1:
+        raise InputError(f'ks={ks.tolist()}: expected positive list lengths')
     return sorted(set(ks.tolist()))
 
-def evaluate(rec,          # `.score(users)` -> (users, n) and `.items`; or lists: {user: [items]}, table user, item, rank | score
+# %% ../nbs/10_metrics.ipynb #440fbe4e
+def _evidence_rows(split, evidence, candidates):
+    "The rows that count as evidence; an error where an argument of `evaluate` is wrong."
+    if evidence not in ('train', 'train+valid'):
+        raise InputError(f"evidence={evidence!r}: expected 'train' or 'train+valid'")
+    expect(split, Split, 'split')
+    if candidates is not None and not candidates > 0:
+        raise InputError(f'candidates is {candidates}: expected a number above 0, or None for all')
+    return split.train if evidence == 'train' else pd.concat([split.train, split.valid])
+
+# %% ../nbs/10_metrics.ipynb #4c548cc0
+def evaluate(rec,          # `.score(users)` -> (users, n) and `.items`; or lists: {user: [items]}, or a table of them
              split:Split,  # Train, valid, test
              ks=(10,),     # Lengths of the list
              items=None,   # Item table: for audit, categories, slices by column
@@ -644,29 +719,33 @@ def evaluate(rec,          # `.score(users)` -> (users, n) and `.items`; or list
              n_boot:int=1000, seed:int=0, audit:bool=True, # Resamples; seed of ties and resamples; look for leaks?
              block:int|None=None, domain=None, # Users at a time; Domain or its name
              vectors=None, grades=None, # (n, d) for diversity; column of the test log that grades relevance
-             interval:str='bca', evidence:str='train', # 'bca' | 'percentile'; rows that count as evidence: 'train' | 'train+valid'
+             interval:str='bca',   # Or 'percentile'
+             evidence:str='train', # Rows that count as evidence: or 'train+valid'
              beyond:bool=True, name:str='', # Also coverage, novelty, … of the lists; name of the report
-             mask=None)->Report: # Log of further rows whose items are no candidates: what users took before and no model was shown
+             mask=None)->Report: # Log of further rows whose items are no candidates, though no model was shown them
     "Rank all candidates for all test users and report metrics, intervals, slices, cost and protocol."
-    if evidence not in ('train', 'train+valid'): raise InputError(f"evidence={evidence!r}: expected 'train' or 'train+valid'")
-    expect(split, Split, 'split')
-    if candidates is not None and not candidates > 0: raise InputError(f'candidates is {candidates}: expected a number above 0, or None for all')
+    rows = _evidence_rows(split, evidence, candidates)
     ks, t0 = _lengths(ks), time.perf_counter()
     table, ids, lists = _catalogue(rec, items, domain, vectors)
     leaks, t = _leaks(split, table) if audit else [], make_task(split, ids, exclude_seen, grades, mask)
     if lists: (top, rank), mid, n_cand, spent = list_task(rec, t, ks[-1]), None, None, 0.
     else: top, rank, mid, n_cand, spent = rank_task(rec, t, ks[-1], seed, block, candidates)
-    rows = split.train if evidence == 'train' else pd.concat([split.train, split.valid])
-    user, whole = _measure(t, split, ks, top, rank, mid, n_cand, grades, None if candidates or not beyond else (table, vectors))
-    cells = [slice_table(s, rank, t.row, slice_labels(s, t.pairs, rows, table), ks[0], n_boot, seed, interval) for s in slices]
+    user, whole = _measure(t, split, ks, top, rank, mid, n_cand, grades,
+                           None if candidates or not beyond else (table, vectors))
+    cells = [slice_table(s, rank, t.row, slice_labels(s, t.pairs, rows, table), ks[0], n_boot, seed, interval)
+             for s in slices]
     pre = (lambda k: 'sampled_' + k) if candidates else (lambda k: k)
     per_user = pd.DataFrame({pre(k): v for k, v in user.items()}, index=t.users.rename('user'))
     lo, hi = bootstrap(per_user.to_numpy(), n_boot, seed, kind=interval)
     how = dict(evidence=evidence, interval=f'{interval}, {n_boot} resamples of users', audit=audit)
-    return Report({k: float(v) for k, v in per_user.mean().items()} | whole, {k: (float(a), float(b)) for k, a, b in zip(per_user, lo, hi) if n_boot}, per_user,
-                  pd.concat(cells, ignore_index=True).rename(columns=lambda k: pre(k) if '@' in k else k) if cells else pd.DataFrame({'slice': []}),
+    cells = pd.concat(cells, ignore_index=True) if cells else pd.DataFrame({'slice': []})
+    hidden = exclude_seen and ('masked' if mask is None else f'masked, with {len(mask):,} rows more')
+    return Report({k: float(v) for k, v in per_user.mean().items()} | whole,
+                  {k: (float(a), float(b)) for k, a, b in zip(per_user, lo, hi) if n_boot}, per_user,
+                  cells.rename(columns=lambda k: pre(k) if '@' in k else k),
                   _cost(rec, spent, time.perf_counter() - t0, len(t.users)),
-                  _protocol(split, t, exclude_seen and ('masked' if mask is None else f'masked, with {len(mask):,} rows more'), candidates, grades, seed, domain, how, leaks), name or ('' if lists else str(getattr(rec, 'name', type(rec).__name__))))
+                  _protocol(split, t, hidden, candidates, grades, seed, domain, how, leaks),
+                  name or ('' if lists else str(getattr(rec, 'name', type(rec).__name__))))
 
 # %% ../nbs/10_metrics.ipynb #46f04459
 def permutation_p(d,            # (users,) paired differences
@@ -679,7 +758,8 @@ def permutation_p(d,            # (users,) paired differences
     if len(v)*20 < len(d): S = (2*g.binomial(c, .5, size=(n_perm, len(v))) - c) @ v # equal sizes: count the signs
     else:
         for b in blocks(n_perm, max(1, 2**24//len(d))):
-            S[b] = (2*g.integers(0, 2, size=(b.stop - b.start, len(d)), dtype=np.int8) - 1).astype(np.float32) @ d.astype(np.float32)
+            S[b] = (2*g.integers(0, 2, size=(b.stop - b.start, len(d)), dtype=np.int8) - 1).astype(
+                np.float32) @ d.astype(np.float32)
     return float((1 + (np.abs(S) >= T*(1 - 1e-6)).sum())/(1 + n_perm))
 
 # %% ../nbs/10_metrics.ipynb #642f2144
@@ -698,9 +778,12 @@ def _same_protocol(a, b, ra, rb):
     for f in COMPARED:
         x, y = ra.protocol.get(f), rb.protocol.get(f)
         if x == y or f == 'domain' and None in (x, y): continue
-        if isinstance(x, dict): f, (x, y) = next(((f'{f}.{k}', (x.get(k), y.get(k))) for k in {**x, **y} if x.get(k) != y.get(k)))
-        raise InputError(f'{a!r} and {b!r} cannot be compared: {f} is {x!r} in one and {y!r} in the other; evaluate both under one protocol')
-    if not ra.per_user.index.equals(rb.per_user.index): raise InputError(f'{a!r} and {b!r} cannot be compared: per_user is missing or holds other users')
+        if isinstance(x, dict):
+            f, (x, y) = next(((f'{f}.{k}', (x.get(k), y.get(k))) for k in {**x, **y} if x.get(k) != y.get(k)))
+        raise InputError(f'{a!r} and {b!r} cannot be compared: {f} is {x!r} in one and {y!r} in the other; evaluate '
+                         f'both under one protocol')
+    if not ra.per_user.index.equals(rb.per_user.index):
+        raise InputError(f'{a!r} and {b!r} cannot be compared: per_user is missing or holds other users')
 
 # %% ../nbs/10_metrics.ipynb #3fe29688
 @dataclass(repr=False)
@@ -715,9 +798,10 @@ class Comparison:
     def verdict(self): return ' '.join(self._say(r) for _, r in self.table.iterrows())
     def _say(self, r):
         sure = r.p_holm < self.alpha
-        how = f"{'higher' if r.difference > 0 else 'lower'} {r.metric} than" if sure else f'no proven difference in {r.metric} from'
-        return (f"{r.a} ({r.mean_a:.3f}) has {how} {r.b} ({r.mean_b:.3f}): {r.difference:+.4f} [{r.lo:+.4f}, {r.hi:+.4f}], "
-                f"p = {r.p_holm:.2g} after Holm; {r.wins} users win, {r.ties} tie, {r.losses} lose.")
+        how = f'no proven difference in {r.metric} from'
+        if sure: how = f"{'higher' if r.difference > 0 else 'lower'} {r.metric} than"
+        return (f"{r.a} ({r.mean_a:.3f}) has {how} {r.b} ({r.mean_b:.3f}): {r.difference:+.4f} [{r.lo:+.4f}, "
+                f"{r.hi:+.4f}], p = {r.p_holm:.2g} after Holm; {r.wins} users win, {r.ties} tie, {r.losses} lose.")
     def __repr__(self): return self.verdict
     def _repr_html_(self): return self.table.round(4).to_html(index=False) + f'<p>{escape(self.verdict)}</p>'
     def plot(self):
@@ -725,13 +809,31 @@ class Comparison:
         import matplotlib.pyplot as plt
         fig, ax = plt.subplots(figsize=(6, 1 + .35*len(self.table)), layout='constrained')
         for i, r in enumerate(self.table.itertuples()):
-            ax.errorbar(r.difference, i, xerr=[[r.difference - r.lo], [r.hi - r.difference]], fmt='o', c='#0072B2', mfc='#0072B2' if r.p_holm < self.alpha else 'w')
+            ax.errorbar(r.difference, i, xerr=[[r.difference - r.lo], [r.hi - r.difference]], fmt='o', c='#0072B2',
+                        mfc='#0072B2' if r.p_holm < self.alpha else 'w')
         ax.axvline(0, c='k', lw=.8)
-        ax.set(yticks=range(len(self.table)), yticklabels=[f'{r.a} − {r.b}, {r.metric}' for r in self.table.itertuples()], xlabel='paired difference, with 95 % interval')
+        ax.set(yticks=range(len(self.table)),
+               yticklabels=[f'{r.a} − {r.b}, {r.metric}' for r in self.table.itertuples()],
+               xlabel='paired difference, with 95 % interval')
         ax.invert_yaxis()
         return fig
 
 # %% ../nbs/10_metrics.ipynb #d95e40e5
+def _values(name, report, metric):
+    "A metric of each user."
+    if metric in report.per_user: return report.per_user[metric].to_numpy(float)
+    raise InputError(f'metric {metric!r} is not in the report {name!r}, which has {", ".join(report.per_user)}')
+
+def _paired(x, y, n_boot, n_perm, seed):
+    "What `compare` says of two metrics of the same users."
+    both = np.isfinite(x) & np.isfinite(y)
+    d = (x - y)[both]
+    (lo,), (hi,) = bootstrap(d, n_boot, seed)
+    return dict(mean_a=x[both].mean(), mean_b=y[both].mean(), difference=d.mean(), lo=lo, hi=hi,
+                p=permutation_p(d, n_perm, seed), wins=int((d > 0).sum()), ties=int((d == 0).sum()),
+                losses=int((d < 0).sum()))
+
+# %% ../nbs/10_metrics.ipynb #f730d188
 def compare(reports:dict,        # {name: Report}; the first is compared with each other one
             metric='ndcg@10',    # Metric, or several
             n_boot:int=2000, n_perm:int=10_000, seed:int=0, alpha:float=.05)->Comparison:
@@ -744,14 +846,8 @@ def compare(reports:dict,        # {name: Report}; the first is compared with ea
     for b, rb in others:
         _same_protocol(a, b, ra, rb)
         for m in [metric] if isinstance(metric, str) else metric:
-            gone = [n for n, r in ((a, ra), (b, rb)) if m not in r.per_user]
-            if gone: raise InputError(f'metric {m!r} is not in the report {gone[0]!r}, which has {", ".join(reports[gone[0]].per_user)}')
-            x, y = ra.per_user[m].to_numpy(float), rb.per_user[m].to_numpy(float)
-            both = np.isfinite(x) & np.isfinite(y)
-            d = (x - y)[both]
-            (lo,), (hi,) = bootstrap(d, n_boot, seed)
-            out.append(dict(metric=m, a=a, b=b, mean_a=x[both].mean(), mean_b=y[both].mean(), difference=d.mean(), lo=lo, hi=hi,
-                            p=permutation_p(d, n_perm, seed), wins=int((d > 0).sum()), ties=int((d == 0).sum()), losses=int((d < 0).sum())))
+            x, y = _values(a, ra, m), _values(b, rb, m)
+            out.append(dict(metric=m, a=a, b=b) | _paired(x, y, n_boot, n_perm, seed))
     t = pd.DataFrame(out)
     t.insert(t.columns.get_loc('p') + 1, 'p_holm', holm(t['p']))
     return Comparison(t, alpha)

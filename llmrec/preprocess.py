@@ -36,7 +36,8 @@ def _repeated(log):
     "Which rows agree with an earlier one in user, item, time and event. Rows are compared where their hashes agree."
     cols, h = [c for c in ('user', 'item', 'time', 'event') if c in log], np.zeros(len(log), np.uint64)
     for c in cols:
-        x = log[c].to_numpy() if log[c].dtype == np.int64 else pd.factorize(log[c], use_na_sentinel=False)[0].astype(np.int64)
+        x = log[c].to_numpy() if log[c].dtype == np.int64 else pd.factorize(log[c], use_na_sentinel=False)[0].astype(
+            np.int64)
         h *= np.uint64(0x9E3779B97F4A7C15); h += x.view(np.uint64); h ^= h >> np.uint64(29)
     s = np.sort(h); at = np.flatnonzero(pd.Index(h).isin(s[1:][s[1:] == s[:-1]]))
     out = np.zeros(len(log), bool); out[at] = log[cols].iloc[at].duplicated()
@@ -47,6 +48,16 @@ def _bots(u, keep, factor=50):
     n = np.bincount(u[keep], minlength=u.max(initial=-1) + 1)
     return (n > factor*np.median(n[n > 0])) & (n >= 1000) if keep.any() else np.zeros(len(n), bool)
 
+# %% ../nbs/02_preprocess.ipynb #680a022c
+def _high(domain, least):
+    "Rows whose value is not below `least`."
+    if not isinstance(least, (int, float, np.number)) or least != least:
+        raise InputError(f'min_value is {least!r}: expected a number')
+    if 'value' not in domain.log:
+        raise InputError(f"min_value={least}: the log of {domain.name!r} has no column 'value'")
+    return (domain.log['value'] >= least).to_numpy()
+
+# %% ../nbs/02_preprocess.ipynb #e730aa65
 def clean(domain:Domain,       # Raw domain
           k_user:int=1, k_item:int=1, # k-core; 1 keeps all
           min_value:float|None=None,  # Drop rows whose value (rating) is below
@@ -57,11 +68,11 @@ def clean(domain:Domain,       # Raw domain
     expect(domain, Domain, 'domain'); whole(k_user, 'k_user'); whole(k_item, 'k_item')
     log = domain.log; u, i = (pd.factorize(log[c])[0].astype(np.int32) for c in ('user', 'item'))
     steps = [('repeated rows', lambda keep: keep & ~_repeated(log), 'same user, item, time and event')]
-    if bots: steps.append(('bots', lambda keep: keep & ~_bots(u, keep)[u], 'over 50 × the median number of rows, and 1,000'))
+    if bots:
+        steps.append(('bots', lambda keep: keep & ~_bots(u, keep)[u], 'over 50 × the median number of rows, and 1,000'))
     if min_value is not None:
-        if not isinstance(min_value, (int, float, np.number)) or min_value != min_value: raise InputError(f'min_value is {min_value!r}: expected a number')
-        if 'value' not in domain.log: raise InputError(f"min_value={min_value}: the log of {domain.name!r} has no column 'value'")
-        steps.append(('low value', lambda keep: keep & (log['value'] >= min_value).to_numpy(), f'value below {min_value}'))
+        high = _high(domain, min_value)
+        steps.append(('low value', lambda keep: keep & high, f'value below {min_value}'))
     core = ', '.join(f'{k} rows {a}' for k, a in ((k_user, 'a user'), (k_item, 'an item')) if k > 1)
     if core: steps.append(('k-core', lambda keep: _core(u, i, keep, k_user, k_item), core))
     keep, report = np.ones(len(log), bool), []
@@ -69,9 +80,12 @@ def clean(domain:Domain,       # Raw domain
         n, keep = keep.sum(), f(keep)
         report.append((name, n, keep.sum(), n - keep.sum(), why))
     log = log[keep]
-    if not len(log) and len(domain.log): raise InputError(f'cleaning drops all {len(domain.log)} rows of {domain.name!r}: lower k_user, k_item or min_value')
+    if not len(log) and len(domain.log):
+        raise InputError(f'cleaning drops all {len(domain.log)} rows of {domain.name!r}: '
+                         'lower k_user, k_item or min_value')
     if log_value and 'value' in log: log = log.assign(value=np.log1p(log['value'].clip(lower=0)))
-    return domain.with_log(log.reset_index(drop=True)), pd.DataFrame(report, columns=['step', 'before', 'after', 'dropped', 'why'])
+    report = pd.DataFrame(report, columns=['step', 'before', 'after', 'dropped', 'why'])
+    return domain.with_log(log.reset_index(drop=True)), report
 
 # %% ../nbs/02_preprocess.ipynb #d0eeedc5
 def price_band(price # Prices
@@ -87,9 +101,11 @@ def _column_text(items, c):
     def one(x):
         if isinstance(x, (list, tuple)): return ', '.join(map(str, x))
         if x is None or x != x: return ''
-        return str(int(x)) if isinstance(x, float) and np.isfinite(x) and x == int(x) else str(x).replace('|', ', ').strip()
+        return str(int(x)) if isinstance(x, float) and np.isfinite(x) and x == int(x) else str(x).replace(
+            '|', ', ').strip()
     return [one(x) for x in items[c]]
 
+# %% ../nbs/02_preprocess.ipynb #1581e477
 def _fields(template, items):
     "The columns a template names; anything but plain names in braces is an error."
     hint = "write column names in braces, as in '{title} by {brand}'"
@@ -98,17 +114,22 @@ def _fields(template, items):
     for _, name, spec, conversion in parts:
         if name is None: continue
         if spec or conversion or not name: raise InputError(f'template {template!r}: {hint}')
-        if name not in items: raise InputError(f'template: no column {name!r} in the item table, which has {list(items.columns)}')
+        if name not in items:
+            raise InputError(f'template: no column {name!r} in the item table, which has {list(items.columns)}')
     return list(dict.fromkeys(n for _, n, *_ in parts if n))
 
+# %% ../nbs/02_preprocess.ipynb #0e6d3f7d
 def item_text(items,       # Item table
-              columns=('title', 'category', 'type', 'brand', 'size', 'year', 'price', 'text'), # What the line holds, in this order
+              columns=('title', 'category', 'type', 'brand', 'size', 'year', 'price',
+                       'text'), # What the line holds, in this order
               template:str|None=None, # Or a format string, such as '{title} by {brand}'
               max_chars:int=2000):
     "One line of text an item, for the language model."
-    expect(items, pd.DataFrame, 'items', 'the item table'); expect(columns, (list, tuple), 'columns'); whole(max_chars, 'max_chars', 1)
+    expect(items, pd.DataFrame, 'items', 'the item table'); expect(columns, (list, tuple), 'columns')
+    whole(max_chars, 'max_chars', 1)
     cols = [c for c in columns if c in items] if template is None else _fields(template, items)
-    if template is None and not cols and 'title' in items: raise InputError(f'columns: none of {list(columns)} is in the item table, which has {list(items)}')
+    if template is None and not cols and 'title' in items:
+        raise InputError(f'columns: none of {list(columns)} is in the item table, which has {list(items)}')
     parts = {c: _column_text(items, c) for c in cols}
     if template is not None:
         return [template.format(**{c: parts[c][i] for c in cols}).strip()[:max_chars] for i in range(len(items))]
@@ -127,7 +148,8 @@ def gini(x):
 
 def sparsity(domain:Domain)->dict:
     "Size, density and long tail of a domain: the numbers on which branch C of the flow chart decides."
-    u, i = expect(domain, Domain, 'domain').log['user'].value_counts(), domain.log['item'].value_counts().reindex(domain.items['item'], fill_value=0)
+    u, i = expect(domain, Domain, 'domain').log['user'].value_counts(), domain.log['item'].value_counts().reindex(
+        domain.items['item'], fill_value=0)
     cut = lambda a, b: float(((i >= a) & (i <= b)).mean())
     return dict(rows=len(domain.log), users=domain.n_users, items=domain.n_items, density=domain.density,
                 rows_per_user=float(u.median()) if len(u) else 0., rows_per_item=float(i.median()),
@@ -146,13 +168,15 @@ class Split:
         self.protocol = dict(self.protocol, rows=[len(x) for x in (self.train, self.valid, self.test)])
     def __repr__(self):
         r = self.protocol['rows']
-        return f"Split({self.protocol.get('name', '?')}: train {r[0]:,}, valid {r[1]:,}, test {r[2]:,} rows, {self.test['user'].nunique():,} test users)"
+        return (f"Split({self.protocol.get('name', '?')}: train {r[0]:,}, valid {r[1]:,}, test {r[2]:,} rows, "
+                f"{self.test['user'].nunique():,} test users)")
     def _repr_html_(self):
-        facts = lambda d: {'rows': f'{len(d):,}', 'users': f"{d['user'].nunique():,}", 'items': f"{d['item'].nunique():,}",
-                           'from': _span(d)}
+        n = lambda x: f'{x.nunique():,}'
+        facts = lambda d: {'rows': f'{len(d):,}', 'users': n(d['user']), 'items': n(d['item']), 'from': _span(d)}
         t = pd.DataFrame({n: facts(getattr(self, n)) for n in ('train', 'valid', 'test')}).T
         return f"<p>Split {escape(str(self.protocol.get('name', '?')))}</p>{t.to_html()}"
 
+# %% ../nbs/02_preprocess.ipynb #ab5203be
 def _log(x):
     "The log of a domain, or a table that is one."
     return x.log if isinstance(x, Domain) else _new_rows(x, 'log')
@@ -162,8 +186,9 @@ def _tied(k):
     same = k[1:] == k[:-1]; at = np.r_[same, False] | np.r_[False, same]
     return at, np.cumsum(~np.r_[False, same][at])
 
+# %% ../nbs/02_preprocess.ipynb #e749f0fa
 def _by_time(user, time, tie):
-    "Stable order by user, time and tie, as `np.lexsort` has it, from sorts of packed numbers; `user` and `tie` are not negative."
+    "Stable order by user, time and tie, as `np.lexsort` has it, from sorts of packed numbers, none negative but time."
     if len(user) < 2: return np.arange(len(user))
     bits = int(np.ptp(time)).bit_length() if time.dtype == np.int64 and time.min() >= 0 else 64
     if bits + int(user.max()).bit_length() > 63: return np.lexsort((tie, time, user))
@@ -176,6 +201,7 @@ def _by_time(user, time, tie):
     r = q[again]; q[again] = r[np.lexsort((r, tie[r], g))]
     o[at] = q; return o
 
+# %% ../nbs/02_preprocess.ipynb #eb7a3371
 def _order(log, seed):
     "Order by user and time, at the same second by a seeded hash of the item."
     code, ids = pd.factorize(log['item'], use_na_sentinel=False)
@@ -205,13 +231,16 @@ def split_last(domain,        # Domain or log
     r = np.repeat(start + n, n) - np.arange(len(u)) - 1 # Rows of the user that follow
     ok = np.repeat(n >= n_test + n_valid + min_train, n)
     test, valid = ok & (r < n_test), ok & (r >= n_test) & (r < n_test + n_valid)
-    return _make(log, o[~test & ~valid], o[valid], o[test], name='last', n_test=n_test, n_valid=n_valid, seed=seed, min_train=min_train)
+    return _make(log, o[~test & ~valid], o[valid], o[test], name='last', n_test=n_test, n_valid=n_valid, seed=seed,
+                 min_train=min_train)
 
+# %% ../nbs/02_preprocess.ipynb #c9b0d1f5
 def split_time(domain, test:float=.1, valid:float=.1, seed:int=0)->Split:
     "Cut at two moments: the last share of rows is test, the share before it validation."
     log, _ = _log(domain), share(test, 'test')
     if valid: share(valid, 'valid'); share(test + valid, 'the sum of test and valid')
-    if 'time' not in log: raise InputError("split_time needs a column 'time' in the log; use split_last for logs without it")
+    if 'time' not in log:
+        raise InputError("split_time needs a column 'time' in the log; use split_last for logs without it")
     log = ordered(log, seed)
     t = log['time'].to_numpy()
     a, b = (np.quantile(t, q, method='higher') if len(t) else 0 for q in (1 - test - valid, 1 - test))
@@ -231,6 +260,7 @@ def split_cold_items(domain, frac:float=.2, seed:int=0)->Split:
     test, valid = (log['item'].isin(s).to_numpy() for s in _pick(log['item'], frac, seed))
     return _make(log, ~test & ~valid, valid, test, name='cold items', frac=frac, seed=seed)
 
+# %% ../nbs/02_preprocess.ipynb #0bf3754e
 def split_cold_users(domain, frac:float=.2, seed:int=0)->Split:
     "A share of users loses all its rows to the test, another to validation."
     log = ordered(_log(domain), seed)
@@ -244,7 +274,8 @@ def split_kfold_users(domain, k:int=5, seed:int=0)->list:
     if whole(k, 'k', 3) > len(ids): raise InputError(f'k is {k}, but the log has {len(ids)} users: take fewer folds')
     fold = pd.Series(np.random.RandomState(seed).permutation(len(ids)) % k, index=ids)
     f = log['user'].map(fold).to_numpy()
-    return [_make(log, (f != i) & (f != (i + 1) % k), f == (i + 1) % k, f == i, name='k-fold users', k=k, fold=i, seed=seed) for i in range(k)]
+    return [_make(log, (f != i) & (f != (i + 1) % k), f == (i + 1) % k, f == i, name='k-fold users', k=k, fold=i,
+                  seed=seed) for i in range(k)]
 
 # %% ../nbs/02_preprocess.ipynb #6a781a61
 def past_source(source:Domain, # Source domain
@@ -260,22 +291,27 @@ def past_source(source:Domain, # Source domain
 # %% ../nbs/02_preprocess.ipynb #0777ebcf
 def _found(check, bad, n, example='', leak=True):
     "One row of the audit."
-    return dict(check=check, found=int(bad), share=round(bad/max(n, 1), 4), example=str(example)[:80], verdict='ok' if not bad else 'leak' if leak else 'warning')
+    return dict(check=check, found=int(bad), share=round(bad/max(n, 1), 4), example=str(example)[:80],
+                verdict='ok' if not bad else 'leak' if leak else 'warning')
 
 def _same_rows(split):
     past = pd.concat([split.train, split.valid])
     key = [c for c in ('user', 'item', 'time') if c in past]
     both = split.test.merge(past[key].drop_duplicates(), on=key)
-    return _found('same row in training and test', len(both), len(split.test), both[key].head(1).to_dict('records') if len(both) else '')
+    return _found('same row in training and test', len(both), len(split.test),
+                  both[key].head(1).to_dict('records') if len(both) else '')
 
+# %% ../nbs/02_preprocess.ipynb #9586dbca
 def _future_rows(split):
     if 'time' not in split.train: return _found('training rows after the test', 0, 1)
-    if split.protocol.get('name') in ('cold items', 'cold users', 'k-fold users'): return _found('training rows after the test', 0, 1, 'not in this kind of split')
+    if split.protocol.get('name') in ('cold items', 'cold users', 'k-fold users'):
+        return _found('training rows after the test', 0, 1, 'not in this kind of split')
     past = pd.concat([split.train, split.valid])
     first = split.test.groupby('user')['time'].min() if split.protocol.get('name') != 'time' else None
     cut = past['user'].map(first) if first is not None else split.test['time'].min()
     bad = past['time'].to_numpy() > np.asarray(cut, float)
-    return _found('training rows after the test', bad.sum(), len(past), past[bad].head(1).to_dict('records') if bad.any() else '')
+    return _found('training rows after the test', bad.sum(), len(past),
+                  past[bad].head(1).to_dict('records') if bad.any() else '')
 
 def _duplicates(items, texts):
     t = pd.Series(texts).str.lower().str.strip()
@@ -294,10 +330,13 @@ def _order_predicts(split, items):
     c = items['item'].map(split.train['item'].value_counts()).fillna(0).to_numpy()
     y = items['item'].isin(split.test['item']).to_numpy()
     cold = c == 0
-    if y[cold].sum() < 20 or (~y[cold]).sum() < 20: return _found('order of the item table predicts the test', 0, 1, 'too few cold items to tell')
+    if y[cold].sum() < 20 or (~y[cold]).sum() < 20:
+        return _found('order of the item table predicts the test', 0, 1, 'too few cold items to tell')
     a = _auc(pos[cold], y[cold]); n = min(y[cold].sum(), (~y[cold]).sum())
-    return _found('order of the item table predicts the test', int(abs(a - .5) > .5*2/np.sqrt(n) + .1), 1, f'AUC {a:.2f} among items without training rows', leak=False)
+    return _found('order of the item table predicts the test', int(abs(a - .5) > .5*2/np.sqrt(n) + .1), 1,
+                  f'AUC {a:.2f} among items without training rows', leak=False)
 
+# %% ../nbs/02_preprocess.ipynb #9e1715d1
 def _features_of_all(split, items):
     "Numeric columns that follow the counts of test rows beyond what training counts explain."
     full = items['item'].map(split.test['item'].value_counts()).fillna(0).to_numpy(float)
@@ -307,19 +346,23 @@ def _features_of_all(split, items):
     for c in items.columns.difference(['item']):
         if not pd.api.types.is_numeric_dtype(items[c]) or items[c].nunique() < 3: continue
         x = items[c].fillna(items[c].median()).to_numpy(float)
-        if abs(np.corrcoef(rank(x), rank(full + train))[0, 1]) > .98 and abs(np.corrcoef(rank(x), rank(full + train))[0, 1]) > abs(np.corrcoef(rank(x), rank(train))[0, 1]): bad.append(c)
+        if abs(np.corrcoef(rank(x), rank(full + train))[0, 1]) > .98 and abs(
+            np.corrcoef(rank(x), rank(full + train))[0, 1]) > abs(np.corrcoef(rank(x), rank(train))[0, 1]):
+            bad.append(c)
     return _found('item columns computed from all rows', len(bad), len(items.columns), ', '.join(bad))
 
 # %% ../nbs/02_preprocess.ipynb #dd767053
 def _in_profiles(split, items, profiles):
     "Titles of a user's test items inside the text that describes the user."
     expect(profiles, (dict, pd.Series, type(None)), 'profiles', '{user: text}')
-    if profiles is None or 'title' not in items: return _found('test titles inside user profiles', 0, 1, 'no profiles given')
+    if profiles is None or 'title' not in items:
+        return _found('test titles inside user profiles', 0, 1, 'no profiles given')
     title = split.test['item'].map(items.set_index('item')['title']).astype(str).str.lower()
     text = split.test['user'].map(pd.Series(profiles)).fillna('').astype(str).str.lower()
     bad = np.array([len(a) > 3 and a in b for a, b in zip(title, text)], bool)
     return _found('test titles inside user profiles', bad.sum(), len(bad), title[bad].iloc[0] if bad.any() else '')
 
+# %% ../nbs/02_preprocess.ipynb #eb73150b
 def audit(split:Split,      # What to check
           items,            # Item table
           texts=None,       # (n_items,) texts the encoder reads; None: `item_text(items)`
@@ -329,7 +372,8 @@ def audit(split:Split,      # What to check
     expect(split, Split, 'split'); _columns(items, ['item'], 'item table')
     if not len(items): raise InputError('item table is empty')
     texts = item_text(items) if texts is None else texts
-    if len(texts) != len(items): raise InputError(f'texts has {len(texts)} rows for {len(items)} items: give each item one')
+    if len(texts) != len(items):
+        raise InputError(f'texts has {len(texts)} rows for {len(items)} items: give each item one')
     for i, t in enumerate(texts): expect(t, str, f'texts[{i}]')
     return pd.DataFrame([_same_rows(split), _future_rows(split), _in_profiles(split, items, profiles),
                          _order_predicts(split, items), _duplicates(items, texts), _features_of_all(split, items)])

@@ -14,7 +14,8 @@ import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 from .core import InputError, blocks, cache_dir, def_device, need, progress, set_seed
-from .encode import TextEncoder, TfidfEncoder, _clear, _dump, _is_decoder, _load, _quiet, check_texts, nearest, pool, train_tokenizer
+from .encode import TextEncoder, TfidfEncoder, check_texts, nearest, pool, train_tokenizer
+from .encode import _clear, _dump, _is_decoder, _load, _quiet
 
 # %% ../nbs/04_pretrain.ipynb #1ee782a8
 def hold_out(texts,   # Texts of one domain
@@ -23,7 +24,8 @@ def hold_out(texts,   # Texts of one domain
             ):        # (train, held)
     "Split distinct texts; texts that differ in case or spacing only are the same."
     texts = list({' '.join(t.lower().split()): t for t in check_texts(texts) if t.strip()}.values())
-    if len(texts) < 2: raise InputError(f'{len(texts)} distinct texts: at least 2 are needed to train on one and ask about the other')
+    if len(texts) < 2:
+        raise InputError(f'{len(texts)} distinct texts: at least 2 are needed to train on one and ask about the other')
     order = np.random.default_rng(seed).permutation(len(texts))
     k = min(len(texts) - 1, max(1, round(frac*len(texts))))
     return [texts[i] for i in order[k:]], [texts[i] for i in order[:k]]
@@ -59,6 +61,7 @@ def _tiny_model(kind, tok, dim, layers, heads, max_len):
     return BertForMaskedLM(BertConfig(hidden_size=dim, num_hidden_layers=layers, num_attention_heads=heads,
                                       intermediate_size=4*dim, max_position_embeddings=max_len, **ids))
 
+# %% ../nbs/04_pretrain.ipynb #c064a162
 def tiny_encoder(texts,            # Corpus for the tokenizer: texts of all domains
                  kind='tiny-bert', # or 'tiny-gpt'
                  dim=128, layers=2, heads=4, vocab=4000, max_len=64, seed=0,
@@ -101,6 +104,7 @@ def _rows(rows, pad):
     m = torch.tensor([[1]*len(i) + [0]*(n - len(i)) for i, _ in rows])
     return x, y, m
 
+# %% ../nbs/04_pretrain.ipynb #557a3f2e
 @torch.no_grad()
 def perplexity(lm,         # A model of transformers with its head: ...ForMaskedLM or ...ForCausalLM
                tok,        # Its tokenizer
@@ -110,7 +114,8 @@ def perplexity(lm,         # A model of transformers with its head: ...ForMasked
     "Perplexity of a decoder, pseudo-perplexity of an encoder, per token."
     decoder, special = _is_decoder(lm.config.to_dict()), {i for i in tok.all_special_ids if i != tok.unk_token_id}
     ids = tok(list(texts), truncation=True, max_length=max_len)['input_ids']
-    q = sorted((q for i in ids for q in _questions(i, decoder, tok.mask_token_id, special) if len(i) > 1), key=lambda q: len(q[0]))
+    q = sorted((q for i in ids for q in _questions(i, decoder, tok.mask_token_id, special) if len(i) > 1),
+               key=lambda q: len(q[0]))
     if not q: raise InputError('the texts hold no tokens to ask about')
     total = n = 0
     for b in progress(list(blocks(len(q), 128)), 'perplexity'):
@@ -138,6 +143,7 @@ def _lm_collate(tok, decoder, seed=0):
         return dict(input_ids=x, labels=y, attention_mask=m)
     return collate
 
+# %% ../nbs/04_pretrain.ipynb #4fae2e2c
 def _frozen(rows, collate, seed=0):
     "Rows with inputs and labels drawn once."
     torch.manual_seed(seed)
@@ -190,6 +196,7 @@ def _view(ids, rng, drop=.2):
     "A view of a text: some of its inner tokens left out."
     return [w for i, w in enumerate(ids) if i in (0, len(ids) - 1) or rng.random() > drop]
 
+# %% ../nbs/04_pretrain.ipynb #6820696c
 def _pair_collate(ids, pad, seed=0):
     "Collator for pairs of row numbers into the token lists `ids`; a row paired with itself gives two views."
     rng = np.random.default_rng(seed)
@@ -220,6 +227,7 @@ def _lora(model, r, heads=()):
     cfg = peft.LoraConfig(r=r, lora_alpha=2*r, target_modules='all-linear', modules_to_save=list(heads) or None)
     return peft.get_peft_model(model, cfg)
 
+# %% ../nbs/04_pretrain.ipynb #6178f4cb
 def _lm_task(enc, train, held, objective, lora, seed):
     "Model with head, collator, rows, held-out rows and new heads for a masked or causal objective."
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
@@ -241,7 +249,8 @@ def _pair_task(enc, train, held, lora, tau, seed):
     row, ids = {t: i for i, t in enumerate(texts)}, enc.tokenize(texts)
     rows = lambda ps: [dict(pair=(row[a], row[b])) for a, b in ps]
     set_seed(seed)
-    enc._model, enc._tok = _load(enc.path, enc.device, 'float32')   # a copy to train, even if vectors are computed in bfloat16
+    # a copy to train, even if vectors are computed in bfloat16
+    enc._model, enc._tok = _load(enc.path, enc.device, 'float32')
     model = PairModel(_lora(enc._model, lora) if lora else enc._model, enc.pooling, tau)
     collate = _pair_collate(ids, enc.tokenizer.pad_token_id or 0, seed)
     return model.train(), collate, rows(train), {d: rows(p) for d, p in held.items()}, ()
@@ -255,14 +264,18 @@ def _trainer(model, collate, train, evals, out, device, plan, args):
     "A `transformers.Trainer` that evaluates and saves after each epoch, and may stop there."
     from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
     from transformers.trainer_callback import PrinterCallback
-    show, epochs, batch = os.environ.get('LLMREC_PROGRESS', str(int(sys.stderr.isatty()))), plan['epochs'], plan['batch_size']
+    show, epochs, batch = os.environ.get('LLMREC_PROGRESS',
+                                         str(int(sys.stderr.isatty()))), plan['epochs'], plan['batch_size']
     steps = max(1, epochs*len(train)//batch)
     kw = dict(output_dir=str(out/'checkpoints'), num_train_epochs=epochs, learning_rate=plan['lr'], seed=plan['seed'],
-              per_device_train_batch_size=batch, per_device_eval_batch_size=2*batch, eval_strategy='epoch', save_strategy='epoch',
+              per_device_train_batch_size=batch, per_device_eval_batch_size=2*batch, eval_strategy='epoch',
+              save_strategy='epoch',
               save_total_limit=1, load_best_model_at_end=True, metric_for_best_model=f'eval_{next(iter(evals))}_loss',
-              greater_is_better=False, logging_steps=max(1, steps//20), warmup_steps=steps//10, lr_scheduler_type='cosine',
+              greater_is_better=False, logging_steps=max(1, steps//20), warmup_steps=steps//10,
+              lr_scheduler_type='cosine',
               weight_decay=.01, report_to=[], disable_tqdm=show != '1', use_cpu=def_device(device).type == 'cpu',
-              dataloader_pin_memory=def_device(device).type == 'cuda', remove_unused_columns=False, prediction_loss_only=True, label_names=['labels'])
+              dataloader_pin_memory=def_device(device).type == 'cuda', remove_unused_columns=False,
+              prediction_loss_only=True, label_names=['labels'])
     tr = Trainer(model=model, args=TrainingArguments(**{**kw, **args}), data_collator=collate, train_dataset=train,
                  eval_dataset=evals, callbacks=[EarlyStoppingCallback(plan['patience'])])
     tr.remove_callback(PrinterCallback)
@@ -275,13 +288,15 @@ def _history(log):
             for h in log for k, v in h.items() if k == 'loss' or k.startswith('eval_') and k.endswith('_loss')]
     return pd.DataFrame(rows, columns=['step', 'epoch', 'curve', 'loss'])
 
+# %% ../nbs/04_pretrain.ipynb #7905749f
 def _pairs_of(texts, pairs, valid, seed):
     "Training and held-out pairs: the given ones, else each text with itself."
     if pairs is None:
         train, held = hold_out(texts, valid, seed)
         return [(t, t) for t in train], [(t, t) for t in held]
     pairs = [tuple(check_texts(p)) for p in pairs]
-    if len(pairs) < 2 or {len(p) for p in pairs} != {2}: raise InputError('pairs: expected at least two pairs (text, text)')
+    if len(pairs) < 2 or {len(p) for p in pairs} != {2}:
+        raise InputError('pairs: expected at least two pairs (text, text)')
     k = max(1, round(valid*len(pairs)))
     order = np.random.default_rng(seed).permutation(len(pairs))
     return [pairs[i] for i in order[k:]], [pairs[i] for i in order[:k]]
@@ -306,9 +321,11 @@ def pretrain(self:TextEncoder,
     "Pretrain on target and source texts; afterwards `.history` holds the loss curves and `.report` what changed."
     texts, source = check_texts(texts), check_texts([] if source is None else source)
     objective = _objective(self, objective, pairs, source_pairs)
-    plan = dict(objective=objective, lora=lora, seed=seed, epochs=epochs, lr=lr or (3e-4 if lora else 1e-4), batch_size=batch_size,
+    plan = dict(objective=objective, lora=lora, seed=seed, epochs=epochs, lr=lr or (3e-4 if lora else 1e-4),
+                batch_size=batch_size,
                 patience=patience, mix=(temperature, valid), tau=tau)
-    key = _digest(self.fingerprint, self.pooling, self.max_len, self.prompt, texts, source, pairs, source_pairs, plan, args)
+    key = _digest(self.fingerprint, self.pooling, self.max_len, self.prompt, texts, source, pairs, source_pairs, plan,
+                  args)
     out = Path(out or cache_dir('models')/f'{objective}-{key}')
     if _json_or_none(out/'pretrain.json').get('key') != key:
         self._pretrain(out, key, dict(target=(texts, pairs), source=(source, source_pairs)), args, **plan)
@@ -317,6 +334,7 @@ def pretrain(self:TextEncoder,
     self.history, self.report = pd.DataFrame(done['history']), pd.DataFrame(done['report'])
     return self
 
+# %% ../nbs/04_pretrain.ipynb #36f9fe08
 def _json_or_none(path): return json.loads(path.read_text()) if path.exists() else {}
 
 def _objective(enc, objective, *pairs):
@@ -324,8 +342,10 @@ def _objective(enc, objective, *pairs):
     decoder = _is_decoder(json.loads((enc.path/'config.json').read_text()))
     ok = ['clm' if decoder else 'mlm', 'contrastive']
     if (objective := objective or ok[0]) not in ok:
-        raise InputError(f'objective={objective!r}: {enc.name} is {"a decoder" if decoder else "an encoder"}, expected one of {ok}')
-    if objective != 'contrastive' and any(p is not None for p in pairs): raise InputError("pairs are for objective='contrastive'")
+        raise InputError(
+            f'objective={objective!r}: {enc.name} is {"a decoder" if decoder else "an encoder"}, expected one of {ok}')
+    if objective != 'contrastive' and any(p is not None for p in pairs):
+        raise InputError("pairs are for objective='contrastive'")
     return objective
 
 def pretrain(encoder, source_texts, target_texts, objective=None, **kw):
@@ -352,8 +372,10 @@ def _pretrain(self:TextEncoder, out, key, domains, args, objective, mix, **plan)
             after = {**_losses(tr), **score()}
     finally: self._model = None   # whatever stops us, no half-trained model answers under the old name
     report = [dict(measure=k, before=before[k], after=after[k]) for k in before]
-    self._finish(out, model, dict(key=key, history=_history(tr.state.log_history).to_dict('list'), new_head=bool(new), report=report))
+    self._finish(out, model, dict(key=key, history=_history(tr.state.log_history).to_dict('list'), new_head=bool(new),
+                                  report=report))
 
+# %% ../nbs/04_pretrain.ipynb #b22b4bdb
 def _key(t): return ' '.join(t.lower().split()) if isinstance(t, str) else t
 def _unseen(texts, held):
     "Texts (or pairs) that no domain keeps aside."
@@ -364,9 +386,12 @@ def _recalls(enc, held, k=10):
     "Recall of held-out pairs of two texts in each domain, by the model in training, which leaves nothing in the cache."
     cache, enc.cache = enc.cache, False
     enc.model.eval()
-    try: return {f'recall@{k} {d}': pair_recall(enc, two[:1000], k) for d, p in held.items() if (two := [(a, b) for a, b in p if a != b])}
+    try:
+        return {f'recall@{k} {d}': pair_recall(enc, two[:1000], k) for d, p in held.items()
+                if (two := [(a, b) for a, b in p if a != b])}
     finally: enc.cache = cache
 
+# %% ../nbs/04_pretrain.ipynb #4f804455
 def _losses(tr):
     "Held-out loss of each domain, without a trace in the loss curves."
     n = len(tr.state.log_history)
@@ -389,4 +414,5 @@ def _finish(self:TextEncoder, out, model, about):
 
 @patch
 def pretrain(self:TfidfEncoder, *args, **kw):
-    raise InputError("TextEncoder('tfidf') has no language model to pretrain: call fit(texts), or take tiny_encoder(texts)")
+    raise InputError(
+        "TextEncoder('tfidf') has no language model to pretrain: call fit(texts), or take tiny_encoder(texts)")

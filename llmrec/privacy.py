@@ -28,12 +28,16 @@ def new_key()->bytes: # 32 random bytes
 class Pseudonyms:
     "Pseudonyms of user ids under a secret key, which is held in memory only."
     def __init__(self, key:bytes): # At least 16 bytes, from `new_key`
-        if not isinstance(key, (bytes, bytearray)): raise InputError(f'key is a {type(key).__name__}: expected bytes, from new_key() or bytes.fromhex(...)')
+        if not isinstance(key, (bytes, bytearray)):
+            raise InputError(f'key is a {type(key).__name__}: expected bytes, from new_key() or bytes.fromhex(...)')
         if len(key) < 16: raise InputError(f'key has {len(key)} bytes: expected at least 16, new_key() gives 32')
-        if len(set(key)) < 8: raise InputError(f'key has only {len(set(key))} different bytes: it can be guessed; new_key() gives a random one')
+        if len(set(key)) < 8:
+            raise InputError(
+                f'key has only {len(set(key))} different bytes: it can be guessed; new_key() gives a random one')
         self._key = bytes(key)
     def __repr__(self): return 'Pseudonyms(key in memory)'
-    def __reduce__(self): raise InputError('Pseudonyms are not stored with their key: make them again from the key where they are needed')
+    def __reduce__(self):
+        raise InputError('Pseudonyms are not stored with their key: make them again from the key where they are needed')
     def name(self, x):
         "The pseudonym of one id; 7 and '7' are two people."
         kind = 'i' if isinstance(x, (int, np.integer)) else 's'
@@ -108,27 +112,32 @@ def iban(code:str)->bool:
     return int(''.join(str(int(c, 36)) for c in code[4:] + code[:4])) % 97 == 1
 
 # %% ../nbs/14_privacy.ipynb #4063f4d9
-_LEN = '''AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DK18 DO28 EE20 EG29 ES24 FI18 FO18 FR27
-GB22 GE22 GI23 GL18 GR27 GT28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32 LI21 LT20 LU20 LV21 LY25 MC27 MD24 ME22
-MK19 MR27 MT31 MU30 NL18 NO15 OM23 PK24 PL28 PS29 PT25 QA29 RO24 RS22 SA24 SC31 SD18 SE24 SI19 SK24 SM27 ST25 SV28 TL23 TN24 TR26
-UA29 VA22 VG24 XK20'''.split()
+_LEN = '''
+AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DK18 DO28 EE20 EG29 ES24 FI18 FO18
+FR27 GB22 GE22 GI23 GL18 GR27 GT28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32 LI21 LT20 LU20 LV21
+LY25 MC27 MD24 ME22 MK19 MR27 MT31 MU30 NL18 NO15 OM23 PK24 PL28 PS29 PT25 QA29 RO24 RS22 SA24 SC31 SD18 SE24 SI19
+SK24 SM27 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20'''.split()
 
 def _iban_pattern():
     "One alternative a length."
     by = pd.Series([x[:2] for x in _LEN]).groupby([int(x[2:]) for x in _LEN]).agg('|'.join)
-    return r'(?<![A-Za-z0-9])(?:' + '|'.join(rf'(?:{c})\d\d(?:[ -]?[A-Za-z0-9]){{{n - 4}}}' for n, c in by.items()) + ')(?![A-Za-z0-9])'
+    return r'(?<![A-Za-z0-9])(?:' + '|'.join(rf'(?:{c})\d\d(?:[ -]?[A-Za-z0-9]){{{n - 4}}}'
+                                             for n, c in by.items()) + ')(?![A-Za-z0-9])'
 
-_ISSUER = re.compile(r'(?:4(?:\d{15}|\d{18})|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720|220[0-4])\d{12}|3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}'
-                     r'|(?:6011|64[4-9]\d|65\d\d)\d{12,15}|35(?:2[89]|[3-8]\d)\d{12,15}|62\d{14,17}|(?:50|5[6-8]|6\d)\d{14,17})')
+_ISSUER = re.compile(r'(?:4(?:\d{15}|\d{18})|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720|220[0-4])\d{12}'
+                     r'|3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}|(?:6011|64[4-9]\d|65\d\d)\d{12,15}|35(?:2[89]|[3-8]\d)\d{12,15}'
+                     r'|62\d{14,17}|(?:50|5[6-8]|6\d)\d{14,17})')
 _AT = r'(?:@|\s?[\[({]\s?at\s?[\])}]\s?)'
 _DOT = r'(?:\.|\s?[\[({]\s?dot\s?[\])}]\s?)'
 
 # %% ../nbs/14_privacy.ipynb #30f72450
 _CANDIDATES = dict(
-    email=[re.compile(rf"[A-Za-z0-9._%+'-]*[A-Za-z0-9_%+-]{_AT}(?:[A-Za-z0-9-]+{_DOT})+(?:xn--[a-z0-9-]+|[A-Za-z]{{2,24}})", re.I),
+    email=[re.compile(
+        rf"[A-Za-z0-9._%+'-]*[A-Za-z0-9_%+-]{_AT}(?:[A-Za-z0-9-]+{_DOT})+(?:xn--[a-z0-9-]+|[A-Za-z]{{2,24}})", re.I),
            re.compile(rf"[\w.%+'-]*[\w%+-]{_AT}(?:[\w-]+{_DOT})+[^\W\d_]{{2,24}}", re.I)],
     iban=[re.compile(_iban_pattern(), re.I)],
-    card=[re.compile(r'(?<![\d.,])\d{4}([ .-])\d{4}\1\d{4}\1\d{4}\1\d{1,3}(?!\d)'), re.compile(r'(?<!\d)\d{4}([ .-])\d{4}\1\d{4}\1\d{4}(?!\d)'),
+    card=[re.compile(r'(?<![\d.,])\d{4}([ .-])\d{4}\1\d{4}\1\d{4}\1\d{1,3}(?!\d)'),
+          re.compile(r'(?<!\d)\d{4}([ .-])\d{4}\1\d{4}\1\d{4}(?!\d)'),
           re.compile(r'(?<!\d)\d{4}([ .-])\d{6}\1\d{4,5}(?!\d)'), re.compile(r'(?<!\d)\d{14,19}(?!\d)')])
 
 # %% ../nbs/14_privacy.ipynb #75fec476
@@ -140,6 +149,7 @@ def _is_card(s):
 
 _CHECKS = dict(email=lambda s: True, card=_is_card, iban=lambda s: iban(re.sub(r'[ -]', '', s).upper()))
 
+# %% ../nbs/14_privacy.ipynb #81b4b913
 def _finders(kind, regions):
     "Functions of a levelled text that give the places of one kind of personal data, to be used one after the other."
     if kind != 'phone':
@@ -148,7 +158,8 @@ def _finders(kind, regions):
     mobile = (pn.PhoneNumberType.MOBILE, pn.PhoneNumberType.FIXED_LINE_OR_MOBILE)
     def find(t, r): # national numbers begin as they are dialled, or are of a mobile
         found = pn.PhoneNumberMatcher(t, r, pn.Leniency.EXACT_GROUPING)
-        return [(m.start, m.end) for m in found if m.raw_string[0] in '+(0' + '8'*(r == 'RU') or pn.number_type(m.number) in mobile]
+        return [(m.start, m.end) for m in found if m.raw_string[0] in '+(0' + '8'*(r == 'RU')
+                or pn.number_type(m.number) in mobile]
     return [lambda t, r=r: find(t, r) if sum(map(str.isdigit, t)) > 6 else [] for r in (None, *regions)]
 
 # %% ../nbs/14_privacy.ipynb #dddae474
@@ -184,13 +195,17 @@ def scrubbed(self:Domain, columns=None, # Columns of the item table; None: all t
     out, items, total = copy.copy(self), self.items.copy(), Counter()
     is_text = lambda s: s.map(lambda x: isinstance(x, str)).any()
     for c in columns if columns is not None else [c for c in items if c != 'item' and is_text(items[c])]:
-        if c not in items: raise InputError(f'columns: the item table of {self.name} has no column {c!r}; it has {", ".join(map(str, items))}')
+        if c not in items:
+            raise InputError(
+                f'columns: the item table of {self.name} has no column {c!r}; it has {", ".join(map(str, items))}')
         own = [t for t in pd.unique(items[c]) if isinstance(t, str)]
         new, count = scrub(own, **kw)
         total += count
         items[c] = items[c].map(lambda x, new=dict(zip(own, new)): new.get(x, x) if isinstance(x, str) else x)
     out.items, out.notes = items, list(self.notes)
-    if total: out.notes.append(f'{self.name}: taken out of distinct texts: ' + ', '.join(f'{n} {k}' for k, n in total.items()))
+    if total:
+        out.notes.append(f'{self.name}: taken out of distinct texts: '
+                         + ', '.join(f'{n} {k}' for k, n in total.items()))
     return out
 
 # %% ../nbs/14_privacy.ipynb #24da4291
@@ -203,7 +218,9 @@ def _people(users):
 def _must_know(users, known, kinds):
     "Raise an error that names places, not ids, of those who are unknown."
     bad = [i for i, k in enumerate(known) if not k]
-    if bad: raise InputError(f'users[{bad[0]}] ({type(users[bad[0]]).__name__}) has no rows here ({len(bad)} of {len(users)} unknown): nothing was '
+    if bad:
+        raise InputError(f'users[{bad[0]}] ({type(users[bad[0]]).__name__}) has no rows here ({len(bad)} of '
+                         f'{len(users)} unknown): nothing was '
                              f'forgotten; ids here are of type {" and ".join(sorted(kinds)) or "none"}')
 
 # %% ../nbs/14_privacy.ipynb #206da02d
@@ -250,7 +267,8 @@ def _settings(e):
         names |= {p.name: p for p in ps if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
         if not any(p.kind == p.VAR_KEYWORD for p in ps): break
     if lost := [k for k, p in names.items() if k not in vars(e) and p.default is p.empty]:
-        raise InputError(f'{type(e).__name__} does not keep its argument {lost[0]!r} under this name: it cannot be made anew')
+        raise InputError(
+            f'{type(e).__name__} does not keep its argument {lost[0]!r} under this name: it cannot be made anew')
     return {k: vars(e)[k] for k in names if k in vars(e)}
 
 # %% ../nbs/14_privacy.ipynb #8612fc94
@@ -288,7 +306,8 @@ def _domains(d):
     out, lo = [], 0
     for i, ids in enumerate(d.all_items):
         m = (d.hist.item >= lo) & (d.hist.item < lo + len(ids))
-        own = [u.split('\x1f', 1)[1] if i and isinstance(u, str) and u.startswith(f'{i - 1}\x1f') else u for u in d.users[d.hist.user[m]]]
+        own = [u.split('\x1f', 1)[1] if i and isinstance(u, str) and u.startswith(f'{i - 1}\x1f') else u
+               for u in d.users[d.hist.user[m]]]
         log = pd.DataFrame(dict(user=own, item=np.asarray(ids)[d.hist.item[m] - lo])).infer_objects()
         if d.time is not None: log['time'] = d.time[m]
         if (d.hist.weight[m] != 1).any(): log['weight'] = d.hist.weight[m]
@@ -343,7 +362,7 @@ def forget(self:Recommender, users,  # Id or list of ids: forgotten in the targe
            neural:str='refit',       # Neural experts: 'refit' or 'keep' as they are
            gate:str='keep'           # The gate: 'keep' or 'refit', which fits everything again
           )->pd.DataFrame:           # What was done to each part, and what it still knows
-    "Remove people: rows, counts, experts. `save` afterwards rewrites the folder without them; other copies are yours to delete."
+    "Remove people: rows, counts, experts. `save` rewrites the folder without them; other copies are yours to delete."
     for k, v, ok in (('neural', neural, ('refit', 'keep')), ('gate', gate, ('keep', 'refit'))):
         if v not in ok: raise InputError(f'{k}={v!r}: expected {" or ".join(map(repr, ok))}')
     gone = places_of(self._fitted, users)
@@ -354,8 +373,9 @@ def forget(self:Recommender, users,  # Id or list of ids: forgotten in the targe
     else:
         parts = _relearned(self.experts, gone, d, neural)
         self.data, self.experts = d, [e for e, _ in parts]
-        done = [(e.name, how) for e, how in parts] + [('gate', f'kept: {sum(x.numel() for x in self.gate.parameters())} numbers, '
-                                                               'fitted on one held-out row of each person')]
+        n = sum(x.numel() for x in self.gate.parameters())
+        done = [(e.name, how) for e, how in parts]
+        done += [('gate', f'kept: {n} numbers, fitted on one held-out row of each person')]
     _drop_traces(self)
     return pd.DataFrame([('rows and histories', 'exact: removed'), *done], columns=['part', 'state'])
 
@@ -372,7 +392,8 @@ def traces(folder, # Folder to search, with all below it
            ids     # Ids to look for
           )->list: # (file, 'name' or 'content', place of the id in `ids`)
     "Where ids stand in names and bytes of files."
-    forms = [(i, {f.encode(enc) for f in (str(x), json.dumps(str(x))[1:-1]) for enc in ('utf-8', 'utf-16-le', 'utf-32-le')}) for i, x in enumerate(ids)]
+    forms = [(i, {f.encode(enc) for f in (str(x), json.dumps(str(x))[1:-1])
+                  for enc in ('utf-8', 'utf-16-le', 'utf-32-le')}) for i, x in enumerate(ids)]
     out, folder = [], Path(folder)
     for p in sorted(folder.rglob('*')):
         blob = p.read_bytes() if p.is_file() else b''
@@ -404,8 +425,10 @@ def lira(losses, # (models, people)
         mu, gap, var = {}, {}, []
         for s in (True, False):
             x = np.where(member[o] == s, L[o], np.nan)
-            if np.isnan(x).all(0).any(): raise InputError('lira: someone is in all or in none of the shadow models: train more of them')
-            mu[s], n = np.nanmean(x, 0), (member[o] == s).sum(0); var.append(np.nanvar(x, 0, ddof=1) if (n > 1).all() else np.nanvar(x, 0))
+            if np.isnan(x).all(0).any():
+                raise InputError('lira: someone is in all or in none of the shadow models: train more of them')
+            mu[s], n = np.nanmean(x, 0), (member[o] == s).sum(0)
+            var.append(np.nanvar(x, 0, ddof=1) if (n > 1).all() else np.nanvar(x, 0))
             gap[s] = (L[k] - mu[s])**2/(1 + 1/n)
         out[k] = (gap[False] - gap[True])/(2*np.mean(var) + 1e-12)
     return out
@@ -419,7 +442,8 @@ def attack(losses, member, # (models, people) losses, and who was trained on
         mean = lambda at: np.mean([auc(m[at], x[at]) for m, x in zip(member, s)])
         boot = [mean(g.integers(member.shape[1], size=member.shape[1])) for _ in range(n_boot)]
         tpr = np.mean([(x[m] > np.quantile(x[~m], .99)).mean() for m, x in zip(member, s)])
-        rows.append(dict(attack=name, auc=mean(slice(None)), low=np.quantile(boot, .025), high=np.quantile(boot, .975), found_at_1pc=tpr))
+        rows.append(dict(attack=name, auc=mean(slice(None)), low=np.quantile(boot, .025), high=np.quantile(boot, .975),
+                         found_at_1pc=tpr))
     return pd.DataFrame(rows).set_index('attack')
 
 # %% ../nbs/14_privacy.ipynb #03e58503
@@ -444,9 +468,12 @@ def _generator(seed=None, device='cpu'):
 # %% ../nbs/14_privacy.ipynb #ecf870ed
 class Poisson:
     "Batches in which each person stands with probability `rate`, independently; round(1/rate) of them are a pass."
-    def __init__(self, *arrays, rate:float=.2, seed=None): # Same length each; q; None: not reproducible, as privacy needs it
+    def __init__(self, *arrays, rate:float=.2,
+                 seed=None): # Same length each; q; None: not reproducible, as privacy needs it
         self.arrays, self.rate, self.n = [torch.as_tensor(a) for a in arrays], share(rate, 'rate'), len(arrays[0])
-        if rate*self.n < 20: raise InputError(f'{self.n} people at rate {rate} are {rate*self.n:.0f} a batch: 20 at least; raise rate, or ask more people')
+        if rate*self.n < 20:
+            raise InputError(f'{self.n} people at rate {rate} are {rate*self.n:.0f} a batch: 20 at least; raise rate, '
+                             f'or ask more people')
         self.g = _generator(seed)
     def __len__(self): return max(1, round(1/self.rate))
     def __iter__(self):
@@ -462,10 +489,12 @@ class PrivateCB(Callback):
     def __init__(self, sigma:float, clip:float=1., seed=None): self.sigma, self.clip, self.seed = sigma, clip, seed
     def before_fit(self, learn):
         opacus, b = need('opacus', 'privacy'), learn.dls.train
-        if not isinstance(b, Poisson): raise InputError('PrivateCB needs Poisson batches: the guarantee counts on their randomness')
+        if not isinstance(b, Poisson):
+            raise InputError('PrivateCB needs Poisson batches: the guarantee counts on their randomness')
         from opacus.optimizers import DPOptimizer
         learn.net = opacus.GradSampleModule(learn.model)
-        learn.opt = DPOptimizer(getattr(learn.opt, 'optimizer', learn.opt), noise_multiplier=self.sigma, max_grad_norm=self.clip,
+        learn.opt = DPOptimizer(getattr(learn.opt, 'optimizer', learn.opt), noise_multiplier=self.sigma,
+                                max_grad_norm=self.clip,
                                 expected_batch_size=b.rate*b.n, generator=_generator(self.seed, learn.acc.device))
     def after_fit(self, learn): learn.net = learn.net.to_standard_module()
 
@@ -473,11 +502,16 @@ class PrivateCB(Callback):
 def noise_for(epsilon:float, delta:float, rate:float, steps:int)->float: # ε, δ, q, steps of the optimiser
     "Noise σ that keeps DP-SGD within (ε, δ)."
     if not epsilon > 0: raise InputError(f'epsilon is {epsilon}: expected a number above 0; inf trains without privacy')
-    if not 0 < delta < 1: raise InputError(f'delta is {delta}: expected a number between 0 and 1, well below one over the number of people')
+    if not 0 < delta < 1:
+        raise InputError(
+            f'delta is {delta}: expected a number between 0 and 1, well below one over the number of people')
     need('opacus', 'privacy')
     from opacus.accountants.utils import get_noise_multiplier
-    with _quiet(): return get_noise_multiplier(target_epsilon=epsilon, target_delta=delta, sample_rate=rate, steps=steps, accountant='rdp')
+    with _quiet():
+        return get_noise_multiplier(target_epsilon=epsilon, target_delta=delta, sample_rate=rate, steps=steps,
+                                    accountant='rdp')
 
+# %% ../nbs/14_privacy.ipynb #01665418
 def spent(sigma:float, rate:float, steps:int, delta:float)->float:
     "The ε that so many steps have cost, at most."
     need('opacus', 'privacy')
@@ -492,7 +526,8 @@ class ItemHead(nn.Module):
     def __init__(self, V, scale:float=10.): # (n, dim) item vectors
         super().__init__()
         V = torch.as_tensor(V)
-        self.W, self.b, self.scale = nn.Linear(V.shape[1] + 1, V.shape[1], bias=False), nn.Linear(1, len(V), bias=False), scale
+        self.W, self.b = nn.Linear(V.shape[1] + 1, V.shape[1], bias=False), nn.Linear(1, len(V), bias=False)
+        self.scale = scale
         self.register_buffer('V', V, persistent=False)
         for p in self.parameters(): nn.init.zeros_(p)
     def forward(self, u): return self.scale*(self.W(u) @ self.V.T + self.b(u[..., -1:])) # (..., dim + 1) -> (..., n)
@@ -524,7 +559,8 @@ def by_person(u, y, who,  # (rows, dim) interest vectors, (rows,) items taken ne
 def fit_private(net, X, Y, # Module, and samples: one a person
                 epsilon:float=8., delta=None, # (ε, δ); δ None: a tenth of one over the people; ε inf: without privacy
                 clip:float=1., rate:float=.2, epochs:int=20, # C, q, passes
-                lr:float=.5, loss=person_loss, seed=None)->dict: # Seed of batches and noise: only for the book, privacy needs None
+                lr:float=.5, loss=person_loss,
+                seed=None)->dict: # Seed of batches and noise: only for the book, privacy needs None
     "Train by DP-SGD (AdamW, if ε is inf), and return the guarantee as a row for a report."
     n, private = len(X), epsilon < np.inf
     dl, row = Poisson(X, Y, rate=rate, seed=seed), dict(epsilon=epsilon, delta=None, unit='person', people=n)
@@ -533,13 +569,16 @@ def fit_private(net, X, Y, # Module, and samples: one a person
         return row
     delta, steps = 1/(10*n) if delta is None else delta, epochs*len(dl)
     sigma = noise_for(epsilon, delta, rate, steps)
-    with _quiet(): Learner(net, DLs(dl), loss, torch.optim.SGD, lr, [SchedCB(cosine), PrivateCB(sigma, clip, seed)]).fit(epochs)
-    return row | dict(epsilon=spent(sigma, rate, steps, delta), delta=delta, sigma=sigma, clip=clip, rate=rate, steps=steps, accountant='RDP')
+    with _quiet():
+        Learner(net, DLs(dl), loss, torch.optim.SGD, lr, [SchedCB(cosine), PrivateCB(sigma, clip, seed)]).fit(epochs)
+    return row | dict(epsilon=spent(sigma, rate, steps, delta), delta=delta, sigma=sigma, clip=clip, rate=rate,
+                      steps=steps, accountant='RDP')
 
 # %% ../nbs/14_privacy.ipynb #1cdcdf4a
 class PrivateHead(Expert):
     "A head on text vectors whose training is (ε, δ)-private for the people of the target."
-    def __init__(self, epsilon:float=8., delta=None, clip:float=1., rate:float=.2, epochs:int=20, lr:float=.5, # See `fit_private`
+    def __init__(self, epsilon:float=8., delta=None, clip:float=1., rate:float=.2, epochs:int=20,
+                 lr:float=.5, # See `fit_private`
                  dim:int=64, half_life:float=20., rows:int=8, # Features; decay of the history; rows a person
                  source:bool=True, seed=None): # Start from a head trained on the source? Seed of batches and noise
         self.epsilon, self.delta, self.clip, self.rate, self.epochs, self.lr = epsilon, delta, clip, rate, epochs, lr
@@ -564,13 +603,15 @@ def samples(self:PrivateHead, d, users, own): # Index; whom and which items to t
     row = np.nonzero((np.arange(len(h.item)) > h.ptr[h.user]) & own[h.item])[0]
     return by_person(unit(X @ self.phi), y, h.user[row], self.rows, self.seed or 0)
 
+# %% ../nbs/14_privacy.ipynb #416e2357
 @patch
 def begin(self:PrivateHead, net, d, strangers, own):
     "Start W from a head that learned the source from people who are not in the target."
     X, Y, ids = self.samples(d, strangers, ~own)
     if len(ids)*self.rate < 20: return
     head = ItemHead(self.phi[~own])
-    fit_private(head, X, torch.where(Y < 0, Y, Y - int(own.sum())), np.inf, rate=self.rate, epochs=self.epochs, seed=self.seed or 0)
+    fit_private(head, X, torch.where(Y < 0, Y, Y - int(own.sum())), np.inf, rate=self.rate, epochs=self.epochs,
+                seed=self.seed or 0)
     net.W.weight.data[:, :-1] = head.W.weight.data[:, :-1]
 
 # %% ../nbs/14_privacy.ipynb #945218c9

@@ -25,6 +25,7 @@ def params_of(theta # Module, dict of tensors, or sequence of tensors
     if isinstance(theta, nn.Module): return dict(theta.named_parameters())
     return dict(theta) if isinstance(theta, Mapping) else {str(i): p for i, p in enumerate(theta)}
 
+# %% ../nbs/06_transfer.ipynb #f9bb5537
 def matched(source, # Module, dict or sequence of tensors
             target, # The same
             ids:dict|None=None # {table name: (source item ids, target item ids)}: these match row by row
@@ -36,7 +37,9 @@ def matched(source, # Module, dict or sequence of tensors
             at = torch.from_numpy(pd.Index(ids[k][0]).get_indexer(pd.Index(ids[k][1]))).to(t[k].device)
             pairs.append((k, s[k].detach().to(t[k])[at[at >= 0]], t[k][at >= 0]))
         elif k in s and s[k].shape == t[k].shape: pairs.append((k, s[k].detach().to(t[k]), t[k]))
-    if not pairs: raise InputError(f'no parameter of the target has name and shape of one of the source: {list(t)[:3]} against {list(s)[:3]}')
+    if not pairs:
+        raise InputError(
+            f'no parameter of the target has name and shape of one of the source: {list(t)[:3]} against {list(s)[:3]}')
     return pairs
 
 # %% ../nbs/06_transfer.ipynb #c1f6d7fb
@@ -68,6 +71,7 @@ def _group(name, lam):
     "The longest key of `lam` that `name` starts with, or None."
     return max((k for k in lam if name == k or k == '' or name.startswith(k.rstrip('.') + '.')), key=len, default=None)
 
+# %% ../nbs/06_transfer.ipynb #5292beec
 def transfer_loss(loss,         # Task loss on the target, scalar
                   source,       # θ_source
                   target,       # θ_target
@@ -79,7 +83,8 @@ def transfer_loss(loss,         # Task loss on the target, scalar
     if not isinstance(lam, Mapping): return loss + lam*transfer_penalty(source, target, **kw)
     groups = {}
     for k, s, t in matched(source, target): groups.setdefault(_group(k, lam), []).append((s, t))
-    if missing := set(lam) - set(groups): raise InputError(f'lam names {sorted(missing)}, but no matched parameter begins so')
+    if missing := set(lam) - set(groups):
+        raise InputError(f'lam names {sorted(missing)}, but no matched parameter begins so')
     return loss + sum(lam[g]*transfer_penalty(*zip(*st), **kw) for g, st in groups.items() if g is not None)
 
 # %% ../nbs/06_transfer.ipynb #2a53bcbe
@@ -109,6 +114,7 @@ def fisher_diag(model:nn.Module, # Trained source model
         n += len(row[-1])
     return {k: t/n for k, t in total.items()}
 
+# %% ../nbs/06_transfer.ipynb #b81b064f
 def ewc(source, target, # θ_source, θ_target
         fisher:dict     # From `fisher_diag`
        )->torch.Tensor:
@@ -137,18 +143,21 @@ def distill(teacher, # Scores of the source model, (n, items)
 def _copy_rows(s, t, ids_s, ids_t):
     "Copy rows of table `s` to `t` where both have the id; the number of rows copied."
     if len(ids_s) != len(s) or len(ids_t) != len(t):
-        raise InputError(f'{len(ids_s)} and {len(ids_t)} ids for tables of {len(s)} and {len(t)} rows: give one id a row')
+        raise InputError(
+            f'{len(ids_s)} and {len(ids_t)} ids for tables of {len(s)} and {len(t)} rows: give one id a row')
     at = pd.Index(ids_s).get_indexer(pd.Index(ids_t))
     t[torch.from_numpy(np.flatnonzero(at >= 0))] = s[torch.from_numpy(at[at >= 0])].to(t)
     return int((at >= 0).sum())
 
+# %% ../nbs/06_transfer.ipynb #446d7630
 @torch.no_grad()
 def load_source(target:nn.Module, # Model to fill, changed in place
                 source,           # Module or state dict
                 ids:dict|None=None # {table name: (source item ids, target item ids)}
                )->pd.DataFrame:   # name, shape, numbers, status, detail
     "Copy every tensor of `source` that fits, and report on each tensor of both."
-    s, t, ids, rows = (source.state_dict() if isinstance(source, nn.Module) else dict(source)), target.state_dict(), ids or {}, []
+    s, t, ids, rows = (source.state_dict() if isinstance(source, nn.Module)
+                       else dict(source)), target.state_dict(), ids or {}, []
     for k, p in t.items():
         if k in ids and k in s and s[k].shape[1:] == p.shape[1:]:
             n = _copy_rows(s[k], p, *ids[k]); how = 'copied by id', f'{n} of {len(p)} rows'
@@ -166,7 +175,8 @@ def transfer_report(model:nn.Module, # Target model, after `load_source` and `se
     "Which tensors were copied, skipped, re-initialised; which are trained or frozen; with their share of the model."
     if loaded is None: loaded = load_source(copy.deepcopy(model), {}).assign(status='own', detail='')
     grad = {k: 'trained' if p.requires_grad else 'frozen' for k, p in model.named_parameters()}
-    new = [(k, tuple(p.shape), p.numel(), 'added', '') for k, p in model.named_parameters() if k not in set(loaded.name)]
+    new = [(k, tuple(p.shape), p.numel(), 'added', '') for k, p in model.named_parameters()
+           if k not in set(loaded.name)]
     r = pd.concat([loaded, pd.DataFrame(new, columns=loaded.columns)], ignore_index=True) if new else loaded.copy()
     r['state'] = [grad.get(k, '' if s == 'left behind' else 'buffer') for k, s in zip(r.name, r.status)]
     r['share'] = r.numbers/max(r.numbers.sum(), 1)
@@ -190,13 +200,14 @@ class TransferClassifier(nn.Module):
         return self.adapter(h[:, 0] if self.pool == 'cls' else (h*m).sum(1)/m.sum(1))
     def forward(self, x): return self.head(self.features(x))
 
+# %% ../nbs/06_transfer.ipynb #745b13f2
 def text_body(dim:int, hidden:int=256):
     "A small encoder on text vectors: one hidden layer."
     return nn.Sequential(nn.Linear(dim, hidden), nn.ReLU())
 
 # %% ../nbs/06_transfer.ipynb #dced81fc
 def transfer_loop(model, batches, n_epochs=10, lr=1e-4, source=None, lam=0., valid=None, opt_func=torch.optim.Adam):
-    "The listing's training loop (§5.2), with a step on every row and, given `source`, the transfer penalty. Returns mean losses per epoch."
+    "The listing's training loop (§5.2), a step on every row; `source` brings the penalty. Mean losses per epoch."
     params = [p for p in model.parameters() if p.requires_grad]
     opt, source, out = opt_func(params, lr=lr), source and copy.deepcopy(source), []
     for epoch in range(n_epochs):
@@ -208,6 +219,7 @@ def transfer_loop(model, batches, n_epochs=10, lr=1e-4, source=None, lam=0., val
         out.append((total/n, *(test_loop(model, valid) if valid is not None else ())))
     return out
 
+# %% ../nbs/06_transfer.ipynb #4f59c9b9
 @torch.no_grad()
 def test_loop(model, batches):
     "Mean loss and accuracy over all rows (the listing's `test_model`, which averaged batches and had no accuracy)."
@@ -241,7 +253,9 @@ def next_rows(log:pd.DataFrame, # user, item, in the order in which it happened 
     "Every row of a log as an example: the decayed history before it, and the item that came."
     log = log.reset_index(drop=True); order = np.argsort(pd.factorize(log['user'])[0], kind='stable')
     user, item = log['user'].to_numpy()[order], pd.Index(items).get_indexer(log['item'])[order]
-    if (item < 0).any(): raise InputError(f'{int((item < 0).sum())} rows of the log are of items without a vector: drop them or encode their texts')
+    if (item < 0).any():
+        raise InputError(
+            f'{int((item < 0).sum())} rows of the log are of items without a vector: drop them or encode their texts')
     X = np.zeros((len(log), V.shape[1]), np.float32)
     for a in range(1, min(window, len(log) - 1) + 1):
         same = user[a:] == user[:-a]
@@ -249,7 +263,8 @@ def next_rows(log:pd.DataFrame, # user, item, in the order in which it happened 
     g = pd.Series(user).groupby(user); n = g.cumcount()
     about = pd.DataFrame(dict(user=user, last=g.cumcount(ascending=False).to_numpy() == 0, history=n))
     keep = (n > 0).to_numpy()
-    return X[keep]/np.maximum(np.linalg.norm(X[keep], axis=1, keepdims=True), 1e-9), item[keep], about[keep].reset_index(drop=True)
+    return X[keep]/np.maximum(np.linalg.norm(X[keep], axis=1, keepdims=True),
+                              1e-9), item[keep], about[keep].reset_index(drop=True)
 
 # %% ../nbs/06_transfer.ipynb #331b684c
 def ndcg_next(scores, # (m, n), array or tensor
@@ -269,7 +284,8 @@ class LowRank(nn.Module):
     "W ↦ W + B A / r·scale, with B = 0 at the start (LoRA; Hu et al., 2022), as a parametrization of a linear layer."
     def __init__(self, n_out, n_in, rank=8, scale=8.):
         super().__init__()
-        self.A, self.B, self.scale = nn.Parameter(torch.randn(rank, n_in)/math.sqrt(n_in)), nn.Parameter(torch.zeros(n_out, rank)), scale/rank
+        self.A, self.B, self.scale = nn.Parameter(torch.randn(rank, n_in)/math.sqrt(n_in)), nn.Parameter(
+            torch.zeros(n_out, rank)), scale/rank
     def forward(self, W): return W + self.B @ self.A * self.scale
 
 class Adapter(nn.Module):
@@ -291,6 +307,7 @@ def layer_groups(encoder:nn.Module)->list: # Of (name, module), top first
     if rest: groups.append(('rest', nn.ParameterList([p for p in encoder.parameters() if id(p) in rest])))
     return groups
 
+# %% ../nbs/06_transfer.ipynb #baf7affd
 def set_strategy(model:TransferClassifier, # Model with the source's weights loaded
                  name:str,       # One of `STRATEGIES`
                  lr:float=1e-3,  # Learning rate of the head
@@ -310,7 +327,8 @@ def set_strategy(model:TransferClassifier, # Model with the source's weights loa
     if name != 'gradual':
         rest = [p for n, p in model.named_parameters() if p.requires_grad and not n.startswith('head.')]
         return groups + ([dict(params=rest, lr=lr, name='encoder')] if rest else [])
-    return groups + [dict(params=list(l.parameters()), lr=lr*decay**(i+1), name=n) for i, (n, l) in enumerate(layer_groups(model.encoder))]
+    return groups + [dict(params=list(l.parameters()), lr=lr*decay**(i+1), name=n)
+                     for i, (n, l) in enumerate(layer_groups(model.encoder))]
 
 # %% ../nbs/06_transfer.ipynb #85cc8cb7
 def _tensors(*xs): return [x if isinstance(x, torch.Tensor) else torch.as_tensor(np.asarray(x, np.float32)) for x in xs]
@@ -320,6 +338,7 @@ def _thin(X, n, seed=0):
     if len(X) <= n: return X
     return X[torch.from_numpy(np.random.default_rng(seed).choice(len(X), n, replace=False))]
 
+# %% ../nbs/06_transfer.ipynb #e5c8321c
 def mmd(X, Y,            # Rows of two domains, (n, d) and (m, d); arrays or tensors
         gamma:float|None=None, # k(x, y) = exp(−γ‖x − y‖²); None: 1/median of all squared distances
         max_rows:int=2000 # Larger samples are thinned: the cost is quadratic
@@ -357,7 +376,8 @@ def proxy_a_distance(X, Y, # Rows of two domains, (n, d) and (m, d)
     if n < 8: raise InputError(f'proxy_a_distance needs 8 rows of each domain, got {len(X)} and {len(Y)}')
     Z = torch.cat([_thin(x, n, seed) for x in _tensors(X, Y)]).detach().numpy()
     Z = (Z - Z.mean(0))/(Z.std() + 1e-12); d = np.repeat([0, 1], n)
-    p = cross_val_predict(LogisticRegression(C=.1, max_iter=300), Z, d, cv=StratifiedKFold(4, shuffle=True, random_state=seed))
+    p = cross_val_predict(LogisticRegression(C=.1, max_iter=300), Z, d,
+                          cv=StratifiedKFold(4, shuffle=True, random_state=seed))
     return float(np.clip(2*(1 - 2*(p != d).mean()), 0, 2))
 
 # %% ../nbs/06_transfer.ipynb #1b0356be
@@ -386,16 +406,19 @@ def _evidence(s2, z2, rest, n, steps=50):
     var = 1/b + s2/a
     return -.5*((np.log(2*np.pi*var) + z2/var).sum() + (n - len(s2))*np.log(2*np.pi/b) + rest*b)
 
+# %% ../nbs/06_transfer.ipynb #e92af210
 def logme(Fs, # Features of labelled target rows from a source model, (n, d)
           y   # Their labels, (n,): classes (int, str) or numbers (float)
          )->float:
-    "Log maximum evidence per row and class (LogME; You et al., 2021): how well features explain labels; higher is better."
+    "Log maximum evidence per row and class (LogME; You et al., 2021): how well features explain labels."
     Fs, y = np.asarray(Fs, np.float64), np.asarray(y)
     Fs = Fs - Fs.mean(0)
     Y = y[:, None].astype(float) if y.dtype.kind == 'f' else (y[:, None] == np.unique(y)).astype(float)
-    U, s, _ = np.linalg.svd(Fs, full_matrices=False); U, s = U[:, s > 1e-9*s.max(initial=1e-300)], s[s > 1e-9*s.max(initial=1e-300)]
+    U, s, _ = np.linalg.svd(Fs, full_matrices=False)
+    U, s = U[:, s > 1e-9*s.max(initial=1e-300)], s[s > 1e-9*s.max(initial=1e-300)]
     Y = Y - Y.mean(0); Z2 = (U.T @ Y)**2
-    return float(np.mean([_evidence(s**2, Z2[:, c], (Y[:, c]**2).sum() - Z2[:, c].sum(), len(y)) for c in range(Y.shape[1])])/len(y))
+    return float(np.mean(
+        [_evidence(s**2, Z2[:, c], (Y[:, c]**2).sum() - Z2[:, c].sum(), len(y)) for c in range(Y.shape[1])])/len(y))
 
 # %% ../nbs/06_transfer.ipynb #113176d3
 def _power(C, p, shrink):
@@ -403,6 +426,7 @@ def _power(C, p, shrink):
     w, Q = np.linalg.eigh((1 - shrink)*C + shrink*np.trace(C)/len(C)*np.eye(len(C)))
     return (Q*np.maximum(w, 1e-12)**p) @ Q.T
 
+# %% ../nbs/06_transfer.ipynb #6d956b86
 def align(X, Y, # Rows of source and target, (n, d) and (m, d)
           how:str='center', # 'center', 'whiten' or 'coral'
           shrink:float=.1   # Towards a round covariance: few rows estimate it badly
@@ -412,7 +436,8 @@ def align(X, Y, # Rows of source and target, (n, d) and (m, d)
     A, B = X - X.mean(0), Y - Y.mean(0)
     if how == 'center': return A, B
     Cs, Ct = np.cov(A.T), np.cov(B.T)
-    if how == 'whiten': return (A @ _power(Cs, -.5, shrink)).astype(np.float32), (B @ _power(Ct, -.5, shrink)).astype(np.float32)
+    if how == 'whiten':
+        return (A @ _power(Cs, -.5, shrink)).astype(np.float32), (B @ _power(Ct, -.5, shrink)).astype(np.float32)
     if how == 'coral': return (A @ _power(Cs, -.5, shrink) @ _power(Ct, .5, shrink) + Y.mean(0)).astype(np.float32), Y
     raise InputError(f"how is {how!r}, expected 'center', 'whiten' or 'coral'")
 
@@ -429,8 +454,9 @@ def grad_reverse(x, # Features
     "Identity forward, −λ times the gradient backward (Ganin et al., 2016)."
     return _Reverse.apply(x, lam)
 
+# %% ../nbs/06_transfer.ipynb #e18cf566
 class DomainCritic(nn.Module):
-    "Domain classifier behind a gradient reversal: its loss trains the critic to tell domains apart and the body to prevent it."
+    "Domain classifier behind a gradient reversal: the critic learns to tell domains apart, the body to prevent it."
     def __init__(self, dim, hidden=32):
         super().__init__()
         self.net = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, 1))
@@ -459,12 +485,15 @@ def _few_users(log, rows, seed):
     "The rows of some users, about `rows` of them, each user's in the order of time, repeats left out."
     n = log['user'].value_counts(sort=False).sort_index().sample(frac=1, random_state=seed)
     log = log[log['user'].isin(n.index[n.cumsum() <= max(rows, n.iloc[0])])]
-    return log.sort_values(['user', 'time'] if 'time' in log else ['user'], kind='stable').drop_duplicates(['user', 'item'])
+    return log.sort_values(['user', 'time'] if 'time' in log else ['user'],
+                           kind='stable').drop_duplicates(['user', 'item'])
 
+# %% ../nbs/06_transfer.ipynb #cba1dacd
 def _rows_of(domain, encode, max_rows, seed):
     "Texts, vectors and centred vectors of a domain's most used items; interest vectors and next items."
     from llmrec.preprocess import item_text
-    top = domain.log['item'].value_counts(sort=False).sort_index().sort_values(ascending=False, kind='stable').index[:max_rows]
+    top = domain.log['item'].value_counts(sort=False).sort_index().sort_values(ascending=False, kind='stable').index[
+        :max_rows]
     items = domain.items[domain.items['item'].isin(top)].reset_index(drop=True)
     texts = [str(t) for t in item_text(items)]
     V = np.asarray(encode(texts), np.float32); C = V - V.mean(0)
@@ -482,16 +511,20 @@ def _small(s, seed, hidden=128):
     transfer_loop(m, [(X[i:i+128], y[i:i+128]) for i in range(0, len(y), 128)], 3, 2e-3, opt_func=torch.optim.AdamW)
     return m
 
+# %% ../nbs/06_transfer.ipynb #0655ba7f
 def _measures(s, t, seed):
     "All measures of one source against the target."
     m, d = _small(s, seed).eval(), s['V'].shape[1]**.5
     X, y = torch.from_numpy(t['X']), torch.as_tensor(t['y'])
     with torch.no_grad(): Fs = m.features(X).numpy()
     own = TransferRecommender(t['C'], np.bincount(t['y'], minlength=len(t['C'])), m.head.in_features)
-    return dict(coverage=vocab_overlap(s['texts'], t['texts']), jaccard=vocab_overlap(s['texts'], t['texts'], 'jaccard'),
-                mmd=mmd(s['V'], t['V']).item(), coral=coral(s['V']*d, t['V']*d).item(), a_distance=proxy_a_distance(s['V'], t['V'], seed=seed),
+    return dict(coverage=vocab_overlap(s['texts'], t['texts']),
+                jaccard=vocab_overlap(s['texts'], t['texts'], 'jaccard'),
+                mmd=mmd(s['V'], t['V']).item(), coral=coral(s['V']*d, t['V']*d).item(),
+                a_distance=proxy_a_distance(s['V'], t['V'], seed=seed),
                 logme=np.nan if t['label'] is None else logme(Fs, t['label']), probe=head_start(own, m, [(X, y)]))
 
+# %% ../nbs/06_transfer.ipynb #1fdd359c
 def rank_sources(target,     # Domain where we recommend; only its training log
                  candidates, # {name: Domain} or list of Domains
                  encode,     # Function from a list of texts to vectors, such as `TextEncoder().encode`
@@ -516,9 +549,11 @@ def choose_strategy(n_rows:int,        # Training rows of the target
                     least:float=.015   # Bound of the head start where rows are few
                    )->tuple:           # (name of a strategy, one sentence why)
     "The strategy `auto` takes (§3.2.4)."
-    seen = f'{n_rows:,} target rows, head start {start:+.4f}' + ('' if a_distance is None else f', A-distance {a_distance:.2f}')
+    seen = f'{n_rows:,} target rows, head start {start:+.4f}' + (
+        '' if a_distance is None else f', A-distance {a_distance:.2f}')
     if not n_rows: return 'unsupervised', 'no target rows: the source as it is'
-    if n_rows < few and start < least: return 'scratch', f'{seen}: few rows, and the source starts no better than the text alone'
+    if n_rows < few and start < least:
+        return 'scratch', f'{seen}: few rows, and the source starts no better than the text alone'
     if n_rows < few: return 'full', f'{seen}: few rows, but the source starts better than the text alone'
     if n_rows < many: return 'full', f'{seen}: rows enough to correct the source'
     return 'supervised', f'{seen}: rows enough for all parameters, held by the penalty'
@@ -536,9 +571,11 @@ class Verdict:
     level:float = .95
     slices:pd.DataFrame|None = None # The same by slice
     def __str__(self):
-        what = {'helped': 'Transfer helped', 'hurt': 'Transfer hurt', 'no effect': 'Transfer had no effect that shows'}[self.word]
+        what = {'helped': 'Transfer helped', 'hurt': 'Transfer hurt',
+                'no effect': 'Transfer had no effect that shows'}[self.word]
         return (f'{what}: {self.metric} {self.mean:.4f} against {self.twin:.4f} from scratch, {self.difference:+.4f} '
-                f'({self.level:.0%} interval {self.lo:+.4f} … {self.hi:+.4f}; {self.n:,} users, {self.seeds} seed{"s"*(self.seeds > 1)}).')
+                f'({self.level:.0%} interval {self.lo:+.4f} … {self.hi:+.4f}; {self.n:,} users, {self.seeds} '
+                f'seed{"s"*(self.seeds > 1)}).')
     __repr__ = __str__
 
 # %% ../nbs/06_transfer.ipynb #4b7a940c
@@ -546,13 +583,17 @@ def _paired(a, b):
     "Differences and means as (seeds, users) arrays, users matched."
     if all(isinstance(x, (pd.Series, pd.DataFrame)) for x in (a, b)):
         if set(a.index) != set(b.index) or a.index.has_duplicates:
-            raise InputError(f'{len(a)} rows with source and {len(b)} of the twin are not the same users, once each: evaluate both on one test set')
+            raise InputError(f'{len(a)} rows with source and {len(b)} of the twin are not the same users, once each: '
+                             f'evaluate both on one test set')
         a, b = a.to_numpy().T, b.loc[a.index].to_numpy().T
     a, b = (np.atleast_2d(np.asarray(x, float)) for x in (a, b))
-    if a.shape != b.shape: raise InputError(f'with source {a.shape}, twin {b.shape}: give both the same seeds and users, (seeds, users)')
-    if not a.size or not (np.isfinite(a).all() and np.isfinite(b).all()): raise InputError('verdict needs finite numbers of at least one user')
+    if a.shape != b.shape:
+        raise InputError(f'with source {a.shape}, twin {b.shape}: give both the same seeds and users, (seeds, users)')
+    if not a.size or not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise InputError('verdict needs finite numbers of at least one user')
     return a, b
 
+# %% ../nbs/06_transfer.ipynb #245267e9
 def _interval(d, n_boot, level, seed):
     "Percentile interval of the mean of (seeds, users), both resampled."
     g, (k, n) = np.random.default_rng(seed), d.shape; out = []
@@ -562,7 +603,7 @@ def _interval(d, n_boot, level, seed):
     return np.quantile(np.concatenate(out), [(1 - level)/2, (1 + level)/2])
 
 # %% ../nbs/06_transfer.ipynb #999480fa
-def verdict(with_source,  # Metric of each user with the source: Series by user, DataFrame (users, seeds) or array (users,) or (seeds, users)
+def verdict(with_source,  # Metric of each user with the source: Series by user, DataFrame (users, seeds) or array
             twin,         # The same for the twin from scratch
             slices=None,  # A label for each user, in the order of `with_source`
             metric:str='NDCG@10', margin:float=0., # Effects up to ± margin count as none
@@ -573,11 +614,13 @@ def verdict(with_source,  # Metric of each user with the source: Series by user,
     def one(a, b):
         lo, hi = _interval(a - b, n_boot, level, seed)
         word = 'helped' if lo > margin else 'hurt' if hi < -margin else 'no effect'
-        return Verdict(word, float((a - b).mean()), float(lo), float(hi), float(a.mean()), float(b.mean()), a.shape[1], len(a), metric, level)
+        return Verdict(word, float((a - b).mean()), float(lo), float(hi), float(a.mean()), float(b.mean()), a.shape[1],
+                       len(a), metric, level)
     v = one(a, b)
     if slices is not None:
         g = np.asarray(slices)
         if len(g) != v.n: raise InputError(f'{len(g)} slices for {v.n} users: give one label a user')
         parts = {k: vars(one(a[:, g == k], b[:, g == k])) for k in pd.unique(g)}
-        v.slices = pd.DataFrame(parts).T[['n', 'mean', 'twin', 'difference', 'lo', 'hi', 'word']].rename_axis('slice').sort_index()
+        v.slices = pd.DataFrame(parts).T[['n', 'mean', 'twin', 'difference', 'lo', 'hi', 'word']].rename_axis(
+            'slice').sort_index()
     return v

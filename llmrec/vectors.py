@@ -19,12 +19,14 @@ def _arr(x, like=None):
     x = np.asarray(x)
     return x.astype(np.result_type(np.float32, x.dtype), copy=False)
 
+# %% ../nbs/05_vectors.ipynb #a734a143
 def interest_vector(D,     # Vectors of one user's m behaviours, (m, n); array or tensor
                     w=None # Weights, (m,); None weighs all alike
                    ):      # (n,); zeros if there is no behaviour
     "The article's interest vector (§4.2.1): u = (1/m) Σ w_i d_i."
     D = _arr(D); m = len(D)
-    if D.ndim != 2: raise InputError(f'D has {D.ndim} dimensions, expected 2 (m behaviours, n features): pass one behaviour as [d]')
+    if D.ndim != 2:
+        raise InputError(f'D has {D.ndim} dimensions, expected 2 (m behaviours, n features): pass one behaviour as [d]')
     if w is None: return D.sum(0) / max(m, 1)
     if len(w) != m: raise InputError(f'w has {len(w)} weights, D has {m} rows: give one weight a row')
     return _arr(w, D) @ D / max(m, 1)
@@ -47,6 +49,7 @@ def _unit(x):
     norm = np.sqrt((x*x).sum(-1, keepdims=True))
     return x / np.where(norm > 0, norm, 1)
 
+# %% ../nbs/05_vectors.ipynb #ad1ceada
 def cosine_sim(u, # Interest vectors, (n,) or (a, n)
                v  # Item vectors, (n,) or (b, n)
               ):  # Number, (a,), (b,) or (a, b), in [-1, 1]
@@ -65,13 +68,16 @@ def _ages(log, clock):
     if clock == 'visits': return by_user.rank(method='dense', ascending=False).to_numpy(float) - 1
     raise InputError(f"clock is {clock!r}, expected 'days' or 'visits'")
 
+# %% ../nbs/05_vectors.ipynb #a33786b8
 def _event_values(log, events):
     "Weight e of each row's event."
-    if 'event' not in log: raise InputError("event weights need a column 'event' in the log: add it, or pass events=None")
+    if 'event' not in log:
+        raise InputError("event weights need a column 'event' in the log: add it, or pass events=None")
     e = log['event'].map(events)
     if e.isna().any():
         bad = log.loc[e.isna(), 'event'].unique()
-        raise InputError(f"event {bad[0]!r} ({int(e.isna().sum())} rows) has no weight: events names {list(events)}; add it")
+        raise InputError(
+            f"event {bad[0]!r} ({int(e.isna().sum())} rows) has no weight: events names {list(events)}; add it")
     return e.to_numpy(float)
 
 # %% ../nbs/05_vectors.ipynb #cf9577fa
@@ -98,9 +104,11 @@ def _find(ids, all_ids, what):
     at = pd.Index(all_ids).get_indexer(pd.Index(ids))
     if (at < 0).any():
         bad = np.asarray(ids, object)[at < 0]
-        raise InputError(f'{what} {bad[0]!r} and {len(set(bad)) - 1} more are not among the {len(all_ids)} known: drop their rows or add them')
+        raise InputError(f'{what} {bad[0]!r} and {len(set(bad)) - 1} more are not among the {len(all_ids)} known: drop '
+                         f'their rows or add them')
     return at
 
+# %% ../nbs/05_vectors.ipynb #50f4d5e3
 def interest_vectors(log,       # Log: user, item
                      V,         # Item vectors, (n_items, n)
                      items,     # Item ids in the order of the rows of V
@@ -132,6 +140,7 @@ def before_last(log,  # Log: user, item[, time, event]
     before = log[np.arange(len(log)) < log['user'].map(pd.Series(y.index, y['user'])).fillna(-1).to_numpy()]
     return before, y[y['user'].isin(before['user'])]
 
+# %% ../nbs/05_vectors.ipynb #7ac8c4c9
 def conditional_logit(Z,    # (choices, candidates, features); the candidate taken stands first
                       keep, # (choices, candidates) boolean: real candidates
                       ridge:float=1e-6, steps:int=30)->tuple:
@@ -151,7 +160,8 @@ def conditional_logit(Z,    # (choices, candidates, features); the candidate tak
 def _event_choices(before, y, V, items, events, candidates, rng):
     "Features of @eq-event-votes for the item taken and sampled others, and which of these are new to the user."
     users, items = y['user'].to_numpy(), pd.Index(items)
-    row, col, yj = pd.Index(users).get_indexer(before['user']), _find(before['item'], items, 'item'), _find(y['item'], items, 'item')
+    row, col = pd.Index(users).get_indexer(before['user']), _find(before['item'], items, 'item')
+    yj = _find(y['item'], items, 'item')
     c = np.column_stack([yj, rng.integers(len(items), size=(len(y), candidates))])
     X = sp.csr_matrix((np.ones(len(before), np.float32), (row, col)), (len(y), len(items)))
     keep = np.asarray(X[np.repeat(np.arange(len(y)), c.shape[1]), c.ravel()]).reshape(c.shape) == 0
@@ -162,6 +172,7 @@ def _event_choices(before, y, V, items, events, candidates, rng):
     votes[..., -1] = np.log1p(np.bincount(col, minlength=len(items)))[c]
     return votes, keep
 
+# %% ../nbs/05_vectors.ipynb #3a899cd6
 def _weights_table(th, C, events, k, rng):
     "Weights relative to event k with intervals, and p of the hypothesis that all are alike (Wald)."
     from scipy.stats import chi2
@@ -173,26 +184,36 @@ def _weights_table(th, C, events, k, rng):
     t.attrs['p'] = float(chi2.sf(d @ np.linalg.solve(D @ C @ D.T, d), E - 1))
     return t
 
+# %% ../nbs/05_vectors.ipynb #65f8cc8f
+def _check_learn(log, V, items, most, candidates):
+    "Item vectors as an array, once all arguments of `learn_events` are as they should be."
+    expect(log, pd.DataFrame, 'log'); V = np.asarray(V)
+    if V.shape[:1] != (len(items),) or V.ndim != 2 or not np.isfinite(V).all():
+        raise InputError(f'V has shape {V.shape}: expected finite numbers, one row for each of {len(items)} items')
+    whole(most, 'most', 1); whole(candidates, 'candidates', 1)
+    if 'event' not in log:
+        raise InputError("event weights need a column 'event' in the log: add it, or pass events=None")
+    return V
+
+# %% ../nbs/05_vectors.ipynb #25bf3e84
 def learn_events(log,        # Log: user, item, event [, time]
                  V,          # Item vectors, (n_items, n), centred
                  items,      # Item ids in the order of the rows of V
                  label=None, # Event to foretell, which gets weight 1; None: any, and the most frequent one gets 1
                  most:int=3000, candidates:int=300, # Choices, and items beside the one taken, at most
-                 seed:int=0)->pd.DataFrame: # Index event; columns weight, lo, hi (95 %); attrs: n choices, p of equal weights
-    "Weights of events that best foretell each user's last row, by a conditional logit on the parts of her interest vector."
-    expect(log, pd.DataFrame, 'log'); V = np.asarray(V)
-    if V.shape[:1] != (len(items),) or V.ndim != 2 or not np.isfinite(V).all():
-        raise InputError(f'V has shape {V.shape}: expected finite numbers, one row for each of {len(items)} items')
-    whole(most, 'most', 1); whole(candidates, 'candidates', 1)
-    if 'event' not in log: raise InputError("event weights need a column 'event' in the log: add it, or pass events=None")
+                 seed:int=0)->pd.DataFrame: # By event: weight, lo, hi (95 %); attrs: n choices, p of equal weights
+    "Weights of events that best foretell each user's last row: conditional logit on the parts of her interest vector."
+    V = _check_learn(log, V, items, most, candidates)
     rng = np.random.default_rng(seed)
     before, y = before_last(log, label)
     if len(y) > most: y = y.iloc[np.sort(rng.choice(len(y), most, replace=False))]
     before = before[before['user'].isin(y['user'])]
     events = list(before['event'].value_counts().index)
     if len(y) < 30 or len(events) < 2:
-        raise InputError(f'{len(y)} users with rows before their last one and {len(events)} events are too few to learn from: give the weights')
-    if label is not None and label not in events: raise InputError(f'no row before the last ones has event {label!r}; there are {events}')
+        raise InputError(f'{len(y)} users with rows before their last one and {len(events)} events are too few to '
+                         f'learn from: give the weights')
+    if label is not None and label not in events:
+        raise InputError(f'no row before the last ones has event {label!r}; there are {events}')
     th, C = conditional_logit(*_event_choices(before, y, V, items, events, candidates, rng))
     k = 0 if label is None else events.index(label)
     if not th[k] > 0: raise InputError(f'event {events[k]!r} foretells nothing with these vectors: give the weights')
@@ -218,11 +239,13 @@ def attribute_vectors(items,   # Item table
     C = []
     for c in columns:
         if c not in items: raise InputError(f'column {c!r} is not in the item table: it has {list(items.columns)}')
-        code, values = pd.factorize(pd.Series(price_words(items[c])) if pd.api.types.is_float_dtype(items[c]) else items[c])
+        code, values = pd.factorize(pd.Series(price_words(items[c])) if pd.api.types.is_float_dtype(items[c])
+                                    else items[c])
         x = np.asarray(encode([str(o) for o in values]), np.float32)
         C.append(np.where((code < 0)[:, None], np.nan, x[np.maximum(code, 0)]))
     return np.stack(C, 1)
 
+# %% ../nbs/05_vectors.ipynb #87c26338
 def item_vectors(C,     # Attribute vectors, (n_items, k, n), NaN where missing
                  w=None # Weight of each attribute, (k,)
                 )->np.ndarray: # (n_items, n)

@@ -36,6 +36,17 @@ def test_quarto_config_is_one_file():
     assert link.is_symlink() and os.readlink(link) == '../_quarto.yml'
 
 
+def test_pages_and_readme_are_cited_alike():
+    "Quarto's citation block names the author, title and year of the README's BibTeX entry; the author stands in settings.ini."
+    cite = yaml.safe_load((ROOT/'_quarto.yml').read_text())['citation']
+    entry = dict(re.findall(r'^  (\w+) += \{(.+)\},?$', (ROOT/'README.md').read_text(encoding='utf-8'), re.M))
+    plain = {k: re.sub('[{}]', '', v) for k, v in entry.items()}
+    assert plain['author'] == cite['author'][0]['name']['literal'] and plain['title'] == cite['container-title']
+    assert plain['year'] == str(cite['issued'])
+    cfg = ConfigParser(delimiters=['=']); cfg.read(ROOT/'settings.ini', encoding='utf-8')
+    assert plain['author'] == cfg['DEFAULT']['author'] and plain['url'] == cfg['DEFAULT']['git_url']
+
+
 @each_nb
 def test_links(name):
     for u in links(prose(BOOK[name])):
