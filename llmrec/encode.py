@@ -312,10 +312,14 @@ def load(self:TextEncoder):
     return self
 
 @patch(as_prop=True)
-def model(self:TextEncoder): return self.load()._model
+def model(self:TextEncoder):
+    "The language model, loaded when it is first asked for."
+    return self.load()._model
 
 @patch(as_prop=True)
-def tokenizer(self:TextEncoder): return self.load()._tok
+def tokenizer(self:TextEncoder):
+    "Its tokenizer, loaded with it."
+    return self.load()._tok
 
 # %% ../nbs/03_encode.ipynb #c7afff4a
 @patch

@@ -162,10 +162,22 @@ def _row_mean(X, x):
     "Mean of x over the entries of each row of X; NaN for empty rows."
     with np.errstate(invalid='ignore', divide='ignore'): return np.asarray(X @ x)/np.asarray(X.sum(1)).ravel()
 
-def coverage(top, n): return len(np.unique(top[top >= 0]))/max(n, 1)
-def concentration(top, n): return gini(np.bincount(top[top >= 0], minlength=n))
-def novelty(top, c, m): return _row_mean(_listed(top, len(c)), -np.log2(np.maximum(c, 1)/max(m, 1)))
-def popularity(top, c, m): return _row_mean(_listed(top, len(c)), c/max(m, 1))
+def coverage(top, n): # (m, k) lists, items
+    "Share of the items that stand on some list."
+    return len(np.unique(top[top >= 0]))/max(n, 1)
+
+# %% ../nbs/10_metrics.ipynb #8915702c
+def concentration(top, n):
+    "Gini coefficient of how often each item is shown: 0 all alike, 1 one item only."
+    return gini(np.bincount(top[top >= 0], minlength=n))
+
+def novelty(top, c, m): # (m, k) lists, (n,) people who took each item, people
+    "Bits of surprise of each list: how few people took its items."
+    return _row_mean(_listed(top, len(c)), -np.log2(np.maximum(c, 1)/max(m, 1)))
+
+def popularity(top, c, m):
+    "Share of the people who took the items of each list, on average."
+    return _row_mean(_listed(top, len(c)), c/max(m, 1))
 
 # %% ../nbs/10_metrics.ipynb #90d7c9d5
 def lift(top, past, c, m): # past: (users, n) sparse histories
@@ -404,8 +416,13 @@ def _found_in(top, t):
 # %% ../nbs/10_metrics.ipynb #43cceb50
 ITEM_CLASSES, USER_CLASSES = ('0', '1–4', '5–19', '20+'), ('0', '1–2', '3–5', '6+')
 
-def evidence_class(n): return np.array(ITEM_CLASSES)[np.digitize(n, [1, 5, 20])]
-def history_class(n): return np.array(USER_CLASSES)[np.digitize(n, [1, 3, 6])]
+def evidence_class(n): # Rows of items
+    "The class of `ITEM_CLASSES` of so many rows."
+    return np.array(ITEM_CLASSES)[np.digitize(n, [1, 5, 20])]
+
+def history_class(n): # Rows of users
+    "The class of `USER_CLASSES` of so many rows."
+    return np.array(USER_CLASSES)[np.digitize(n, [1, 3, 6])]
 
 # %% ../nbs/10_metrics.ipynb #06ed510a
 def slice_labels(name,       # 'evidence', 'time', or a column of the item table

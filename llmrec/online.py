@@ -205,7 +205,9 @@ class FollowRidge:
         self.W += PU.T.astype(np.float32) @ Z[:, len(self.S):].astype(np.float32)
 
 # %% ../nbs/12_online.ipynb #2f0dac5b
-def one_of(y, n): return sp.csr_matrix((np.ones(len(y)), (np.arange(len(y)), y)), (len(y), n))
+def one_of(y, n): # (r,) columns, number of columns
+    "Sparse rows with a single 1 each."
+    return sp.csr_matrix((np.ones(len(y)), (np.arange(len(y)), y)), (len(y), n))
 
 # %% ../nbs/12_online.ipynb #2d2b5def
 class FollowMarkov:

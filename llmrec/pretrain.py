@@ -414,5 +414,6 @@ def _finish(self:TextEncoder, out, model, about):
 
 @patch
 def pretrain(self:TfidfEncoder, *args, **kw):
+    "There is nothing to pretrain: an error that says what to do instead."
     raise InputError(
         "TextEncoder('tfidf') has no language model to pretrain: call fit(texts), or take tiny_encoder(texts)")

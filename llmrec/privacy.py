@@ -617,6 +617,7 @@ def begin(self:PrivateHead, net, d, strangers, own):
 # %% ../nbs/14_privacy.ipynb #945218c9
 @patch
 def learn(self:PrivateHead, d):
+    "Fit on the people of the target, from a head that learned the source from others."
     own = np.arange(d.N) < d.n
     mine = np.bincount(d.hist.user, own[d.hist.item], len(d.users)) > 0
     self.phi = unit(compact(item_features(d), self.dim))
