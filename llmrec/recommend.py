@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['recommend', 'item_mask', 'reason', 'Shelf', 'shelf', 'similar_items', 'mmr', 'divergence', 'calibrate', 'LMJudge',
-           'choice_logit', 'Reranker', 'half_pays', 'ExactIndex', 'recall', 'GraphIndex', 'Sketch', 'Server', 'Term',
-           'spread_of']
+           'choice_logit', 'Reranker', 'half_pays', 'ExactIndex', 'recall', 'NearIndex', 'CellIndex', 'GraphIndex',
+           'Sketch', 'Server', 'Term', 'spread_of']
 
 # %% ../nbs/11_recommend.ipynb #009118c1
 import copy, functools, threading, time
@@ -503,22 +503,22 @@ def recall(found, truth): # (m, k) ids each
     return float(np.mean([len(set(a) & set(b))/len(b)
                           for a, b in zip(np.asarray(found).tolist(), np.asarray(truth).tolist())]))
 
-class GraphIndex:
-    "Approximate search for the greatest inner products of unit vectors, by a navigable graph."
-    def __init__(self, V, ids=None, m:int=32, build:int=80, effort:int=64, seed:int=0): # Links an item; effort of building, of searching
-        faiss = need('faiss', 'search')
-        expect(V, np.ndarray, 'V'); whole(m, 'm', 2); whole(build, 'build', 1); whole(effort, 'effort', 1)
+class NearIndex:
+    "What approximate indexes share: `_find` looks for rows, they are scored in float32, `tune` chooses the effort."
+    efforts = 1,
+    def __init__(self, V, ids, effort):
+        expect(V, np.ndarray, 'V'); whole(effort, 'effort', 1); self.faiss = need('faiss', 'search')
         if not len(V): raise InputError('V has no rows: give the vector of one item at least')
         self.exact, self.ids, self.effort, self.measured = ExactIndex(V, ids, half=False), ids, effort, None
-        self.graph = faiss.IndexHNSWSQ(V.shape[1], faiss.ScalarQuantizer.QT_8bit, m, faiss.METRIC_INNER_PRODUCT)
-        self.graph.hnsw.efConstruction = build
-        rng = np.random.default_rng(seed)
-        self.graph.train(np.ascontiguousarray(V[np.sort(rng.choice(len(V), min(len(V), 50_000), replace=False))],
-                                              np.float32))
-        for b in blocks(len(V), 100_000): self.graph.add(np.ascontiguousarray(V[b], np.float32))
     def __len__(self): return len(self.exact)
     def __repr__(self):
-        return f'GraphIndex({len(self):,} × {self.exact.V.shape[1]}, effort {self.effort}' + (f', recall {self.measured:.3f})' if self.measured else ')')
+        return (f'{type(self).__name__}({len(self):,} × {self.exact.V.shape[1]}, effort {self.effort}'
+                + (f', recall {self.measured:.3f})' if self.measured else ')'))
+    def _fill(self, V, seed):
+        "Learn the 8-bit scale from a sample, then add all rows."
+        some = np.sort(np.random.default_rng(seed).choice(len(V), min(len(V), 50_000), replace=False))
+        self.index.train(np.ascontiguousarray(V[some], np.float32))
+        for b in blocks(len(V), 100_000): self.index.add(np.ascontiguousarray(V[b], np.float32))
     def tune(self, Q, k:int=10, recall_at_least:float=.98, truth=None, margin:float=.01):
         "The least effort that reaches a recall on sample queries with a `margin`: on other queries it is a little less."
         whole(k, 'k', 1, len(self))
@@ -527,23 +527,49 @@ class GraphIndex:
         if np.ndim(Q) != 2 or np.shape(Q)[1] != self.exact.V.shape[1] or not len(Q):
             raise InputError(f'Q has shape {np.shape(Q)}: expected (queries, {self.exact.V.shape[1]})')
         truth = ExactIndex(self.exact.V).search(Q, k)[0] if truth is None else truth
-        for self.effort in (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024):
+        for self.effort in self.efforts:
             self.measured = recall(self._nearest(Q, k)[0], truth)
             if self.measured >= min(recall_at_least + margin, 1): break
         return self
 
 # %% ../nbs/11_recommend.ipynb #ed9edbd6
+class CellIndex(NearIndex):
+    "Approximate search for the greatest inner products of unit vectors: only the nearest cells are looked into."
+    efforts = 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024
+    def __init__(self, V, ids=None, cells:int|None=None, effort:int=8, seed:int=0): # None: √n cells; cells to look into
+        super().__init__(V, ids, effort); n, d = V.shape; f = self.faiss
+        self.cells = min(whole(cells, 'cells', 1), n) if cells is not None else max(1, round(n**.5))
+        means = f.Clustering(d, self.cells)
+        means.niter, means.spherical, means.seed, means.min_points_per_centroid = 6, True, seed, 1
+        some = np.sort(np.random.default_rng(seed).choice(n, min(n, 64*self.cells), replace=False))
+        self.centres = f.IndexFlatIP(d); means.train(np.ascontiguousarray(V[some], np.float32), self.centres)
+        self.index = f.IndexIVFScalarQuantizer(self.centres, d, self.cells, f.ScalarQuantizer.QT_8bit,
+                                               f.METRIC_INNER_PRODUCT, False)
+        self._fill(V, seed)
+    def _options(self, k, share): return dict(nprobe=min(self.cells, round(self.effort/share)))
+
+class GraphIndex(NearIndex):
+    "Approximate search for the greatest inner products of unit vectors, by a navigable graph."
+    efforts = 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024
+    def __init__(self, V, ids=None, m:int=32, build:int=80, effort:int=64, seed:int=0): # Links an item; effort of building, of searching
+        whole(m, 'm', 2); whole(build, 'build', 1); super().__init__(V, ids, effort); f = self.faiss
+        self.index = f.IndexHNSWSQ(V.shape[1], f.ScalarQuantizer.QT_8bit, m, f.METRIC_INNER_PRODUCT)
+        self.index.hnsw.efConstruction = build
+        self._fill(V, seed)
+    def _options(self, k, share): return dict(efSearch=max(self.effort, k))
+
+# %% ../nbs/11_recommend.ipynb #9c41e7d0
 @patch
-def _find(self:GraphIndex, Q, k, keep):
+def _find(self:NearIndex, Q, k, keep):
     "Row numbers, (m, k); -1 where none was found."
-    faiss = need('faiss', 'search')
-    p = faiss.SearchParametersHNSW(efSearch=max(self.effort, k))
-    if keep is not None: p.sel = sel = faiss.IDSelectorBitmap(np.packbits(keep, bitorder='little'))
-    return self.graph.search(np.ascontiguousarray(np.atleast_2d(Q), np.float32), k, params=p)[1]
+    f, o = self.faiss, self._options(k, 1 if keep is None else keep.mean())
+    if keep is not None: o['sel'] = f.IDSelectorBitmap(np.packbits(keep, bitorder='little'))
+    p = (f.SearchParametersIVF if 'nprobe' in o else f.SearchParametersHNSW)(**o)
+    return self.index.search(Q, k, params=p)[1]
 
 @patch
-def _nearest(self:GraphIndex, Q, k, keep=None, pool=2):
-    "Row numbers and inner products; the graph's first `pool`·k are scored in float32."
+def _nearest(self:NearIndex, Q, k, keep=None, pool=2):
+    "Row numbers and inner products; the first `pool`·k are scored in float32."
     Q = np.ascontiguousarray(np.atleast_2d(Q), np.float32)
     I = self._find(Q, min(pool*k, len(self)), keep)
     r, j = np.nonzero(I >= 0)
@@ -553,11 +579,15 @@ def _nearest(self:GraphIndex, Q, k, keep=None, pool=2):
     return I, s
 
 @patch
-def search(self:GraphIndex, Q, k:int=10, keep=None)->tuple:
+def search(self:NearIndex, Q, k:int=10, keep=None)->tuple:
     "Ids and exact inner products, (m, k), of nearly the best rows; see `recall`."
     keep = None if keep is None else np.asarray(keep, bool)
-    if keep is None or keep.mean() >= .1: return _named(*self._nearest(Q, k, keep), self.ids)
-    return self.exact.search(Q, k, keep)
+    if keep is not None and keep.mean() < .1: return self.exact.search(Q, k, keep)
+    Q = np.atleast_2d(Q); I, s = self._nearest(Q, k, keep)
+    if (short := (I < 0).any(1)).any():
+        J, s[short] = ExactIndex(self.exact.V, half=False).search(Q[short], k, keep)
+        I[short] = np.where(J == None, -1, J)
+    return _named(I, s, self.ids)
 
 # %% ../nbs/11_recommend.ipynb #88343671
 @patch
