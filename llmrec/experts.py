@@ -10,8 +10,8 @@ __all__ = ['Histories', 'take', 'select', 'decay', 'decayed', 'Interactions', 'a
            'Bilinear', 'Repeat', 'Random', 'rank_rows', 'ndcg_rows', 'leave_last', 'seen_items', 'next_ranks',
            'next_ndcg', 'top_entries', 'ItemKNN', 'UserKNN', 'slim', 'SLIM', 'inserted', 'Markov', 'fold_in', 'ALS',
            'limit_blas', 'BPR', 'Tfidf', 'zscore', 'Blend', 'tune', 'with_start', 'windows', 'pad_rows', 'SeqBatches',
-           'Block', 'SeqNet', 'draw_weights', 'choice_nll', 'seq_loss', 'domain_ranges', 'joined', 'NdcgCB', 'flat',
-           'SASRec', 'TextNet', 'TextSASRec', 'Tower', 'TowerNet', 'TwoTower']
+           'Block', 'SeqNet', 'draw_weights', 'choice_nll', 'choice_sum', 'seq_loss', 'domain_ranges', 'joined',
+           'NdcgCB', 'flat', 'SASRec', 'TextNet', 'TextSASRec', 'Tower', 'TowerNet', 'TwoTower']
 
 # %% ../nbs/08_experts.ipynb #19746d43
 from dataclasses import dataclass, field, replace
@@ -995,14 +995,40 @@ def choice_nll(g,     # (p, dim) hidden states
     s = s.masked_fill(neg + lo == y.unsqueeze(1), -torch.inf)
     return torch.logsumexp(torch.cat([own, s], 1), 1) - own.squeeze(1)
 
+
+# %% ../nbs/08_experts.ipynb #84be6d13
+class _BlockedNLL(torch.autograd.Function):
+    "Summed negative log-likelihood of rows `y` of E under a softmax over all rows; gradients come with it, block by block."
+    @staticmethod
+    def forward(ctx, g, E, y, size): # (p, dim), (n, dim), (p,), scores a block
+        kind, plain = torch.promote_types(E.dtype, torch.float32), not torch.is_autocast_enabled(g.device.type)
+        total, dg, dE = torch.zeros((), dtype=kind, device=g.device), torch.empty_like(g), torch.zeros_like(E, dtype=kind)
+        for b in blocks(len(g), max(32, size//len(E))):
+            q, at = g[b], y[b].unsqueeze(1)
+            s = (q @ E.T).to(kind); m, own = s.amax(1), s.gather(1, at).squeeze(1)
+            p = torch.softmax(s, 1); total += (m - p.amax(1).log() - own).sum()
+            p.scatter_add_(1, at, p.new_full(at.shape, -1.))
+            dg[b] = p @ E
+            if plain and q.dtype == kind: dE.addmm_(p.T, q)
+            else: dE += p.T @ q
+        ctx.save_for_backward(dg, dE.to(E.dtype)); return total
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, d): dg, dE = ctx.saved_tensors; return dg*d, dE*d, None, None
+
+def choice_sum(g, E, y, lo, hi, n_neg=0, q=None):
+    "The sum of `choice_nll`; a full softmax that is trained never holds all its scores."
+    if n_neg and hi - lo > n_neg or not torch.is_grad_enabled(): return choice_nll(g, E, y, lo, hi, n_neg, q).sum()
+    return _BlockedNLL.apply(g, E.narrow(0, lo, hi - lo), y - lo, 2**19 if g.device.type == 'cpu' else 2**26)
+
 def seq_loss(preds, y, ranges, n_neg=0, q=None):
     "Mean `choice_nll` over all positions that have a next item, each among the items of its own domain."
     g, E = preds
-    out = [g.sum().view(1)*0]
+    total, n = g.sum()*0, 0
     for i, (lo, hi) in enumerate(ranges):
-        at = (y >= lo) & (y < hi)
-        out.append(choice_nll(g[at], E, y[at], lo, hi, n_neg, q[i] if q else None))
-    return torch.cat(out).sum()/max(sum(map(len, out)) - 1, 1)
+        at = (y >= lo) & (y < hi); own = g[at]; n += len(own)
+        total = total + choice_sum(own, E, y[at], lo, hi, n_neg, q[i] if q else None)
+    return total/max(n, 1)
 
 # %% ../nbs/08_experts.ipynb #01a37198
 def domain_ranges(d):
