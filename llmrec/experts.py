@@ -1003,12 +1003,12 @@ class _BlockedNLL(torch.autograd.Function):
     def forward(ctx, g, E, y, size): # (p, dim), (n, dim), (p,), scores a block
         kind, plain = torch.promote_types(E.dtype, torch.float32), not torch.is_autocast_enabled(g.device.type)
         total, dg, dE = torch.zeros((), dtype=kind, device=g.device), torch.empty_like(g), torch.zeros_like(E, dtype=kind)
-        for b in blocks(len(g), max(32, size//len(E))):
+        for b in blocks(len(g), max(32, size//max(len(E), 1))):
             q, at = g[b], y[b].unsqueeze(1)
             s = (q @ E.T).to(kind); m, own = s.amax(1), s.gather(1, at).squeeze(1)
             p = torch.softmax(s, 1); total += (m - p.amax(1).log() - own).sum()
             p.scatter_add_(1, at, p.new_full(at.shape, -1.))
-            dg[b] = p @ E
+            p = p.to(q.dtype); dg[b] = p @ E
             if plain and q.dtype == kind: dE.addmm_(p.T, q)
             else: dE += p.T @ q
         ctx.save_for_backward(dg, dE.to(E.dtype)); return total

@@ -470,9 +470,7 @@ def search(self:ExactIndex, Q, # (m, d) queries
            exclude=None        # m lists of row numbers to leave out, one a query
           )->tuple:            # Ids and inner products, (m, k), best first; None and -inf where rows run out
     "The k rows of greatest inner product with each query, exactly."
-    Q = np.ascontiguousarray(np.atleast_2d(Q), np.float32)
-    if Q.shape[1] != self.V.shape[1]:
-        raise InputError(f'queries have {Q.shape[1]} features, the index has {self.V.shape[1]}')
+    Q = _asked(self, Q, k, keep)
     cols = None if keep is None else np.nonzero(np.asarray(keep, bool))[0]
     n = len(self) if cols is None else len(cols)
     more = 0 if exclude is None else max(map(len, exclude), default=0)
@@ -486,6 +484,16 @@ def search(self:ExactIndex, Q, # (m, d) queries
         r, c, x, place = _first_k(r, c, x, k)
         I[b.start + r, place], s[b.start + r, place] = c, x
     return _named(I, s, self.ids)
+
+def _asked(ix, Q, k, keep):
+    "Queries as rows of float32, if an index can answer them."
+    Q, n = np.ascontiguousarray(np.atleast_2d(Q), np.float32), len(ix); whole(k, 'k', 1)
+    if Q.shape[1] != ix.V.shape[1]:
+        raise InputError(f'queries have {Q.shape[1]} features, the index has {ix.V.shape[1]}')
+    if not np.isfinite(Q).all(): raise InputError('a query holds NaN or infinity: find out where it comes from')
+    if keep is not None and np.shape(keep) != (n,):
+        raise InputError(f'keep has shape {np.shape(keep)}: expected ({n},), one boolean a row')
+    return Q
 
 def _pairs(r, c, lists, n):
     "Which (row, column) pairs are on the lists."
@@ -503,13 +511,17 @@ def recall(found, truth): # (m, k) ids each
     return float(np.mean([len(set(a) & set(b))/len(b)
                           for a, b in zip(np.asarray(found).tolist(), np.asarray(truth).tolist())]))
 
+# %% ../nbs/11_recommend.ipynb #a1f0c2d7
 class NearIndex:
     "What approximate indexes share: `_find` looks for rows, they are scored in float32, `tune` chooses the effort."
     efforts = 1,
     def __init__(self, V, ids, effort):
         expect(V, np.ndarray, 'V'); whole(effort, 'effort', 1); self.faiss = need('faiss', 'search')
-        if not len(V): raise InputError('V has no rows: give the vector of one item at least')
+        if not V.size:
+            raise InputError(f'V has no {"columns" if len(V) else "rows"}: give the vector of one item at least')
         self.exact, self.ids, self.effort, self.measured = ExactIndex(V, ids, half=False), ids, effort, None
+        bad = [b.start + i for b in blocks(len(V), 65536) for i in np.nonzero(~np.isfinite(V[b]).all(1))[0]]
+        if bad: raise InputError(f'V holds NaN or infinity in {len(bad)} rows, first in row {bad[0]}: mend or leave out')
     def __len__(self): return len(self.exact)
     def __repr__(self):
         return (f'{type(self).__name__}({len(self):,} × {self.exact.V.shape[1]}, effort {self.effort}'
@@ -519,18 +531,22 @@ class NearIndex:
         some = np.sort(np.random.default_rng(seed).choice(len(V), min(len(V), 50_000), replace=False))
         self.index.train(np.ascontiguousarray(V[some], np.float32))
         for b in blocks(len(V), 100_000): self.index.add(np.ascontiguousarray(V[b], np.float32))
-    def tune(self, Q, k:int=10, recall_at_least:float=.98, truth=None, margin:float=.01):
-        "The least effort that reaches a recall on sample queries with a `margin`: on other queries it is a little less."
-        whole(k, 'k', 1, len(self))
-        for x, name in ((recall_at_least, 'recall_at_least'), (margin, 'margin')):
-            if not (isinstance(x, (int, float, np.number)) and 0 <= x <= 1): raise InputError(f'{name} is {x!r}: expected a number from 0 to 1')
-        if np.ndim(Q) != 2 or np.shape(Q)[1] != self.exact.V.shape[1] or not len(Q):
-            raise InputError(f'Q has shape {np.shape(Q)}: expected (queries, {self.exact.V.shape[1]})')
-        truth = ExactIndex(self.exact.V).search(Q, k)[0] if truth is None else truth
-        for self.effort in self.efforts:
-            self.measured = recall(self._nearest(Q, k)[0], truth)
-            if self.measured >= min(recall_at_least + margin, 1): break
-        return self
+
+# %% ../nbs/11_recommend.ipynb #a1f0c2d8
+@patch
+def tune(self:NearIndex, Q, k:int=10, recall_at_least:float=.98, truth=None, margin:float=.01):
+    "The least effort that reaches a recall on sample queries with a `margin`: on other queries it is a little less."
+    whole(k, 'k', 1, len(self))
+    for x, name in ((recall_at_least, 'recall_at_least'), (margin, 'margin')):
+        if not (isinstance(x, (int, float, np.number)) and 0 <= x <= 1):
+            raise InputError(f'{name} is {x!r}: expected a number from 0 to 1')
+    if np.ndim(Q) != 2 or np.shape(Q)[1] != self.exact.V.shape[1] or not len(Q):
+        raise InputError(f'Q has shape {np.shape(Q)}: expected (queries, {self.exact.V.shape[1]})')
+    truth = ExactIndex(self.exact.V).search(Q, k)[0] if truth is None else truth
+    for self.effort in self.efforts:
+        self.measured = recall(self._nearest(Q, k)[0], truth)
+        if self.measured >= min(recall_at_least + margin, 1): break
+    return self
 
 # %% ../nbs/11_recommend.ipynb #ed9edbd6
 class CellIndex(NearIndex):
@@ -539,6 +555,7 @@ class CellIndex(NearIndex):
     def __init__(self, V, ids=None, cells:int|None=None, effort:int=8, seed:int=0): # None: √n cells; cells to look into
         super().__init__(V, ids, effort); n, d = V.shape; f = self.faiss
         self.cells = min(whole(cells, 'cells', 1), n) if cells is not None else max(1, round(n**.5))
+        self.efforts = *(e for e in self.efforts if e < self.cells), self.cells
         means = f.Clustering(d, self.cells)
         means.niter, means.spherical, means.seed, means.min_points_per_centroid = 6, True, seed, 1
         some = np.sort(np.random.default_rng(seed).choice(n, min(n, 64*self.cells), replace=False))
@@ -581,9 +598,9 @@ def _nearest(self:NearIndex, Q, k, keep=None, pool=2):
 @patch
 def search(self:NearIndex, Q, k:int=10, keep=None)->tuple:
     "Ids and exact inner products, (m, k), of nearly the best rows; see `recall`."
-    keep = None if keep is None else np.asarray(keep, bool)
+    Q, keep = _asked(self.exact, Q, k, keep), None if keep is None else np.asarray(keep, bool)
     if keep is not None and keep.mean() < .1: return self.exact.search(Q, k, keep)
-    Q = np.atleast_2d(Q); I, s = self._nearest(Q, k, keep)
+    I, s = self._nearest(Q, k, keep)
     if (short := (I < 0).any(1)).any():
         J, s[short] = ExactIndex(self.exact.V, half=False).search(Q[short], k, keep)
         I[short] = np.where(J == None, -1, J)

@@ -77,3 +77,43 @@ def test_lists_of_the_server_are_those_of_the_scan():
     rec.experts[0].Q = 2*rec.experts[0].Q                               # an expert that has learned anew is noticed
     np.testing.assert_allclose(rec.recommend(users[:1], 10)[1][0], np.sort(np.where(seen_items(histories(rec.data, users[:1]), rec.data.n), -np.inf,
                                                                                       rec.score(users[:1])))[0, ::-1][:10], atol=1e-4)
+
+
+@pytest.mark.parametrize('kind', ['CellIndex', 'GraphIndex'])
+@pytest.mark.parametrize('seed', range(6))
+def test_near_search(seed, kind):
+    "What is found is allowed, has its own score and an order; looked into as a whole, it is what the exact search finds."
+    pytest.importorskip('faiss')
+    import llmrec.recommend as r
+    rng = np.random.default_rng(seed)
+    n, d, k = int(rng.integers(2, 900)), int(rng.integers(2, 40)), int(rng.integers(1, 30))
+    unit = lambda X: (X/np.linalg.norm(X, axis=1, keepdims=True)).astype('f4')
+    V, Q = unit(rng.normal(size=(n, d))), unit(rng.normal(size=(9, d)))
+    if seed % 3 == 0 and kind == 'CellIndex': V[rng.integers(n, size=n//2)] = V[0]                           # twins, which cut a graph apart
+    keep = [None, rng.random(n) < .5, np.arange(n) < 3][seed % 3]
+    allowed = np.ones(n, bool) if keep is None else keep
+    ids = np.array([f'i{j}' for j in range(n)])
+    ix, twin = (getattr(r, kind)(V, ids, effort=e) for e in (1, 1))
+    i, s = ix.search(Q, k, keep)
+    assert (i == twin.search(Q, k, keep)[0]).all()                                                             # the same twice
+    m = min(k, int(allowed.sum()))
+    assert (np.isfinite(s).sum(1) == m).all() and (i[:, m:] == None).all()                                     # noqa: E711
+    rows = np.array([[int(x[1:]) for x in row[:m]] for row in i], int).reshape(len(Q), m)
+    assert allowed[rows].all() and all(len(set(x)) == m for x in rows.tolist())
+    np.testing.assert_allclose(s[:, :m], (Q[:, None]*V[rows]).sum(-1), atol=1e-6)
+    assert (np.diff(s[:, :m], axis=1) <= 0).all()
+    ix.effort = max(ix.efforts)
+    got, best = ix.search(Q, k, keep)[1][:, :m], ExactIndex(V).search(Q, k, keep)[1][:, :m]
+    assert (got >= best - 1e-6).mean() > .98
+
+
+def test_more_effort_finds_more():
+    pytest.importorskip('faiss')
+    from llmrec.recommend import CellIndex, recall
+    rng = np.random.default_rng(0)
+    V = rng.normal(size=(4000, 24)).astype('f4'); V /= np.linalg.norm(V, axis=1, keepdims=True)
+    truth, ix, got = ExactIndex(V).search(V[:200], 10)[0], CellIndex(V), []
+    for ix.effort in (1, 4, 16, 64): got.append(recall(ix.search(V[:200], 10)[0], truth))
+    assert got == sorted(got) and got[0] < .8 and got[-1] > .99
+    assert ix.tune(V[200:400], recall_at_least=.9).measured >= .9 and 1 < ix.effort < ix.cells
+    with pytest.raises(ValueError): ix.tune(V[:, :3])
