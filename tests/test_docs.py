@@ -36,6 +36,25 @@ def test_quarto_config_is_one_file():
     assert link.is_symlink() and os.readlink(link) == '../_quarto.yml'
 
 
+def test_the_site_is_what_readers_were_promised():
+    "Search, copy buttons, a light and a dark theme, formulas without a network, contents for language models, a page for lost ones."
+    q = yaml.safe_load((ROOT/'_quarto.yml').read_text())
+    html = q['format']['html']
+    assert q['website']['search'] and html['code-copy'] and set(html['theme']) == {'light', 'dark'}
+    assert html['html-math-method'] == 'mathml' and q['project']['resources'] == ['llms.txt']
+    assert (ROOT/'nbs'/'404.qmd').read_text().startswith('---\ntitle: ') and (ROOT/'nbs'/html['css']).exists()
+
+def luminance(colour):
+    c = [int(colour[i:i + 2], 16)/255 for i in (1, 3, 5)]
+    return sum(w*(x/12.92 if x <= .04045 else ((x + .055)/1.055)**2.4) for w, x in zip((.2126, .7152, .0722), c))
+
+@pytest.mark.parametrize('mode, ground', [('light', '#ffffff'), ('dark', '#222222')])
+def test_links_can_be_read(mode, ground):
+    "WCAG AA asks for a contrast of 4.5 : 1; the grounds are those of the themes cosmo and darkly."
+    colour = re.search(rf'quarto-{mode} a[^{{]*\{{ color: (#\w{{6}})', (ROOT/'nbs'/'styles.css').read_text())[1]
+    low, high = sorted(map(luminance, (colour, ground)))
+    assert (high + .05)/(low + .05) >= 4.5
+
 def test_pages_and_readme_are_cited_alike():
     "Quarto's citation block names the author, title and year of the README's BibTeX entry; the author stands in settings.ini."
     cite = yaml.safe_load((ROOT/'_quarto.yml').read_text())['citation']
@@ -129,6 +148,25 @@ def test_imports_stand_alone(name):
         tree = ast.parse(c)
         if all(isinstance(n, imports) or ast.unparse(n).startswith('logging.') for n in tree.body): continue
         assert not any(isinstance(n, imports) for n in ast.walk(tree)), f'{name}: imports need a cell of their own:\n{c[:200]}'
+
+TOO_WIDE = {'07_learner.ipynb': 35, '08_experts.ipynb': 47, '09_fusion.ipynb': 33, '11_recommend.ipynb': 8, '16_scale.ipynb': 3,
+            '30_results.ipynb': 23, 'index.ipynb': 16}   # lines still to be folded; no chapter may get more, others have none
+
+@each_nb
+def test_lines_of_code_fit_the_page(name):
+    wide = [l for c in cells(BOOK[name], 'code') for l in c.splitlines() if len(l) > 120 and not l.startswith('#| fig-alt')]
+    assert len(wide) <= TOO_WIDE.get(name, 0), f'{name}: {len(wide)} lines of more than 120 characters, such as {wide[0]!r}'
+
+PLAIN = {'07_learner.ipynb', '08_experts.ipynb', '09_fusion.ipynb', '11_recommend.ipynb', '16_scale.ipynb'}   # sources still to be shown
+
+@each_nb
+def test_the_page_shows_the_source_of_what_it_exports(name):
+    "`#| export` leaves a signature on the page, `#| exports` the source below it; cells of helpers alone may stay hidden."
+    if name in PLAIN: return
+    for c in cells(BOOK[name], 'code'):
+        if not re.match(r'#\| export\s', c): continue
+        public = [n.name for n in ast.parse(c).body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith('_')]
+        assert not public, f'{name}: {public}: use #| exports'
 
 @each_nb
 def test_figures_have_alternative_texts(name):
