@@ -14,7 +14,7 @@ from llmrec.data import Domain
 from llmrec.encode import TextEncoder
 from llmrec.experts import EASE, SASRec, interactions
 from llmrec.preprocess import clean, split_last
-from llmrec.recommend import ExactIndex
+from llmrec.recommend import CellIndex, ExactIndex
 
 WORDS = 'river stone garden winter story night music paper bread silver ocean forest window summer letter harbour'.split()
 
@@ -53,6 +53,10 @@ def search(items):
     g = np.random.default_rng(0); index, Q = ExactIndex(g.normal(size=(items, 384)).astype('f4'), half=False), g.normal(size=(32, 384)).astype('f4')
     return lambda: index.search(Q, 10)
 
+def cells(items):
+    g = np.random.default_rng(0); index, Q = CellIndex(g.normal(size=(items, 384)).astype('f4'), effort=8), g.normal(size=(2000, 384)).astype('f4')
+    return lambda: index.search(Q, 10)
+
 def encode(n, words=10):
     enc, t = TextEncoder('minilm', cache=False), texts(n, words); enc.encode(['warm'])
     return lambda: enc.encode(t)
@@ -65,6 +69,7 @@ STEPS = [ # name, what is counted, sizes, function
     ('SASRec, one epoch', 'rows', (5_000, 15_000, 45_000), sasrec),
     ('EASE, fit', 'items', (500, 1000, 2000, 4000), ease),
     ('search, 32 queries', 'items', (20_000, 60_000, 180_000), search),
+    ('search in cells, 2,000 queries', 'items', (20_000, 60_000, 180_000), cells),
     ('EASE, score 1,000 items', 'users', (2_000, 6_000, 18_000), score),
     ('encode, 10 words', 'texts', (32, 96, 288), encode),
     ('encode 16 texts', 'words', (8, 32, 128, 400), length)]

@@ -1,7 +1,7 @@
 """Search among many vectors: ours beside faiss, exact and approximate, in one run.
 
     pip install "llmrec[search,minilm,data]"
-    python bench/search.py                        # 1,000,000 x 384; about 12 minutes on two cores, most of it for building the graphs; 4.5 GiB
+    python bench/search.py                        # 1,000,000 x 384; about 11 minutes on one core, most of it for building the graphs; 5.5 GiB, the exact part 4.5
     python bench/search.py --n 100000             # a quick look
 
 Vectors: real ones, MiniLM on the texts of Complete Journey's products (GROCERY and NUTRITION), mixed to the wanted number as

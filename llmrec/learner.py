@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Batches', 'DLs', 'CancelBatch', 'CancelEpoch', 'CancelFit', 'Callback', 'to_device', 'adamw', 'Learner', 'RecorderCB',
            'plt_axes', 'MetricsCB', 'accuracy', 'ClipCB', 'ProgressCB', 'PrintCB', 'LivePlotCB', 'TrackerCB',
-           'constant', 'cosine', 'one_cycle', 'SchedCB', 'EarlyStopCB', 'save_state', 'load_state', 'CheckpointCB',
-           'TransferPenaltyCB', 'GradualCB', 'transfer_fit', 'lam_path', 'AlignCB', 'with_twin', 'n_steps',
-           'learning_curve']
+           'constant', 'cosine', 'one_cycle', 'SchedCB', 'CompileCB', 'EarlyStopCB', 'save_state', 'load_state',
+           'CheckpointCB', 'TransferPenaltyCB', 'GradualCB', 'transfer_fit', 'lam_path', 'AlignCB', 'with_twin',
+           'n_steps', 'learning_curve']
 
 # %% ../nbs/07_learner.ipynb #a266556e
 import copy, hashlib, json, math, random
@@ -27,9 +27,10 @@ from safetensors.torch import save as to_bytes, load_file
 from safetensors import safe_open
 from fastcore.basics import patch
 from .core import InputError, atomic_write, def_device, progress, set_seed
-from .transfer import (DomainCritic, TransferClassifier, TransferRecommender, Verdict, _interval, choose_strategy, coral, distill, ewc,
-                             feature_distance, head_start, l2sp, load_source, mmd, ndcg_next, next_rows, params_of, proxy_a_distance, set_strategy,
-                             text_body, transfer_loss, transfer_penalty, transfer_prox_, transfer_report, verdict)
+from .transfer import (DomainCritic, TransferClassifier, TransferRecommender, Verdict, _interval,
+                             choose_strategy, coral, distill, ewc, feature_distance, head_start, l2sp, load_source, mmd,
+                             ndcg_next, next_rows, params_of, proxy_a_distance, set_strategy, text_body, transfer_loss,
+                             transfer_penalty, transfer_prox_, transfer_report, verdict)
 
 # %% ../nbs/07_learner.ipynb #03bfe8d8
 class Batches:
@@ -50,6 +51,7 @@ class Batches:
             s = slice(i, i+self.bs) if order is None else order[i:i+self.bs]
             yield tuple(a[s] for a in self.arrays)
 
+# %% ../nbs/07_learner.ipynb #d9cbd230
 @dataclass
 class DLs:
     "Training and validation batches; `valid` may be None."
@@ -188,7 +190,8 @@ class RecorderCB(Callback):
             if step is not None: self._losses.append(v); self.check(v, step)
     def check(self, loss, step):
         if math.isfinite(loss) or self.learn.precision == 'fp16': return
-        raise InputError(f'the loss is {loss} at step {step}: take a smaller lr than {self.learn.lr:g}, or clip gradients with ClipCB')
+        raise InputError(f'the loss is {loss} at step {step}: take a smaller lr than {self.learn.lr:g}, '
+                         'or clip gradients with ClipCB')
     def after_loss(self, learn):
         self.add(self.name, learn.task_loss.detach(), len(learn.y), learn.step if learn.training else None)
     def after_step(self, learn): self.lrs.append(learn.opt.param_groups[-1]['lr'])
@@ -207,6 +210,7 @@ class RecorderCB(Callback):
         for c in self.history.columns[1:]: ax.plot(self.history.epoch, self.history[c], marker='.', label=c)
         ax.set(xlabel='epoch', ylabel='loss'); ax.legend(); return ax
 
+# %% ../nbs/07_learner.ipynb #b78d1d03
 def plt_axes(figsize=(5, 3)):
     "A fresh matplotlib axes."
     import matplotlib.pyplot as plt
@@ -214,7 +218,7 @@ def plt_axes(figsize=(5, 3)):
 
 # %% ../nbs/07_learner.ipynb #2ee36f5e
 class MetricsCB(Callback):
-    "Mean of each metric over the validation rows: `MetricsCB(accuracy=f)` with f(predictions, y) a mean or one value a row."
+    "Means over the validation rows: `MetricsCB(accuracy=f)` with f(predictions, y) a mean or one value a row."
     def __init__(self, **metrics): self.metrics = metrics
     def after_loss(self, learn):
         if learn.training: return
@@ -225,6 +229,7 @@ def accuracy(preds, y):
     "Share of rows whose highest score is the right class."
     return (preds.argmax(-1) == y).float()
 
+# %% ../nbs/07_learner.ipynb #abdf9ee8
 class ClipCB(Callback):
     "Clip the norm of all gradients together."
     def __init__(self, norm=1.): self.norm = norm
@@ -240,12 +245,14 @@ class ProgressCB(Callback):
         self.bar.set_postfix(loss=f'{learn.recorder.seen:.3f}', rows=self.rows, refresh=False)
     def after_epoch(self, learn): self.bar.close()
 
+# %% ../nbs/07_learner.ipynb #6074d950
 class PrintCB(Callback):
     "Print one line an epoch, as the article's listing does (§5.4)."
     order = 60
     def after_epoch(self, learn):
         row = learn.recorder.rows[-1]
-        print(f"Epoch [{learn.epoch+1}/{learn.n_epochs}], " + ', '.join(f'{k}: {v:.4f}' for k, v in row.items() if k != 'epoch'))
+        print(f"Epoch [{learn.epoch+1}/{learn.n_epochs}], "
+              + ', '.join(f'{k}: {v:.4f}' for k, v in row.items() if k != 'epoch'))
 
 # %% ../nbs/07_learner.ipynb #458459e6
 class LivePlotCB(Callback):
@@ -260,21 +267,28 @@ class LivePlotCB(Callback):
         if self.handle is None: self.handle = display(ax.figure, display_id=True)
         else: self.handle.update(ax.figure)
 
+# %% ../nbs/07_learner.ipynb #86f62844
 class TrackerCB(Callback):
-    "Send losses, metrics and learning rates to a tracker that Accelerate knows: 'tensorboard', 'wandb', 'mlflow', …, or an object."
+    "Send losses, metrics and rates to a tracker that Accelerate knows: 'tensorboard', 'wandb', …, or to an object."
     order = 55
-    def __init__(self, tracker='tensorboard', folder='runs', project='llmrec', # Name or `GeneralTracker`; where files go; name of the run
+    def __init__(self, tracker='tensorboard', # Name or `GeneralTracker`
+                 folder='runs', project='llmrec', # Where files go; name of the run
                  every:int=10, # Steps between two entries of the training loss
                  **config): # Numbers and words to keep with the run
-        self.tracker, self.folder, self.project, self.every, self.config = tracker, str(folder), project, every, config
+        self.tracker, self.folder, self.project = tracker, str(folder), project
+        self.every, self.config = every, config
     def before_fit(self, learn):
         from accelerate.tracking import filter_trackers
-        if not (found := filter_trackers([self.tracker], self.folder)): raise InputError(f'{self.tracker} is not installed: run  pip install {self.tracker}')
+        if not (found := filter_trackers([self.tracker], self.folder)):
+            raise InputError(f'{self.tracker} is not installed: run  pip install {self.tracker}')
         learn.acc.log_with, learn.acc.project_configuration.logging_dir = found, self.folder
-        learn.acc.init_trackers(self.project, dict(lr=learn.lr, n_epochs=learn.n_epochs, precision=learn.precision, **self.config))
+        run = dict(lr=learn.lr, n_epochs=learn.n_epochs, precision=learn.precision, **self.config)
+        learn.acc.init_trackers(self.project, run)
     def after_step(self, learn):
-        if learn.step % self.every == 0: learn.acc.log(dict(loss=learn.recorder.losses[-1], lr=learn.recorder.lrs[-1]), step=learn.step)
-    def after_epoch(self, learn): learn.acc.log({k: v for k, v in learn.recorder.rows[-1].items() if k != 'epoch'}, step=learn.step)
+        if learn.step % self.every: return
+        learn.acc.log(dict(loss=learn.recorder.losses[-1], lr=learn.recorder.lrs[-1]), step=learn.step)
+    def after_epoch(self, learn):
+        learn.acc.log({k: v for k, v in learn.recorder.rows[-1].items() if k != 'epoch'}, step=learn.step)
     def after_fit(self, learn): learn.acc.end_training()
 
 # %% ../nbs/07_learner.ipynb #79f4393f
@@ -288,13 +302,21 @@ def cosine(opt, total:int, warmup:float=.1):
 
 def one_cycle(opt, total:int, pct_start:float=.25):
     "One cycle: up to the learning rate, down to almost nothing; momentum the other way."
-    return lr_scheduler.OneCycleLR(opt, [g['lr'] for g in opt.param_groups], total_steps=max(total, 2), pct_start=pct_start)
+    top = [g['lr'] for g in opt.param_groups]
+    return lr_scheduler.OneCycleLR(opt, top, total_steps=max(total, 2), pct_start=pct_start)
 
+# %% ../nbs/07_learner.ipynb #6dad4a7d
 class SchedCB(Callback):
     "Change the learning rate after every step: `SchedCB(cosine)`, `SchedCB(one_cycle)`."
     def __init__(self, sched=cosine, **kw): self.func = partial(sched, **kw)
     def before_fit(self, learn): self.sched = self.func(getattr(learn.opt, 'optimizer', learn.opt), learn.total_steps)
     def after_step(self, learn): self.sched.step() if learn.step < learn.total_steps else None
+
+# %% ../nbs/07_learner.ipynb #c0de0003
+class CompileCB(Callback):
+    "Run the model through `torch.compile(model, **kw)`: the same sums in fewer kernels, after a slow first pass."
+    def __init__(self, **kw): self.kw = kw # backend, mode, dynamic, …
+    def before_fit(self, learn): learn.net = torch.compile(learn.net, **self.kw)
 
 # %% ../nbs/07_learner.ipynb #41098310
 class _RaiseCB(Callback):
@@ -305,6 +327,7 @@ class _RaiseCB(Callback):
         now, best = learn.recorder.losses[-1], min(learn.recorder.losses)
         if learn.step >= self.steps or not math.isfinite(now) or now > 4*best + 1e-9: raise CancelFit
 
+# %% ../nbs/07_learner.ipynb #e44cb993
 @patch
 def lr_find(self:Learner, lo:float=1e-6, hi:float=10., steps:int=100):
     "Losses under a rising rate: (suggested rate, DataFrame of lr and loss). Weights are put back."
@@ -320,14 +343,18 @@ def lr_find(self:Learner, lo:float=1e-6, hi:float=10., steps:int=100):
 class EarlyStopCB(Callback):
     "Stop when `monitor` has not improved for `patience` epochs, and go back to the best weights."
     order = 20
-    def __init__(self, monitor='valid_loss', patience=3, higher=False): self.monitor, self.patience, self.sign = monitor, patience, -1 if higher else 1
+    def __init__(self, monitor='valid_loss', patience=3, higher=False):
+        self.monitor, self.patience, self.sign = monitor, patience, -1 if higher else 1
     def before_fit(self, learn): self.best, self.bad, self.weights = math.inf, 0, None
     def after_epoch(self, learn):
         row = learn.recorder.rows[-1]
-        if self.monitor not in row: raise InputError(f'EarlyStopCB watches {self.monitor!r}, the run records {list(row)}: choose one of these')
+        if self.monitor not in row:
+            raise InputError(f'EarlyStopCB watches {self.monitor!r}, the run records {list(row)}: choose one of these')
         v = self.sign * row[self.monitor]
-        if v < self.best: self.best, self.bad, self.weights, self.epoch = v, 0, copy.deepcopy(learn.model.state_dict()), learn.epoch + 1
-        else: self.bad += 1
+        self.bad += 1
+        if v < self.best:
+            self.best, self.bad, self.epoch = v, 0, learn.epoch + 1
+            self.weights = copy.deepcopy(learn.model.state_dict())
         if self.bad >= self.patience: raise CancelFit
     def after_fit(self, learn):
         if self.weights is not None: learn.model.load_state_dict(self.weights)
@@ -337,13 +364,16 @@ def _pack(o, tensors):
     "Nested Python data as JSON; tensors go to `tensors` and leave their key."
     if isinstance(o, torch.Tensor):
         tensors[k := f't{len(tensors)}'] = o.detach().cpu().clone().contiguous(); return {'tensor': k}
-    if isinstance(o, np.ndarray): return {'array': _pack(torch.from_numpy(o.astype(np.int64)), tensors), 'dtype': str(o.dtype)}
+    if isinstance(o, np.ndarray):
+        return {'array': _pack(torch.from_numpy(o.astype(np.int64)), tensors), 'dtype': str(o.dtype)}
     if isinstance(o, dict): return {'dict': [[_pack(k, tensors), _pack(v, tensors)] for k, v in o.items()]}
-    if isinstance(o, (list, tuple)): return {type(o).__name__ if type(o) in (list, tuple) else 'list': [_pack(v, tensors) for v in o]}
+    if isinstance(o, (list, tuple)):
+        return {type(o).__name__ if type(o) in (list, tuple) else 'list': [_pack(v, tensors) for v in o]}
     if isinstance(o, np.generic): return o.item()
     if o is None or isinstance(o, (bool, int, float, str)): return o
     raise TypeError(f'cannot store {type(o).__name__} in a checkpoint')
 
+# %% ../nbs/07_learner.ipynb #166deac0
 def _unpack(o, tensors):
     if not isinstance(o, dict): return o
     if 'tensor' in o: return tensors[o['tensor']]
@@ -355,17 +385,22 @@ def _unpack(o, tensors):
 def _digest(meta, tensors):
     "SHA-256 of the text and of the bytes of all tensors."
     h = hashlib.sha256(meta.encode())
-    for k in sorted(tensors): h.update(k.encode()); h.update(tensors[k].cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    for k in sorted(tensors):
+        h.update(k.encode())
+        h.update(tensors[k].cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return h.hexdigest()
 
+# %% ../nbs/07_learner.ipynb #651cda93
 def save_state(path, # File to write, by convention *.safetensors
                state # Nested dicts, lists and tuples of tensors, numbers, strings
               ):
     "Write nested state into one safetensors file, atomically and without pickle."
     tensors = {}
     meta = json.dumps(_pack(state, tensors))
-    with atomic_write(path, 'wb') as f: f.write(to_bytes(tensors, metadata={'state': meta, 'sha256': _digest(meta, tensors)}))
+    head = {'state': meta, 'sha256': _digest(meta, tensors)}
+    with atomic_write(path, 'wb') as f: f.write(to_bytes(tensors, metadata=head))
 
+# %% ../nbs/07_learner.ipynb #e8063047
 def load_state(path):
     "Read what `save_state` wrote."
     try:
@@ -373,7 +408,8 @@ def load_state(path):
         if meta['sha256'] != _digest(meta['state'], tensors): raise ValueError('its checksum differs: it is damaged')
         return _unpack(json.loads(meta['state']), tensors)
     except FileNotFoundError: raise
-    except Exception as e: raise InputError(f'{path} is not a checkpoint of this package ({e}): delete it or name another') from e
+    except Exception as e:
+        raise InputError(f'{path} is not a checkpoint of this package ({e}): delete it or name another') from e
 
 # %% ../nbs/07_learner.ipynb #2ddd6436
 def _rng():
@@ -385,6 +421,7 @@ def _set_rng(s):
     random.setstate(s['python']); np.random.set_state(s['numpy']); torch.set_rng_state(s['torch'])
     if s['cuda']: torch.cuda.set_rng_state_all(s['cuda'])
 
+# %% ../nbs/07_learner.ipynb #9614e379
 class CheckpointCB(Callback):
     "Save everything every `every` steps and at each epoch's end; with `resume`, go on from the file if it is there."
     order = 40
@@ -413,7 +450,8 @@ class CheckpointCB(Callback):
     def before_batch(self, learn):
         if self.rng is not None: _set_rng(self.rng); self.rng = None
     def after_batch(self, learn):
-        if learn.training and learn.last and self.every and learn.step % self.every == 0: self.save(learn, learn.epoch, learn.i + 1)
+        due = learn.training and learn.last and self.every and learn.step % self.every == 0
+        if due: self.save(learn, learn.epoch, learn.i + 1)
     def after_epoch(self, learn): self.rng = None; self.save(learn, learn.epoch + 1, 0)
 
 # %% ../nbs/07_learner.ipynb #14324c9b
@@ -423,14 +461,16 @@ class TransferPenaltyCB(Callback):
     kinds = ('norm', 'squared', 'prox', 'l2sp', 'ewc', 'delta', 'distill')
     def __init__(self, source,    # Source model, or its parameters by name
                  lam=.1,          # λ, or {beginning of a name: λ} for 'norm' and 'squared'
-                 kind='norm',     # 'norm' as printed, 'squared', 'prox', 'l2sp', 'ewc', 'delta', 'distill', or a function(source, target)
+                 kind='norm',     # 'norm' as printed, another of `kinds`, or a function(source, target)
                  **kw):           # For the penalty: eps, beta, fisher, w, T
         if not callable(kind) and kind not in self.kinds:
             raise InputError(f'kind is {kind!r}, expected one of {", ".join(self.kinds)} or a function')
         self.on_rows = kind in ('delta', 'distill')       # these compare what the models do on the rows of the batch
-        if self.on_rows and not isinstance(source, nn.Module): raise InputError(f'kind {kind!r} needs the source model itself')
+        if self.on_rows and not isinstance(source, nn.Module):
+            raise InputError(f'kind {kind!r} needs the source model itself')
         self.model = copy.deepcopy(source).eval().requires_grad_(False) if self.on_rows else None
-        self.source, self.lam, self.kind, self.kw = {k: p.detach().clone() for k, p in params_of(source).items()}, lam, kind, kw
+        self.source = {k: p.detach().clone() for k, p in params_of(source).items()}
+        self.lam, self.kind, self.kw = lam, kind, kw
     def penalty(self, model, *x):
         "The term added to the loss, λ included; `x`: the batch, for 'delta' and 'distill'."
         s, lam, kw = self.source, self.lam, self.kw
@@ -459,6 +499,7 @@ class GradualCB(Callback):
             for g in self.groups[:1 + learn.epoch//self.every]:
                 for p in g['params']: p.requires_grad_(True)
 
+# %% ../nbs/07_learner.ipynb #98d1c562
 def transfer_fit(model, dls, # Target model and batches
                  source=None, # Source model; None only for 'scratch'
                  strategy:str='supervised', # One of `STRATEGIES`, or 'auto'
@@ -467,10 +508,12 @@ def transfer_fit(model, dls, # Target model and batches
                  cbs=(), **kw # For `Learner`
                 )->Learner: # Fitted; `.report` says what became of every tensor, `.strategy` and `.why` what was chosen
     "Fit `model` to the target by a named strategy."
-    if source is None and strategy != 'scratch': raise InputError(f'strategy {strategy!r} needs a source model: pass source=')
+    if source is None and strategy != 'scratch':
+        raise InputError(f'strategy {strategy!r} needs a source model: pass source=')
     strategy, why = _choose(strategy, model, source, dls, distance)
     loaded = load_source(model, {} if strategy == 'scratch' else source)
-    teacher = copy.deepcopy(model) if kind in ('delta', 'distill') else source    # the source's weights, the target's items
+    # the source's weights, the target's items
+    teacher = copy.deepcopy(model) if kind in ('delta', 'distill') else source
     groups = set_strategy(model, strategy, lr); cbs = list(cbs)
     if strategy == 'supervised': cbs.append(TransferPenaltyCB(teacher, lam, kind))
     if strategy == 'gradual': cbs.append(GradualCB(groups))
@@ -478,6 +521,7 @@ def transfer_fit(model, dls, # Target model and batches
     learn.report, learn.strategy, learn.why = transfer_report(model, loaded), strategy, why
     return learn.fit(n_epochs) if groups else learn
 
+# %% ../nbs/07_learner.ipynb #30d5244c
 def _choose(strategy, model, source, dls, distance):
     "The strategy itself, or what `auto` says, printed with its reason."
     if strategy != 'auto': return strategy, 'asked for'
@@ -509,13 +553,15 @@ class AlignCB(Callback):
     def __init__(self, other, # Rows of the other domain, (m, d); as many as the batch has are drawn at each step
                  kind:str='mmd', # 'mmd', 'coral' or 'dann'
                  lam:float=.1):
-        if kind not in ('mmd', 'coral', 'dann'): raise InputError(f"kind is {kind!r}, expected 'mmd', 'coral' or 'dann'")
+        if kind not in ('mmd', 'coral', 'dann'):
+            raise InputError(f"kind is {kind!r}, expected 'mmd', 'coral' or 'dann'")
         self.other, self.kind, self.lam = torch.as_tensor(other), kind, lam
     def before_fit(self, learn):
         self.dist = dict(mmd=mmd, coral=coral).get(self.kind)
         if self.dist: return
         self.dist = DomainCritic(learn.model.head.in_features).to(learn.acc.device)
-        getattr(learn.opt, 'optimizer', learn.opt).add_param_group(dict(params=list(self.dist.parameters()), lr=learn.lr))
+        opt = getattr(learn.opt, 'optimizer', learn.opt)
+        opt.add_param_group(dict(params=list(self.dist.parameters()), lr=learn.lr))
     def after_loss(self, learn):
         if not learn.training: return
         f = learn.model.features; x = learn.batch[0]
@@ -544,28 +590,31 @@ def n_steps(n:int)->int: # Steps of the optimiser for n training rows
     "The budget of a learning curve: a quarter of the rows, 20 to 160 steps."
     return max(20, min(160, n//4))
 
+# %% ../nbs/07_learner.ipynb #1bd75dce
 def learning_curve(make,    # make(rows): a new model for these training rows
                    X, y,    # All training rows of the target
                    arms,    # {name: (source model or None, strategy)}; the first one is the twin
                    measure, # measure(model) -> metric of each test user
-                   sizes=(16, 64, 256, 1024, None), # Training rows; None: all
-                   seeds=(0, 1, 2), # Each draws its own rows
+                   sizes=(16, 64, 256, 1024, None), seeds=(0, 1, 2), # Training rows, None: all; each seed draws its own
                    lr:float=1e-3, bs:int=128, **kw # For `transfer_fit`
                   )->pd.DataFrame: # size, arm, mean, lo, hi, and the verdict against the twin
     "Metric by number of target rows, for several sources and strategies and their twin."
-    out = []
+    out, kw = [], dict(kw, cbs=[SchedCB(cosine), *kw.get('cbs', ())])
     for size in sizes:
         n, got = min(size or len(y), len(y)), {a: [] for a in arms}
         for s in seeds:
             at = np.random.default_rng(s).permutation(len(y))[:n]
-            dls = DLs(Batches(X[at], y[at], bs=min(bs, n), shuffle=True)); epochs = max(1, round(n_steps(n)/len(dls.train)))
+            dls = DLs(Batches(X[at], y[at], bs=min(bs, n), shuffle=True))
+            epochs = max(1, round(n_steps(n)/len(dls.train)))
             for a, (source, strategy) in arms.items():
-                set_seed(s); learn = transfer_fit(make(at), dls, source, strategy, epochs, lr, seed=s, cbs=[SchedCB(cosine)], **kw)
+                set_seed(s); learn = transfer_fit(make(at), dls, source, strategy, epochs, lr, seed=s, **kw)
                 got[a].append(np.asarray(measure(learn.model.eval())))
         out += [_point(n, a, np.stack(m), np.stack(got[next(iter(arms))])) for a, m in got.items()]
     return pd.DataFrame(out)
 
+# %% ../nbs/07_learner.ipynb #14f35d42
 def _point(n, arm, m, twin):
     "One row of a learning curve; the band is over users and seeds."
     v, (lo, hi) = verdict(m, twin), _interval(m, 300, .95, 0)
-    return dict(size=n, arm=arm, mean=m.mean(), lo=lo, hi=hi, difference=v.difference, diff_lo=v.lo, diff_hi=v.hi, verdict=v.word)
+    return dict(size=n, arm=arm, mean=m.mean(), lo=lo, hi=hi, difference=v.difference, diff_lo=v.lo, diff_hi=v.hi,
+                verdict=v.word)

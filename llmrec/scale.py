@@ -52,14 +52,18 @@ def encode_ray(texts,          # Sequence of n texts
     table = data.from_pandas([pd.DataFrame(dict(row=np.arange(b.start, b.stop), text=texts[b]))
                               for b in blocks(len(texts), block)])
     pool = data.ActorPoolStrategy(size=workers)
-    out, X = table.map_batches(worker, fn_constructor_args=(name,), fn_constructor_kwargs=kw, batch_size=block,
-                               compute=pool, num_cpus=1, num_gpus=gpus), None
-    for b in out.iter_batches(batch_size=None):
-        if X is None: X = np.full((len(texts), b['vector'].shape[1]), np.nan, np.float32)
+    out = table.map_batches(worker, fn_constructor_args=(name,), fn_constructor_kwargs=kw, batch_size=block,
+                            compute=pool, num_cpus=1, num_gpus=gpus)
+    return _gather(out.iter_batches(batch_size=None), len(texts))
+
+def _gather(parts, n):
+    "Vectors in the order of rows, (n, dim), from parts in any order."
+    X = None
+    for b in parts:
+        if X is None: X = np.full((n, b['vector'].shape[1]), np.nan, np.float32)
         X[b['row']] = b['vector']
-    lost = len(texts) if X is None else int(np.isnan(X[:, 0]).sum())
-    if lost or X is None:
-        raise InputError(f'{lost} of {len(texts)} texts came back without a vector: see the logs of Ray')
+    lost = n if X is None else int(np.isnan(X[:, 0]).sum())
+    if lost or X is None: raise InputError(f'{lost} of {n} texts came back without a vector: see the logs of Ray')
     return X
 
 # %% ../nbs/16_scale.ipynb #5d8a48f9
@@ -82,7 +86,8 @@ class QdrantIndex:
     def _create(self, V, ids, payload):
         if self.client.collection_exists(self.name): self.client.delete_collection(self.name)
         M = self.models
-        self.client.create_collection(self.name, vectors_config=M.VectorParams(size=V.shape[1], distance=M.Distance.DOT))
+        how = M.VectorParams(size=V.shape[1], distance=M.Distance.DOT)
+        self.client.create_collection(self.name, vectors_config=how)
         self.add(V, ids, payload)
     def close(self): self.client.close()
 
