@@ -310,7 +310,7 @@ def plot_evidence(reports, k, ax):
     "NDCG by how many training rows the taken item has."
     for (n, r), c in zip(reports.items(), ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#999999')):
         t = r.slices[(r.slices['slice'] == 'evidence') & (r.slices['user'] == 'all') & (r.slices['item'] != 'all')]
-        rows = [f'{i}\nn = {m}' for i, m in zip(t['item'], t['n'])]
+        rows = [f'{i}\nn = {m}' for i, m in zip(t['item'], t['rows'])]
         ax.plot(rows, t[f'ndcg@{k}'], marker='o', ls='--', c=c, label=n)
     ax.set(xlabel='training rows of the item; n test rows', ylabel=f'NDCG@{k}',
            title='Items with little data and with much')
