@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from llmrec.data import Domain
 from llmrec.encode import TextEncoder
-from llmrec.experts import EASE, SASRec, interactions
+from llmrec.experts import EASE, SASRec, choice_sum, interactions
 from llmrec.preprocess import clean, split_last
 from llmrec.recommend import CellIndex, ExactIndex
 
@@ -44,6 +44,11 @@ def sasrec(rows):
     SASRec(epochs=1).fit_data(interactions(log(400), table(2000)))          # imports of the first step
     return lambda: e.fit_data(d)
 
+def softmax(items):
+    g, E = torch.randn(512, 64).requires_grad_(), torch.randn(items, 64).requires_grad_(); y = torch.arange(512)
+    choice_sum(g[:32], E[:600], y[:32], 0, 600).backward()
+    return lambda: choice_sum(g, E, y, 0, items).backward()
+
 def score(users):
     e = EASE().fit_data(interactions(log(40_000, 1000), table(1000)))
     u = np.arange(users) % 2000
@@ -67,6 +72,7 @@ def length(words): return encode(16, words)
 STEPS = [ # name, what is counted, sizes, function
     ('clean, split and index', 'rows', (30_000, 100_000, 300_000, 1_000_000), prepare),
     ('SASRec, one epoch', 'rows', (5_000, 15_000, 45_000), sasrec),
+    ('full softmax, 512 positions', 'items', (20_000, 60_000, 200_000), softmax),
     ('EASE, fit', 'items', (500, 1000, 2000, 4000), ease),
     ('search, 32 queries', 'items', (20_000, 60_000, 180_000), search),
     ('search in cells, 2,000 queries', 'items', (20_000, 60_000, 180_000), cells),

@@ -8,12 +8,13 @@ __all__ = ['recommend', 'item_mask', 'reason', 'Shelf', 'shelf', 'similar_items'
            'Sketch', 'Server', 'Term', 'spread_of']
 
 # %% ../nbs/11_recommend.ipynb #009118c1
-import copy, functools, threading, time
+import copy, functools, json, threading, time
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 import numpy as np, pandas as pd, scipy.sparse as sp
 import torch, torch.nn.functional as F
-from .core import InputError, blocks, expect, need, progress, whole
+from .core import InputError, atomic_write, blocks, expect, need, progress, whole
 from .encode import find_model, _quiet
 from .experts import (ALS, Bilinear, Content, EASE, Expert, Histories, ItemKNN, Kriging, Markov, Popularity,
                             Repeat, SASRec,
@@ -514,14 +515,14 @@ def recall(found, truth): # (m, k) ids each
 # %% ../nbs/11_recommend.ipynb #a1f0c2d7
 class NearIndex:
     "What approximate indexes share: `_find` looks for rows, they are scored in float32, `tune` chooses the effort."
-    efforts = 1,
+    efforts, kept = (1,), ('effort', 'efforts', 'measured')
     def __init__(self, V, ids, effort):
-        expect(V, np.ndarray, 'V'); whole(effort, 'effort', 1); self.faiss = need('faiss', 'search')
+        expect(V, np.ndarray, 'V'); effort = whole(effort, 'effort', 1); self.faiss = need('faiss', 'search')
         if not V.size:
             raise InputError(f'V has no {"columns" if len(V) else "rows"}: give the vector of one item at least')
         self.exact, self.ids, self.effort, self.measured = ExactIndex(V, ids, half=False), ids, effort, None
         bad = [b.start + i for b in blocks(len(V), 65536) for i in np.nonzero(~np.isfinite(V[b]).all(1))[0]]
-        if bad: raise InputError(f'V holds NaN or infinity in {len(bad)} rows, first in row {bad[0]}: mend or leave out')
+        if bad: raise InputError(f'V holds NaN or infinity in {len(bad)} rows, first in row {bad[0]}: mend it')
     def __len__(self): return len(self.exact)
     def __repr__(self):
         return (f'{type(self).__name__}({len(self):,} × {self.exact.V.shape[1]}, effort {self.effort}'
@@ -551,6 +552,7 @@ def tune(self:NearIndex, Q, k:int=10, recall_at_least:float=.98, truth=None, mar
 # %% ../nbs/11_recommend.ipynb #ed9edbd6
 class CellIndex(NearIndex):
     "Approximate search for the greatest inner products of unit vectors: only the nearest cells are looked into."
+    kept = *NearIndex.kept, 'cells'
     efforts = 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024
     def __init__(self, V, ids=None, cells:int|None=None, effort:int=8, seed:int=0): # None: √n cells; cells to look into
         super().__init__(V, ids, effort); n, d = V.shape; f = self.faiss
@@ -565,10 +567,12 @@ class CellIndex(NearIndex):
         self._fill(V, seed)
     def _options(self, k, share): return dict(nprobe=min(self.cells, round(self.effort/share)))
 
+# %% ../nbs/11_recommend.ipynb #c0de0017
 class GraphIndex(NearIndex):
     "Approximate search for the greatest inner products of unit vectors, by a navigable graph."
     efforts = 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024
-    def __init__(self, V, ids=None, m:int=32, build:int=80, effort:int=64, seed:int=0): # Links an item; effort of building, of searching
+    def __init__(self, V, ids=None, m:int=32, build:int=80, effort:int=64, seed:int=0):
+        # links an item; effort of building, of searching
         whole(m, 'm', 2); whole(build, 'build', 1); super().__init__(V, ids, effort); f = self.faiss
         self.index = f.IndexHNSWSQ(V.shape[1], f.ScalarQuantizer.QT_8bit, m, f.METRIC_INNER_PRODUCT)
         self.index.hnsw.efConstruction = build
@@ -605,6 +609,39 @@ def search(self:NearIndex, Q, k:int=10, keep=None)->tuple:
         J, s[short] = ExactIndex(self.exact.V, half=False).search(Q[short], k, keep)
         I[short] = np.where(J == None, -1, J)
     return _named(I, s, self.ids)
+
+# %% ../nbs/11_recommend.ipynb #c0de0013
+@patch
+def save(self:NearIndex, folder):
+    "Write vectors, ids and index into a folder, for `NearIndex.load`."
+    p, ids = Path(folder), None if self.ids is None else np.array(list(self.ids))
+    if ids is not None and ids.tolist() != list(self.ids):
+        raise InputError('ids are of several kinds: give all int or all str')
+    p.mkdir(parents=True, exist_ok=True); (p/'about.json').unlink(missing_ok=True)  # comes last: half an index is none
+    with atomic_write(p/'vectors.npy', 'wb') as f: np.save(f, self.exact.V)
+    with atomic_write(p/'index.faiss', 'wb') as f: f.write(self.faiss.serialize_index(self.index))
+    if ids is not None:
+        with atomic_write(p/'ids.npy', 'wb') as f: np.save(f, ids, allow_pickle=False)
+    about = dict(kind=type(self).__name__, named=ids is not None, **{k: getattr(self, k) for k in self.kept})
+    with atomic_write(p/'about.json') as f: json.dump(about, f)
+
+# %% ../nbs/11_recommend.ipynb #c0de0014
+@patch(cls_method=True)
+def load(cls:NearIndex, folder):
+    "An index that `save` wrote; its vectors stay on disk."
+    p, faiss = Path(folder), need('faiss', 'search')
+    if not (p/'about.json').exists(): raise InputError(f'{p} holds no index: name a folder that `save` wrote')
+    try:
+        about = json.loads((p/'about.json').read_text())
+        V, ids = np.load(p/'vectors.npy', mmap_mode='r'), np.load(p/'ids.npy') if about.pop('named') else None
+        ix = object.__new__({k.__name__: k for k in (CellIndex, GraphIndex)}[about.pop('kind')])
+        ix.faiss, ix.ids, ix.exact = faiss, ids, ExactIndex(V, ids, half=False)
+        ix.index = faiss.deserialize_index(np.fromfile(p/'index.faiss', np.uint8))
+        if ix.index.ntotal != len(V): raise ValueError(f'{ix.index.ntotal} rows for {len(V)} vectors')
+        vars(ix).update(about)
+    except (ValueError, KeyError, OSError, EOFError, RuntimeError) as e:
+        raise InputError(f'{p} holds a damaged index ({e}): build it again') from e
+    return ix
 
 # %% ../nbs/11_recommend.ipynb #88343671
 @patch

@@ -117,3 +117,22 @@ def test_more_effort_finds_more():
     assert got == sorted(got) and got[0] < .8 and got[-1] > .99
     assert ix.tune(V[200:400], recall_at_least=.9).measured >= .9 and 1 < ix.effort < ix.cells
     with pytest.raises(ValueError): ix.tune(V[:, :3])
+
+
+@pytest.mark.parametrize('kind', ['CellIndex', 'GraphIndex'])
+@pytest.mark.parametrize('ids', [None, 'str', 'int', 'objects', 'mixed'])
+def test_an_index_comes_back(kind, ids, tmp_path):
+    pytest.importorskip('faiss')
+    import llmrec.recommend as r
+    V = np.random.default_rng(0).normal(size=(300, 8)).astype('f4')
+    ids = dict(str=[f'i{j}' for j in range(300)], int=np.arange(300)*7, objects=np.array([f'i{j}' for j in range(300)], object), mixed=[0, 'a']*150).get(ids)
+    ix = getattr(r, kind)(V, ids, effort=np.int64(3))
+    if isinstance(ids, list) and ids[1] == 'a':
+        with pytest.raises(ValueError, match='several kinds'): ix.save(tmp_path/'x')
+        return
+    ix.save(tmp_path/'x')
+    got, want = r.NearIndex.load(tmp_path/'x').search(V[:20], 5), ix.search(V[:20], 5)
+    assert got[0].tolist() == want[0].tolist() and (got[1] == want[1]).all()
+    np.save(tmp_path/'x'/'vectors.npy', V[:200])                        # another catalogue beside it
+    if ids is None:
+        with pytest.raises(ValueError, match='300 rows for 200'): r.NearIndex.load(tmp_path/'x')
