@@ -471,7 +471,7 @@ def search(self:ExactIndex, Q, # (m, d) queries
            exclude=None        # m lists of row numbers to leave out, one a query
           )->tuple:            # Ids and inner products, (m, k), best first; None and -inf where rows run out
     "The k rows of greatest inner product with each query, exactly."
-    Q = _asked(self, Q, k, keep)
+    Q = _asked(self, Q, k, keep, exclude)
     cols = None if keep is None else np.nonzero(np.asarray(keep, bool))[0]
     n = len(self) if cols is None else len(cols)
     more = 0 if exclude is None else max(map(len, exclude), default=0)
@@ -486,7 +486,8 @@ def search(self:ExactIndex, Q, # (m, d) queries
         I[b.start + r, place], s[b.start + r, place] = c, x
     return _named(I, s, self.ids)
 
-def _asked(ix, Q, k, keep):
+# %% ../nbs/11_recommend.ipynb #c0de0019
+def _asked(ix, Q, k, keep, exclude):
     "Queries as rows of float32, if an index can answer them."
     Q, n = np.ascontiguousarray(np.atleast_2d(Q), np.float32), len(ix); whole(k, 'k', 1)
     if Q.shape[1] != ix.V.shape[1]:
@@ -494,6 +495,8 @@ def _asked(ix, Q, k, keep):
     if not np.isfinite(Q).all(): raise InputError('a query holds NaN or infinity: find out where it comes from')
     if keep is not None and np.shape(keep) != (n,):
         raise InputError(f'keep has shape {np.shape(keep)}: expected ({n},), one boolean a row')
+    if exclude is not None and len(exclude) != len(Q):
+        raise InputError(f'exclude has {len(exclude)} lists for {len(Q)} queries: give one a query')
     return Q
 
 def _pairs(r, c, lists, n):
@@ -588,25 +591,30 @@ def _find(self:NearIndex, Q, k, keep):
     p = (f.SearchParametersIVF if 'nprobe' in o else f.SearchParametersHNSW)(**o)
     return self.index.search(Q, k, params=p)[1]
 
+# %% ../nbs/11_recommend.ipynb #c0de001a
 @patch
-def _nearest(self:NearIndex, Q, k, keep=None, pool=2):
+def _nearest(self:NearIndex, Q, k, keep=None, exclude=None, pool=2):
     "Row numbers and inner products; the first `pool`·k are scored in float32."
     Q = np.ascontiguousarray(np.atleast_2d(Q), np.float32)
-    I = self._find(Q, min(pool*k, len(self)), keep)
-    r, j = np.nonzero(I >= 0)
-    r, c, x, place = _first_k(r, I[r, j], self.exact._exact(torch.from_numpy(Q), r, I[r, j]), k)
+    more = 0 if exclude is None else max(map(len, exclude), default=0)
+    I = self._find(Q, min(pool*k + more, len(self)), keep)
+    r, j = np.nonzero(I >= 0); c = I[r, j]
+    if more: new = ~_pairs(r, c, exclude, len(self)); r, c = r[new], c[new]
+    r, c, x, place = _first_k(r, c, self.exact._exact(torch.from_numpy(Q), r, c), k)
     I, s = np.full((len(Q), k), -1), np.full((len(Q), k), -np.inf, np.float32)
     I[r, place], s[r, place] = c, x
     return I, s
 
+# %% ../nbs/11_recommend.ipynb #c0de0018
 @patch
-def search(self:NearIndex, Q, k:int=10, keep=None)->tuple:
+def search(self:NearIndex, Q, k:int=10, keep=None, exclude=None)->tuple: # As for `ExactIndex`
     "Ids and exact inner products, (m, k), of nearly the best rows; see `recall`."
-    Q, keep = _asked(self.exact, Q, k, keep), None if keep is None else np.asarray(keep, bool)
-    if keep is not None and keep.mean() < .1: return self.exact.search(Q, k, keep)
-    I, s = self._nearest(Q, k, keep)
+    Q, keep = _asked(self.exact, Q, k, keep, exclude), None if keep is None else np.asarray(keep, bool)
+    if keep is not None and keep.mean() < .1: return self.exact.search(Q, k, keep, exclude)
+    I, s = self._nearest(Q, k, keep, exclude)
     if (short := (I < 0).any(1)).any():
-        J, s[short] = ExactIndex(self.exact.V, half=False).search(Q[short], k, keep)
+        left = None if exclude is None else [exclude[i] for i in np.nonzero(short)[0]]
+        J, s[short] = ExactIndex(self.exact.V, half=False).search(Q[short], k, keep, left)
         I[short] = np.where(J == None, -1, J)
     return _named(I, s, self.ids)
 

@@ -245,6 +245,7 @@ RECOMMENDERS = [
     ('ExactIndex', "ExactIndex(np.ones((3, 2))).search(np.ones((1, 2)), 0)", 'k is 0'),
     ('ExactIndex', "ExactIndex(np.ones((3, 2))).search(np.ones((1, 2)), keep=[True])", 'keep has shape (1,)'),
     ('ExactIndex', "ExactIndex(np.ones((3, 2))).search([[np.nan, 1]])", 'a query holds NaN'),
+    ('ExactIndex', "ExactIndex(np.ones((3, 2))).search(np.ones((2, 2)), exclude=[[0]])", 'exclude has 1 lists for 2 queries'),
     ('update', "rec.update(pd.DataFrame(dict(user=['a'])))", "new rows has no column 'item'"),
     ('update', "rec.update([('a', 'f0001')])", 'new rows is a list'),
     ('update', "rec.update(rows(item=['nothing']))", "item 'nothing' is unknown: call add_items first"),
