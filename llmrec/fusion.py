@@ -226,7 +226,9 @@ def pseudo_target(d:Interactions, share:float=.25, seed:int=0)->Interactions:
     place = np.full(d.N, -1); place[new] = np.arange(len(new))
     keep = place[d.hist.item] >= 0
     h = select(d.hist, keep)
-    return replace(d, items=d.table['item'].to_numpy()[mine], hist=replace(h, item=place[h.item]),
+    ids, o = d.table['item'].to_numpy()[new], np.searchsorted(new[len(mine):], np.cumsum([d.n] + [len(i) for i in d.all_items[1:]]))
+    return replace(d, items=ids[:len(mine)], hist=replace(h, item=place[h.item]),
+                   all_items=[pd.Index(i, dtype=object) for i in np.split(ids, len(mine) + o[:-1])],
                    time=None if d.time is None else d.time[keep], table=d.table.iloc[new].reset_index(drop=True),
                    vectors=None if d.vectors is None else d.vectors[new], phi=None if d.phi is None else d.phi[new])
 
@@ -237,7 +239,8 @@ def attributes(d:Interactions)->list:
 
 def default_experts(d:Interactions, budget:str='fast', seed:int=0)->list:
     "Unfitted experts that make sense for these data."
-    text, source = d.vectors is not None or bool(attributes(d)), d.N > d.n and (d.hist.item < d.n).any()
+    text, own = d.vectors is not None or bool(attributes(d)), (d.hist.item < d.n).any()
+    source = own and d.N > d.n
     k = Kriging() if text else None
     es = [k, TextPopularity(k), Bilinear()] if text else []
     es += [Popularity(), Popularity(.1), Popularity(.02), EASE(300, 10.), EASE(300), ItemKNN(), ALS(), Markov(),
@@ -246,8 +249,8 @@ def default_experts(d:Interactions, budget:str='fast', seed:int=0)->list:
     if d.vectors is not None:
         es += [Content(5.), Content(np.inf, 0.)] + ([Content(np.inf, joint=False)] if source else [])
     rows, full = len(d.hist.item), budget == 'full'
-    if full or budget == 'auto' and rows >= 10_000: es += [TwoTower(seed=seed)]*text + [SASRec(seed=seed)]
-    if text and (full or budget == 'auto' and source and 10_000 <= rows <= 150_000): es += [TextSASRec(seed=seed)]
+    if own and (full or budget == 'auto' and rows >= 10_000): es += [TwoTower(seed=seed)]*text + [SASRec(seed=seed)]
+    if text and (full or budget == 'auto' and d.N > d.n and 10_000 <= rows <= 150_000): es += [TextSASRec(seed=seed)]
     return es
 
 def expert_key(e): # What an expert was made from: tells it from its siblings
@@ -425,7 +428,7 @@ def _cold_choices(self:Recommender, make, d, notes, parts=4):
         rows = last_rows(p, own)[:2500]
         if not len(rows): continue
         h, y, rest = before(p.hist, moments(p, rows)), p.hist.item[rows], drop_items(p, own)
-        es = fit_experts(make(rest, 'fast', self.seed), rest, notes)
+        es = fit_experts(make(rest, self.budget, self.seed), rest, notes)
         sets.append(choices(es, select(h, ~own[h.item]), y, np.zeros(p.n, int), seed=seed))
         keys.append([e.key for e in es])
     both = [k for k in keys[0] if all(k in x for x in keys)] if keys else None
