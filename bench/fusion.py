@@ -83,7 +83,7 @@ def peers(d, neural=False):
     es = {'popularity': x.Popularity(), 'recent': x.Popularity(.1), 'content': x.Content(5.), 'TF-IDF': x.Tfidf(), 'ItemKNN': x.ItemKNN(),
           'EASE': x.EASE(300.), 'EASE decayed': x.EASE(300., 10.), 'EASE of the target': x.EASE(300., 10., joint=False), 'Markov': x.Markov(),
           'ALS': x.ALS(64), 'EASE + TF-IDF': x.Blend(x.EASE(300.)), 'random': x.Random(), 'UserKNN': x.UserKNN(), 'SLIM': x.SLIM(), 'BPR': x.BPR()}
-    if neural: es |= {'SASRec': x.SASRec(), 'TextSASRec': x.TextSASRec()}
+    if neural: es |= {'SASRec': x.SASRec(), 'KrigedSASRec': x.KrigedSASRec(), 'TextSASRec': x.TextSASRec()}
     if (d.hist.item < d.n).sum() > 1000:
         best = x.tune(x.EASE, dict(lam=(10., 1000., 'log'), half_life=[3., 10., 30., np.inf]), d, trials=12)
         es['EASE tuned'] = best
@@ -102,22 +102,21 @@ def text_free(d, budget, seed):
     return default_experts(replace(d, vectors=None, table=d.table[['item', 'title']]), budget, seed)
 
 def learned_once():
-    "Let networks of one setting that were trained on the same rows and texts share what they learned; see `SHARED` for what that does to seconds."
-    from llmrec.experts import SASRec, TextSASRec, item_features
-    from llmrec.fusion import expert_key
-    memo = {}
-    def once(cls, learn):
-        def f(self, d):
-            seen = [d.hist.ptr, d.hist.item] + [item_features(d)]*(cls is TextSASRec)
-            k = (expert_key(self), d.n, d.N, *(hash(x.tobytes()) for x in seen))
-            if k not in memo:
-                had = set(vars(self)); learn(self, d)
-                memo[k] = {a: x for a, x in vars(self).items() if a not in had}
-            vars(self).update(memo[k])
-        return f
-    for cls in (SASRec, TextSASRec): cls.learn = once(cls, cls.learn)
+    "Let networks that start alike and are trained alike on the same rows share what they learned; see `SHARED` for what that does to seconds."
+    import torch
+    from llmrec.experts import SASRec, flat
+    memo, train = {}, SASRec.train
+    def once(self, h, epochs, cbs=()):
+        net = self._net
+        how = [epochs, len(cbs), getattr(net, 'use_ids', None), getattr(self, 'lam', None), self.data.n, self.data.N]
+        seen = [flat(net), h.ptr, h.item] + [b.numpy() for b in net.buffers()]
+        k = (*how, *(getattr(self, a) for a in vars(SASRec())), *(hash(x.tobytes()) for x in seen))
+        if k not in memo: train(self, h, epochs, cbs); memo[k] = flat(net)
+        torch.nn.utils.vector_to_parameters(torch.from_numpy(memo[k].copy()), net.parameters())
+        net.eval().requires_grad_(False)
+    SASRec.train = once
 
-SHARED = ('text-free gate', 'SASRec', 'TextSASRec')   # they find networks that `llmrec` has trained: no seconds of their own
+SHARED = ('text-free gate', 'SASRec', 'KrigedSASRec', 'TextSASRec')   # they find networks that `llmrec` has trained: no seconds of their own
 
 def run(name, load, most, neural=False, twin=False):
     "Reports of all systems on one set, as JSON-ready rows."

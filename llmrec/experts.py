@@ -11,7 +11,8 @@ __all__ = ['Histories', 'take', 'select', 'decay', 'decayed', 'Interactions', 'a
            'next_ndcg', 'top_entries', 'ItemKNN', 'UserKNN', 'slim', 'SLIM', 'inserted', 'Markov', 'fold_in', 'ALS',
            'limit_blas', 'BPR', 'Tfidf', 'zscore', 'Blend', 'tune', 'with_start', 'windows', 'pad_rows', 'SeqBatches',
            'Block', 'SeqNet', 'draw_weights', 'choice_nll', 'choice_sum', 'seq_loss', 'domain_ranges', 'joined',
-           'NdcgCB', 'flat', 'SASRec', 'TextNet', 'TextSASRec', 'Tower', 'TowerNet', 'TwoTower']
+           'NdcgCB', 'flat', 'SASRec', 'TextNet', 'TextSASRec', 'krige_vectors', 'KrigedSASRec', 'Tower', 'TowerNet',
+           'TwoTower']
 
 # %% ../nbs/08_experts.ipynb #19746d43
 from dataclasses import dataclass, field, replace
@@ -433,6 +434,12 @@ def low_rank(B, rank):
     r = np.sqrt(s[:rank])
     return U[:, :rank]*r, Vt[:rank].T*r
 
+def _known(phi, counts, noise, sharp):
+    "Cholesky factor of K_SS + diag(σ²/c)."
+    K = kernel(phi, phi, sharp)
+    K[np.diag_indices_from(K)] += noise/np.maximum(counts, 1) + 1e-4
+    return sl.cho_factor(K, lower=True, overwrite_a=True, check_finite=False)
+
 def krige(phi,     # (N, f) features of all items
           S,       # Items that have rows
           counts,  # (len(S),) their rows
@@ -441,9 +448,7 @@ def krige(phi,     # (N, f) features of all items
           sharp:float=3.   # κ of the kernel
          ):        # -> (N, r) float32
     "Extend values measured at items S to all items, A @ values of the formula above."
-    K = kernel(phi[S], phi[S], sharp)
-    K[np.diag_indices_from(K)] += noise/np.maximum(counts, 1) + 1e-4
-    z = sl.cho_solve(sl.cho_factor(K, lower=True, overwrite_a=True, check_finite=False), values, check_finite=False)
+    z = sl.cho_solve(_known(phi[S], counts, noise, sharp), values, check_finite=False)
     return np.concatenate([kernel(phi[b], phi[S], sharp) @ z for b in blocks(len(phi), 4096)]).astype(np.float32)
 
 # %% ../nbs/08_experts.ipynb #798b0a84
@@ -1064,6 +1069,7 @@ class SASRec(Expert):
                  seed:int=0):
         self.dim, self.layers, self.heads, self.drop, self.size, self.lr, self.wd = dim, layers, heads, drop, size, lr, wd
         self.epochs, self.tokens, self.quota, self.n_neg, self.full, self.seed = epochs, tokens, quota, n_neg, full, seed
+    def rows(self, d): return joined(d) # What it learns from
     def build(self): return SeqNet(self.data.N, self.dim, self.layers, self.heads, self.drop, self.size)
     @property
     def net(self):
@@ -1072,6 +1078,8 @@ class SASRec(Expert):
             self._net = self.build().eval()
             nn.utils.vector_to_parameters(torch.from_numpy(self.theta.copy()), self._net.parameters())
         return self._net
+    def raw(self): return self.net      # The network as training left it
+    def keep(self): self.theta = flat(self._net)
 
 # %% ../nbs/08_experts.ipynb #f57d046a
 @patch
@@ -1096,10 +1104,10 @@ def learn(self:SASRec, d):
 @patch
 def tune_in(self:SASRec, d, cbs=()):
     "Train the network as it is on all rows, and keep its weights."
-    h = joined(d)
+    h = self.rows(d)
     self._net.requires_grad_(True)
     self.train(h, self.n_epochs(d, cbs), cbs)
-    self.theta = flat(self._net)
+    self.keep()
 
 @patch
 def n_epochs(self:SASRec, d, cbs=(), most=60, patience=6):
@@ -1109,7 +1117,7 @@ def n_epochs(self:SASRec, d, cbs=(), most=60, patience=6):
     if len(u) < 20: return 25
     pick, state = np.random.default_rng(self.seed).permutation(len(u))[:2000], copy.deepcopy(self._net.state_dict())
     stop, self.data = EarlyStopCB('ndcg', patience, higher=True), rest
-    self.train(joined(rest), most, [NdcgCB(self, take(rest.hist, u[pick]), y[pick]), stop, *cbs])
+    self.train(self.rows(rest), most, [NdcgCB(self, take(rest.hist, u[pick]), y[pick]), stop, *cbs])
     self.data = d
     self._net.load_state_dict(state)
     self._net.requires_grad_(True)
@@ -1134,14 +1142,14 @@ def score_histories(self:SASRec, h):
 @patch
 def grow(self:SASRec, d, m):
     "Give `m` new target items the mean vector of the items with fewest rows."
-    state, n = self.net.state_dict(), d.n - m
+    state, n = self.raw().state_dict(), d.n - m
     few = np.argsort(self.data.counts[:n], kind='stable')[:max(1, n//10)]
     E = state['emb.weight']
     state['emb.weight'] = torch.cat([E[:n], E[few].mean(0, keepdim=True).expand(m, -1), E[n:]])
     self.data = d
     self._net = self.build().eval().requires_grad_(False)
     self._net.load_state_dict(state)
-    self.theta = flat(self._net)
+    self.keep()
 
 # %% ../nbs/08_experts.ipynb #61c392df
 class TextNet(SeqNet):
@@ -1186,6 +1194,51 @@ class TextSASRec(SASRec):
         self.phi = extended(self.phi, d, m)
         self.known = np.concatenate([self.known[:n], np.zeros(m, np.float32), self.known[n:]])
         super().grow(d, m)
+
+# %% ../nbs/08_experts.ipynb #f77a6f92
+def krige_vectors(phi,    # (N, f) features of all items
+                  counts, # (N,) rows of each
+                  E,      # (N, r) their vectors; those of items without rows say nothing
+                  n:int,  # Vectors of the first n are wanted
+                  noise:float=3., sharp:float=3., # σ² and κ of `krige`
+                  cap:int=3000 # Items in S
+                 ):       # -> (n, r) float32
+    "Vectors in which rare items lean on those like them, and items without rows are made of them."
+    S = evident(counts, cap)
+    if not len(S): return E[:n].astype(np.float32)
+    L, out = _known(phi[S], counts[S], noise, sharp), []
+    z = sl.cho_solve(L, E[S], check_finite=False)
+    alone = np.setdiff1d(np.nonzero(counts[:n])[0], S)
+    for b in blocks(n, 2048): out.append(kernel(phi[b], phi[S], sharp) @ z)
+    out = np.concatenate(out).astype(np.float32)
+    for b in blocks(len(alone), 2048):
+        j, k = alone[b], kernel(phi[alone[b]], phi[S], sharp)
+        v = np.exp(sharp*((phi[j]**2).sum(1) - 1)) - (sl.solve_triangular(L[0], k.T, lower=True, check_finite=False)**2).sum(0)
+        w = np.maximum(v, 0)/(np.maximum(v, 0) + noise/counts[j] + 1e-4)
+        out[j] += w[:, None]*(E[j] - out[j])
+    return out
+
+# %% ../nbs/08_experts.ipynb #be0f541e
+class KrigedSASRec(SASRec):
+    "SASRec on ids whose vectors of target items are kriged over texts and attributes when it is trained."
+    def __init__(self, noise:float=3., sharp:float=3., cap:int=3000, **kw): # σ², κ and items of `krige_vectors`; rest as `SASRec`
+        super().__init__(**kw)
+        self.noise, self.sharp, self.cap = noise, sharp, cap
+    def rows(self, d): return joined(d) if (d.hist.item < d.n).any() else take(d.hist, np.nonzero(d.hist.lengths)[0])
+    def raw(self): self._net = None; return super().net
+    def keep(self):
+        super().keep()
+        d, W = self.data, self._net.emb.weight.detach().cpu().numpy()
+        counts = np.bincount(self.rows(d).item, minlength=d.N)
+        self.E = krige_vectors(item_features(d), counts, W, d.n, self.noise, self.sharp, self.cap)
+        self.put()
+    @torch.no_grad()
+    def put(self): self._net.emb.weight[:self.data.n] = torch.from_numpy(self.E).to(self._net.rel.device)
+    @property
+    def net(self):
+        "The network with kriged vectors."
+        if getattr(self, '_net', None) is None: self.raw(); self.put()
+        return self._net
 
 # %% ../nbs/08_experts.ipynb #b8acb60e
 class Tower(nn.Module):

@@ -213,7 +213,8 @@ _SAY = dict(Popularity='how many take it', TextPopularity='how many take what re
             Kriging='text close to what goes with your items', Markov='often follows your latest items',
             TransitionRidge='comes next after items like yours', Repeat='you took it before',
             UserKNN='people like you took it',
-            SASRec='your history, read in order', TextSASRec='your history and its texts, read in order')
+            SASRec='your history, read in order', TextSASRec='your history and its texts, read in order',
+            KrigedSASRec='your history, read in order, and text')
 
 def safe(x)->str:
     "Text from data as harmless HTML."

@@ -248,9 +248,10 @@ def default_experts(d:Interactions, budget:str='fast', seed:int=0)->list:
     if source: es += [EASE(300, 10., joint=False), TransitionRidge(k, 4., joint=False)]
     if d.vectors is not None:
         es += [Content(5.), Content(np.inf, 0.)] + ([Content(np.inf, joint=False)] if source else [])
-    rows, full = len(d.hist.item), budget == 'full'
-    if own and (full or budget == 'auto' and rows >= 10_000): es += [TwoTower(seed=seed)]*text + [SASRec(seed=seed)]
-    if text and (full or budget == 'auto' and d.N > d.n and 10_000 <= rows <= 150_000): es += [TextSASRec(seed=seed)]
+    full = budget == 'full'
+    if full or budget == 'auto' and len(d.hist.item) >= 10_000:
+        if own: es += [TwoTower(seed=seed)]*text + [SASRec(seed=seed)]*(full or not text)
+        if text: es += [KrigedSASRec(seed=seed)] + [TextSASRec(seed=seed)]*full
     return es
 
 def expert_key(e): # What an expert was made from: tells it from its siblings

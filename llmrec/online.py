@@ -15,8 +15,7 @@ import scipy.sparse as sp
 import scipy.linalg as sl
 from .core import InputError, expect
 from .data import _new_rows
-from .experts import (EASE, Markov, SASRec, SeqBatches, TransitionRidge, binary, decayed, domain_ranges, flat,
-                            histories, joined,
+from .experts import (EASE, Markov, SASRec, SeqBatches, TransitionRidge, binary, decayed, domain_ranges, histories,
                             rank_rows, seen_items, select, seq_loss, take, transitions, view)
 from .fusion import Recommender, top_k
 from .learner import TransferPenaltyCB
@@ -297,13 +296,14 @@ def rehearse(e:SASRec, d, users,  # Expert; index with the new rows; numbers of 
     if not len(users): return e
     rest = np.setdiff1d(np.nonzero(d.hist.lengths)[0], users)
     pick = rng.choice(rest, min(len(rest), int(share*len(users))), replace=False)
+    e.raw()
     kw = dict(fisher=fisher_rows(e, take(d.hist, rest if len(rest) else users),
                                  seed=seed)) if kind == 'ewc' and lam else {}
     cbs, net, keep = [TransferPenaltyCB(e.net, lam, kind, **kw)] if lam else [], e.net.requires_grad_(True), e.lr
     e.lr = lr
-    try: e.train(joined(replace(d, hist=take(d.hist, np.concatenate([users, pick])))), epochs, cbs)
+    try: e.train(e.rows(replace(d, hist=take(d.hist, np.concatenate([users, pick])))), epochs, cbs)
     finally: e.lr = keep
-    e.theta = flat(net)
+    e.keep()
     return e
 
 # %% ../nbs/12_online.ipynb #43f22fdb

@@ -121,7 +121,7 @@ def test_ten_thousand_steps_end_finite_or_with_an_error(lr):
     except InputError as e: assert lr == 1e30 and 'take a smaller lr' in str(e); return
     assert lr == .1 and learn.step == 100*epochs and all(p.isfinite().all() for p in net.parameters()) and np.isfinite(learn.recorder.losses).all()
 
-@pytest.mark.parametrize('make', [ex.SASRec, ex.TextSASRec, ex.TwoTower], ids=lambda m: m.__name__)
+@pytest.mark.parametrize('make', [ex.SASRec, ex.KrigedSASRec, ex.TextSASRec, ex.TwoTower], ids=lambda m: m.__name__)
 def test_networks_stay_finite_at_a_hundred_times_the_default_rate(make, index):
     "Finite scores after two passes, after 500 with LLMREC_LONG=1 (10⁴ steps; the towers stop when they no longer gain), or a named error."
     small = dict(bs=64) if make is ex.TwoTower else dict(tokens=64)

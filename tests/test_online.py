@@ -78,15 +78,20 @@ def test_server_after_updates_and_new_items(world):
     assert (i[0] == None).sum() == 0 or np.isinf(s[0][i[0] == None]).all()
 
 
-def test_a_network_rehearses_on_schedule(world):
-    from llmrec.experts import Popularity, SASRec
+@pytest.mark.parametrize('kriged', [False, True])
+def test_a_network_rehearses_on_schedule(world, kriged):
+    from llmrec.experts import KrigedSASRec, Popularity, SASRec
     pair, log = world
-    make = lambda d, budget, seed: [Popularity(), EASE(100), SASRec(dim=8, layers=1, epochs=2, seed=seed)]
-    rec = Recommender(None, 'target', experts=make).fit(pair.target.with_log(log.iloc[:-60]))
+    make = lambda d, budget, seed: [Popularity(), EASE(100), (KrigedSASRec if kriged else SASRec)(dim=8, layers=1, epochs=2, seed=seed)]
+    rec = Recommender('tfidf', 'target', experts=make).fit(pair.target.with_log(log.iloc[:-60]))
     before = rec.experts[2].theta.copy()
     rec.update(log.iloc[-60:-50], refresh='schedule')
     assert (rec.experts[2].theta == before).all() and rec.fresh == 10          # not due yet
     follow(rec, log.iloc[-50:], 'schedule', due=.1)
     after = rec.experts[2].theta
     assert rec.fresh == 0 and 0 < np.abs(after - before).max() < .5            # moved, on a leash
-    assert np.isfinite(rec.score(['nobody', *log['user'].unique()[:5]])).all()
+    who, e = ['nobody', *log['user'].unique()[:5]], rec.experts[2]
+    assert np.isfinite(old := rec.score(who)).all()
+    if kriged: assert (e.net.emb.weight[:len(e.E)].numpy() == e.E).all() and np.abs(e.raw().emb.weight[:len(e.E)].detach().numpy() - e.E).max() > 1e-3
+    e._net = None
+    np.testing.assert_array_equal(rec.score(who), old)                         # what is kept is what is used

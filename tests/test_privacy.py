@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from llmrec.core import InputError
 from llmrec.data import DomainPair, toy_pair
-from llmrec.experts import (ALS, BPR, EASE, SLIM, Blend, Content, ItemKNN, Kriging, Markov, Popularity, Repeat, SASRec, Tfidf, TextPopularity,
-                            TextSASRec, TransitionRidge, TwoTower, UserKNN, interactions)
+from llmrec.experts import (ALS, BPR, EASE, SLIM, Blend, Content, ItemKNN, KrigedSASRec, Kriging, Markov, Popularity, Repeat, SASRec,
+                            Tfidf, TextPopularity, TextSASRec, TransitionRidge, TwoTower, UserKNN, interactions)
 from llmrec.fusion import Recommender
 from llmrec.online import Online
 from llmrec.privacy import Pseudonyms, fresh, iban, luhn, places_of, scrub, traces, without
@@ -24,7 +24,7 @@ def experts():
     k = Kriging(rank=8)
     return [k, TextPopularity(k), Popularity(), Popularity(.2), Content(), EASE(50., 5.), EASE(50., joint=False), TransitionRidge(k, 4.), Markov(),
             Repeat(), ItemKNN(10), UserKNN(10), SLIM(.1, 10.), ALS(8, epochs=3), Tfidf(), Blend(EASE(50.), Tfidf()),
-            SASRec(dim=8, layers=1, epochs=1), TextSASRec(pretrain=1, dim=8, layers=1, epochs=1), TwoTower(dim=8, hidden=8, epochs=1)]
+            SASRec(dim=8, layers=1, epochs=1), KrigedSASRec(dim=8, layers=1, epochs=1), TextSASRec(pretrain=1, dim=8, layers=1, epochs=1), TwoTower(dim=8, hidden=8, epochs=1)]
 
 
 def test_every_expert_forgets_exactly(pair):

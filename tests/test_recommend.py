@@ -32,12 +32,12 @@ def test_exact_search(seed, half):
 
 
 def everyone():
-    from llmrec.experts import (ALS, EASE, Bilinear, Content, ItemKNN, Kriging, Markov, Popularity, Repeat, SASRec, TextPopularity, TextSASRec,
+    from llmrec.experts import (ALS, EASE, Bilinear, Content, ItemKNN, KrigedSASRec, Kriging, Markov, Popularity, Repeat, SASRec, TextPopularity, TextSASRec,
                                 TransitionRidge, TwoTower, UserKNN)
     k = Kriging(rank=8)
     return [k, TextPopularity(k), Bilinear(dim=12), Popularity(), Popularity(.1), EASE(50., 5.), EASE(50., joint=False), ItemKNN(10), ALS(8, epochs=3), Markov(),
             TransitionRidge(k, 4.), TransitionRidge(k, 4., joint=False), Repeat(), Content(), Content(np.inf, 0., joint=False), UserKNN(10),
-            SASRec(dim=8, layers=1, epochs=1), TextSASRec(pretrain=1, dim=8, layers=1, epochs=1), TwoTower(dim=8, hidden=8, epochs=1)]
+            SASRec(dim=8, layers=1, epochs=1), KrigedSASRec(dim=8, layers=1, epochs=1), TextSASRec(pretrain=1, dim=8, layers=1, epochs=1), TwoTower(dim=8, hidden=8, epochs=1)]
 
 
 def test_server_says_what_every_expert_says():
