@@ -1221,9 +1221,16 @@ def krige_vectors(phi,    # (N, f) features of all items
 # %% ../nbs/08_experts.ipynb #be0f541e
 class KrigedSASRec(SASRec):
     "SASRec on ids whose vectors of target items are kriged over texts and attributes when it is trained."
-    def __init__(self, noise:float=3., sharp:float=3., cap:int=3000, **kw): # σ², κ and items of `krige_vectors`; rest as `SASRec`
+    of = None
+    def __init__(self, of:SASRec|None=None,             # One of the same settings: trained on the same rows, it shares its weights
+                 noise:float=3., sharp:float=3., cap:int=3000, **kw): # σ², κ and items of `krige_vectors`; rest as `SASRec`
         super().__init__(**kw)
-        self.noise, self.sharp, self.cap = noise, sharp, cap
+        self.of, self.noise, self.sharp, self.cap = of, noise, sharp, cap
+    def learn(self, d):
+        if getattr(self.of, 'data', None) is not d: return super().learn(d)
+        self.theta = self.of.theta
+        self.raw().requires_grad_(False)
+        self.keep()
     def rows(self, d): return joined(d) if (d.hist.item < d.n).any() else take(d.hist, np.nonzero(d.hist.lengths)[0])
     def raw(self): self._net = None; return super().net
     def keep(self):

@@ -248,10 +248,10 @@ def default_experts(d:Interactions, budget:str='fast', seed:int=0)->list:
     if source: es += [EASE(300, 10., joint=False), TransitionRidge(k, 4., joint=False)]
     if d.vectors is not None:
         es += [Content(5.), Content(np.inf, 0.)] + ([Content(np.inf, joint=False)] if source else [])
-    full = budget == 'full'
-    if full or budget == 'auto' and len(d.hist.item) >= 10_000:
-        if own: es += [TwoTower(seed=seed)]*text + [SASRec(seed=seed)]*(full or not text)
-        if text: es += [KrigedSASRec(seed=seed)] + [TextSASRec(seed=seed)]*full
+    rows, full, s = len(d.hist.item), budget == 'full', SASRec(seed=seed)
+    if full or budget == 'auto' and rows >= 10_000:
+        if own: es += [TwoTower(seed=seed)]*text + [s]
+        if text: es += [KrigedSASRec(s, seed=seed)] + [TextSASRec(seed=seed)]*(full or source and rows <= 150_000)
     return es
 
 def expert_key(e): # What an expert was made from: tells it from its siblings
