@@ -15,8 +15,8 @@ import scipy.sparse as sp
 import scipy.linalg as sl
 from .core import InputError, expect
 from .data import _new_rows
-from .experts import (EASE, Markov, SASRec, SeqBatches, TransitionRidge, binary, decayed, domain_ranges, histories,
-                            rank_rows, seen_items, select, seq_loss, take, transitions, view)
+from .experts import (EASE, Markov, SASRec, SeqBatches, TransitionRidge, binary, decayed, domain_ranges,
+                            histories, rank_rows, seen_items, select, seq_loss, take, transitions, view)
 from .fusion import Recommender, top_k
 from .learner import TransferPenaltyCB
 from .recommend import item_mask
