@@ -88,12 +88,14 @@ def decayed(h:Histories,              # Histories
 def _hash(ids, seed=0):
     "A seeded 64-bit hash of ids, (len(ids),) uint64."
     h = pd.util.hash_array(np.asarray(ids, dtype=object), categorize=True).astype(np.uint64)
-    with np.errstate(over='ignore'): return (h ^ np.uint64(seed*0x9E3779B97F4A7C15 % 2**64)) * np.uint64(0xBF58476D1CE4E5B9)
+    with np.errstate(over='ignore'):
+        return (h ^ np.uint64(seed*0x9E3779B97F4A7C15 % 2**64)) * np.uint64(0xBF58476D1CE4E5B9)
 
 def _lookup(index, ids, what, where):
     "Places of `ids` in `index`, or an error that names the first unknown one."
     p = index.get_indexer(pd.Index(ids, dtype=object))
-    if (p < 0).any(): raise InputError(f'{where}: {what} {ids.tolist()[int((p < 0).argmax())]!r} is not in the item table; '
+    if (p < 0).any():
+        raise InputError(f'{where}: {what} {ids.tolist()[int((p < 0).argmax())]!r} is not in the item table; '
                                        'add it there or drop its rows (Domain does so)')
     return p
 
@@ -128,7 +130,8 @@ def _distinct(ids):
 
 def _seconds(t):
     "Times as numbers: an empty log may still hold dates, which cannot stand beside numbers."
-    return np.asarray(t).astype('datetime64[s]').astype(np.int64) if pd.api.types.is_datetime64_dtype(t) else np.asarray(t)
+    return (np.asarray(t).astype('datetime64[s]').astype(np.int64) if pd.api.types.is_datetime64_dtype(t)
+            else np.asarray(t))
 
 def _coded(log, items, users, offset, where):
     "One log as arrays: user, item (numbers), weight, time, tie."
@@ -174,7 +177,8 @@ def histories_from_items(d:Interactions, # Index of users and items
                          seqs            # One sequence of item ids a user, oldest first; unknown items are skipped
                         )->Histories:
     "Histories of people who are not in the log, from the ids of their items."
-    found = [np.array([next((o + i.get_loc(x) for i, o in zip(d.all_items, _offsets(d)) if x in i), -1) for x in s], np.int64)
+    found = [np.array([next((o + i.get_loc(x) for i, o in zip(d.all_items, _offsets(d)) if x in i), -1) for x in s],
+                      np.int64)
              for s in seqs]
     found = [f[f >= 0] for f in found]
     ptr = np.concatenate([[0], np.cumsum([len(f) for f in found])]).astype(np.int64)
@@ -207,7 +211,8 @@ class Expert:
         "Scores of all target items for `users`; higher is better."
         return self.score_histories(histories(self.data, users))
     def score_histories(self, h): raise NotImplementedError
-    def contributions(self, h, j): # -> (rows,) what each row of one history adds to the score of item j; None if not additive
+    def contributions(self, h, j): # -> (rows,), or None if not additive
+        "What each row of one history adds to the score of item j."
         return None
     def grow(self, d, m):
         "Take `m` new target items, the last columns of `d`; by default learn again."
@@ -255,7 +260,8 @@ def spread_parts(h, n, joint, f):
 
 class Content(Expert):
     "Cosine between the decayed interest vector u and the item vector v (§4.2.4), on centred text vectors."
-    def __init__(self, half_life:float=5., power:float=.25, joint:bool=True): # Without `joint`: history in the target alone
+    def __init__(self, half_life:float=5., power:float=.25,
+                 joint:bool=True): # False: history in the target alone
         self.half_life, self.power, self.joint = half_life, power, joint
     @property
     def name(self): return 'Content' if self.joint else 'Content of the target'
@@ -313,7 +319,8 @@ def near_ridge(X,          # (users, N) sparse matrix of ones
             i, g = (x[G.indptr[j]:G.indptr[j + 1]] for x in (G.indices, G.data))
             best = np.argsort(np.where(i == t, np.inf, -g/c[i]), kind='stable')[:min(k, (i != t).sum())]
             A = X[:, i[best]]
-            out.append((i[best], np.linalg.solve((A.T @ A).toarray() + np.float32(lam)*np.eye(len(best), dtype='f4'), g[best])))
+            out.append((i[best],
+                        np.linalg.solve((A.T @ A).toarray() + np.float32(lam)*np.eye(len(best), dtype='f4'), g[best])))
             ptr.append(ptr[-1] + len(best))
     i, w = (np.concatenate([o[q] for o in out]) for q in (0, 1))
     return sp.csc_matrix((w, i, ptr), (X.shape[1], len(at)))
@@ -334,9 +341,11 @@ def moved(rows, n, m):
     return np.where(rows >= n, rows + m, rows)
 
 class EASE(Expert):
-    "EASE; recent rows count more when scoring. Beyond the `cap` items with most rows, each item is told by `near` others; 0: not at all."
+    "EASE; recent rows count more in scores. Beyond the `cap` most taken items, `near` others tell an item; 0: none do."
     near_ptr = None                                       # until items stand beyond the cap
-    def __init__(self, lam:float=100., half_life:float=np.inf, joint:bool=True, cap:int=5000, near:int=50): # Without `joint` other domains do not exist
+    def __init__(self, lam:float=100., half_life:float=np.inf,
+                 joint:bool=True, # False: other domains do not exist
+                 cap:int=5000, near:int=50):
         self.lam, self.half_life, self.joint, self.cap, self.near = lam, half_life, joint, cap, near
     @property
     def name(self): return 'EASE' if self.joint else 'EASE of the target'
@@ -348,13 +357,14 @@ class EASE(Expert):
         h = view(d.hist, d.n, self.joint)
         counts = np.bincount(h.item, minlength=d.N)
         rows = evident(counts, self.cap)
-        afford(5*len(rows)**2 + 4*len(rows)*d.n, f'{self.name}: a matrix of {len(rows):,} × {d.n:,} items', 'lower cap, or have fewer items')
+        afford(5*len(rows)**2 + 4*len(rows)*d.n, f'{self.name}: a matrix of {len(rows):,} × {d.n:,} items',
+               'lower cap, or have fewer items')
         own, B = rows < d.n, np.zeros((len(rows), d.n), np.float32)
         E = ease(binary(decayed(h, d.N, cols=rows)), self.lam) if len(rows) else B
         for b in blocks(len(rows), 512): B[b, rows[own]] = E[b][:, own]
         return rows, B, *self.beyond(h, d, np.setdiff1d(np.nonzero(counts[:d.n])[0], rows))
     def beyond(self, h, d, at):
-        "Columns of the target's items `at`, which the cap left out: pointers, columns and weights of a matrix of sparse rows."
+        "Columns of the target's items `at` beyond the cap: pointers, columns and weights of a sparse matrix."
         if not (self.near and len(at)): return None, None, None
         W = near_ridge(binary(decayed(h, d.N)), at, self.lam, self.near).tocsr()
         return W.indptr, at[W.indices], W.data
@@ -385,7 +395,8 @@ def one_hot(col,            # Values of one column: strings, lists, or strings j
             max_values:int=1000 # Rarer values than the first so many are left out
            ):               # -> (n, values) float32, rows of length one or zero
     "Multi-hot categories, each weighted by its inverse document frequency."
-    split = lambda x: x if isinstance(x, (list, tuple)) else [] if pd.isna(x) else [y.strip() for y in str(x).translate(_SEP).split('|')]
+    split = lambda x: x if isinstance(x, (list, tuple)) else [] if pd.isna(x) else [
+        y.strip() for y in str(x).translate(_SEP).split('|')]
     s = pd.Series([split(x) for x in col]).explode().dropna()
     s = s[s != '']
     top = s.value_counts()
@@ -458,17 +469,20 @@ def krige(phi,     # (N, f) features of all items
 # %% ../nbs/08_experts.ipynb #798b0a84
 class Kriging(Expert):
     "Item–item knowledge of all domains, extended to every target item by text and attributes."
-    def __init__(self, lam:float=100., half_life:float=10., noise:float=10., sharp:float=3., rank:int=256, cap:int=3000):
+    def __init__(self, lam:float=100., half_life:float=10., noise:float=10., sharp:float=3., rank:int=256,
+                 cap:int=3000):
         self.lam, self.half_life, self.noise, self.sharp, self.rank, self.cap = lam, half_life, noise, sharp, rank, cap
     def learn(self, d):
         S = evident(d.counts, self.cap)
-        U, V = low_rank(ease(binary(decayed(d.hist, d.N, cols=S)), self.lam), self.rank) if len(S) > 1 else (np.zeros((len(S), 1)),)*2
+        U, V = (low_rank(ease(binary(decayed(d.hist, d.N, cols=S)), self.lam), self.rank) if len(S) > 1
+                else (np.zeros((len(S), 1)),)*2)
         pop = np.log1p(d.counts[S])[:, None]
         base = pop.mean() if len(S) else 0
         self.S, self.known, self.base = S, np.concatenate([U, V, pop - base], 1).astype(np.float32), float(base)
         self.extend(d)
     def extend(self, d):
-        Z, r = krige(item_features(d), self.S, d.counts[self.S], self.known, self.noise, self.sharp), self.known.shape[1]//2
+        Z, r = (krige(item_features(d), self.S, d.counts[self.S], self.known, self.noise, self.sharp),
+                self.known.shape[1]//2)
         self.P, self.Q, self.pop = Z[:, :r].copy(), Z[:d.n, r:2*r].copy(), Z[:d.n, -1] + np.float32(self.base)
     def score_histories(self, h):
         return (decayed(h, self.data.N, self.half_life) @ self.P) @ self.Q.T
@@ -513,20 +527,24 @@ def _ragged(start, length):
 # %% ../nbs/08_experts.ipynb #1d4d5998
 class TransitionRidge(Expert):
     "Regress the next target item on the decayed history, shrunk towards the kriged item–item matrix."
-    def __init__(self, kriging:Kriging|None=None, half_life:float=4., lam:float=20., rho:float=.1, joint:bool=True, cap:int=5000):
-        self.kriging, self.half_life, self.lam, self.rho, self.joint, self.cap = kriging, half_life, lam, rho, joint, cap
+    def __init__(self, kriging:Kriging|None=None, half_life:float=4., lam:float=20., rho:float=.1, joint:bool=True,
+                 cap:int=5000):
+        self.kriging, self.half_life, self.lam, self.rho, self.joint, self.cap = (
+            kriging, half_life, lam, rho, joint, cap)
     @property
     def name(self): return 'TransitionRidge' if self.joint else 'TransitionRidge of the target'
     def learn(self, d):
         X, y = transitions(replace(d, hist=view(d.hist, d.n, self.joint)), self.half_life)
         self.S = evident(np.bincount(X.indices, minlength=d.N), self.cap)
         k, X = self.kriging, X[:, self.S]
-        afford(8*len(self.S)**2 + 12*len(self.S)*d.n, f'{self.name}: a matrix of {len(self.S):,} × {d.n:,} items', 'lower cap, or have fewer items')
+        afford(8*len(self.S)**2 + 12*len(self.S)*d.n, f'{self.name}: a matrix of {len(self.S):,} × {d.n:,} items',
+               'lower cap, or have fewer items')
         Y = sp.csr_matrix((np.ones(len(y), np.float32), (np.arange(len(y)), y)), (len(y), d.n))
         G, R = np.asarray((X.T @ X).todense(), np.float32), np.asarray((X.T @ Y).todense(), np.float32)
         if k is not None: R -= np.float32(self.rho)*(G @ k.P[self.S]) @ k.Q.T
         G[np.diag_indices_from(G)] += np.float32(self.lam)
-        if len(G): R = sl.cho_solve(sl.cho_factor(G, lower=True, overwrite_a=True, check_finite=False), R, check_finite=False)
+        if len(G):
+            R = sl.cho_solve(sl.cho_factor(G, lower=True, overwrite_a=True, check_finite=False), R, check_finite=False)
         self.W = np.ascontiguousarray(R)
     def score_histories(self, h):
         h = view(h, self.data.n, self.joint)
@@ -589,7 +607,8 @@ from functools import partial
 import torch, torch.nn.functional as F
 from torch import nn
 from .core import def_device, set_seed
-from .learner import Batches, Callback, ClipCB, DLs, EarlyStopCB, Learner, SchedCB, TransferPenaltyCB, adamw, cosine
+from .learner import (Batches, Callback, ClipCB, DLs, EarlyStopCB, Learner, SchedCB, TransferPenaltyCB, adamw,
+                            cosine)
 
 # %% ../nbs/08_experts.ipynb #3dbcbb76
 class Random(Expert):
@@ -725,7 +744,8 @@ class SLIM(Expert):
     def learn(self, d):
         self.rows = evident(d.counts, self.cap)
         own, self.B = self.rows < d.n, np.zeros((len(self.rows), d.n), np.float32)
-        if len(self.rows): self.B[:, self.rows[own]] = slim(binary(decayed(d.hist, d.N, cols=self.rows)), self.l1, self.l2)[:, own]
+        if len(self.rows):
+            self.B[:, self.rows[own]] = slim(binary(decayed(d.hist, d.N, cols=self.rows)), self.l1, self.l2)[:, own]
     def score_histories(self, h): return decayed(h, self.data.N, self.half_life, self.rows) @ self.B
 
 # %% ../nbs/08_experts.ipynb #68c30504
@@ -764,13 +784,16 @@ def fold_in(V,         # (N, f) item factors
 
 class ALS(Expert):
     "Weighted matrix factorisation (Hu, Koren and Volinsky, 2008) of the rows of all domains; users are folded in."
-    def __init__(self, factors:int=64, reg:float=.05, alpha:float=10., epochs:int=15, half_life:float=np.inf, seed:int=0):
-        self.factors, self.reg, self.alpha, self.epochs, self.half_life, self.seed = factors, reg, alpha, epochs, half_life, seed
+    def __init__(self, factors:int=64, reg:float=.05, alpha:float=10., epochs:int=15, half_life:float=np.inf,
+                 seed:int=0):
+        self.factors, self.reg, self.alpha, self.epochs, self.half_life, self.seed = (
+            factors, reg, alpha, epochs, half_life, seed)
     def learn(self, d):
         als = need('implicit.als', 'baselines').AlternatingLeastSquares
         m = als(self.factors, regularization=self.reg, alpha=self.alpha, iterations=self.epochs, use_gpu=False)
         rng = np.random.default_rng(self.seed)
-        m.item_factors = rng.uniform(-.01, .01, (d.N, self.factors)).astype(np.float32)   # a start that does not depend on who is there
+        # a start that does not depend on who is there
+        m.item_factors = rng.uniform(-.01, .01, (d.N, self.factors)).astype(np.float32)
         m.user_factors = np.zeros((len(d.users), self.factors), np.float32)
         with limit_blas(): m.fit(binary(decayed(d.hist, d.N)), show_progress=False)
         self.V = m.item_factors*(d.counts > 0)[:, None]
@@ -811,12 +834,14 @@ def grow(self:ALS, d, m):
 
 # %% ../nbs/08_experts.ipynb #7239c451
 class BPR(Expert):
-    "Bayesian personalised ranking (Rendle et al., 2009); users are folded in by a map from item factors to user factors."
+    "Bayesian personalised ranking (Rendle et al., 2009); a map from item to user factors folds users in."
     def __init__(self, factors:int=64, lr:float=.05, reg:float=.01, epochs:int=100, half_life:float=np.inf, seed:int=0):
-        self.factors, self.lr, self.reg, self.epochs, self.half_life, self.seed = factors, lr, reg, epochs, half_life, seed
+        self.factors, self.lr, self.reg, self.epochs, self.half_life, self.seed = (
+            factors, lr, reg, epochs, half_life, seed)
     def learn(self, d):
         bpr, X = need('implicit.bpr', 'baselines').BayesianPersonalizedRanking, binary(decayed(d.hist, d.N))
-        m = bpr(self.factors, learning_rate=self.lr, regularization=self.reg, iterations=self.epochs, random_state=self.seed,
+        m = bpr(self.factors, learning_rate=self.lr, regularization=self.reg, iterations=self.epochs,
+                random_state=self.seed,
                 num_threads=1, use_gpu=False)
         m.fit(X, show_progress=False)
         self.y, x = m.item_factors, np.diff(X.indptr) > 0
@@ -831,13 +856,16 @@ class BPR(Expert):
 # %% ../nbs/08_experts.ipynb #f20b81cd
 class Tfidf(Expert):
     "Cosine between the TF-IDF vectors of the decayed history and of the item."
-    def __init__(self, half_life:float=10., max_features:int=50_000): self.half_life, self.max_features = half_life, max_features
+    def __init__(self, half_life:float=10., max_features:int=50_000):
+        self.half_life, self.max_features = half_life, max_features
     def learn(self, d):
         from sklearn.feature_extraction.text import TfidfVectorizer
         from llmrec.preprocess import item_text
-        vec = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2, max_features=self.max_features, dtype=np.float32)
+        vec = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2, max_features=self.max_features,
+                              dtype=np.float32)
         try: self.T = vec.fit_transform(item_text(d.table)).tocsr()
-        except ValueError as e: raise InputError(f'Tfidf: the items have no words in common ({e}): give them a title or text') from e
+        except ValueError as e:
+            raise InputError(f'Tfidf: the items have no words in common ({e}): give them a title or text') from e
     def score_histories(self, h):
         u = decayed(h, self.data.N, self.half_life) @ self.T
         norm = np.sqrt(np.asarray(u.multiply(u).sum(1)))
@@ -877,19 +905,21 @@ def tune(make,          # Class, or function of keyword arguments, that gives an
          d:Interactions,# Training rows
          trials:int=20, # Budget
          seed:int=0, rows:int=3000): # Users to validate on, at most
-    "Search on each user's last row; the best expert, refitted on all rows, with `.tuning` (all trials) and `.tuned` (one line)."
+    "Search on users' last rows; the best expert, refitted on all rows, with `.tuning` (trials) and `.tuned` (a line)."
     optuna = need('optuna', 'baselines')
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     rest, u, y = leave_last(d)
     if not len(u): raise InputError('tune: no user has a target row with others before it; nothing to validate on')
     pick = np.random.default_rng(seed).permutation(len(u))[:rows]
     h, y = take(rest.hist, u[pick]), y[pick]
-    value = lambda t: next_ndcg(make(**{k: _suggest(t, k, s) for k, s in space.items()}).fit_data(rest).score_histories, h, y, d.n)
+    value = lambda t: next_ndcg(make(**{k: _suggest(t, k, s) for k, s in space.items()}).fit_data(rest).score_histories,
+                                h, y, d.n)
     study = optuna.create_study(direction='maximize', sampler=optuna.samplers.TPESampler(seed=seed))
     study.optimize(value, n_trials=trials)
     best = make(**study.best_params).fit_data(d)
     best.tuning = pd.DataFrame([t.params | {'ndcg@10': t.value} for t in study.trials])
-    best.tuned = f'{best.name}: {study.best_params} by NDCG@10 {study.best_value:.4f} on {len(y)} rows; {trials} trials over {space}'
+    best.tuned = (f'{best.name}: {study.best_params} by NDCG@10 {study.best_value:.4f} on {len(y)} rows; '
+                  f'{trials} trials over {space}')
     return best
 
 # %% ../nbs/08_experts.ipynb #9b43fc8a
@@ -919,8 +949,10 @@ def pad_rows(item, first, length, fill):
 
 # %% ../nbs/08_experts.ipynb #e0bb8c57
 class SeqBatches:
-    "Windows of histories as batches (inputs, next items) of about `tokens` items of similar length; new cuts and order in every pass."
-    def __init__(self, h:Histories, token:int, n:int|None=None, # Start token; windows that predict items below n come first
+    "Windows of histories as batches (inputs, next items) of about `tokens` items; new cuts and order in every pass."
+    def __init__(self, h:Histories,
+                 token:int, # Start token
+                 n:int|None=None, # Windows that predict items below n come first
                  size:int=50, tokens:int=800, quota:float=np.inf): # Predictions a window, items a batch, rows a pass
         self.h, self.token, self.size, self.quota = with_start(h, token), token, size, quota
         self.own = np.cumsum(self.h.item < (token if n is None else n))
@@ -942,7 +974,9 @@ class SeqBatches:
         cut = np.searchsorted(part, np.arange(self.n + 1))
         for i in g.permutation(self.n):
             q = slice(cut[i], cut[i+1])
-            if cut[i+1] > cut[i]: yield tuple(torch.from_numpy(pad_rows(self.h.item, a[q] + k, (b - a)[q], f)) for k, f in ((0, self.token), (1, -1)))
+            if cut[i+1] > cut[i]:
+                yield tuple(torch.from_numpy(pad_rows(self.h.item, a[q] + k, (b - a)[q], f))
+                            for k, f in ((0, self.token), (1, -1)))
 
 # %% ../nbs/08_experts.ipynb #ad847be0
 class Block(nn.Module):
@@ -1007,11 +1041,12 @@ def choice_nll(g,     # (p, dim) hidden states
 
 # %% ../nbs/08_experts.ipynb #84be6d13
 class _BlockedNLL(torch.autograd.Function):
-    "Summed negative log-likelihood of rows `y` of E under a softmax over all rows; gradients come with it, block by block."
+    "Summed negative log-likelihood of rows `y` of E under a softmax over all, with its gradients, block by block."
     @staticmethod
     def forward(ctx, g, E, y, size): # (p, dim), (n, dim), (p,), scores a block
         kind, plain = torch.promote_types(E.dtype, torch.float32), not torch.is_autocast_enabled(g.device.type)
-        total, dg, dE = torch.zeros((), dtype=kind, device=g.device), torch.empty_like(g), torch.zeros_like(E, dtype=kind)
+        total, dg, dE = (torch.zeros((), dtype=kind, device=g.device), torch.empty_like(g),
+                         torch.zeros_like(E, dtype=kind))
         for b in blocks(len(g), max(32, size//max(len(E), 1))):
             q, at = g[b], y[b].unsqueeze(1)
             s = (q @ E.T).to(kind); m, own = s.amax(1), s.gather(1, at).squeeze(1)
@@ -1046,7 +1081,7 @@ def domain_ranges(d):
     return [(int(a), int(b)) for a, b in zip(o[:-1], o[1:])]
 
 def joined(d:Interactions)->Histories:
-    "Histories to train on by ids: those of all domains if some user stands in the target and elsewhere, else the target's."
+    "Histories to train on by ids: of all domains if a user stands in the target and elsewhere, else the target's."
     own = d.hist.item < d.n
     m = np.bincount(d.hist.user, own, len(d.hist))
     h = d.hist if ((m > 0) & (m < d.hist.lengths)).any() else select(d.hist, own)
@@ -1066,13 +1101,18 @@ def flat(net):
 
 class SASRec(Expert):
     "Causal transformer over item ids, full softmax (sampled for catalogues of more than `full` items)."
-    def __init__(self, dim:int=64, layers:int=2, heads:int=2, drop:float=.3, size:int=50, # Network; predictions a window
-                 lr:float=4e-3, wd:float=.01, epochs:int|None=25, tokens:int=800, # Training; None: epochs picked on last rows
+    def __init__(self, dim:int=64, layers:int=2, heads:int=2, drop:float=.3,
+                 size:int=50, # Predictions a window
+                 lr:float=4e-3, wd:float=.01,
+                 epochs:int|None=25, # None: picked on last rows
+                 tokens:int=800, # Items a batch
                  quota:int=120_000, # Rows an epoch, at most
                  n_neg:int=1024, full:int=4000, # Draw so many negatives where a domain has more than `full` items
                  seed:int=0):
-        self.dim, self.layers, self.heads, self.drop, self.size, self.lr, self.wd = dim, layers, heads, drop, size, lr, wd
-        self.epochs, self.tokens, self.quota, self.n_neg, self.full, self.seed = epochs, tokens, quota, n_neg, full, seed
+        self.dim, self.layers, self.heads, self.drop, self.size, self.lr, self.wd = (
+            dim, layers, heads, drop, size, lr, wd)
+        self.epochs, self.tokens, self.quota, self.n_neg, self.full, self.seed = (
+            epochs, tokens, quota, n_neg, full, seed)
     def rows(self, d): return joined(d) # What it learns from
     def build(self): return SeqNet(self.data.N, self.dim, self.layers, self.heads, self.drop, self.size)
     @property
@@ -1165,23 +1205,29 @@ class TextNet(SeqNet):
         pad = lambda x, v: F.pad(torch.as_tensor(x, dtype=torch.float32), (0, 0, 0, 1), value=v)
         self.register_buffer('phi', pad(phi, 0.), persistent=False)
         self.register_buffer('known', pad(np.asarray(known)[:, None], 1.), persistent=False)
-        self.adapt, self.id_drop, self.use_ids = nn.Linear(phi.shape[1], self.emb.embedding_dim, bias=False), id_drop, True
+        self.adapt, self.id_drop, self.use_ids = (
+            nn.Linear(phi.shape[1], self.emb.embedding_dim, bias=False), id_drop, True)
         nn.init.normal_(self.adapt.weight, std=.05)
     def table(self):
         keep = self.known.clone() if self.use_ids else torch.zeros_like(self.known)
         if self.training and self.id_drop: keep *= torch.rand_like(keep) >= self.id_drop
         keep[-1] = 1                                    # the start token is always an id
         return self.adapt(self.phi) + keep*self.emb.weight
-    def look(self, x): return self.adapt(F.embedding(x, self.phi)) + F.embedding(x, self.known)*F.embedding(x, self.emb.weight)
+    def look(self, x):
+        return self.adapt(F.embedding(x, self.phi)) + F.embedding(x, self.known)*F.embedding(x, self.emb.weight)
 
 # %% ../nbs/08_experts.ipynb #e8325577
 class TextSASRec(SASRec):
-    "SASRec on text, attributes and ids: pre-trained on the sources, fine-tuned on the target with the transfer penalty."
-    def __init__(self, pretrain:int=10, lam:float=.01, id_drop:float=.3, **kw): # Epochs; λ; share of ids dropped; rest as `SASRec`
+    "SASRec on text, attributes and ids: pre-trained on the sources, fine-tuned with the transfer penalty."
+    def __init__(self, pretrain:int=10, # Epochs on the sources
+                 lam:float=.01, # λ of the transfer penalty
+                 id_drop:float=.3, # Share of ids dropped
+                 **kw): # As for `SASRec`
         super().__init__(**kw)
         self.pretrain, self.lam, self.id_drop = pretrain, lam, id_drop
     def build(self):
-        return TextNet(self.phi, self.known, self.id_drop, dim=self.dim, layers=self.layers, heads=self.heads, drop=self.drop, size=self.size)
+        return TextNet(self.phi, self.known, self.id_drop, dim=self.dim, layers=self.layers, heads=self.heads,
+                       drop=self.drop, size=self.size)
     def learn(self, d):
         set_seed(self.seed)
         self.phi, self.known, cbs = compact(item_features(d)), (d.counts > 0).astype(np.float32), []
@@ -1190,7 +1236,9 @@ class TextSASRec(SASRec):
         if self.pretrain and len(src.item):
             self._net.use_ids = False
             self.train(src, self.pretrain)
-            if self.lam: cbs = [TransferPenaltyCB({k: p for k, p in self._net.named_parameters() if k != 'emb.weight'}, self.lam, 'squared')]
+            if self.lam:
+                cbs = [TransferPenaltyCB({k: p for k, p in self._net.named_parameters() if k != 'emb.weight'}, self.lam,
+                                         'squared')]
         self._net.use_ids = True
         self.tune_in(d, cbs)
     def grow(self, d, m):
@@ -1217,7 +1265,8 @@ def krige_vectors(phi,    # (N, f) features of all items
     out = np.concatenate(out).astype(np.float32)
     for b in blocks(len(alone), 2048):
         j, k = alone[b], kernel(phi[alone[b]], phi[S], sharp)
-        v = np.exp(sharp*((phi[j]**2).sum(1) - 1)) - (sl.solve_triangular(L[0], k.T, lower=True, check_finite=False)**2).sum(0)
+        v = (np.exp(sharp*((phi[j]**2).sum(1) - 1))
+             - (sl.solve_triangular(L[0], k.T, lower=True, check_finite=False)**2).sum(0))
         w = np.maximum(v, 0)/(np.maximum(v, 0) + noise/counts[j] + 1e-4)
         out[j] += w[:, None]*(E[j] - out[j])
     return out
@@ -1226,8 +1275,11 @@ def krige_vectors(phi,    # (N, f) features of all items
 class KrigedSASRec(SASRec):
     "SASRec on ids whose vectors of target items are kriged over texts and attributes when it is trained."
     of = None
-    def __init__(self, of:SASRec|None=None,             # One of the same settings: trained on the same rows, it shares its weights
-                 noise:float=3., sharp:float=3., cap:int=3000, **kw): # σ², κ and items of `krige_vectors`; rest as `SASRec`
+    def __init__(self, of:SASRec|None=None, # One of the same settings: trained on the same rows, it shares its weights
+                 noise:float=3., # σ² of `krige_vectors`
+                 sharp:float=3., # κ of `krige_vectors`
+                 cap:int=3000,   # Items that `krige_vectors` learns from, at most
+                 **kw): # As for `SASRec`
         super().__init__(**kw)
         self.of, self.noise, self.sharp, self.cap = of, noise, sharp, cap
     def learn(self, d):

@@ -69,7 +69,8 @@ class Gate(nn.Module):
     def penalty(self, shrink=10., thrift=3., equal=3.):
         "In the units of the summed log-likelihood."
         bend = sum((x**2).sum() for x in (self.b, self.cold, self.d, self.new))
-        return shrink*bend + .5*(self.o**2).sum() + thrift*F.softplus(self.a).sum() + equal*((self.a - self.a.mean())**2).sum()
+        return shrink*bend + .5*(self.o**2).sum() + thrift*F.softplus(self.a).sum() + equal*(
+            (self.a - self.a.mean())**2).sum()
 
 # %% ../nbs/09_fusion.ipynb #0775d2e3
 @dataclass
@@ -129,7 +130,7 @@ def balance(counts_y, alpha=.5):
     return torch.from_numpy((w/w.mean()).astype(np.float32))
 
 def levels(c:Choices):
-    "The kinds of evidence among choices: levels of items (G,), of users (M,), and the number of each candidate's pair (rows, candidates)."
+    "Kinds of evidence among choices: item levels (G,), user levels (M,), each candidate's pair (rows, candidates)."
     g, i = torch.unique(c.g_item, return_inverse=True)
     m, u = torch.unique(c.g_user[:, 0], return_inverse=True)
     return g[None], m[:, None], u[:, None]*g.numel() + i
@@ -175,7 +176,7 @@ def choice_ndcg(gate, c:Choices): # -> (rows,)
     return (c.omega*(r < 10)/torch.log2(r + 2)).numpy()
 
 def pick_gate(sets:list, n_experts:int, doubt:float=3., seed:int=0)->tuple: # -> gate, z
-    "`fit_gate`, with `WEAK` priors if they rank better by more than `doubt` standard errors on lessons not learned from."
+    "`fit_gate`, with `WEAK` priors if they rank better by over `doubt` standard errors on lessons not learned from."
     if sum(len(c.y) for c in sets) < 100: return fit_gate(sets, n_experts), 0.   # half of them would show nothing
     rng, gain = np.random.default_rng(seed), []
     half = [torch.from_numpy(rng.permutation(len(c.y)) % 2 == 0) for c in sets]
@@ -217,7 +218,7 @@ def until(d:Interactions, users, times)->Histories:
     return select(Histories(ptr, d.hist.item[i], d.hist.weight[i]), d.time[i] <= np.repeat(times, np.diff(ptr)))
 
 def moments(d:Interactions, rows):
-    "The first row of the moment (one user, one time) that each of some rows ends; the row itself if nothing came before that moment."
+    "First row of the moment (one user, one time) that each row ends; the row itself if nothing came before."
     if d.time is None: return rows
     u, t = d.hist.user, np.zeros(len(d.hist), d.time.dtype)  # dates or numbers
     t[u[rows]] = d.time[rows]
@@ -252,7 +253,8 @@ def pseudo_target(d:Interactions, share:float=.25, seed:int=0)->Interactions:
     place = np.full(d.N, -1); place[new] = np.arange(len(new))
     keep = place[d.hist.item] >= 0
     h = select(d.hist, keep)
-    ids, o = d.table['item'].to_numpy()[new], np.searchsorted(new[len(mine):], np.cumsum([d.n] + [len(i) for i in d.all_items[1:]]))
+    ids, o = d.table['item'].to_numpy()[new], np.searchsorted(
+        new[len(mine):], np.cumsum([d.n] + [len(i) for i in d.all_items[1:]]))
     return replace(d, items=ids[:len(mine)], hist=replace(h, item=place[h.item]),
                    all_items=[pd.Index(i, dtype=object) for i in np.split(ids, len(mine) + o[:-1])],
                    time=None if d.time is None else d.time[keep], table=d.table.iloc[new].reset_index(drop=True),
@@ -297,7 +299,7 @@ def fit_experts(experts:list, d:Interactions, notes:list|None=None)->list:
 # %% ../nbs/09_fusion.ipynb #001da965
 def foretold(X, Y,          # (m, N) rows of people in one domain, (m, n) in another, sparse
              lam:float=10., seed:int=0): # Ridge, in mean eigenvalues -> (m,)
-    "How much better a person's rows in one domain foretell her rows in the other than a stranger's do (kernel ridge, two halves)."
+    "How much better a person's rows in one domain foretell hers in the other than a stranger's (kernel ridge, halves)."
     X, Y = (sp.diags(1/np.sqrt(np.maximum(np.asarray(x.sum(1)).ravel(), 1))) @ x.tocsr() for x in (X, Y))
     half, out = np.random.default_rng(seed).permutation(X.shape[0]) % 2 == 0, np.zeros(X.shape[0])
     for fit in (half, ~half):
@@ -310,7 +312,7 @@ def foretold(X, Y,          # (m, N) rows of people in one domain, (m, n) in ano
     return out
 
 def same_people(target, source, v_target=None, v_source=None, seed:int=0)->tuple: # Domains; text vectors of their items
-    "How much more people of one id agree in two domains than strangers, in standard errors, and the number of ids shared."
+    "How much more one id agrees in two domains than strangers do, in standard errors, and the number of shared ids."
     d = interactions(target.log, target.items, source)
     h, own = d.hist, d.hist.item < d.n
     both = np.nonzero((np.bincount(h.user, own, len(h)) > 0) & (np.bincount(h.user, ~own, len(h)) > 0))[0]
@@ -328,14 +330,14 @@ def same_people(target, source, v_target=None, v_source=None, seed:int=0)->tuple
 # %% ../nbs/09_fusion.ipynb #27e66e47
 class Recommender:
     "Recommend items of a sparse target domain from its log, its texts, and source domains."
-    def __init__(self, encoder='minilm',      # Name for `TextEncoder`, a `TextEncoder`, or None for no text
-                 strategy:str='auto',         # 'auto', 'supervised' (rows of the source), 'unsupervised' (no shared users), 'target' (no source)
-                 seed:int=0,                  # Seed of everything random
-                 budget:str='auto',           # 'fast': closed-form experts, seconds; 'auto': networks besides, where there are rows enough, minutes; 'full': all of them
-                 experts=None,                # Function (Interactions, budget, seed) -> list of experts; None: the default ones
-                 verbose:bool=False,          # Print the plan
-                 repeats:bool=False,          # Learn to recommend what the user already took, too? (then call with exclude_seen=False)
-                 events='auto'):              # Weights of events, {event: weight}; 'auto': learned where they differ; None: all alike
+    def __init__(self, encoder='minilm',  # Name for `TextEncoder`, a `TextEncoder`, or None for no text
+                 strategy:str='auto',     # 'auto', 'supervised', 'unsupervised' (no shared users), 'target' (no source)
+                 seed:int=0,              # Seed of everything random
+                 budget:str='auto',       # 'fast': closed form, seconds; 'auto': networks where rows allow; 'full': all
+                 experts=None,            # Function (Interactions, budget, seed) -> list of experts; None: default ones
+                 verbose:bool=False,      # Print the plan
+                 repeats:bool=False,      # Learn to recommend what users took, too? (call with exclude_seen=False then)
+                 events='auto'):          # {event: weight}; 'auto': learned where they differ; None: all alike
         if strategy not in STRATEGIES: raise InputError(f'strategy {strategy!r} is not one of {", ".join(STRATEGIES)}')
         if not (encoder is None or isinstance(encoder, str) or hasattr(encoder, 'encode')):
             raise InputError(f'encoder is a {type(encoder).__name__}: expected a name, a TextEncoder or None')
@@ -350,7 +352,8 @@ class Recommender:
             if not (isinstance(w, (int, float, np.number)) and 0 <= w < np.inf):
                 raise InputError(f'events: the weight of {e!r} is {w!r}: expected a finite number of at least 0')
         if not (experts is None or callable(experts)):
-            raise InputError(f'experts is {experts!r}: expected a function (Interactions, budget, seed) -> list of experts, or None')
+            raise InputError(
+                f'experts is {experts!r}: expected a function (Interactions, budget, seed) -> list of experts, or None')
         self.repeats, self.events, self._known_encoder = repeats, events, None
         self.plan, self.cost = [], {}
     def __repr__(self): return f'Recommender({self.encoder_name!r}, {self.strategy!r}, budget={self.budget!r})'
@@ -378,7 +381,8 @@ def _vectors(self:Recommender, doms, extra=None):
         if len(x) != len(texts):
             raise InputError(f'vectors[{k!r}] has {len(x)} rows, but the domains have {len(texts)} items')
         if not np.isfinite(x := np.asarray(x, np.float32)).all():
-            raise InputError(f'vectors[{k!r}] holds values that are not finite: fill them, with zeros if nothing is known')
+            raise InputError(
+                f'vectors[{k!r}] holds values that are not finite: fill them, with zeros if nothing is known')
         parts.append(unit(x))
     return np.concatenate(parts, 1) if parts else None
 
@@ -387,7 +391,8 @@ def encoder(self:Recommender):
     "The `TextEncoder`, loaded on first use."
     if self._encoder is None and self.encoder_name is not None:
         from llmrec.encode import TextEncoder
-        self._encoder = TextEncoder(self.encoder_name) if self._known_encoder is None else _same_encoder(self.encoder_name, *self._known_encoder)
+        self._encoder = (TextEncoder(self.encoder_name) if self._known_encoder is None
+                         else _same_encoder(self.encoder_name, *self._known_encoder))
     return self._encoder
 
 def _same_encoder(name, arrays, cfg):
@@ -397,7 +402,8 @@ def _same_encoder(name, arrays, cfg):
     e = TextEncoder(cfg['path'] or name, pooling=cfg['pooling'], max_len=cfg['max_len'], prompt=cfg['prompt'],
                     dtype=cfg['dtype'])
     if e.fingerprint == cfg['fingerprint']: return e
-    raise InputError(f'encoder {cfg["path"] or name!r} is no longer the one this model was made with: fit the model again, or bring its files back')
+    raise InputError(f'encoder {cfg["path"] or name!r} is no longer the one this model was made with: fit the model '
+                     f'again, or bring its files back')
 
 @patch
 def _index(self:Recommender, target, sources, extra):
@@ -464,7 +470,7 @@ def _cold_choices(self:Recommender, make, d, notes, parts=4):
 
 @patch
 def _lesson(self:Recommender, make, rest, h, y, notes):
-    "Choices for the gate: held-out rows, rows of simulated cold items among cold items, and rows of people without a history."
+    "Choices for the gate: held-out rows, simulated cold items among cold items, people without a history."
     rng, n = np.random.default_rng(self.seed), rest.n
     c = rest.counts
     warm = np.nonzero(c[:n])[0]
@@ -487,7 +493,7 @@ def _lesson(self:Recommender, make, rest, h, y, notes):
 # %% ../nbs/09_fusion.ipynb #560cb63d
 @patch
 def _rows(self:Recommender, d, valid):
-    "Index without validation rows, histories before them, and their items; made from last rows if none are given or usable."
+    "Index without validation rows, histories before them, their items; from last rows if none are given or usable."
     if valid is None or not len(valid): return hold_out(d, seed=self.seed)
     u = d.users.get_indexer(pd.Index(valid['user'], dtype=object))
     y = d.all_items[0].get_indexer(pd.Index(valid['item'], dtype=object))
@@ -497,13 +503,14 @@ def _rows(self:Recommender, d, valid):
     h, now = until(d, u[ok], valid['time'].to_numpy()[ok]), take(d.hist, u[ok])
     own = lambda h: select(h, h.item < d.n).lengths
     if (own(now) > own(h)).mean() <= .5: return d, h, y[ok]
-    self.note('most validation rows stand amid the training rows: this split is none in time, histories are taken whole')
+    self.note(
+        'most validation rows stand amid the training rows: this split is none in time, histories are taken whole')
     return d, now, y[ok]
 
 @patch
 def fit(self:Recommender, target, # Domain whose log is the training log
         source=None,  # Domain, list of Domains, or None
-        valid=None,   # Log of held-out target rows, later than the training rows; None: a row of each user's last moment is held out
+        valid=None,   # Log of held-out target rows, later than the others; None: a row of each user's last moment
         vectors=None  # Further vectors by name, {'image': (items of target, then of sources; dim)}
        ):
     "Fit experts and gate; at the end the experts are refitted on all rows, validation rows included."
@@ -532,10 +539,12 @@ def fit(self:Recommender, target, # Domain whose log is the training log
     if sets:
         own = [keys.index(e.key) for e in self.experts]
         for x in sets: x.z = x.z[..., own]
-    self.gate, z = pick_gate(sets, len(self.experts), seed=self.seed) if sets else (Gate(len(self.experts)).requires_grad_(False), 0)
-    if z > 3: self.note(f'few experts know nearly all: weak priors rank better in the lessons ({z:.1f} standard errors)')
-    self.note(f'{len(self.data.hist.item):,} rows of {len(self.data.users):,} users, {self.data.n:,} target and {self.data.N - self.data.n:,} source items; '
-              f'gate fitted on {sum(len(s.y) for s in sets):,} choices')
+    self.gate, z = (pick_gate(sets, len(self.experts), seed=self.seed) if sets
+                    else (Gate(len(self.experts)).requires_grad_(False), 0))
+    if z > 3:
+        self.note(f'few experts know nearly all: weak priors rank better in the lessons ({z:.1f} standard errors)')
+    self.note(f'{len(self.data.hist.item):,} rows of {len(self.data.users):,} users, {self.data.n:,} target and '
+              f'{self.data.N - self.data.n:,} source items; gate fitted on {sum(len(s.y) for s in sets):,} choices')
     for x in dict.fromkeys(notes): self.note(x)
     self.cost = dict(fit_seconds=time.perf_counter() - t0, parameters=self.n_parameters)
     return self
@@ -671,7 +680,8 @@ def _repr_html_(self:Recommender):
     facts = (f"{self.data.n:,} items, {len(self.data.users):,} users, {self.cost['parameters']:,} parameters, "
              f"fitted in {self.cost['fit_seconds']:.0f} s")
     plan = ''.join(f'<br>{escape(x)}' for x in self.plan)
-    return f'<p><b>{escape(repr(self))}</b><br>{facts}<small>{plan}</small></p>{w[w.max(axis=1) >= .005].round(2).to_html()}'
+    return (f'<p><b>{escape(repr(self))}</b><br>{facts}<small>{plan}</small></p>'
+            f'{w[w.max(axis=1) >= .005].round(2).to_html()}')
 
 # %% ../nbs/09_fusion.ipynb #8e231b3d
 _KINDS = (int, float, str, bool, type(None))
@@ -745,7 +755,8 @@ def _read_once(path):
     if not (path/'model.json').is_file():
         raise FileNotFoundError(f'{path}: no model.json; is this a folder that Recommender.save wrote?')
     try: meta = expect(json.loads((path/'model.json').read_text(encoding='utf-8')), dict, 'it')
-    except (ValueError, RecursionError) as e: raise InputError(f'{path}/model.json is damaged ({e}): save the model again') from e
+    except (ValueError, RecursionError) as e:
+        raise InputError(f'{path}/model.json is damaged ({e}): save the model again') from e
     if meta.get('format', 1) != 1:
         raise InputError(f"{path} is of format {meta['format']}, this version reads format 1: save the model again")
     if meta.pop('check', '') != hashlib.sha256(json.dumps(meta).encode()).hexdigest():
@@ -763,7 +774,8 @@ def _revive(i, x, arrays, d):
     "An expert from its saved values."
     known = {c.__name__: c for c in _subclasses(Expert)}
     if x['type'] not in known:
-        raise InputError(f"the model has an expert {x['type']!r} that is not known here: import the module that defines it, then load")
+        raise InputError(f"the model has an expert {x['type']!r} that is not known here: import the module that "
+                         f"defines it, then load")
     cls = known[x['type']]
     e = cls.__new__(cls)
     e.__dict__ = {k: np.inf if v == 'inf' else v for k, v in x['values'].items()}
@@ -779,12 +791,15 @@ def load(cls:Recommender, path):
     m, a = _read_model(path)
     try: return _rebuilt(cls, m, a)
     except InputError: raise
-    except Exception as e: raise InputError(f'{path} holds no model that this version can read ({type(e).__name__}: {e}): save the model again') from e
+    except Exception as e:
+        raise InputError(
+            f'{path} holds no model that this version can read ({type(e).__name__}: {e}): save the model again') from e
 
 def _fits(d):
     "Refuse rows, users and items that do not belong together."
     h = d.hist
-    ok = len(h.ptr) == len(d.users) + 1 and h.ptr[0] == 0 and (np.diff(h.ptr) >= 0).all() and h.ptr[-1] == len(h.item) == len(h.weight)
+    ok = (len(h.ptr) == len(d.users) + 1 and h.ptr[0] == 0 and (np.diff(h.ptr) >= 0).all()
+          and h.ptr[-1] == len(h.item) == len(h.weight))
     ok = ok and (not len(h.item) or 0 <= h.item.min()
                  and h.item.max() < d.N) and d.N == sum(map(len, d.all_items)) and d.n > 0
     ok = ok and 'title' in d.table and d.table['title'].notna().all()
@@ -806,7 +821,8 @@ def _rebuilt(cls, m, a):
         if x['kriging'] is not None: e.kriging = rec.experts[x['kriging']]
     rec.gate = Gate(len(rec.experts)).requires_grad_(False)
     rec.gate.load_state_dict({k.split('.', 1)[1]: torch.from_numpy(v) for k, v in a.items() if k.startswith('gate.')})
-    rec.data, rec.plan, rec.cost, rec.share, rec.event_weights = d, m['plan'], m['cost'], m['share'], m.get('events', {})
+    rec.data, rec.plan, rec.cost, rec.share, rec.event_weights = (
+        d, m['plan'], m['cost'], m['share'], m.get('events', {}))
     if m.get('encoder_state'):
         rec._known_encoder = {k.split('.', 1)[1]: v for k, v in a.items()
                               if k.startswith('encoder.')}, m['encoder_state']
@@ -848,7 +864,7 @@ def insert_items(d:Interactions, items, vectors)->Interactions:
 # %% ../nbs/09_fusion.ipynb #f5e08e61
 @patch
 def update(self:Recommender, log, # New rows: user, item [, time]
-           refresh=None):          # None; 'exact': closed-form experts follow the rows; 'schedule': all learn again when enough are new
+           refresh=None):          # None; 'exact': closed-form experts follow; 'schedule': all learn again when due
     "Take new rows into histories, counts and popularity; no refit."
     if refresh is not None:
         from llmrec.online import follow
@@ -867,7 +883,8 @@ def add_items(self:Recommender, items):
     if (old := new['item'].isin(d.items)).any():
         raise InputError(f"item {new['item'][old].tolist()[0]!r} is in the catalogue already")
     if isinstance(new['item'].iloc[0], str) != isinstance(d.items[0], str):
-        raise InputError(f"ids of new items are like {new['item'].iloc[0]!r}, those of the catalogue like {d.items[0]!r}: use one kind")
+        raise InputError(f"ids of new items are like {new['item'].iloc[0]!r}, those of the catalogue like "
+                         f"{d.items[0]!r}: use one kind")
     V = None
     if d.vectors is not None:
         from llmrec.preprocess import item_text
@@ -918,7 +935,7 @@ def _scaled(e, h, D, want):
     return D*(t @ want/max(t @ t, 1e-30))
 
 def row_scores(e, h, tol=1e-3)->tuple: # A fitted expert, one history -> (m, n) or None, (n,)
-    "What each row of a history adds to an expert's scores of all items, and the scores without history; None if they do not add up."
+    "What each row of a history adds to an expert's scores, and the scores without it; None if they do not add up."
     base, full = (e.score_histories(x)[0].astype(float) for x in (take(h, [-1]), h))
     if not len(h.item): return np.zeros((0, len(base))), base
     fits = lambda D: np.abs(D.sum(0) - (full - base)).max() <= tol*max(np.abs(full - base).max(),
@@ -938,7 +955,7 @@ def _part_rows(part, x, x0, m):
     return part*x/X, part*x0/X
 
 def history_parts(rec, h, j, fair=None)->tuple: # fair(e, h, j, new): rows' shares of an expert that is no sum
-    "Split the score of item j for one history: rows (experts, m), what experts add without them, which experts are sums, offset."
+    "Split item j's score for one history: rows (experts, m), experts' parts without them, which are sums, offset."
     d, m, new = rec._fitted, len(h.item), ~seen_items(h, rec.data.n)
     w, o = (f(torch.from_numpy(item_evidence(d.counts[[j]]))[None], torch.from_numpy(user_evidence(h.lengths))[:, None])
             for f in (rec.gate.weights, rec.gate.offset))
@@ -962,8 +979,10 @@ class Explanation:
     score: float
     parts: pd.DataFrame   # expert, because (title of a history item, or ''), part
     def __repr__(self):
-        top = self.parts.groupby('because', sort=False)['part'].sum().drop('', errors='ignore').sort_values(ascending=False).head(3)
-        return f'{self.title!r} scores {self.score:.3f} for {self.user!r}' + (f", most of all because of {', '.join(map(repr, top.index))}" if len(top) else '')
+        top = self.parts.groupby('because', sort=False)['part'].sum().drop('', errors='ignore').sort_values(
+            ascending=False).head(3)
+        return f'{self.title!r} scores {self.score:.3f} for {self.user!r}' + (
+            f", most of all because of {', '.join(map(repr, top.index))}" if len(top) else '')
     def _repr_html_(self):
         from html import escape
         big = self.parts['part'].abs() >= .01

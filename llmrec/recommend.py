@@ -241,7 +241,7 @@ def recommend_diverse(self:Recommender, users, k:int=10, lam:float=.3, pool:int=
 
 @patch
 def user_mix(self:Recommender, users, column='category')->tuple:
-    "Share of each value of an item column in users' target histories (newcomers: in all rows), (m, c); the items' values, (n,)."
+    "Share of each value of an item column in users' histories (newcomers: all rows), (m, c); items' values, (n,)."
     d = self._fitted
     if column not in d.table:
         raise InputError(f'column {column!r} is not in the item table; it has {list(d.table.columns)}')
@@ -384,7 +384,7 @@ def _above(S, t):
     return torch.cat([r[i], a]).numpy(), torch.cat([c[i]*g + j, b + B]).numpy()
 
 def _first_k(r, c, s, k):
-    "Of entries (row, column, score): the best k of each row, best first, equal scores by column; and their place in the row."
+    "Of entries (row, column, score): the best k of each row, best first, ties by column; and their place in the row."
     o = np.lexsort((c, -s, r))
     r, c, s = r[o], c[o], s[o]
     place = np.arange(len(r)) - np.searchsorted(r, r)
@@ -416,7 +416,8 @@ class ExactIndex:
         self.half, self.lost, self.longest = None, 0., 0.
         if half: self._round()
     def __len__(self): return len(self.V)
-    def __repr__(self): return f'ExactIndex({len(self):,} × {self.V.shape[1]}{", bfloat16 first" if self.half is not None else ""})'
+    def __repr__(self):
+        return f'ExactIndex({len(self):,} × {self.V.shape[1]}{", bfloat16 first" if self.half is not None else ""})'
     def _round(self):
         "A bfloat16 copy, and what rounding takes from the vectors."
         self.half = torch.empty(self.V.shape, dtype=torch.bfloat16)
@@ -718,7 +719,8 @@ def fixed(self:Popularity): return self.pop
 def fixed(self:TextPopularity): return self.pop
 
 @patch
-def few(self:Expert): "Function of one history that gives sorted columns and their scores (all others score 0), or None."
+def few(self:Expert):
+    "Function of one history that gives sorted columns and their scores (all others score 0), or None."
 @patch
 def few(self:EASE):
     own, place = self.rows[self.rows < self.data.n], np.full(self.data.N, -1)

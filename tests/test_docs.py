@@ -149,17 +149,14 @@ def test_imports_stand_alone(name):
         if all(isinstance(n, imports) or ast.unparse(n).startswith('logging.') for n in tree.body): continue
         assert not any(isinstance(n, imports) for n in ast.walk(tree)), f'{name}: imports need a cell of their own:\n{c[:200]}'
 
-TO_FOLD = {'07_learner.ipynb', '08_experts.ipynb', '09_fusion.ipynb', '11_recommend.ipynb', '16_scale.ipynb', '30_results.ipynb',
-           'index.ipynb'}   # chapters whose long lines are still to be folded
+TO_FOLD = {'30_results.ipynb', 'index.ipynb'}   # pages whose long lines are still to be folded
 
 @pytest.mark.parametrize('name', [n for n in BOOK if n not in TO_FOLD])
 def test_lines_of_code_fit_the_page(name):
     wide = [l for c in cells(BOOK[name], 'code') for l in c.splitlines() if len(l) > 120 and not l.startswith('#| fig-alt')]
     assert not wide, f'{name}: {len(wide)} lines of more than 120 characters, such as {wide[0]!r}'
 
-PLAIN = {'07_learner.ipynb', '08_experts.ipynb', '09_fusion.ipynb', '11_recommend.ipynb', '16_scale.ipynb'}   # whose sources are still to be shown
-
-@pytest.mark.parametrize('name', [n for n in BOOK if n not in PLAIN])
+@each_nb
 def test_the_page_shows_the_source_of_what_it_exports(name):
     "`#| export` leaves a signature on the page, `#| exports` the source below it; only helpers that no lesson uses may stay hidden."
     code = cells(BOOK[name], 'code')
