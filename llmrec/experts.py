@@ -210,7 +210,9 @@ class Expert:
     def score(self, users): # -> (len(users), n) float32, columns in the order of `items`
         "Scores of all target items for `users`; higher is better."
         return self.score_histories(histories(self.data, users))
-    def score_histories(self, h): raise NotImplementedError
+    def score_histories(self, h): # -> (people, n) float32
+        "Scores of all target items for histories; every expert has its own."
+        raise NotImplementedError
     def contributions(self, h, j): # -> (rows,), or None if not additive
         "What each row of one history adds to the score of item j."
         return None
@@ -380,12 +382,14 @@ def far(self:EASE):
     return sp.csr_matrix((self.near_w, self.near_at, self.near_ptr), (self.data.N, self.data.n))
 @patch
 def contributions(self:EASE, h, j):
+    "What each row of one history adds to the score of item j: its weight times its entry of B."
     b = np.zeros(self.data.N)
     b[self.rows] = self.B[:, j]
     if self.near_ptr is not None: b += self.far[:, [j]].toarray().ravel()
     return spread_parts(h, self.data.n, self.joint, lambda h: decay(h, self.half_life)*b[h.item])
 @patch
 def grow(self:EASE, d, m):
+    "Take `m` new target items, the last columns of `d`: nothing tells them yet."
     n = d.n - m
     if self.near_ptr is not None: self.near_w, self.near_at, self.near_ptr = inserted(self.far, n, m)
     self.data, self.rows, self.B = d, moved(self.rows, n, m), np.pad(self.B, ((0, 0), (0, m)))
@@ -825,10 +829,13 @@ def parts(self:ALS, h): # One history -> (rows, n) what each row adds to each sc
     return live[:, None]*P[at] if len(i) else np.zeros((len(h.item), self.data.n))
 
 @patch
-def contributions(self:ALS, h, j): return self.parts(h)[:, j]
+def contributions(self:ALS, h, j):
+    "What each row of one history adds to the score of item j."
+    return self.parts(h)[:, j]
 
 @patch
 def grow(self:ALS, d, m):
+    "Take `m` new target items, the last columns of `d`: their factors are zero."
     self.V = np.insert(self.V, d.n - m, np.zeros((m, 1), np.float32), 0)
     self.data = d
 
@@ -1376,12 +1383,14 @@ def net(self:TwoTower):
 
 @patch
 def score_histories(self:TwoTower, h):
+    "Scaled cosines of users' and items' vectors, and the learned share of popularity."
     net = self.net
     with torch.no_grad(): u = net.user(torch.from_numpy(decayed(h, self.data.N, self.half_life) @ self.phi)).numpy()
     return np.float32(net.scale.exp())*(u @ self.E.T) + np.float32(net.pop)*np.log1p(self.pop)
 
 @patch
 def grow(self:TwoTower, d, m):
+    "Take `m` new target items, the last columns of `d`: their features give their vectors."
     self.phi, self.pop = extended(self.phi, d, m), np.pad(self.pop, (0, m))
     self.data = d
     self.embed()

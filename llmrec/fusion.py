@@ -47,8 +47,12 @@ def standard(s,    # (users, n) scores of one expert
     return (np.arcsinh(z*np.float32(a))/np.float32(a)).astype(np.float32)
 
 # %% ../nbs/09_fusion.ipynb #67f530d1
-def item_evidence(c): return np.log1p(c).astype(np.float32)/5
-def user_evidence(m): return np.log1p(m).astype(np.float32)/4
+def item_evidence(c): # Rows of items
+    "Evidence for items of c rows: log(1 + c)/5."
+    return np.log1p(c).astype(np.float32)/5
+def user_evidence(m): # Rows of people
+    "Evidence for people of m rows: log(1 + m)/4."
+    return np.log1p(m).astype(np.float32)/4
 
 class Gate(nn.Module):
     "Weights of experts as smooth monotone functions of evidence."
@@ -282,7 +286,8 @@ def default_experts(d:Interactions, budget:str='fast', seed:int=0)->list:
         if text: es += [KrigedSASRec(s, seed=seed)] + [TextSASRec(seed=seed)]*(full or source and rows <= 150_000)
     return es
 
-def expert_key(e): # What an expert was made from: tells it from its siblings
+def expert_key(e): # An expert
+    "What it was made from, kind and settings: tells it from its siblings."
     return (type(e).__name__, *sorted((k, v) for k, v in vars(e).items() if isinstance(v, (bool, int, float, str))))
 
 def fit_experts(experts:list, d:Interactions, notes:list|None=None)->list:
