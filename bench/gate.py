@@ -12,10 +12,10 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import pandas as pd
 from fusion import genre, journey, judge_by
 
-SETTINGS = {'no prior on global weights, 50 steps': dict(shrink=1., equal=0., steps=50), 'as `pick_gate` picks it': None, 'as `fit_gate` has it': {},
-            'weak': dict(shrink=1., equal=.1),
-            'bends less': dict(shrink=3.), 'bends more': dict(shrink=30.), 'equal less': dict(equal=1.), 'equal more': dict(equal=10.),
-            'thrift none': dict(thrift=0.), 'thrift more': dict(thrift=10.)}
+SETTINGS = {'no prior on global weights, 50 steps': dict(shrink=1., equal=0., steps=50), 'as `fit_gate` has it': {},
+            'bends less': dict(shrink=1.), 'bends more': dict(shrink=10.), 'equal less': dict(equal=.3), 'equal more': dict(equal=3.),
+            'both less': dict(shrink=1., equal=.1), 'both more': dict(shrink=10., equal=3.), 'thrift none': dict(thrift=0.)}
+
 
 
 def stream(folder, days=30):
@@ -36,20 +36,20 @@ def lessons(dom, split, source):
     "A fitted recommender and the choices its gate was fitted on."
     from llmrec import fusion
     kept, fit = [], fusion.fit_gate
-    fusion.fit_gate = lambda sets, n, **kw: (kept.append(sets), fit(sets, n, **kw))[1]   # the last call has all rows
+    fusion.fit_gate = lambda sets, n: (kept.append(sets), fit(sets, n))[1]
     try: rec = fusion.Recommender('minilm', budget='fast').fit(dom.with_log(split.train), source, split.valid)
     finally: fusion.fit_gate = fit
     return rec, kept[-1]
 
 def rows(name, load):
     "NDCG@10 of each setting on one target, and its difference to the first, over users."
-    from llmrec.fusion import fit_gate, pick_gate
+    from llmrec.fusion import fit_gate
     from llmrec.metrics import compare
     dom, split, source = load()
     rec, sets = lessons(dom, split, source)
     judge, first, out = judge_by(dom, split, split, slices=()), None, []
     for s, kw in SETTINGS.items():
-        rec.gate = fit_gate(sets, len(rec.experts), **kw) if kw is not None else pick_gate(sets, len(rec.experts))[0]
+        rec.gate = fit_gate(sets, len(rec.experts), **kw)
         r = judge(rec, s)
         first = first or (s, r)
         c = compare(dict([(s, r), first])).table.iloc[0] if s != first[0] else None
