@@ -656,27 +656,32 @@ def load(cls:NearIndex, folder):
 @patch
 def item_side(self:Expert): "Item matrix M of a score M q + Wᵀx, (n, d); None: the score has no such form."
 @patch
-def item_side(self:Content): return self.v[:self.data.n]
+def item_side(self:Content): "Text vectors of the target's items."; return self.v[:self.data.n]
 @patch
-def item_side(self:Kriging): return self.Q
+def item_side(self:Kriging): "Factors Q of the kriged matrix."; return self.Q
 @patch
-def item_side(self:TransitionRidge): return None if self.kriging is None else self.kriging.Q
+def item_side(self:TransitionRidge):
+    "Factors Q of the kriged matrix that it leans on, if it does."
+    return None if self.kriging is None else self.kriging.Q
 @patch
-def item_side(self:Bilinear): return self.phi[:self.data.n]
+def item_side(self:Bilinear): "Features of the target's items."; return self.phi[:self.data.n]
 @patch
-def item_side(self:ALS): return self.V[:self.data.n]
+def item_side(self:ALS): "Item factors."; return self.V[:self.data.n]
 @patch
-def item_side(self:TwoTower): return self.E
+def item_side(self:TwoTower): "Item vectors."; return self.E
 @patch
 def item_side(self:SASRec):
+    "Item vectors of the network."
     with torch.no_grad(): return self.net.table()[:self.data.n].cpu().numpy().copy()
 
 @patch
 def wide_side(self:Expert): "W of a score M q + Wᵀx, (rows, n), or None."
 @patch
-def wide_side(self:TransitionRidge): return self.W
+def wide_side(self:TransitionRidge): "Its regression, from the items it learned from to all."; return self.W
 @patch
-def wide_side(self:TwoTower): return (np.float32(self.net.pop)*np.log1p(self.pop))[None]
+def wide_side(self:TwoTower):
+    "Popularity in one row, (1, n)."
+    return (np.float32(self.net.pop)*np.log1p(self.pop))[None]
 
 
 # %% ../nbs/11_recommend.ipynb #5e1f7a20
@@ -688,23 +693,28 @@ def halves(self:Content, h): # One history -> q (d,), x sparse (1, rows of W) or
     "Query and sparse part of one history; what is the same for all items is left out."
     return unit(_sum(view(h, self.data.n, self.joint), self.half_life, self.v)), None
 @patch
-def halves(self:Kriging, h): return _sum(h, self.half_life, self.P), None
+def halves(self:Kriging, h): "Decayed sum of factors P."; return _sum(h, self.half_life, self.P), None
 @patch
 def halves(self:TransitionRidge, h):
+    "Decayed sum of factors P, and the decayed history."
     h = view(h, self.data.n, self.joint)
     return np.float32(self.rho)*_sum(h, self.half_life, self.kriging.P), decayed(h, self.data.N, self.half_life, self.S)
 @patch
-def halves(self:Bilinear, h): return unit(_sum(h, self.half_life, self.phi)) @ self.M, None
+def halves(self:Bilinear, h):
+    "Interest vector, mapped by M."
+    return unit(_sum(h, self.half_life, self.phi)) @ self.M, None
 @patch
-def halves(self:ALS, h): return self.people(h)[0], None
+def halves(self:ALS, h): "Folded-in factors of one person."; return self.people(h)[0], None
 @patch
 @torch.no_grad()
 def halves(self:TwoTower, h):
+    "Scaled user vector; a one for the row of popularity."
     u = self.net.user(torch.from_numpy(_sum(h, self.half_life, self.phi)[None]))
     return (self.net.scale.exp()*u)[0].numpy(), sp.csr_matrix(np.ones((1, 1), np.float32))
 @patch
 @torch.no_grad()
 def halves(self:SASRec, h):
+    "State of the transformer after the last item."
     net, x = self.net, np.append(self.data.N, h.item)[-self.size:]
     E = net.look(torch.from_numpy(x[None]).to(net.rel.device))
     return net.read(E)[0, -1].float().cpu().numpy(), None
@@ -714,15 +724,16 @@ def halves(self:SASRec, h):
 @patch
 def fixed(self:Expert): "Scores that are the same for everybody, (n,), or None."
 @patch
-def fixed(self:Popularity): return self.pop
+def fixed(self:Popularity): "Popularity."; return self.pop
 @patch
-def fixed(self:TextPopularity): return self.pop
+def fixed(self:TextPopularity): "Popularity foretold from texts."; return self.pop
 
 @patch
 def few(self:Expert):
     "Function of one history that gives sorted columns and their scores (all others score 0), or None."
 @patch
 def few(self:EASE):
+    "Items within the cap, and those that near ones tell."
     own, place = self.rows[self.rows < self.data.n], np.full(self.data.N, -1)
     B = np.ascontiguousarray(self.B[:, own])
     place[self.rows] = np.arange(len(self.rows))
@@ -748,11 +759,13 @@ def _sparse(e, M):
         return s.indices, s.data
     return of
 @patch
-def few(self:ItemKNN): return _sparse(self, self.S)
+def few(self:ItemKNN): "Neighbours of the items taken."; return _sparse(self, self.S)
 @patch
-def few(self:Markov): return _sparse(self, self.M)
+def few(self:Markov): "What has followed the items taken."; return _sparse(self, self.M)
 @patch
-def few(self:Repeat): return _sparse(self, sp.eye(self.data.N, self.data.n, dtype=np.float32, format='csr'))
+def few(self:Repeat):
+    "The items taken."
+    return _sparse(self, sp.eye(self.data.N, self.data.n, dtype=np.float32, format='csr'))
 
 
 # %% ../nbs/11_recommend.ipynb #ba280ae2
