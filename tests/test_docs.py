@@ -149,9 +149,7 @@ def test_imports_stand_alone(name):
         if all(isinstance(n, imports) or ast.unparse(n).startswith('logging.') for n in tree.body): continue
         assert not any(isinstance(n, imports) for n in ast.walk(tree)), f'{name}: imports need a cell of their own:\n{c[:200]}'
 
-TO_FOLD = {'30_results.ipynb', 'index.ipynb'}   # pages whose long lines are still to be folded
-
-@pytest.mark.parametrize('name', [n for n in BOOK if n not in TO_FOLD])
+@pytest.mark.parametrize('name', BOOK)
 def test_lines_of_code_fit_the_page(name):
     wide = [l for c in cells(BOOK[name], 'code') for l in c.splitlines() if len(l) > 120 and not l.startswith('#| fig-alt')]
     assert not wide, f'{name}: {len(wide)} lines of more than 120 characters, such as {wide[0]!r}'
