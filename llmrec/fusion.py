@@ -245,7 +245,7 @@ def attributes(d:Interactions)->list:
 
 def default_experts(d:Interactions, budget:str='fast', seed:int=0)->list:
     "Unfitted experts that make sense for these data."
-    text, own = d.vectors is not None or bool(attributes(d)), (d.hist.item < d.n).any()
+    text, own = d.vectors is not None or bool(attributes(d)), bool((d.hist.item < d.n).any())
     source = own and d.N > d.n
     k = Kriging() if text else None
     es = [k, TextPopularity(k), Bilinear()] if text else []
