@@ -255,7 +255,7 @@ def default_experts(d:Interactions, budget:str='fast', seed:int=0)->list:
     if d.vectors is not None:
         es += [Content(5.), Content(np.inf, 0.)] + ([Content(np.inf, joint=False)] if source else [])
     rows, full, s = len(d.hist.item), budget == 'full', SASRec(seed=seed)
-    if full or budget == 'auto' and rows >= 10_000:
+    if full or budget == 'auto' and own and rows >= 10_000:
         if own: es += [TwoTower(seed=seed)]*text + [s]
         if text: es += [KrigedSASRec(s, seed=seed)] + [TextSASRec(seed=seed)]*(full or source and rows <= 150_000)
     return es
