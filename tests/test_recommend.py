@@ -136,3 +136,22 @@ def test_an_index_comes_back(kind, ids, tmp_path):
     np.save(tmp_path/'x'/'vectors.npy', V[:200])                        # another catalogue beside it
     if ids is None:
         with pytest.raises(ValueError, match='300 rows for 200'): r.NearIndex.load(tmp_path/'x')
+
+
+def test_networks_serve_a_target_without_rows():
+    "Clusters of the source play the target: networks that read texts are fitted on each, and a second source stays a domain of its own."
+    from llmrec.data import toy_pair
+    from llmrec.experts import Kriging, KrigedSASRec, TextSASRec, domain_ranges, interactions, item_features
+    from llmrec.fusion import Recommender, pseudo_target
+    pair = toy_pair(3, n_users=(60, 50), n_items=(60, 40), n_rows=(20, 8), shared=.4)
+    small = dict(dim=8, layers=1, epochs=1)
+    make = lambda d, budget, seed: [Kriging(rank=8), KrigedSASRec(**small), TextSASRec(pretrain=1, **small)]
+    rec = Recommender('tfidf', experts=make).fit(pair.target.with_log(pair.target.log.iloc[:0]), pair.source)
+    assert [type(e) for e in rec.experts] == [Kriging, KrigedSASRec, TextSASRec], rec.plan
+    assert not any('left out' in x for x in rec.plan) and np.isfinite(rec.score([*pair.source.users[:5], 'nobody'])).all()
+    V = np.random.default_rng(0).normal(size=(40 + 60 + 60, 6)).astype(np.float32)
+    d = interactions(pair.target.log.iloc[:0], pair.target.items, [pair.source, pair.source], V)
+    p = pseudo_target(d)
+    (a, b), *rest = domain_ranges(p)
+    assert (a, b) == (0, p.n) and rest[-1][1] == p.N == 120 and len(rest) == 2 and len(item_features(p)) == p.N
+    for (lo, hi), ids in zip(domain_ranges(p), p.all_items): assert list(ids) == list(p.table['item'].iloc[lo:hi])
