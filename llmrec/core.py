@@ -78,8 +78,8 @@ def _writable(p):
 # %% ../nbs/00_core.ipynb #39bdbab3
 def _ours(p):
     "In the folder for temporary files anybody may have made `p` before us: it must be ours, and no link."
-    return str(p.parent) != tempfile.gettempdir() or not hasattr(
-        os, 'getuid') or not p.is_symlink() and p.stat().st_uid == os.getuid()
+    if str(p.parent) != tempfile.gettempdir() or not hasattr(os, 'getuid'): return True
+    return not p.is_symlink() and p.stat().st_uid == os.getuid()
 
 def cache_dir(sub:str='' # Folder below the root, such as 'vectors'
              )->Path:

@@ -218,7 +218,7 @@ def _check_log(log, name, items, notes, empty_ok=False):
     _columns(log, ['user', 'item'], where)
     log = log.reset_index(drop=True)
     if not len(log):
-        if empty_ok: return log
+        if empty_ok: return log.assign(time=np.zeros(0, np.int64)) if 'time' in log else log
         raise InputError(f'{where} is empty')
     log = log.assign(user=_ids(log['user'], f"{where}, column 'user'"),
                      item=_ids(log['item'], f"{where}, column 'item'"))
@@ -349,8 +349,8 @@ class DomainPair:
 def _shared(a, b):
     "Ids of `a` that are in `b`; the number 7 and the text '7' are different ids."
     a, b = pd.Index(a), pd.Index(b)
-    return a[a.isin(b)].to_numpy() if pd.api.types.is_numeric_dtype(a) == pd.api.types.is_numeric_dtype(b) else a[
-        :0].to_numpy()
+    alike = pd.api.types.is_numeric_dtype(a) == pd.api.types.is_numeric_dtype(b)
+    return (a[a.isin(b)] if alike else a[:0]).to_numpy()
 
 # %% ../nbs/01_data.ipynb #53b52744
 def _path(x, what, kind='a file'):

@@ -128,17 +128,12 @@ def _distinct(ids):
     codes, ids = pd.factorize(ids, use_na_sentinel=False)
     return codes, pd.Index(ids, dtype=object)
 
-def _seconds(t):
-    "Times as numbers: an empty log may still hold dates, which cannot stand beside numbers."
-    return (np.asarray(t).astype('datetime64[s]').astype(np.int64) if pd.api.types.is_datetime64_dtype(t)
-            else np.asarray(t))
-
 def _coded(log, items, users, offset, where):
     "One log as arrays: user, item (numbers), weight, time, tie."
     (cu, u), (ci, i), n = _distinct(log['user']), _distinct(log['item']), len(log)
     return (users.get_indexer(u)[cu], offset + _lookup(pd.Index(items['item'], dtype=object), i, 'item', where)[ci],
             np.asarray(log['weight'], np.float32) if 'weight' in log else np.ones(n, np.float32),
-            _seconds(log['time']) if 'time' in log else np.arange(n),
+            np.asarray(log['time']) if 'time' in log else np.arange(n),
             _hash(i)[ci] if 'time' in log else np.zeros(n, np.uint64))
 
 def interactions(train:pd.DataFrame, # Log of the target: user, item [, time, weight]

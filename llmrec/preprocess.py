@@ -346,9 +346,8 @@ def _features_of_all(split, items):
     for c in items.columns.difference(['item']):
         if not pd.api.types.is_numeric_dtype(items[c]) or items[c].nunique() < 3: continue
         x = items[c].fillna(items[c].median()).to_numpy(float)
-        if abs(np.corrcoef(rank(x), rank(full + train))[0, 1]) > .98 and abs(
-            np.corrcoef(rank(x), rank(full + train))[0, 1]) > abs(np.corrcoef(rank(x), rank(train))[0, 1]):
-            bad.append(c)
+        whole, own = (abs(np.corrcoef(rank(x), rank(y))[0, 1]) for y in (full + train, train))
+        if whole > .98 and whole > own: bad.append(c)
     return _found('item columns computed from all rows', len(bad), len(items.columns), ', '.join(bad))
 
 # %% ../nbs/02_preprocess.ipynb #dd767053

@@ -155,3 +155,14 @@ def test_networks_serve_a_target_without_rows():
     (a, b), *rest = domain_ranges(p)
     assert (a, b) == (0, p.n) and rest[-1][1] == p.N == 120 and len(rest) == 2 and len(item_features(p)) == p.N
     for (lo, hi), ids in zip(domain_ranges(p), p.all_items): assert list(ids) == list(p.table['item'].iloc[lo:hi])
+
+
+def test_an_empty_log_of_dates_stands_beside_a_log_without_times():
+    import pandas as pd
+    from llmrec.data import Domain
+    from llmrec.experts import interactions
+    items = pd.DataFrame(dict(item=[0], title=['green tea']))
+    empty = Domain('a', pd.DataFrame(dict(user=[0], item=[0], time=pd.to_datetime(['2020-01-01']))), items)
+    empty = empty.with_log(pd.DataFrame(dict(user=[], item=[], time=pd.to_datetime([]))))
+    assert empty.log['time'].dtype == np.int64
+    assert interactions(pd.DataFrame(dict(user=[0], item=[0])), items, empty).hist.item.tolist() == [0]
