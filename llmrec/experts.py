@@ -468,7 +468,7 @@ def krige(phi,     # (N, f) features of all items
 # %% ../nbs/08_experts.ipynb #798b0a84
 class Kriging(Expert):
     "Item–item knowledge of all domains, extended to every target item by text and attributes."
-    def __init__(self, lam:float=100., half_life:float=10., noise:float=10., sharp:float=3., rank:int=256,
+    def __init__(self, lam:float=300., half_life:float=10., noise:float=1., sharp:float=5., rank:int=256,
                  cap:int=3000):
         self.lam, self.half_life, self.noise, self.sharp, self.rank, self.cap = lam, half_life, noise, sharp, rank, cap
     def learn(self, d):
@@ -526,7 +526,7 @@ def _ragged(start, length):
 # %% ../nbs/08_experts.ipynb #1d4d5998
 class TransitionRidge(Expert):
     "Regress the next target item on the decayed history, shrunk towards the kriged item–item matrix."
-    def __init__(self, kriging:Kriging|None=None, half_life:float=4., lam:float=20., rho:float=.1, joint:bool=True,
+    def __init__(self, kriging:Kriging|None=None, half_life:float=4., lam:float=400., rho:float=.1, joint:bool=True,
                  cap:int=5000):
         self.kriging, self.half_life, self.lam, self.rho, self.joint, self.cap = (
             kriging, half_life, lam, rho, joint, cap)
@@ -681,7 +681,7 @@ def top_entries(S, k):
 
 class ItemKNN(Expert):
     "Cosine between columns of the interaction matrix, k nearest neighbours, on the rows of all domains."
-    def __init__(self, k:int=100, shrink:float=10., half_life:float=np.inf):
+    def __init__(self, k:int=100, shrink:float=30., half_life:float=5.):
         self.k, self.shrink, self.half_life = k, shrink, half_life
     def learn(self, d):
         X = binary(decayed(d.hist, d.N)).tocsc()
@@ -783,7 +783,7 @@ def fold_in(V,         # (N, f) item factors
 
 class ALS(Expert):
     "Weighted matrix factorisation (Hu, Koren and Volinsky, 2008) of the rows of all domains; users are folded in."
-    def __init__(self, factors:int=64, reg:float=.05, alpha:float=10., epochs:int=15, half_life:float=np.inf,
+    def __init__(self, factors:int=32, reg:float=50., alpha:float=10., epochs:int=15, half_life:float=5.,
                  seed:int=0):
         self.factors, self.reg, self.alpha, self.epochs, self.half_life, self.seed = (
             factors, reg, alpha, epochs, half_life, seed)

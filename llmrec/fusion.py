@@ -249,9 +249,9 @@ def default_experts(d:Interactions, budget:str='fast', seed:int=0)->list:
     source = own and d.N > d.n
     k = Kriging() if text else None
     es = [k, TextPopularity(k), Bilinear()] if text else []
-    es += [Popularity(), Popularity(.1), Popularity(.02), EASE(300, 10.), EASE(300), ItemKNN(), ALS(), Markov(),
-           TransitionRidge(k, 4.), Repeat()]
-    if source: es += [EASE(300, 10., joint=False), TransitionRidge(k, 4., joint=False)]
+    es += [Popularity(), Popularity(.1), Popularity(.02), EASE(1000, 10.), EASE(1000), ItemKNN(), ALS(), Markov(),
+           Markov(8., 50.), TransitionRidge(k), Repeat()]
+    if source: es += [EASE(1000, 10., joint=False), TransitionRidge(k, joint=False)]
     if d.vectors is not None:
         es += [Content(5.), Content(np.inf, 0.)] + ([Content(np.inf, joint=False)] if source else [])
     rows, full, s = len(d.hist.item), budget == 'full', SASRec(seed=seed)
