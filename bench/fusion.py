@@ -82,7 +82,7 @@ def peers(d, neural=False):
     from llmrec import experts as x
     es = {'popularity': x.Popularity(), 'recent': x.Popularity(.1), 'content': x.Content(5.), 'TF-IDF': x.Tfidf(), 'ItemKNN': x.ItemKNN(),
           'EASE': x.EASE(300.), 'EASE decayed': x.EASE(300., 10.), 'EASE of the target': x.EASE(300., 10., joint=False), 'Markov': x.Markov(),
-          'ALS': x.ALS(64), 'EASE + TF-IDF': x.Blend(x.EASE(300.)), 'random': x.Random(), 'UserKNN': x.UserKNN(), 'SLIM': x.SLIM(), 'BPR': x.BPR()}
+          'ALS': x.ALS(), 'EASE + TF-IDF': x.Blend(x.EASE(300.)), 'random': x.Random(), 'UserKNN': x.UserKNN(), 'SLIM': x.SLIM(), 'BPR': x.BPR()}
     if neural: es |= {'SASRec': x.SASRec(), 'KrigedSASRec': x.KrigedSASRec(), 'TextSASRec': x.TextSASRec()}
     if (d.hist.item < d.n).sum() > 1000:
         best = x.tune(x.EASE, dict(lam=(10., 1000., 'log'), half_life=[3., 10., 30., np.inf]), d, trials=12)
@@ -116,7 +116,8 @@ def learned_once():
         net.eval().requires_grad_(False)
     SASRec.train = once
 
-SHARED = ('text-free gate', 'SASRec', 'KrigedSASRec', 'TextSASRec')   # they find networks that `llmrec` has trained: no seconds of their own
+OWN = ('KrigedSASRec', 'TextSASRec')   # single models that nobody else has published
+SHARED = ('text-free gate', 'SASRec', *OWN)   # they find networks that `llmrec` has trained: no seconds of their own
 
 def run(name, load, most, neural=False, twin=False):
     "Reports of all systems on one set, as JSON-ready rows."
@@ -138,11 +139,12 @@ def run(name, load, most, neural=False, twin=False):
             for lab, e in zip(rec.summary().columns, rec.experts): reports[f'· {lab}'] = judge(e, lab)
     fit_peers(name, d, peers(d, neural), judge, reports, seconds)
     ndcg = {n: r['ndcg@10'] for n, r in reports.items()}
-    best = max((n for n in ndcg if n not in (*systems, 'twin') and not n.startswith('·')), key=ndcg.get)
+    single = [n for n in ndcg if n not in (*systems, 'twin') and not n.startswith('·')]
+    best, published = max(single, key=ndcg.get), max((n for n in single if n not in OWN), key=ndcg.get)
     rows = [row(name, n, r, None if n in SHARED else seconds.get(n)) for n, r in reports.items()]
-    against = [n for n in (best, 'llmrec fast', 'text-free gate', 'twin') if n in reports]
+    against = [n for n in dict.fromkeys([best, published, 'llmrec fast', 'text-free gate', 'twin']) if n in reports]
     c = compare({'llmrec': reports['llmrec']} | {n: reports[n] for n in against}).table
-    return dict(users=len(reports['llmrec'].per_user), items=d.n, rows=rows, best=best,
+    return dict(users=len(reports['llmrec'].per_user), items=d.n, rows=rows, best=best, published=published,
                 versus=c[['b', 'mean_b', 'difference', 'lo', 'hi', 'p_holm']].to_dict('records'), protocol=reports['llmrec'].protocol)
 
 def fit_peers(name, d, es, judge, reports, seconds):
@@ -183,13 +185,14 @@ def cells(r):
 
 
 def table(path):
-    "All systems of all sets as one table; `diff`, its interval and p: llmrec minus this system, where they were compared."
+    "All systems of all sets as one table; `diff`, its interval and p: llmrec minus this system, where they were compared; `is`: best single model, best of those others published."
     out = []
     for name, r in json.loads(Path(path).read_text()).items():
         v = {x['b']: x for x in r['versus']}
         for x in r['rows']:
             d = v.get(x['system'], {})
-            out.append(x | dict(users=r['users'], items=r['items'], diff=d.get('difference'), diff_lo=d.get('lo'), diff_hi=d.get('hi'), p=d.get('p_holm')))
+            out.append(x | dict(users=r['users'], items=r['items'], diff=d.get('difference'), diff_lo=d.get('lo'), diff_hi=d.get('hi'), p=d.get('p_holm'),
+                                **{'is': ' '.join(k for k in ('best', 'published') if x['system'] == r[k])}))
     return pd.DataFrame(out)
 
 class Within:

