@@ -42,9 +42,8 @@ def main():
     p.add_argument('--movielens', required=True); p.add_argument('--out', default='defaults.csv'); p.add_argument('--targets', nargs='*')
     a = p.parse_args()
     warnings.filterwarnings('ignore')
-    known = targets(a.movielens)
-    todo = ({f'{g}-0': lambda g=g: genre(a.movielens, {g}, 0) for g in ('Romance', 'War')}
-            | {n: f for n, f in known.items() if n[-2] == '-' or n == 'FLORAL'})
+    todo = {f'{g}-0': lambda g=g: genre(a.movielens, {g}, 0) for g in ('Romance', 'War')} | targets(a.movielens)
+    for slow in ('SEAFOOD-PCKGD', 'MISCELLANEOUS'): todo.pop(slow)
     t = []
     for name, load in todo.items():
         if a.targets and name not in a.targets: continue
