@@ -302,7 +302,7 @@ def make_task(split,      # Split
         seen = seen + _counted(mask, users, items)
     u, j = users.get_indexer(test['user']), items.get_indexer(test['item'])
     fresh = np.ones(len(u), bool)
-    if exclude_seen and len(u): fresh[j >= 0] = np.asarray(seen[u[j >= 0], j[j >= 0]]).ravel() == 0
+    if exclude_seen and (known := j >= 0).any(): fresh[known] = np.asarray(seen[u[known], j[known]]).ravel() == 0
     keep, row = np.unique(u[fresh], return_inverse=True)
     if not len(keep):
         raise InputError(f'nothing to test: {len(test)} test rows, {(~fresh).sum()} of them repeat the past; use '
