@@ -107,11 +107,14 @@ def search(make, grid, D, seconds):
         left = seconds - (time.process_time() - t0)
         if tried and left < (time.process_time() - t0)/len(tried)/4: break
         bad, top = 0, (-1., None)
-        for e, lists, _ in learn(make, D, cfg, False):
-            v = ndcg(lists(us), row, pairs[:, 1])
-            bad = 0 if v > top[0] else bad + 1
-            top = max(top, (v, e), key=lambda x: x[0])
-            if bad >= 3 or time.process_time() - t0 > seconds: break
+        try:
+            for e, lists, _ in learn(make, D, cfg, False):
+                v = ndcg(lists(us), row, pairs[:, 1])
+                bad = 0 if v > top[0] else bad + 1
+                top = max(top, (v, e), key=lambda x: x[0])
+                if bad >= 3 or time.process_time() - t0 > seconds: break
+        except Exception as err:                              # some settings cannot be learned, such as sequences of one row
+            print(f'{cfg} left out: {err}', file=sys.stderr, flush=True)
         tried.append(dict(ndcg=top[0], epochs=top[1], setting=cfg))
         if time.process_time() - t0 > seconds: break
     b = max(tried, key=lambda x: x['ndcg'])
@@ -157,7 +160,8 @@ def joints(D, settings, most=np.inf):
     own = (D.item < D.n)
     shared = np.intersect1d(D.user[own], D.user[~own])
     if own.all() or (own.any() and not len(shared)): return [dict(s, joint=False) for s in settings]
-    if not own.any() or (~own).sum() < 30*own.sum() and len(D.user) < most: first, second = True, False
+    few = own.sum() < 3*len(np.unique(D.user[own]))           # no sequences to learn from
+    if not own.any() or (few or (~own).sum() < 30*own.sum()) and len(D.user) < most: first, second = True, False
     else: first, second = False, True
     if len(D.user) > most and own.any(): return [dict(s, joint=False) for s in settings]
     if not own.any(): return [dict(s, joint=True) for s in settings]
