@@ -307,7 +307,7 @@ def near_ridge(X,          # (users, N) sparse matrix of ones
                lam:float=100., # λ
                k:int=50    # Columns that tell each of them
               ):           # -> (N, len(at)) sparse float32
-    "Columns of EASE's B, each over the `k` items that most often come with it (cosine of their columns) alone."
+    "Columns of EASE's B, each over the `k` items whose columns are nearest to its own by cosine alone."
     X, ptr, out = X.astype(np.float32).tocsc(), [0], []
     c = np.sqrt(np.diff(X.indptr))
     for b in blocks(len(at), 512):
