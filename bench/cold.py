@@ -69,7 +69,8 @@ def items(name, load, most):
     alone = lambda e, n: judge(Within(e.fit_data(rec.data), cold), n)
     # factors with our settings of ALS and with those of the library, whichever is better on these test rows
     factors = max((alone(cb2cf(**kw), 'CB2CF') for kw in ({}, dict(factors=64, reg=.05, half_life=np.inf))), key=lambda r: r['ndcg@10'])
-    return [pair(name, 'cold items', own, r, n) for n, r in (('CB2CF', factors), *((n, alone(e, n)) for n, e in (('content', Content(5.)), ('kriging', Kriging()))))]
+    others = {'CB2CF': factors, 'content': alone(Content(5.), 'content'), 'kriging': alone(Kriging(), 'kriging')}
+    return [pair(name, 'cold items', own, r, n) for n, r in others.items()]
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -115,8 +115,9 @@ def search(make, grid, D, seconds):
                 if bad >= 3 or time.process_time() - t0 > seconds: break
         except Exception as err:                              # some settings cannot be learned, such as sequences of one row
             print(f'{cfg} left out: {err}', file=sys.stderr, flush=True)
-        tried.append(dict(ndcg=top[0], epochs=top[1], setting=cfg))
+        if top[0] >= 0: tried.append(dict(ndcg=top[0], epochs=top[1], setting=cfg))
         if time.process_time() - t0 > seconds: break
+    if not tried: raise RuntimeError('no setting could be learned; the reasons are above')
     b = max(tried, key=lambda x: x['ndcg'])
     return b['setting'], b['epochs'], tried
 
@@ -156,11 +157,11 @@ def save(out, top, facts, libs):
 
 # ---- the peers: each a function that trains and yields (epochs, users -> lists, numbers learned), and a list of settings, defaults first
 def joints(D, settings, most=np.inf):
-    "Settings with and without the source: its rows help where they are few against the target's, or where there is nothing else."
+    "Settings with and without the source, first with it where its rows are few against the target's, or the target has next to none."
     own = (D.item < D.n)
     shared = np.intersect1d(D.user[own], D.user[~own])
     if own.all() or (own.any() and not len(shared)): return [dict(s, joint=False) for s in settings]
-    few = own.sum() < 3*len(np.unique(D.user[own]))           # no sequences to learn from
+    few = own.sum() < 3*len(np.unique(D.user[own]))           # rows a person: no sequences to learn from
     if not own.any() or (few or (~own).sum() < 30*own.sum()) and len(D.user) < most: first, second = True, False
     else: first, second = False, True
     if len(D.user) > most and own.any(): return [dict(s, joint=False) for s in settings]
