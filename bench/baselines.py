@@ -22,7 +22,7 @@ import numpy as np, pandas as pd
 def load(name, data):
     "Log (user, item, time) of one data set."
     if name == 'movielens':
-        from llmrec.data import load_movielens
+        from llmrec.readers import load_movielens
         log = load_movielens().log
     elif name == 'movietweetings_100k':
         log = pd.read_csv(Path(data)/name/'interactions.csv.gz', dtype={'item_id': str})
@@ -35,8 +35,8 @@ def load(name, data):
 
 def split(log, k_core=5, max_users=5000):
     "Codes of users and items, the training log in order, the test rows."
-    from llmrec.preprocess import k_core as core, ordered
-    log = ordered(core(log, k_user=k_core, k_item=k_core)).drop_duplicates(['user', 'item'])
+    from llmrec.preprocess import k_core as core, sort_log
+    log = sort_log(core(log, k_user=k_core, k_item=k_core)).drop_duplicates(['user', 'item'])
     log = pd.DataFrame(dict(user=pd.factorize(log.user)[0], item=pd.factorize(log.item)[0], time=log.groupby('user').cumcount()))
     last = (log.groupby('user').cumcount(ascending=False) == 0) & (log.groupby('user').item.transform('size') >= 3)
     test = log[last]
@@ -49,16 +49,19 @@ MODELS = ['EASE', 'ItemKNN', 'SASRec']
 
 def ours(model, train, users, n_items):
     "First ten items of each user by our expert; seconds to fit."
-    from llmrec import experts as ex
+    from llmrec.dataset import histories, seen_items
+    from llmrec.baselines import ItemKNN
+    from llmrec.closed_form import EASE
+    from llmrec.sequence import SASRec
     items = pd.DataFrame(dict(item=np.arange(n_items), title=[f'item {i}' for i in range(n_items)]))
-    e = dict(EASE=lambda: ex.EASE(100., cap=10**6), ItemKNN=lambda: ex.ItemKNN(k=100, shrink=0.),
-             SASRec=lambda: ex.SASRec())[model]()
+    e = dict(EASE=lambda: EASE(100., cap=10**6), ItemKNN=lambda: ItemKNN(k=100, shrink=0.),
+             SASRec=lambda: SASRec())[model]()
     t = time.perf_counter(); e.fit(train, items); t = time.perf_counter() - t
     out = []
     for b in range(0, len(users), 512):
-        h = ex.histories(e.data, users[b:b+512])
+        h = histories(e.data, users[b:b+512])
         s = e.score_histories(h).astype(np.float64)
-        s[ex.seen_items(h, n_items)] = -np.inf
+        s[seen_items(h, n_items)] = -np.inf
         out.append(np.argsort(-s, 1, kind='stable')[:, :10])
     return np.concatenate(out), t
 

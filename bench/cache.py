@@ -5,7 +5,7 @@
 import argparse, json, os, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 import numpy as np
-from llmrec.encode import VectorStore, text_keys
+from llmrec.embedding_cache import EmbeddingCache, hash_texts
 
 DIM = 384
 OPEN = ('import sys, time\nfrom llmrec.encode import VectorStore\nt = time.perf_counter()\n'
@@ -36,8 +36,8 @@ def main():
     a = p.parse_args()
     folder, out = Path(tempfile.mkdtemp(dir=a.dir)), dict(rows=a.rows, segment=a.segment)
     try:
-        s, parts = VectorStore(folder, DIM), [slice(i, min(i + a.segment, a.rows)) for i in range(0, a.rows, a.segment)]
-        out['write s'] = sum(timed(s.write, text_keys(texts(b)), vectors(b))[0] for b in parts)
+        s, parts = EmbeddingCache(folder, DIM), [slice(i, min(i + a.segment, a.rows)) for i in range(0, a.rows, a.segment)]
+        out['write s'] = sum(timed(s.write, hash_texts(texts(b)), vectors(b))[0] for b in parts)
         for kind in ('warm', 'cold'):
             t = []
             for _ in range(a.repeats):
@@ -45,17 +45,17 @@ def main():
                 t.append(opened(folder))
                 assert t[-1][1] == a.rows
             out[f'open {kind} s, median'], out[f'open {kind} s, slowest'] = np.median([x for x, _ in t]), max(x for x, _ in t)
-        b = parts[len(parts)//2]; some = text_keys(texts(b)); X = np.empty((len(some), DIM), 'float32')
-        out[f'read {len(some)} rows s'], lost = timed(VectorStore(folder, DIM).read, some, X)
+        b = parts[len(parts)//2]; some = hash_texts(texts(b)); X = np.empty((len(some), DIM), 'float32')
+        out[f'read {len(some)} rows s'], lost = timed(EmbeddingCache(folder, DIM).read, some, X)
         assert not len(lost) and np.array_equal(X, vectors(b))
         f = sorted(folder.glob('*.f32'))[0]
         with open(f, 'r+b') as g:                       # flip one bit in each of 100 rows
             for i in range(100): g.seek(i*7*4*DIM); x = g.read(1)[0]; g.seek(i*7*4*DIM); g.write(bytes([x ^ 1]))
-        keys = text_keys(texts(slice(0, a.rows))); X = np.empty((a.rows, DIM), 'float32')
-        out['read all and check s'], lost = timed(VectorStore(folder, DIM).read, keys, X)
+        keys = hash_texts(texts(slice(0, a.rows))); X = np.empty((a.rows, DIM), 'float32')
+        out['read all and check s'], lost = timed(EmbeddingCache(folder, DIM).read, keys, X)
         out['damaged rows found'] = len(lost); assert len(lost) == 100
-        VectorStore(folder, DIM).write(keys[lost], X[lost])
-        assert not len(VectorStore(folder, DIM).read(keys, X))
+        EmbeddingCache(folder, DIM).write(keys[lost], X[lost])
+        assert not len(EmbeddingCache(folder, DIM).read(keys, X))
     finally: shutil.rmtree(folder)
     print(json.dumps(out, indent=1, default=float))
     if a.out: Path(a.out).write_text(json.dumps(out, default=float))

@@ -21,7 +21,7 @@ class Unseen:
     "People the model does not know, with the histories that another model knows of them (or with nothing)."
     def __init__(self, rec, known=None): self.rec, self.known, self.items = rec, known, rec.items
     def score(self, users):
-        from llmrec.experts import histories, histories_from_items
+        from llmrec.dataset import histories, histories_from_items
         if self.known is None: return self.rec.score([f'nobody {u}' for u in users])
         h, ids = histories(self.known, users), self.known.table['item'].to_numpy()
         return self.rec.score_histories(histories_from_items(self.rec.data, [ids[h.item[a:b]] for a, b in zip(h.ptr, h.ptr[1:])]))
@@ -30,15 +30,16 @@ def without(log, users): return log[~log['user'].isin(users)]
 
 def pair(name, what, a, b, label):
     "One row: a against b."
-    from llmrec.metrics import compare
+    from llmrec.evaluation import compare
     c = compare({'a': a, 'b': b}).table.iloc[0]
     return dict(set=name, what=what, users=len(a.per_user), llmrec=a['ndcg@10'], against=label, other=b['ndcg@10'], ratio=a['ndcg@10']/max(b['ndcg@10'], 1e-9),
                 difference=c['difference'], lo=c['lo'], hi=c['hi'])
 
 def people(name, load, most):
     "Rows 'unseen' and 'nobody'."
-    from llmrec.experts import Popularity, interactions
-    from llmrec.fusion import Recommender
+    from llmrec.dataset import make_dataset
+    from llmrec.baselines import Popularity
+    from llmrec.recommender import Recommender
     dom, full, source = load()
     split = few_users(full, most)
     us = pd.unique(split.test['user']); us = set(us[np.random.default_rng(0).permutation(len(us))[:len(us)//5]])
@@ -49,14 +50,15 @@ def people(name, load, most):
     judge = judge_by(dom, full, replace(split, test=test), slices=())
     rows = [pair(name, 'unseen', judge(Unseen(rec, seen.data), 'unseen'), judge(seen, 'seen'), 'trained on these people')]
     d = rec.data
-    count = {n: judge(Unseen(e), n) for n, e in (('popularity', Popularity().fit_data(d)), ('recent popularity', Popularity(.1).fit_data(d)))}
+    count = {n: judge(Unseen(e), n) for n, e in (('popularity', Popularity().fit_dataset(d)), ('recent popularity', Popularity(.1).fit_dataset(d)))}
     best = max(count, key=lambda n: count[n]['ndcg@10'])
     return rows + [pair(name, 'nobody', judge(Unseen(rec), 'nobody'), count[best], best)]
 
 def items(name, load, most):
     "Rows 'cold items'."
-    from llmrec.experts import Content, Kriging
-    from llmrec.fusion import Recommender
+    from llmrec.baselines import Content
+    from llmrec.closed_form import KernelTransfer
+    from llmrec.recommender import Recommender
     from llmrec.preprocess import split_cold_items
     from peers import cb2cf
     dom, _, source = load()
@@ -66,10 +68,10 @@ def items(name, load, most):
     cold = np.isin(rec.items, pd.unique(s.test['item']))
     judge = judge_by(dom, s, s, slices=())
     own = judge(Within(rec, cold), 'llmrec')
-    alone = lambda e, n: judge(Within(e.fit_data(rec.data), cold), n)
+    alone = lambda e, n: judge(Within(e.fit_dataset(rec.data), cold), n)
     # factors with our settings of ALS and with those of the library, whichever is better on these test rows
     factors = max((alone(cb2cf(**kw), 'CB2CF') for kw in ({}, dict(factors=64, reg=.05, half_life=np.inf))), key=lambda r: r['ndcg@10'])
-    others = {'CB2CF': factors, 'content': alone(Content(5.), 'content'), 'kriging': alone(Kriging(), 'kriging')}
+    others = {'CB2CF': factors, 'content': alone(Content(5.), 'content'), 'kriging': alone(KernelTransfer(), 'kriging')}
     return [pair(name, 'cold items', own, r, n) for n, r in others.items()]
 
 def main():

@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from llmrec.data import Domain
 from llmrec.encode import TextEncoder
-from llmrec.experts import EASE, SASRec, choice_sum, interactions
+from llmrec.dataset import make_dataset
+from llmrec.closed_form import EASE
+from llmrec.sequence import SASRec, softmax_nll_sum
 from llmrec.preprocess import clean, split_last
-from llmrec.recommend import CellIndex, ExactIndex
+from llmrec.search import IVFIndex, ExactIndex
 
 WORDS = 'river stone garden winter story night music paper bread silver ocean forest window summer letter harbour'.split()
 
@@ -33,24 +35,24 @@ def texts(n, words, seed=0):
 
 def prepare(rows):
     l, t = log(rows), table(2000)
-    return lambda: interactions(split_last(clean(Domain('d', l, t), 5, 5)[0]).train, t)
+    return lambda: make_dataset(split_last(clean(Domain('d', l, t), 5, 5)[0]).train, t)
 
 def ease(items):
-    d = interactions(log(100_000, items), table(items))
-    return lambda: EASE(cap=items).fit_data(d)
+    d = make_dataset(log(100_000, items), table(items))
+    return lambda: EASE(cap=items).fit_dataset(d)
 
 def sasrec(rows):
-    d = interactions(log(rows), table(2000)); e = SASRec(epochs=1, quota=np.inf)
-    SASRec(epochs=1).fit_data(interactions(log(400), table(2000)))          # imports of the first step
-    return lambda: e.fit_data(d)
+    d = make_dataset(log(rows), table(2000)); e = SASRec(epochs=1, quota=np.inf)
+    SASRec(epochs=1).fit_dataset(make_dataset(log(400), table(2000)))          # imports of the first step
+    return lambda: e.fit_dataset(d)
 
 def softmax(items):
     g, E = torch.randn(512, 64).requires_grad_(), torch.randn(items, 64).requires_grad_(); y = torch.arange(512)
-    choice_sum(g[:32], E[:600], y[:32], 0, 600).backward()
-    return lambda: choice_sum(g, E, y, 0, items).backward()
+    softmax_nll_sum(g[:32], E[:600], y[:32], 0, 600).backward()
+    return lambda: softmax_nll_sum(g, E, y, 0, items).backward()
 
 def score(users):
-    e = EASE().fit_data(interactions(log(40_000, 1000), table(1000)))
+    e = EASE().fit_dataset(make_dataset(log(40_000, 1000), table(1000)))
     u = np.arange(users) % 2000
     return lambda: [e.score(u[i:i + 1000]) for i in range(0, users, 1000)]
 
@@ -59,7 +61,7 @@ def search(items):
     return lambda: index.search(Q, 10)
 
 def cells(items):
-    g = np.random.default_rng(0); index, Q = CellIndex(g.normal(size=(items, 384)).astype('f4'), effort=8), g.normal(size=(2000, 384)).astype('f4')
+    g = np.random.default_rng(0); index, Q = IVFIndex(g.normal(size=(items, 384)).astype('f4'), effort=8), g.normal(size=(2000, 384)).astype('f4')
     return lambda: index.search(Q, 10)
 
 def encode(n, words=10):

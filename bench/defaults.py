@@ -13,29 +13,35 @@ from gate import targets
 
 def settings(k, rows):
     "Name of an expert to its settings by name; `k` is a fitted Kriging; without target rows only those that read texts."
-    from llmrec import experts as x
-    kriging = {f'λ={l:g} σ²={s:g} κ={c:g}': x.Kriging(l, 10., s, c) for l, s, c in ((100, 10, 3), (300, 10, 3), (300, 1, 5), (1000, 1, 5), (1000, 1, 8))}
-    if not rows: return {'Kriging': kriging}
-    return {'Kriging': kriging,
-            'TransitionRidge': {f'λ={l:g}': x.TransitionRidge(k, lam=l) for l in (20., 100., 400., 1600.)},
-            'EASE, half-life 10': {f'λ={l:g}': x.EASE(l, 10.) for l in (100., 300., 1000., 3000.)},
-            'ALS': {f'f={f} λ={r:g} τ={h:g}': x.ALS(f, r, half_life=h) for f, r, h in
+    from llmrec.dataset import make_dataset
+    from llmrec.features import item_features
+    from llmrec.baselines import ALS, ItemKNN
+    from llmrec.closed_form import EASE, KernelTransfer, Markov, NextItemRidge
+    kriging = {f'λ={l:g} σ²={s:g} κ={c:g}': KernelTransfer(l, 10., s, c) for l, s, c in ((100, 10, 3), (300, 10, 3), (300, 1, 5), (1000, 1, 5), (1000, 1, 8))}
+    if not rows: return {'KernelTransfer': kriging}
+    return {'KernelTransfer': kriging,
+            'NextItemRidge': {f'λ={l:g}': NextItemRidge(k, lam=l) for l in (20., 100., 400., 1600.)},
+            'EASE, half-life 10': {f'λ={l:g}': EASE(l, 10.) for l in (100., 300., 1000., 3000.)},
+            'ALS': {f'f={f} λ={r:g} τ={h:g}': ALS(f, r, half_life=h) for f, r, h in
                     ((64, .05, np.inf), (32, .05, 5.), (32, 5., 5.), (32, 50., np.inf), (32, 50., 5.))},
-            'ItemKNN': {f'shrink={s:g} τ={h:g}': x.ItemKNN(100, s, h) for s, h in ((10, np.inf), (30, np.inf), (30, 5.), (100, 5.))},
-            'Markov': {f'shrink={s:g} τ={h:g}': x.Markov(h, s) for s, h in ((10, 2.), (50, 2.), (50, 4.), (50, 8.))}}
+            'ItemKNN': {f'shrink={s:g} τ={h:g}': ItemKNN(100, s, h) for s, h in ((10, np.inf), (30, np.inf), (30, 5.), (100, 5.))},
+            'Markov': {f'shrink={s:g} τ={h:g}': Markov(h, s) for s, h in ((10, 2.), (50, 2.), (50, 4.), (50, 8.))}}
 
 def rows(name, load):
     "NDCG@10 of every setting on one target."
-    from llmrec import experts as x
+    from llmrec.dataset import make_dataset
+    from llmrec.features import item_features
+    from llmrec.baselines import ALS, ItemKNN
+    from llmrec.closed_form import EASE, KernelTransfer, Markov, NextItemRidge
     from llmrec.encode import TextEncoder
     from llmrec.preprocess import item_text
     dom, split, source = load()
-    d = x.interactions(pd.concat([split.train, split.valid]), dom.items, source,
+    d = make_dataset(pd.concat([split.train, split.valid]), dom.items, source,
                        TextEncoder('minilm').encode([*item_text(dom.items), *item_text(source.items)]))
-    d.phi = x.item_features(d)
+    d.phi = item_features(d)
     judge, own = judge_by(dom, split, split, slices=()), len(split.train) > 0
-    k = x.Kriging().fit_data(d)
-    return [dict(target=name, expert=e, setting=s, ndcg=judge(m.fit_data(d), s)['ndcg@10']) for e, ms in settings(k, own).items() for s, m in ms.items()]
+    k = KernelTransfer().fit_dataset(d)
+    return [dict(target=name, expert=e, setting=s, ndcg=judge(m.fit_dataset(d), s)['ndcg@10']) for e, ms in settings(k, own).items() for s, m in ms.items()]
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -11,32 +11,36 @@ import argparse, time
 from pathlib import Path
 import numpy as np, pandas as pd
 from scipy.sparse.linalg import svds
-from llmrec.experts import EASE, binary, decayed, interactions, leave_last, ndcg_rows, next_ranks, take
+from llmrec.metrics import ndcg_of_ranks
+from llmrec.dataset import (
+    binarize, decayed_matrix, make_dataset, split_last_interaction, next_item_ranks,
+    select_users)
+from llmrec.closed_form import EASE
 
 LAM, HALF = 300., 10.
 
 
-class LowRank(EASE):
+class LoRALinear(EASE):
     "EASE from the first `cap` singular directions."
-    def learn(self, d):
-        _, s, self.V = svds(binary(decayed(d.hist, d.N)).astype(float), k=self.cap, random_state=0)
+    def _fit(self, d):
+        _, s, self.V = svds(binarize(decayed_matrix(d.hist, d.n_items)).astype(float), k=self.cap, random_state=0)
         self.w = 1/(s**2 + self.lam) - 1/self.lam
         self.diag = 1/self.lam + (self.V**2*self.w[:, None]).sum(0)
     def score_histories(self, h):
-        x, n = decayed(h, self.data.N, self.half_life), self.data.n
+        x, n = decayed_matrix(h, self.data.n_items, self.half_life), self.data.n_target
         return x[:, :n].toarray() - ((x @ self.V.T*self.w) @ self.V[:, :n] + x[:, :n].toarray()/self.lam)/self.diag[:n]
 
 def measure(name, d, caps, full, rank):
-    rest, u, y = leave_last(d); g = np.random.default_rng(0).permutation(len(u))[:3000]
-    h, y = take(rest.hist, u[g]), y[g]
+    rest, u, y = split_last_interaction(d); g = np.random.default_rng(0).permutation(len(u))[:3000]
+    h, y = select_users(rest.hist, u[g]), y[g]
     forms = [('full', None, EASE(LAM, HALF, cap=10**9))] if full else []
     for c in caps: forms += [('cap', c, EASE(LAM, HALF, cap=c, near=0))] + [(f'cap, {k} neighbours', c, EASE(LAM, HALF, cap=c, near=k)) for k in (20, 50, 100)]
-    if rank: forms.append(('low rank', rank, LowRank(LAM, HALF, cap=rank)))
+    if rank: forms.append(('low rank', rank, LoRALinear(LAM, HALF, cap=rank)))
     for form, c, e in forms:
-        t = time.process_time(); e.fit_data(rest); t = time.process_time() - t
-        v = ndcg_rows(next_ranks(e.score_histories, h, y, d.n), 10)
+        t = time.process_time(); e.fit_dataset(rest); t = time.process_time() - t
+        v = ndcg_of_ranks(next_item_ranks(e.score_histories, h, y, d.n_target), 10)
         if form == 'cap': base, out = v, ~np.isin(y, e.rows)
-        r = dict(set=name, items=d.N, form=form, cap=c, ndcg=round(float(v.mean()), 4), seconds=round(t, 2))
+        r = dict(set=name, items=d.n_items, form=form, cap=c, ndcg=round(float(v.mean()), 4), seconds=round(t, 2))
         if form != 'full':
             gain, half = (v - base).mean(), 1.96*(v - base).std()/len(v)**.5
             r |= dict(beyond=round(out.mean(), 3), ndcg_beyond=round(v[out].mean(), 4), gain=round(gain, 4), lo=round(gain - half, 4), hi=round(gain + half, 4))
@@ -47,10 +51,10 @@ def main():
     p.add_argument('--movielens', required=True); p.add_argument('--data', required=True); p.add_argument('--out', default=str(Path(__file__).with_name('ease.csv')))
     a = p.parse_args()
     from fusion import normalised
-    from llmrec.data import read_recbole
+    from llmrec.readers import read_recbole
     ml, food, kitchen = read_recbole(f'{a.movielens}/ml-1m'), *(normalised(f'{a.data}/amazon_food_kitchen_LLMCDSR', n) for n in ('food', 'kitchen'))
-    rows = [*measure('ml-1m', interactions(ml.log, ml.items), (1000, 2000), True, 500),
-            *measure('food, kitchen', interactions(food.log, food.items, kitchen), (1000, 5000), False, 0)]
+    rows = [*measure('ml-1m', make_dataset(ml.log, ml.items), (1000, 2000), True, 500),
+            *measure('food, kitchen', make_dataset(food.log, food.items, kitchen), (1000, 5000), False, 0)]
     pd.DataFrame(rows).to_csv(a.out, index=False)
 
 

@@ -18,7 +18,7 @@ def texts_of(data, n_titles, n_long):
     "Distinct titles, and texts of about 128 tokens made of several of them."
     if data: t = pd.read_csv(Path(data)/'amazon_food_kitchen_LLMCDSR'/'items.csv.gz').title
     else:
-        from llmrec.data import load_journey
+        from llmrec.readers import load_journey
         t = load_journey().source.items.title
     t = t.dropna().drop_duplicates().sample(frac=1, random_state=0).tolist()
     from llmrec.encode import TextEncoder

@@ -45,7 +45,8 @@ def timed(f, *a, **kw):
 
 def ours(P, Q, train, test):
     "Seconds, memory, numbers."
-    from llmrec.metrics import evaluate, make_task, rank_task, rank_metrics
+    from llmrec.metrics import topk_metrics
+    from llmrec.evaluation import evaluate, make_eval_task, rank_task
     from llmrec.preprocess import Split
     rec, split, n = Factors(P, Q), Split(train, train.iloc[:0], test, dict(name='benchmark')), len(Q)
     items = pd.DataFrame(dict(item=rec.items, title=[f'item {i}' for i in range(n)], category=rec.items % 20))
@@ -53,9 +54,9 @@ def ours(P, Q, train, test):
     evaluate(rec, Split(train, train.iloc[:0], few, {}), slices=(), audit=False) # load what is loaded on first use
     out, before = {}, peak()
     def whole():
-        t = make_task(split, rec.items)
+        t = make_eval_task(split, rec.items)
         top, rank, *_ , spent = rank_task(rec, t, 50)
-        return t, top, rank_metrics(rank, t.row, len(t.users), KS), spent
+        return t, top, topk_metrics(rank, t.row, len(t.users), KS), spent
     (t, top, v, spent), out['whole'] = timed(whole)
     out |= dict(whole_mb=peak() - before, score=spent)
     lists = pd.DataFrame(dict(user=np.repeat(t.users.to_numpy(), 50), item=top.ravel(), rank=np.tile(np.arange(1, 51), len(top))))

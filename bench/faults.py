@@ -13,19 +13,20 @@ for k, v in dict(OMP_NUM_THREADS='1', HF_HUB_OFFLINE='1', TOKENIZERS_PARALLELISM
 import numpy as np, pandas as pd, torch
 from torch import nn
 from llmrec.core import InputError
-from llmrec.data import toy_pair
-from llmrec.encode import VectorStore, text_keys
-from llmrec.experts import EASE, Popularity, TransitionRidge
-from llmrec.fusion import Recommender
-from llmrec.learner import Batches, CheckpointCB, DLs, Learner, SchedCB, load_state
-from llmrec.pipeline import main as llmrec
+from llmrec.data import make_synthetic_pair
+from llmrec.embedding_cache import EmbeddingCache, hash_texts
+from llmrec.baselines import Popularity
+from llmrec.closed_form import EASE, NextItemRidge
+from llmrec.recommender import Recommender
+from llmrec.learner import TensorLoader, CheckpointCB, DataLoaders, Learner, SchedCB, load_state
+from llmrec.cli import main as llmrec
 
 DIM = 16
 COUNT = collections.Counter()
-few = lambda d, budget, seed: [Popularity(), EASE(100.), TransitionRidge(None, 4.)]
+few = lambda d, budget, seed: [Popularity(), EASE(100.), NextItemRidge(None, 4.)]
 
 @lru_cache
-def world(): return toy_pair(0, n_users=(60, 50), n_items=(30, 30), n_rows=(8, 6))
+def world(): return make_synthetic_pair(0, n_users=(60, 50), n_items=(30, 30), n_rows=(8, 6))
 
 def child(f, *a):
     "Start `f` in a process of its own that says nothing; it ends with 0, or with what `f` returns."
@@ -62,12 +63,12 @@ def write_cache(folder, n=700_000):
     "Write segments of seven rows."
     for i in range(0, n, 7):
         part = [str(j) for j in range(i, i + 7)]
-        VectorStore(folder, DIM).write(text_keys(part), vectors(part))
+        EmbeddingCache(folder, DIM).write(hash_texts(part), vectors(part))
 
 def right_rows(folder, texts):
     "How many rows a fresh store has; each must be right."
     X = np.full((len(texts), DIM), np.nan, 'float32')
-    lost = VectorStore(folder, DIM).read(text_keys(texts), X)
+    lost = EmbeddingCache(folder, DIM).read(hash_texts(texts), X)
     ok = np.setdiff1d(np.arange(len(texts)), lost)
     assert np.array_equal(X[ok], vectors([texts[i] for i in ok])), 'a wrong vector'
     return len(ok)
@@ -85,7 +86,7 @@ def train(path, every=3):
     X, y = torch.randn(400, 8), torch.randint(3, (400,))
     model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Dropout(.2), nn.Linear(32, 3))
     cbs = [SchedCB()] + ([CheckpointCB(path, every)] if path else [])
-    Learner(model, DLs(Batches(X, y, bs=8, shuffle=True)), cbs=cbs, lr=1e-2).fit(4)
+    Learner(model, DataLoaders(TensorLoader(X, y, bs=8, shuffle=True)), cbs=cbs, lr=1e-2).fit(4)
     return torch.cat([p.detach().ravel() for p in model.parameters()])
 
 def train_child(path): train(path)
@@ -176,7 +177,7 @@ def flips(folder, n, rng):
     "Flip bits in cache, checkpoint, model and the results of a run: found, and named or made again."
     path, store = folder/'f.safetensors', folder/'store'
     train(path); texts = [str(i) for i in range(200)]
-    VectorStore(store, DIM).write(text_keys(texts), vectors(texts))
+    EmbeddingCache(store, DIM).write(hash_texts(texts), vectors(texts))
     rec = fitted(0); rec.save(folder/'f'); want = answers(rec)
     for _ in range(n):
         undo = flip(rng.choice(sorted(store.iterdir())), rng)

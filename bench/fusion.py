@@ -19,24 +19,25 @@ import numpy as np, pandas as pd
 
 def last(dom, source=None):
     "Each user's last row is the test, the one before it validation."
-    from llmrec.preprocess import past_source, split_last
+    from llmrec.preprocess import truncate_source, split_last
     s = split_last(dom)
-    return dom, s, source if source is None else past_source(source, s)
+    return dom, s, source if source is None else truncate_source(source, s)
 
 def genre(root, names, k):
     "A genre of ML-100K as a target with k rows a user."
-    from llmrec.data import Domain, read_recbole
-    from llmrec.preprocess import Split, ordered, past_source
+    from llmrec.data import Domain
+    from llmrec.readers import read_recbole
+    from llmrec.preprocess import Split, sort_log, truncate_source
     ml = read_recbole(f'{root}/ml-100k')
     own = ml.items['category'].fillna('').map(lambda s: bool(set(s.replace('|', ' ').split()) & names)).to_numpy()
-    log, items = ordered(ml.log), ml.items
+    log, items = sort_log(ml.log), ml.items
     t, s = log[log['item'].isin(items['item'][own])], log[log['item'].isin(items['item'][~own])]
     n, r = t.groupby('user')['item'].transform('size'), t.groupby('user').cumcount(ascending=False)
     n_test, ok = (n*.2).astype(int).clip(1, 5), n >= 3
     test, valid, rest = t[ok & (r < n_test)], t[ok & (r == n_test)], t[~ok | (r > n_test)]
     train = rest[rest.groupby('user').cumcount(ascending=False) < k]
     split = Split(train, valid[:0] if k == 0 else valid, test, dict(name='last fifth', k=k))
-    return Domain('target', t, items[own]), split, past_source(Domain('source', s, items[~own]), split)
+    return Domain('target', t, items[own]), split, truncate_source(Domain('source', s, items[~own]), split)
 
 def normalised(folder, name=None):
     "One of the data sets in DIR as a domain."
@@ -49,17 +50,18 @@ def normalised(folder, name=None):
 
 def journey(target, k_item=20):
     "A department after a cut in time; products of the source with at least `k_item` rows."
-    from llmrec.data import Domain, load_journey
-    from llmrec.preprocess import k_core, past_source, split_time
+    from llmrec.data import Domain
+    from llmrec.readers import load_journey
+    from llmrec.preprocess import k_core, truncate_source, split_time
     p = load_journey('GROCERY', target)
     s = split_time(p.target)
-    src = past_source(p.source, s)
+    src = truncate_source(p.source, s)
     log = k_core(src.log, k_item=k_item)
     return p.target, s, Domain('GROCERY', log, src.items[src.items['item'].isin(log['item'])])
 
 def sets(a):
     "All data sets: name to a function that loads it."
-    from llmrec.data import read_recbole
+    from llmrec.readers import read_recbole
     g = {'scifi': {'Sci-Fi', 'Fantasy', 'Horror'}, 'child': {'Animation', "Children's"}}
     out = {f'{n}-{k}': lambda n=n, k=k: genre(a.movielens, g[n], k) for n in g for k in (0, 1, 2, 5)}
     out['ml-100k'] = lambda: last(read_recbole(f'{a.movielens}/ml-100k'))
@@ -79,13 +81,15 @@ def few_users(split, most, seed=0):
 
 def peers(d, neural=False):
     "Baselines on all rows, some tuned on last training rows."
-    from llmrec import experts as x
-    es = {'popularity': x.Popularity(), 'recent': x.Popularity(.1), 'content': x.Content(5.), 'TF-IDF': x.Tfidf(), 'ItemKNN': x.ItemKNN(),
-          'EASE': x.EASE(300.), 'EASE decayed': x.EASE(300., 10.), 'EASE of the target': x.EASE(300., 10., joint=False), 'Markov': x.Markov(),
-          'ALS': x.ALS(), 'EASE + TF-IDF': x.Blend(x.EASE(300.)), 'random': x.Random(), 'UserKNN': x.UserKNN(), 'SLIM': x.SLIM(), 'BPR': x.BPR()}
-    if neural: es |= {'SASRec': x.SASRec(), 'KrigedSASRec': x.KrigedSASRec(), 'TextSASRec': x.TextSASRec()}
-    if (d.hist.item < d.n).sum() > 1000:
-        best = x.tune(x.EASE, dict(lam=(10., 1000., 'log'), half_life=[3., 10., 30., np.inf]), d, trials=12)
+    from llmrec.baselines import ALS, BPR, Content, ItemKNN, Popularity, Random, UserKNN
+    from llmrec.closed_form import Blend, EASE, Markov, SLIM, Tfidf, hyperparameter_search
+    from llmrec.sequence import SmoothedSASRec, SASRec, TextSASRec
+    es = {'popularity': Popularity(), 'recent': Popularity(.1), 'content': Content(5.), 'TF-IDF': Tfidf(), 'ItemKNN': ItemKNN(),
+          'EASE': EASE(300.), 'EASE decayed': EASE(300., 10.), 'EASE of the target': EASE(300., 10., joint=False), 'Markov': Markov(),
+          'ALS': ALS(), 'EASE + TF-IDF': Blend(EASE(300.)), 'random': Random(), 'UserKNN': UserKNN(), 'SLIM': SLIM(), 'BPR': BPR()}
+    if neural: es |= {'SASRec': SASRec(), 'SmoothedSASRec': SmoothedSASRec(), 'TextSASRec': TextSASRec()}
+    if (d.hist.item < d.n_target).sum() > 1000:
+        best = hyperparameter_search(EASE, dict(lam=(10., 1000., 'log'), half_life=[3., 10., 30., np.inf]), d, trials=12)
         es['EASE tuned'] = best
     return es
 
@@ -104,25 +108,25 @@ def text_free(d, budget, seed):
 def learned_once():
     "Let networks that start alike and are trained alike on the same rows share what they learned; see `SHARED` for what that does to seconds."
     import torch
-    from llmrec.experts import SASRec, flat
+    from llmrec.sequence import SASRec, flatten_params
     memo, train = {}, SASRec.train
     def once(self, h, epochs, cbs=()):
         net = self._net
-        how = [epochs, len(cbs), getattr(net, 'use_ids', None), getattr(self, 'lam', None), self.data.n, self.data.N]
-        seen = [flat(net), h.ptr, h.item] + [b.numpy() for b in net.buffers()]
+        how = [epochs, len(cbs), getattr(net, 'use_ids', None), getattr(self, 'lam', None), self.data.n_target, self.data.n_items]
+        seen = [flatten_params(net), h.ptr, h.item] + [b.numpy() for b in net.buffers()]
         k = (*how, *(getattr(self, a) for a in vars(SASRec())), *(hash(x.tobytes()) for x in seen))
-        if k not in memo: train(self, h, epochs, cbs); memo[k] = flat(net)
+        if k not in memo: train(self, h, epochs, cbs); memo[k] = flatten_params(net)
         torch.nn.utils.vector_to_parameters(torch.from_numpy(memo[k].copy()), net.parameters())
         net.eval().requires_grad_(False)
     SASRec.train = once
 
-OWN = ('KrigedSASRec', 'TextSASRec')   # single models that nobody else has published
+OWN = ('SmoothedSASRec', 'TextSASRec')   # single models that nobody else has published
 SHARED = ('text-free gate', 'SASRec', *OWN)   # they find networks that `llmrec` has trained: no seconds of their own
 
 def run(name, load, most, neural=False, twin=False):
     "Reports of all systems on one set, as JSON-ready rows."
-    from llmrec.fusion import Recommender
-    from llmrec.metrics import compare
+    from llmrec.recommender import Recommender
+    from llmrec.evaluation import compare
     dom, full, source = load()
     split = few_users(full, most)
     target, reports, seconds = dom.with_log(split.train), {}, {}
@@ -144,32 +148,32 @@ def run(name, load, most, neural=False, twin=False):
     rows = [row(name, n, r, None if n in SHARED else seconds.get(n)) for n, r in reports.items()]
     against = [n for n in dict.fromkeys([best, published, 'llmrec fast', 'text-free gate', 'twin']) if n in reports]
     c = compare({'llmrec': reports['llmrec']} | {n: reports[n] for n in against}).table
-    return dict(users=len(reports['llmrec'].per_user), items=d.n, rows=rows, best=best, published=published,
+    return dict(users=len(reports['llmrec'].per_user), items=d.n_target, rows=rows, best=best, published=published,
                 versus=c[['b', 'mean_b', 'difference', 'lo', 'hi', 'p_holm']].to_dict('records'), protocol=reports['llmrec'].protocol)
 
 def fit_peers(name, d, es, judge, reports, seconds):
     "Fit and judge baselines; those that fail are named."
     for n, e in es.items():
         t = time.perf_counter()
-        try: e = e.fit_data(d) if getattr(e, 'data', None) is not d else e
+        try: e = e.fit_dataset(d) if getattr(e, 'data', None) is not d else e
         except Exception as err: print(f'{name}: {n} left out: {err}'); continue
         seconds[n], reports[n] = time.perf_counter() - t, judge(e, n)
 
 def judge_by(dom, full, split, **kw):
     "The protocol of a set: a function of a model, its name and, if another, a split; `full` has all test users."
-    from llmrec.metrics import evaluate
+    from llmrec.evaluation import evaluate
     hidden = thinned(dom, full)
     return lambda rec, n, split=split: evaluate(rec, split, ks=(10,), items=dom.items, audit=False, beyond=False, evidence='train+valid', name=n, mask=hidden, **kw)
 
 def more(name, load, most, have, neural):
     "Rows of the baselines that a set lacks."
     from llmrec.encode import TextEncoder
-    from llmrec.experts import interactions
+    from llmrec.dataset import make_dataset
     from llmrec.preprocess import item_text
     dom, full, source = load()
     split, reports, seconds = few_users(full, most), {}, {}
     texts = [t for s in [dom] + [source]*(source is not None) for t in item_text(s.items)]
-    d = interactions(pd.concat([split.train, split.valid]), dom.items, source, TextEncoder('minilm').encode(texts))
+    d = make_dataset(pd.concat([split.train, split.valid]), dom.items, source, TextEncoder('minilm').encode(texts))
     fit_peers(name, d, {n: e for n, e in peers(d, neural).items() if n not in have}, judge_by(dom, full, split), reports, seconds)
     return [row(name, n, r, seconds[n]) for n, r in reports.items()]
 
@@ -206,8 +210,8 @@ class Within:
 def within(name, load, most, budget='fast'):
     "NDCG@10 of the recommender and its experts when the candidates are the items of one kind of evidence: one row a kind."
     from dataclasses import replace
-    from llmrec.fusion import Recommender
-    from llmrec.metrics import compare
+    from llmrec.recommender import Recommender
+    from llmrec.evaluation import compare
     dom, full, source = load()
     split = few_users(full, most)
     judge = judge_by(dom, full, split, slices=())
@@ -225,12 +229,13 @@ def within(name, load, most, budget='fast'):
                         share=reps['llmrec']['ndcg@10']/reps[best]['ndcg@10'], difference=c['difference'], lo=c['lo'], hi=c['hi']))
     return out
 
-READS = ('Kriging', 'TextPopularity', 'Bilinear', 'Content')
+READS = ('KernelTransfer', 'TextPopularity', 'BilinearContent', 'Content')
 
 def ablation(name, load, most):
     "NDCG@10 of the closed-form gate that reads more and more: texts, attributes, rows of the target, rows of the source; each step minus the one before."
-    from llmrec.fusion import Recommender, default_experts
-    from llmrec.metrics import compare
+    from llmrec.fusion import default_experts
+    from llmrec.recommender import Recommender
+    from llmrec.evaluation import compare
     dom, full, source = load()
     split, reps, out = few_users(full, most), {}, []
     target, judge = dom.with_log(split.train), judge_by(dom, full, split, slices=())
@@ -268,7 +273,7 @@ def main():
     p.add_argument('--sets', nargs='*'); p.add_argument('--users', type=int, default=3000); p.add_argument('--neural', action='store_true', help='also SASRec: minutes a set')
     p.add_argument('--twin', action='store_true', help='also the recommender without the source')
     p.add_argument('--more', action='store_true', help='also the baselines that a set which is done lacks')
-    p.add_argument('--show'); p.add_argument('--csv', help='with --show: also write the table that 30_results reads')
+    p.add_argument('--show'); p.add_argument('--csv', help='with --show: also write the table that 40_results reads')
     p.add_argument('--within', metavar='CSV', help='rank only among items of one kind of evidence, with closed-form experts, and write the shares of the best expert')
     p.add_argument('--ablation', metavar='CSV', help='let the closed-form recommender read texts, attributes, ids and the source, one after the other, and write what each adds')
     a = p.parse_args()

@@ -13,7 +13,7 @@ import numpy as np, pandas as pd
 from hypothesis import HealthCheck, Phase, given, seed, settings, strategies as st
 from llmrec.core import InputError
 from llmrec.data import Domain
-from llmrec.fusion import Recommender
+from llmrec.recommender import Recommender
 
 COUNT = collections.Counter()
 

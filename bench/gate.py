@@ -44,7 +44,7 @@ def lessons(dom, split, source):
 def rows(name, load):
     "NDCG@10 of each setting on one target, and its difference to the first, over users."
     from llmrec.fusion import fit_gate
-    from llmrec.metrics import compare
+    from llmrec.evaluation import compare
     dom, split, source = load()
     rec, sets = lessons(dom, split, source)
     judge, first, out = judge_by(dom, split, split, slices=()), None, []

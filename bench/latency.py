@@ -40,7 +40,8 @@ def catalogue(n, users=20_000, rows=600_000, dim=384, seed=0):
 def fitted(n, cap, budget):
     "A recommender with the experts of a budget on such a catalogue."
     from llmrec.data import Domain
-    from llmrec.fusion import Recommender, default_experts
+    from llmrec.fusion import default_experts
+    from llmrec.recommender import Recommender
     log, items, V = catalogue(n)
     valid = log.sort_values('time').groupby('user').tail(1).iloc[:100]
     def make(d, budget, seed):
@@ -71,7 +72,7 @@ def says(row):
 
 def account(rec, server=None):
     "Bytes and operations of the products of one request: matrices of `item_side`, whole or sketched, and rows of candidates."
-    seen, b, f, n = set(), 0, 0, rec.data.n
+    seen, b, f, n = set(), 0, 0, rec.data.n_target
     for e in rec.experts:
         if (M := e.item_side()) is None: continue
         if server is None: b += M.nbytes; f += 2*M.size; continue
@@ -85,7 +86,7 @@ def account(rec, server=None):
 
 def kept(n, cap, budget, folder):
     "Fitted now, or taken from a folder."
-    from llmrec.fusion import Recommender
+    from llmrec.recommender import Recommender
     import pathlib
     path = folder and pathlib.Path(folder)/f'catalogue-{n}-{cap}-{budget}'
     if path and path.exists(): return Recommender.load(path)
@@ -123,7 +124,6 @@ def main():
     p.add_argument('--saved', help='folder to keep fitted recommenders in, to measure again')
     p.add_argument('--out', default=os.path.join(os.path.dirname(os.path.abspath(__file__)), 'latency.csv'))
     a = p.parse_args()
-    import llmrec.recommend                                          # gives Recommender its serve
     import torch
     torch.set_num_threads(1)
     speed, table = bandwidth(), []

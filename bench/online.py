@@ -49,8 +49,8 @@ def main():
     p.add_argument('--weeks', type=int, default=40); p.add_argument('--source-rows', type=int, default=0, help='rows an item of the source must have; 0: no source')
     p.add_argument('--out', default=str(Path(__file__).parent/'online.csv'))
     a = p.parse_args()
-    from llmrec.data import load_journey
-    from llmrec.fusion import Recommender
+    from llmrec.readers import load_journey
+    from llmrec.recommender import Recommender
     from llmrec.online import steps
     from llmrec.preprocess import k_core
     j, week, source = load_journey(), 7*86400, None

@@ -32,7 +32,7 @@ class Data:
         self.folder = Path(folder)
         z = np.load(self.folder/'rows.npz')
         self.user, self.item, self.held, self.test = z['user'], z['item'], z['held'], z['test']
-        self.n, self.N, self.U = int(z['n']), int(z['N']), int(z['U'])
+        self.n, self.n_items, self.U = int(z['n']), int(z['N']), int(z['U'])
     def rows(self, held, joint=True, cap=None):
         "Users and items to learn from: for tuning without held-out rows and what came after them."
         keep = np.ones(len(self.user), bool)
@@ -47,7 +47,7 @@ class Data:
         import scipy.sparse as sp
         z = np.load(self.folder/'features.npz')
         F = sp.csr_matrix((z['data'], z['indices'], z['indptr']), shape=tuple(z['shape']))
-        return sp.hstack([sp.identity(self.N, format='csr', dtype=np.float32), F]).tocsr() if ids else F
+        return sp.hstack([sp.identity(self.n_items, format='csr', dtype=np.float32), F]).tocsr() if ids else F
     def vectors(self): return np.load(self.folder/'vectors.npy')
 
 def matrix(user, item, U, N):
@@ -87,7 +87,7 @@ def learn(make, D, cfg, held, epochs=None):
     "Train; after each round (epochs, function from users to lists)."
     cfg = dict(cfg)
     user, item = D.rows(held, cfg.pop('joint'))
-    N = D.N if len(item) and item.max() >= D.n else D.n
+    N = D.n_items if len(item) and item.max() >= D.n else D.n
     X, seen = matrix(user, item, D.U, N), matrix(*D.rows(held, False), D.U, D.n)
     known = np.diff(X.indptr) > 0
     for e, lists, size in make(D, user, item, X, cfg, epochs):
@@ -262,7 +262,7 @@ def recbole_net(kind):
             (Path(d)/'x').mkdir()
             u, i = (user, item) if kind == 'SASRec' else X.nonzero()
             rows = '\n'.join(f'{a}\t{b}\t{c}' for c, (a, b) in enumerate(zip(u, i)))
-            (Path(d)/'x'/'x.inter').write_text('user_id:token\titem_id:token\ttimestamp:float\n' + rows + '\n')
+            (Path(d)/'x'/'inter').write_text('user_id:token\titem_id:token\ttimestamp:float\n' + rows + '\n')
             c = Config(model=kind, dataset='x', config_dict=dict(
                 data_path=d, checkpoint_dir=d, use_gpu=False, show_progress=False, seed=0, reproducibility=True, worker=0, state='ERROR',
                 load_col={'inter': ['user_id', 'item_id', 'timestamp']}, train_batch_size=2048, MAX_ITEM_LIST_LENGTH=50, eval_args=dict(
@@ -326,7 +326,7 @@ PEERS = {
     'implicit: ALS': (als, lambda D: joints(D, product(factors=[64, 32, 128], alpha=[10., 1., 40.], regularization=[.05, 1.]))),
     'implicit: BPR': (bpr, lambda D: joints(D, product(factors=[64, 128], learning_rate=[.05, .01], regularization=[.01, .1], iterations=[100, 300]))),
     'implicit: ItemKNN': (knn, lambda D: joints(D, product(kind=['Cosine', 'TFIDF', 'BM25'], K=[100, 20, 300]))),
-    'RecTools: EASE': (rectools_ease, lambda D: joints(D, product(regularization=[500., 100., 1000., 3000., 30.]), 3e5 if D.N < 12000 else 0)),
+    'RecTools: EASE': (rectools_ease, lambda D: joints(D, product(regularization=[500., 100., 1000., 3000., 30.]), 3e5 if D.n_items < 12000 else 0)),
     'RecTools: SASRec': (rectools_net('SASRec'), lambda D: joints(D, NETS)),
     'RecTools: BERT4Rec': (rectools_net('BERT4Rec'), lambda D: joints(D, NETS)),
     'RecBole: SASRec': (recbole_net('SASRec'), lambda D: joints(D, product(
@@ -344,12 +344,16 @@ LIBRARY = {p: dict(implicit='implicit', RecTools='rectools', RecBole='recbole', 
 # ---- our own systems, through the same door
 def cb2cf(**kw):
     "Factors of the items with few rows predicted from their text by ridge (after CB2CF: Barkan et al., 2019)."
-    from llmrec import experts as x
-    class CB2CF(x.ALS):
+    from llmrec.dataset import make_dataset
+    from llmrec.features import item_features, one_hot, soft_bins
+    from llmrec.baselines import ALS, Content, ItemKNN, Popularity
+    from llmrec.closed_form import Blend, EASE, hyperparameter_search
+    from llmrec.sequence import SASRec, TextSASRec
+    class CB2CF(ALS):
         def __init__(self, ridge=10., least=5, **kw): super().__init__(**kw); self.ridge, self.least = ridge, least
-        def learn(self, d):
-            super().learn(d)
-            f, V, c = x.item_features(d), self.V, d.counts
+        def _fit(self, d):
+            super()._fit(d)
+            f, V, c = item_features(d), self.V, d.counts
             A = np.concatenate([f, np.ones((len(f), 1), np.float32)], 1)
             w = (c >= self.least)[:, None]*A
             G = w.T @ w + self.ridge*np.eye(A.shape[1])
@@ -358,20 +362,24 @@ def cb2cf(**kw):
 
 def own_systems(seconds):
     "Name: function of (Interactions, target, source, valid) that gives something with `score`."
-    from llmrec import experts as x
-    from llmrec.fusion import Recommender
+    from llmrec.dataset import make_dataset
+    from llmrec.features import item_features, one_hot, soft_bins
+    from llmrec.baselines import ALS, Content, ItemKNN, Popularity
+    from llmrec.closed_form import Blend, EASE, hyperparameter_search
+    from llmrec.sequence import SASRec, TextSASRec
+    from llmrec.recommender import Recommender
     from fusion import text_free
     fit = lambda **kw: lambda d, t, s, v: Recommender(**{'encoder': 'minilm'} | kw).fit(t, s, v)
-    exp = lambda make: lambda d, t, s, v: make().fit_data(d)
+    exp = lambda make: lambda d, t, s, v: make().fit_dataset(d)
     def tuned(make, space, trials=12):
-        def f(d, t, s, v): return x.tune(make, space, d, trials=trials) if (d.hist.item < d.n).any() else make().fit_data(d)
+        def f(d, t, s, v): return hyperparameter_search(make, space, d, trials=trials) if (d.hist.item < d.n_target).any() else make().fit_dataset(d)
         return f
     return {'llmrec': fit(), 'llmrec fast': fit(budget='fast'), 'llmrec fast without text': fit(encoder=None, experts=text_free, budget='fast'),
             'llmrec fast without source': lambda d, t, s, v: Recommender('minilm', strategy='target', budget='fast').fit(t, None, v) if len(t.log) else None,
-            'ours: popularity': exp(x.Popularity), 'ours: content': exp(x.Content), 'ours: ItemKNN': exp(x.ItemKNN),
-            'ours: EASE': tuned(x.EASE, dict(lam=(10., 3000., 'log'), half_life=[3., 10., 30., np.inf], joint=[True, False])),
-            'ours: EASE + TF-IDF': exp(lambda: x.Blend(x.EASE(300.))), 'ours: SASRec': exp(lambda: x.SASRec(epochs=None)),
-            'ours: TextSASRec (as UniSRec)': exp(lambda: x.TextSASRec(epochs=None)),
+            'ours: popularity': exp(Popularity), 'ours: content': exp(Content), 'ours: ItemKNN': exp(ItemKNN),
+            'ours: EASE': tuned(EASE, dict(lam=(10., 3000., 'log'), half_life=[3., 10., 30., np.inf], joint=[True, False])),
+            'ours: EASE + TF-IDF': exp(lambda: Blend(EASE(300.))), 'ours: SASRec': exp(lambda: SASRec(epochs=None)),
+            'ours: TextSASRec (as UniSRec)': exp(lambda: TextSASRec(epochs=None)),
             'ours: CB2CF ridge': tuned(cb2cf, dict(ridge=(1., 100., 'log'), alpha=[1., 10., 40.], reg=[.05, 1.]), 8)}
 
 OWN = ['llmrec', 'llmrec fast', 'llmrec fast without text', 'llmrec fast without source', 'ours: popularity', 'ours: content', 'ours: ItemKNN', 'ours: EASE',
@@ -387,9 +395,14 @@ def load(a, name):
 def work_own(a, system, name, out):
     "One of our systems on one set, in a process of its own."
     import pandas as pd, torch, warnings
-    from llmrec import experts as x
+    from llmrec.dataset import make_dataset
+    from llmrec.features import item_features, one_hot, soft_bins
+    from llmrec.baselines import ALS, Content, ItemKNN, Popularity
+    from llmrec.closed_form import Blend, EASE, hyperparameter_search
+    from llmrec.sequence import SASRec, TextSASRec
     from llmrec.encode import TextEncoder
-    from llmrec.metrics import make_task, tie_order, top_lists
+    from llmrec.metrics import tie_break_keys, top_lists
+    from llmrec.evaluation import make_eval_task
     from llmrec.preprocess import item_text
     warnings.filterwarnings('ignore'); torch.set_num_threads(1)
     dom, split, source = load(a, name)
@@ -397,13 +410,13 @@ def work_own(a, system, name, out):
     texts = [t for s in [dom] + [source]*(source is not None) for t in item_text(s.items)]
     vectors = TextEncoder('minilm').encode(texts)                 # cached: not counted for anyone
     make = own_systems(a.seconds)[system]
-    if system.startswith('ours'): d = x.interactions(pd.concat([split.train, split.valid]), dom.items, source, vectors)
+    if system.startswith('ours'): d = make_dataset(pd.concat([split.train, split.valid]), dom.items, source, vectors)
     t = time.process_time()
     rec = make(d, target, source, valid)
     if rec is None: return
     fit, t = time.process_time() - t, time.process_time()
-    task, users = make_task(split, rec.items), test_users(split)
-    place, turn = tie_order(task.items, users)
+    task, users = make_eval_task(split, rec.items), test_users(split)
+    place, turn = tie_break_keys(task.items, users)
     top = []
     for b in range(0, len(users), 256):
         s = np.array(rec.score(users[b:b+256]), np.float32)
@@ -411,7 +424,7 @@ def work_own(a, system, name, out):
         r, c = task.seen[i[ok]].nonzero(); s[np.nonzero(ok)[0][r], c] = -np.inf
         top.append(top_lists(s, TOP, place, turn[b:b+256]))
     tried = getattr(rec, 'tuning', None)
-    from llmrec.metrics import _parameters
+    from llmrec.evaluation import _parameters
     save(out, np.concatenate(top), dict(fit=fit, tuning=0., score=time.process_time() - t, parameters=_parameters(rec), of=0, valid=None,
          settings=0 if tried is None else len(tried), setting=getattr(rec, 'tuned', '') or '; '.join(getattr(rec, 'plan', [])[-1:])), ['llmrec', 'numpy', 'torch'])
 
@@ -426,7 +439,11 @@ def test_users(split):
 def prepare(a, name, folder):
     "Write what the peers are handed; returns (domain, split)."
     import pandas as pd
-    from llmrec import experts as x
+    from llmrec.dataset import make_dataset
+    from llmrec.features import item_features, one_hot, soft_bins
+    from llmrec.baselines import ALS, Content, ItemKNN, Popularity
+    from llmrec.closed_form import Blend, EASE, hyperparameter_search
+    from llmrec.sequence import SASRec, TextSASRec
     from llmrec.encode import TextEncoder
     from llmrec.preprocess import item_text
     dom, split, source = load(a, name)
@@ -435,7 +452,7 @@ def prepare(a, name, folder):
     texts = [t for s in [dom] + [source]*(source is not None) for t in item_text(s.items)]
     np.save(folder/'vectors.npy', v := TextEncoder('minilm').encode(texts))
     log = pd.concat([split.train.assign(weight=0.), split.valid.assign(weight=1.)])       # the mark travels as a weight
-    d = x.interactions(log, dom.items, None if source is None else source.__class__(source.name, source.log.assign(weight=0.), source.items), v)
+    d = make_dataset(log, dom.items, None if source is None else source.__class__(source.name, source.log.assign(weight=0.), source.items), v)
     us = test_users(split)
     place = d.users.get_indexer(pd.Index(us, dtype=object))
     U, miss = len(d.users), place < 0
@@ -444,16 +461,20 @@ def prepare(a, name, folder):
     np.save(folder/'order.npy', o)
     F = features(d, texts)
     np.savez(folder/'features.npz', data=F.data, indices=F.indices, indptr=F.indptr, shape=F.shape)
-    np.savez(folder/'rows.npz', user=d.hist.user, item=d.hist.item, held=d.hist.weight > .5, n=d.n, N=d.N, U=U + miss.sum(), test=place[o])
+    np.savez(folder/'rows.npz', user=d.hist.user, item=d.hist.item, held=d.hist.weight > .5, n=d.n_target, N=d.n_items, U=U + miss.sum(), test=place[o])
     return dom, split
 
 def features(d, texts):
     "Attributes and the 2,000 most frequent words of all items."
     import pandas as pd, scipy.sparse as sp
-    from llmrec import experts as x
+    from llmrec.dataset import make_dataset
+    from llmrec.features import item_features, one_hot, soft_bins
+    from llmrec.baselines import ALS, Content, ItemKNN, Popularity
+    from llmrec.closed_form import Blend, EASE, hyperparameter_search
+    from llmrec.sequence import SASRec, TextSASRec
     from sklearn.feature_extraction.text import CountVectorizer
     t = d.table.drop(columns=['item', 'title', 'text'], errors='ignore')
-    parts = [x.soft_bins(t[c]) if pd.api.types.is_numeric_dtype(t[c]) else x.one_hot(t[c]) for c in t if t[c].notna().sum() > 1]
+    parts = [soft_bins(t[c]) if pd.api.types.is_numeric_dtype(t[c]) else one_hot(t[c]) for c in t if t[c].notna().sum() > 1]
     words = CountVectorizer(min_df=2, max_features=2000, binary=True, dtype=np.float32).fit_transform(texts)
     return sp.hstack([sp.csr_matrix(np.maximum(p > .3, 0).astype(np.float32)) for p in parts if p.shape[1] > 1] + [words]).tocsr()
 
@@ -484,7 +505,7 @@ def run(a, name, system, folder):
 def judge(out, name, system, dom, split, folder):
     "Evaluate lists by `evaluate`; the row of the table."
     import pandas as pd
-    from llmrec.metrics import evaluate
+    from llmrec.evaluation import evaluate
     top, f = np.load(f'{out}.npz')['top'], json.loads(Path(f'{out}.json').read_text())
     us, ids = test_users(split), dom.items['item'].to_numpy()
     if system in PEERS: us = us[np.load(folder/'order.npy')]
@@ -502,7 +523,7 @@ def judge(out, name, system, dom, split, folder):
 
 def versus(table, work):
     "llmrec minus each system, paired by user, with Holm's p, from the reports that are there."
-    from llmrec.metrics import Report, compare
+    from llmrec.evaluation import Report, compare
     for name in table['set'].unique():
         own = lambda s: work/name/(s.replace(': ', '-').replace(' ', '-') + '.report.json')
         if not own('llmrec').exists(): continue

@@ -58,8 +58,8 @@ def hashed(ids):
 
 
 def ours(folder):
-    from llmrec.data import read_table
-    from llmrec.experts import interactions
+    from llmrec.readers import read_table
+    from llmrec.dataset import make_dataset
     from llmrec.preprocess import clean, split_last
     s = Steps()
     d = read_table(folder/'ratings.csv', folder/'items.csv', name='films'); s('read', len(d.log))
@@ -67,7 +67,7 @@ def ours(folder):
     counts = dict(zip(report.step, report.after.astype(int).tolist()))
     split = split_last(d); s('split', len(split.train)); items = d.items; del d
     sizes = [len(split.train), len(split.valid), len(split.test)]
-    x = interactions(split.train, items); s('index', len(x.hist.item))
+    x = make_dataset(split.train, items); s('index', len(x.hist.item))
     return dict(steps=s.rows, peak_gib=round(peak(), 2), counts=counts, sizes=sizes, checksum=checksum(x.users.to_numpy(), x.hist.ptr, x.items[x.hist.item], x.time))
 
 

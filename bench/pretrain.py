@@ -14,11 +14,15 @@ import argparse, json, time
 from pathlib import Path
 import numpy as np, pandas as pd
 import torch
-from llmrec.data import Domain, DomainPair, load_journey, load_movielens
+from llmrec.data import Domain, DomainPair
+from llmrec.readers import load_journey, load_movielens
 from llmrec.encode import TextEncoder
-from llmrec.experts import Content, Kriging, histories, interactions, ndcg_rows, next_ranks, select
-from llmrec.preprocess import past_source, split_last
-from llmrec.pretrain import co_pairs, hold_out, perplexity, tiny_encoder
+from llmrec.metrics import ndcg_of_ranks
+from llmrec.dataset import histories, make_dataset, next_item_ranks, mask_interactions
+from llmrec.baselines import Content
+from llmrec.closed_form import KernelTransfer
+from llmrec.preprocess import truncate_source, split_last
+from llmrec.pretrain import cooccurrence_pairs, split_texts, perplexity, tiny_encoder
 
 ARMS = dict(none=(), source=('source',), target=('target',), both=('source', 'target'))
 
@@ -48,17 +52,17 @@ class Setting:
     def __init__(self, pair, n_texts, n_pairs, n_users, columns, seed=0):
         log = pair.target.log.sort_values('time', kind='stable').drop_duplicates(['user', 'item'])
         self.split = split_last(log, n_valid=0, seed=seed)
-        self.source, self.target, self.seed = past_source(pair.source, self.split), pair.target, seed
+        self.source, self.target, self.seed = truncate_source(pair.source, self.split), pair.target, seed
         test = self.split.test[self.split.test.user.isin(self.source.log.user)]
         self.test = test.sample(min(n_users, len(test)), random_state=seed)
         self.texts, self.held, rng = {}, {}, np.random.default_rng(seed)
         for n, d in dict(source=self.source, target=self.target).items():
-            train, self.held[n] = hold_out(d.items.title, .1, seed)
+            train, self.held[n] = split_texts(d.items.title, .1, seed)
             self.texts[n] = [train[i] for i in rng.permutation(len(train))[:n_texts]]
         text = pd.concat([d.items.set_index('item').title for d in (self.source, self.target)])
         train = self.split.train[['user', 'item', 'time']]
         logs = dict(source=self.source.log, target=train, both=pd.concat([self.source.log, train]))
-        self.pairs = {k: co_pairs(l[['user', 'item', 'time']], text, n_pairs, seed) for k, l in logs.items()}
+        self.pairs = {k: cooccurrence_pairs(l[['user', 'item', 'time']], text, n_pairs, seed) for k, l in logs.items()}
         self.pairs['target'] = self.pairs['target'] or None
         self.columns = ['item', 'title'] if columns == 'title' else list(self.target.items)
 
@@ -66,21 +70,21 @@ class Setting:
         "NDCG@10 of each test user, by expert and kind of history."
         t, s = self.target.items, self.source
         V = enc.encode(pd.concat([t.title, s.items.title]).tolist())
-        d = interactions(self.split.train, t[self.columns], Domain(s.name, s.log, s.items[[c for c in s.items if c in self.columns]]), V)
+        d = make_dataset(self.split.train, t[self.columns], Domain(s.name, s.log, s.items[[c for c in s.items if c in self.columns]]), V)
         h, out = histories(d, self.test.user), {}
         y = pd.Index(d.items).get_indexer(self.test.item)
-        for e in (Content(), Kriging()):
-            e.fit_data(d)
-            for kind, hist in dict(cold=select(h, h.item >= d.n), warm=h).items():
-                out[e.name, kind] = ndcg_rows(next_ranks(e.score_histories, hist, y, d.n))
+        for e in (Content(), KernelTransfer()):
+            e.fit_dataset(d)
+            for kind, hist in dict(cold=mask_interactions(h, h.item >= d.n_target), warm=h).items():
+                out[e.name, kind] = ndcg_of_ranks(next_item_ranks(e.score_histories, hist, y, d.n_target))
         return out
 
     def ask(self, path, max_len):
         "Perplexity on the texts kept aside, per domain; nothing for models without a head."
         from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
-        from llmrec.encode import _is_decoder, _quiet
-        auto = AutoModelForCausalLM if _is_decoder(json.loads((path/'config.json').read_text())) else AutoModelForMaskedLM
-        with _quiet(): lm, info = auto.from_pretrained(path, output_loading_info=True)
+        from llmrec.encode import is_decoder, quiet_libraries
+        auto = AutoModelForCausalLM if is_decoder(json.loads((path/'config.json').read_text())) else AutoModelForMaskedLM
+        with quiet_libraries(): lm, info = auto.from_pretrained(path, output_loading_info=True)
         if info['missing_keys']: return {}
         tok = AutoTokenizer.from_pretrained(path)
         return {f'ppl {n}': perplexity(lm, tok, t[:200], max_len) for n, t in self.held.items()}

@@ -3,16 +3,20 @@
     python bench/privacy.py --seeds 5 --models 16 --out bench/privacy.csv
 
 Households are cut in two: a third is open and gives the source (GROCERY), the others are the target (PRODUCE) and are protected.
-The chapter 14_privacy builds the same world and reads the table. Rows are written as they come.
+The chapter 22_privacy builds the same world and reads the table. Rows are written as they come.
 """
 import argparse, copy, time
 import numpy as np, pandas as pd, torch
-from llmrec.data import Domain, load_journey
+from llmrec.data import Domain
+from llmrec.readers import load_journey
 from llmrec.encode import TextEncoder
-from llmrec.experts import Popularity, interactions
-from llmrec.metrics import evaluate
+from llmrec.dataset import make_dataset
+from llmrec.baselines import Popularity
+from llmrec.evaluation import evaluate
 from llmrec.preprocess import item_text, split_last
-from llmrec.privacy import ItemHead, PrivateHead, advantage, advantage_bound, attack, fit_private, lira, person_losses
+from llmrec.privacy import (
+    ItemHead, DPHead, advantage, advantage_bound, membership_inference, fit_private, lira,
+    per_user_loss)
 
 
 def world(n_items=500, seed=0):
@@ -26,7 +30,7 @@ def world(n_items=500, seed=0):
     groceries = groceries.with_log(groceries.log[groceries.log.time < groceries.log.time.median()])
     split = split_last(target, n_valid=0)
     V = TextEncoder('minilm').encode(item_text(target.items) + item_text(groceries.items))
-    return interactions(split.train, target.items, groceries, V), split, target
+    return make_dataset(split.train, target.items, groceries, V), split, target
 
 def ndcg(e, split, target):
     return evaluate(e, split, items=target.items, exclude_seen=False, beyond=False, slices=(), n_boot=0, audit=False)['ndcg@10']
@@ -35,7 +39,7 @@ def losses_of(eps, start, X, Y, m, seed):
     "Losses of all people under a head that was trained on the members `m`."
     net = copy.deepcopy(start)
     fit_private(net, X[m], Y[m], eps, seed=seed)
-    with torch.no_grad(): return person_losses(net(X), Y).numpy()
+    with torch.no_grad(): return per_user_loss(net(X), Y).numpy()
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -49,24 +53,24 @@ def main():
     def add(**r):
         rows.append(r); pd.DataFrame(rows).to_csv(a.out, index=False, float_format='%.5f'); print(f'{time.time() - t0:6.0f} s', r, flush=True)
 
-    own = np.arange(d.N) < d.n
+    own = np.arange(d.n_items) < d.n_target
     mine = np.bincount(d.hist.user, own[d.hist.item], len(d.users)) > 0
-    e = PrivateHead(8., seed=0).fit_data(d)
+    e = DPHead(8., seed=0).fit_dataset(d)
     X, Y, _ = e.samples(d, mine, own)
     start = ItemHead(e.phi[own]); e.begin(start, d, ~mine, own)
-    add(kind='ndcg', epsilon=np.inf, start='popularity', seed=0, value=ndcg(Popularity().fit_data(d), split, target))
+    add(kind='ndcg', epsilon=np.inf, start='popularity', seed=0, value=ndcg(Popularity().fit_dataset(d), split, target))
     g = np.random.default_rng(0)
     half = [g.permutation(len(X)) < len(X)//2 for _ in range(a.models//2)]
     member = np.array([x for h in half for x in (h, ~h)])
     for eps in a.attacked:
         L = np.array([losses_of(eps, start, X, Y, m, i) for i, m in enumerate(member)])
-        for name, r in attack(L, member).iterrows(): add(kind='attack', epsilon=eps, start=name, seed=len(member), value=r.auc, low=r.low, high=r.high, found=r.found_at_1pc)
+        for name, r in membership_inference(L, member).iterrows(): add(kind='attack', epsilon=eps, start=name, seed=len(member), value=r.auc, low=r.low, high=r.high, found=r.found_at_1pc)
         add(kind='advantage', epsilon=eps, start='LiRA', seed=len(member), value=np.mean([advantage(m, s) for m, s in zip(member, lira(L, member))]),
             high=advantage_bound(eps, 1/(10*member[0].sum())))
     for seed in range(a.seeds):
         for eps in a.grid:
             for source in (True, False):
-                e = PrivateHead(eps, source=source, seed=seed).fit_data(d)
+                e = DPHead(eps, source=source, seed=seed).fit_dataset(d)
                 add(kind='ndcg', epsilon=eps, start='from the source' if source else 'from scratch', seed=seed, value=ndcg(e, split, target))
 
 if __name__ == '__main__': main()

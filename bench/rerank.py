@@ -33,15 +33,15 @@ def main():
     p.add_argument('model'); p.add_argument('--pool', type=int, default=20); p.add_argument('--last', type=int, default=8, help='films of the history that are told'); p.add_argument('--rows', type=int, default=10**6)
     p.add_argument('--dtype', default='float32'); p.add_argument('--out', default=str(Path(__file__).parent/'rerank.csv'))
     a = p.parse_args()
-    from llmrec.data import load_movielens
-    from llmrec.experts import histories, take
-    from llmrec.fusion import Recommender
+    from llmrec.readers import load_movielens
+    from llmrec.dataset import histories, select_users
+    from llmrec.recommender import Recommender
     from llmrec.preprocess import split_last
-    from llmrec.recommend import LMJudge, Reranker, choice_logit
+    from llmrec.judge import LMScorer, Reranker, choice_logit
     d = load_movielens()
     s = split_last(d)
     rec = Recommender('minilm', 'target', budget='fast').fit(d.with_log(s.train))
-    judge = LMJudge.of(a.model, last=a.last, words='Films somebody watched, oldest first: {}. The next film:')
+    judge = LMScorer.of(a.model, last=a.last, words='Films somebody watched, oldest first: {}. The next film:')
     judge.model.to(getattr(torch, a.dtype))
     n_par = sum(x.numel() for x in judge.model.parameters())
     rr = Reranker(rec, judge, a.pool)
@@ -56,7 +56,7 @@ def main():
     own, X, wall, cpu = np.nonzero((c == y[:, None]).any(1))[0], [], [], []
     for i in own:
         t, u = time.perf_counter(), time.process_time()
-        X.append(rr.features(take(h, [i]), c[i], sc[i])); wall.append(time.perf_counter() - t); cpu.append(time.process_time() - u)
+        X.append(rr.features(select_users(h, [i]), c[i], sc[i])); wall.append(time.perf_counter() - t); cpu.append(time.process_time() - u)
     X, at = np.stack(X), (c == y[:, None])[own].argmax(1)
     kinds = {'recommender': softmax(X[..., 0]), 'its score, temperature fitted': softmax(X[..., :1] @ plain), 'language model alone': softmax(X[..., 1:] @ choice_logit(rr.X[..., 1:], rr.y)), 'both': softmax(X @ rr.beta)}
     rows, gains = [], {}

@@ -18,7 +18,7 @@ import numpy as np, pandas as pd
 
 
 def real_vectors():
-    from llmrec.data import load_journey
+    from llmrec.readers import load_journey
     from llmrec.encode import TextEncoder
     from llmrec.preprocess import item_text
     j = load_journey()
@@ -58,7 +58,7 @@ def main():
     p.add_argument('--exact-only', action='store_true'); p.add_argument('--spread', type=float, default=.4); p.add_argument('--out')
     a = p.parse_args()
     import faiss
-    from llmrec.recommend import CellIndex, ExactIndex, GraphIndex, half_pays, recall
+    from llmrec.search import IVFIndex, ExactIndex, HNSWIndex, half_pays, recall
     R = real_vectors()
     V, Q, T = (mixed(R, n, seed, a.spread) for seed, n in enumerate((a.n, a.queries, 2000)))
     flat = faiss.IndexFlatIP(V.shape[1]); flat.add(V)
@@ -78,7 +78,7 @@ def main():
     if not a.exact_only:
         Tt = flat.search(T, 10)[1]; del exact, flat
         many, both = Q[:300], {}
-        for kind in (CellIndex, GraphIndex):
+        for kind in (IVFIndex, HNSWIndex):
             t_build, g = timed(lambda: kind(V)); both[kind.__name__] = g, t_build
             t_tune, _ = timed(lambda: g.tune(T, recall_at_least=a.recall, truth=Tt))
             print(f'ours: built in {t_build:.0f} s, tuned in {t_tune:.0f} s: {g}', flush=True)
@@ -86,7 +86,7 @@ def main():
             x = faiss.IndexHNSWFlat(V.shape[1], 32, faiss.METRIC_INNER_PRODUCT); x.hnsw.efConstruction = 80; x.add(V)
             return x
         t_build, peer = timed(peer_graph); both['faiss.IndexHNSWFlat'] = peer, t_build
-        for peer.hnsw.efSearch in GraphIndex.efforts:
+        for peer.hnsw.efSearch in HNSWIndex.efforts:
             if recall(peer.search(T, 10)[1], Tt) >= a.recall + .01: break
         print(f'faiss.IndexHNSWFlat: built in {t_build:.0f} s, efSearch {peer.hnsw.efSearch}; peak {peak():.1f} GiB', flush=True)
         b = rounds({k: (lambda x=x: x.search(Q, 10)) for k, (x, _) in both.items()}, a.rounds)

@@ -15,10 +15,11 @@ without, what is popular in the latest tenth of the rows, EASE and content on th
 import argparse, json, re, time
 from pathlib import Path
 import numpy as np, pandas as pd
-from llmrec import Recommender, compare, evaluate, past_source, split_time
+from llmrec import Recommender, compare, evaluate, truncate_source, split_time
 from llmrec.core import atomic_write
-from llmrec.data import load_movielens, read_movietweetings, read_table
-from llmrec.experts import EASE, Content, Popularity
+from llmrec.readers import load_movielens, read_movietweetings, read_table
+from llmrec.baselines import Content, Popularity
+from llmrec.closed_form import EASE
 from llmrec.preprocess import Split
 
 DAY = 86400
@@ -82,7 +83,7 @@ def main():
     split = split_time(target)
     users = np.random.RandomState(a.seed).permutation(np.sort(split.test.user.unique()))[:a.users or None]
     split.test = split.test[split.test.user.isin(users)].reset_index(drop=True)
-    source = past_source(ml, split)
+    source = truncate_source(ml, split)
     titles = set(map(plain, ml.items.title))
     table = target.items.assign(film=np.where([plain(t) in titles for t in target.items.title], 'on both', 'new to the source'))
     rows, verdicts, facts = [], [], {}

@@ -18,8 +18,10 @@ from itertools import islice
 from pathlib import Path
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from torch import nn
-from llmrec.experts import Histories, SeqBatches, SeqNet, seq_loss
-from llmrec.learner import Batches, Callback, ClipCB, DLs, Learner, SchedCB, adamw, cosine
+from llmrec.dataset import Histories
+from llmrec.sequence import SeqBatches, SeqNet, seq_loss
+from llmrec.learner import (
+    TensorLoader, Callback, ClipCB, DataLoaders, Learner, SchedCB, adamw, cosine)
 
 DIM, LAYERS, HEADS, SIZE, DROP = 64, 2, 2, 50, .2
 
@@ -50,7 +52,7 @@ class Ours:
         self.loss = partial(seq_loss, ranges=[(0, n)])
         self.rows, self.precision = len(log), precision
     def round(self):
-        learn = Learner(self.net, DLs(self.dl), self.loss, partial(adamw, weight_decay=.01), 1e-3, [SchedCB(cosine), ClipCB(5.)], precision=self.precision)
+        learn = Learner(self.net, DataLoaders(self.dl), self.loss, partial(adamw, weight_decay=.01), 1e-3, [SchedCB(cosine), ClipCB(5.)], precision=self.precision)
         with Clock() as c: learn.fit(1)
         return dict(steps=learn.step, rows=self.rows, wall=c.wall, cpu=c.cpu)
 
@@ -142,7 +144,7 @@ class Listing(nn.Module):
 
 def head(a):
     "Steps a second: the listing as printed, the listing with a frozen body, and a head on vectors that were computed once."
-    from llmrec.data import load_movielens
+    from llmrec.readers import load_movielens
     from llmrec.encode import TextEncoder
     items = load_movielens().items; items = items[items.category.notna()].head(a.items)
     y, names = pd.factorize(items.category.str.split('|').str[0]); texts = items.title.tolist()
@@ -158,7 +160,7 @@ def head(a):
     for _ in range(a.rounds):
         for k, f, steps in (('listing as printed', lambda: listing(True, 5), 5), ('listing, body frozen', lambda: listing(False, 20), 20)):
             c = f(); rows.append((k, steps/c.wall, steps/c.cpu))
-        learn = Learner(nn.Linear(enc.dim, len(names)), DLs(Batches(V, y, bs=32, shuffle=True)), lr=1e-3)
+        learn = Learner(nn.Linear(enc.dim, len(names)), DataLoaders(TensorLoader(V, y, bs=32, shuffle=True)), lr=1e-3)
         with Clock() as c: learn.fit(10)
         rows.append(('head on cached vectors', learn.step/c.wall, learn.step/c.cpu))
     t = pd.DataFrame(rows, columns=['loop', 'steps/s', 'steps/cpu s']).groupby('loop', sort=False).median()

@@ -1,4 +1,4 @@
-"""Every strategy of `06_transfer` over ordered pairs of domains, each beside its from-scratch twin.
+"""Every strategy of `08_transfer` over ordered pairs of domains, each beside its from-scratch twin.
 
     python bench/transfer.py --data DIR [--ml1m DIR2] [--out transfer.json] [--csv bench/transfer.csv]
 
@@ -17,12 +17,17 @@ import argparse, json, time, warnings, zlib
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from llmrec.core import set_seed
-from llmrec.data import Domain, load_journey, load_movielens, read_recbole
+from llmrec.data import Domain
+from llmrec.readers import load_journey, load_movielens, read_recbole
 from llmrec.encode import TextEncoder
-from llmrec.learner import AlignCB, Batches, DLs, Learner, SchedCB, cosine, n_steps, transfer_fit
+from llmrec.learner import TensorLoader, DataLoaders, Learner, SchedCB, cosine
+from llmrec.finetune import DomainAlignCB, step_budget, transfer_fit
 from llmrec.preprocess import item_text
-from llmrec.transfer import (STRATEGIES, TransferRecommender, choose_strategy, load_source, ndcg_next, next_rows, proxy_a_distance,
-                             head_start, rank_sources, verdict)
+from llmrec.transfer import load_pretrained
+from llmrec.finetune import FINETUNE_STRATEGIES, transfer_effect
+from llmrec.discrepancy import choose_strategy, proxy_a_distance
+from llmrec.finetune import (
+    NextItemClassifier, ndcg_next, next_item_examples, zero_shot_gain, rank_sources)
 
 TOP, SEEDS = 1500, (0, 1, 2)
 TARGETS = {'NUTRITION': ['GROCERY', 'MEAT', 'PASTRY'], 'DELI': ['GROCERY', 'MEAT'], 'comedy': ['drama'], 'children': ['comedy', 'drama'],
@@ -79,27 +84,27 @@ def vectors(domains, enc):
     return V, [c/np.maximum(np.linalg.norm(c, axis=1, keepdims=True), 1e-9) for c in C]
 
 
-def model(C, y): return TransferRecommender(C, np.bincount(y, minlength=len(C)), hidden=128)
+def model(C, y): return NextItemClassifier(C, np.bincount(y, minlength=len(C)), hidden=128)
 
 
 def learn_source(C, d, cbs=(), rows=12_000):
-    X, y, _ = next_rows(d.log, C, d.items.item); at = np.random.default_rng(0).permutation(len(y))[:rows]
+    X, y, _ = next_item_examples(d.log, C, d.items.item); at = np.random.default_rng(0).permutation(len(y))[:rows]
     set_seed(0)
-    return Learner(model(C, y[at]), DLs(Batches(X[at], y[at], bs=256, shuffle=True)), cbs=[SchedCB(cosine), *cbs]).fit(4).model
+    return Learner(model(C, y[at]), DataLoaders(TensorLoader(X[at], y[at], bs=256, shuffle=True)), cbs=[SchedCB(cosine), *cbs]).fit(4).model
 
 
 class Target:
     "Rows of a target, and NDCG of any model on its test users."
     def __init__(self, d, C):
-        X, y, about = next_rows(d.log, C, d.items.item); last = about['last'].to_numpy()
+        X, y, about = next_item_examples(d.log, C, d.items.item); last = about['last'].to_numpy()
         t = np.random.default_rng(0).permutation(np.flatnonzero(last))[:1000]
         self.C, self.Xt, self.yt, self.known = C, torch.from_numpy(X[t]), y[t], about.history.to_numpy()[t]
         tr = np.random.default_rng(1).permutation(np.flatnonzero(~last))[:16_000]; self.X, self.y = X[tr], y[tr]
     @torch.no_grad()
     def measure(self, m): return ndcg_next(m.eval()(self.Xt), self.yt)
     def fit(self, n, seed, source, strategy):
-        at = np.random.default_rng(seed).permutation(len(self.y))[:n]; dls = DLs(Batches(self.X[at], self.y[at], bs=min(128, n), shuffle=True))
-        set_seed(seed); m = model(self.C, self.y[at]); epochs = max(1, round(n_steps(n)/len(dls.train)))
+        at = np.random.default_rng(seed).permutation(len(self.y))[:n]; dls = DataLoaders(TensorLoader(self.X[at], self.y[at], bs=min(128, n), shuffle=True))
+        set_seed(seed); m = model(self.C, self.y[at]); epochs = max(1, round(step_budget(n)/len(dls.train)))
         return self.measure(transfer_fit(m, dls, source, strategy, epochs, 1e-3, lam=.01, seed=seed, cbs=[SchedCB(cosine)]).model)
 
 
@@ -108,25 +113,25 @@ def run_pair(source, target, enc):
     (s, t), out = apart(source, target), []
     (Vs, Vt), (Cs, Ct) = vectors([s, t], enc); T = Target(t, Ct)
     a = proxy_a_distance(Vs, Vt); src = learn_source(Cs, s)
-    aligned = {f'unsupervised+{k}': learn_source(Cs, s, [AlignCB(T.X, k, .1)]) for k in ('mmd', 'coral', 'dann')}
+    aligned = {f'unsupervised+{k}': learn_source(Cs, s, [DomainAlignCB(T.X, k, .1)]) for k in ('mmd', 'coral', 'dann')}
     ranks = rank_sources(t.with_log(t.log[t.log.groupby('user').cumcount(ascending=False) > 0]), {s.name: s}, enc.encode).iloc[0].to_dict()
     for n in (64, 1024, len(T.y)):
         if n > len(T.y): continue
-        got = {st: np.stack([T.fit(n, k, src, st) for k in SEEDS]) for st in STRATEGIES}
+        got = {st: np.stack([T.fit(n, k, src, st) for k in SEEDS]) for st in FINETUNE_STRATEGIES}
         for name, m in aligned.items(): got[name] = np.stack([T.fit(n, k, m, 'unsupervised') for k in SEEDS])
         out += [dict(source=s.name, target=t.name, rows=n, size='all' if n == len(T.y) else str(n), strategy=k, a_distance=a, users=len(T.yt),
                      **measures(got, k, T.known), **{f'm_{c}': v for c, v in ranks.items()}) for k in got]
         ats = [np.random.default_rng(k).permutation(len(T.y))[:n][:2000] for k in SEEDS]
-        start = float(np.mean([head_start(model(T.C, T.y[at]), src, [(torch.from_numpy(T.X[at]), torch.as_tensor(T.y[at]))]) for at in ats]))
+        start = float(np.mean([zero_shot_gain(model(T.C, T.y[at]), src, [(torch.from_numpy(T.X[at]), torch.as_tensor(T.y[at]))]) for at in ats]))
         auto = choose_strategy(n, start)[0]
-        regret = {k: verdict(got[auto], got[k], n_boot=300) for k in STRATEGIES}
+        regret = {k: transfer_effect(got[auto], got[k], n_boot=300) for k in FINETUNE_STRATEGIES}
         for o in out[-len(got):]:
             if o['strategy'] in regret: o |= dict(auto=auto, start=start, auto_minus=regret[o['strategy']].difference, auto_word=regret[o['strategy']].word)
     return out
 
 
 def measures(got, k, known):
-    v = verdict(got[k], got['scratch'], np.where(known <= 2, 'short history', 'longer'))
+    v = transfer_effect(got[k], got['scratch'], np.where(known <= 2, 'short history', 'longer'))
     by = {f'{r}_{c}': v.slices.loc[r, c] for r in v.slices.index for c in ('difference', 'lo', 'hi')}
     return dict(ndcg=v.mean, twin=v.twin, gain=v.difference, lo=v.lo, hi=v.hi, verdict=v.word, **by)
 
@@ -137,9 +142,9 @@ def shared_users(source, target, enc):
     s, t = busiest(source, users), busiest(target, users)
     _, (Cs, Ct) = vectors([s, t], enc); items = [*t.items.item, *s.items.item]
     both = pd.concat([t.log[['user', 'item', 'time']], s.log[['user', 'item', 'time']]]).sort_values(['user', 'time', 'item'])
-    X, y, about = next_rows(both, np.concatenate([Ct, Cs]), items); key = both.groupby('user').cumcount().gt(0).to_numpy()
+    X, y, about = next_item_examples(both, np.concatenate([Ct, Cs]), items); key = both.groupby('user').cumcount().gt(0).to_numpy()
     b = both[key].reset_index(drop=True).assign(row=np.arange(len(y)))
-    Xo, yo, ao = next_rows(t.log, Ct, t.items.item)
+    Xo, yo, ao = next_item_examples(t.log, Ct, t.items.item)
     o = t.log[t.log.groupby('user').cumcount() > 0].reset_index(drop=True).assign(at=np.arange(len(yo)))
     o = o.merge(b[['user', 'item', 'row']], on=['user', 'item'], how='inner')
     arms, last = {'own': Xo[o['at']], 'both': X[o['row']]}, ao['last'].to_numpy()[o['at']]; yo = yo[o['at']]
@@ -147,12 +152,12 @@ def shared_users(source, target, enc):
     for k, A in arms.items():
         T = Target.__new__(Target); T.C, T.X, T.y, T.Xt, T.yt = Ct, A[tr], yo[tr], torch.from_numpy(A[te]), yo[te]
         got[k] = np.stack([T.fit(min(1024, len(tr)), i, None, 'scratch') for i in SEEDS])
-    return dict(source=s.name, target=t.name, verdict=str(verdict(got['both'], got['own'])))
+    return dict(source=s.name, target=t.name, verdict=str(transfer_effect(got['both'], got['own'])))
 
 
 def summary(rows):
     "Tables as markdown."
-    d = pd.DataFrame(rows); d['pair'] = d.source + ' → ' + d.target; s = d[d.strategy.isin(STRATEGIES)]
+    d = pd.DataFrame(rows); d['pair'] = d.source + ' → ' + d.target; s = d[d.strategy.isin(FINETUNE_STRATEGIES)]
     cell = lambda r: f"{r.gain:+.4f} ({r.lo:+.4f} … {r.hi:+.4f}) {r.verdict}"
     out = []
     for size in ('64', '1024', 'all'):

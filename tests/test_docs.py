@@ -129,7 +129,7 @@ def test_chapter_opens_as_all_do(name):
 def test_chapter_ends_as_all_do(name):
     "The flow chart at its head; summary, exercises with folded solutions and a link to the next page at its end."
     md = cells(BOOK[name], 'markdown')
-    assert any('[Flow chart](15_pipeline.ipynb): ' in m or '\nFlow chart: ' in m for m in md[:4]), f'{name}: no place in the flow chart'
+    assert any('[Flow chart](24_pipeline.ipynb): ' in m or '\nFlow chart: ' in m for m in md[:4]), f'{name}: no place in the flow chart'
     heads = [m.strip() for m in md if re.match('## ', m)]
     assert heads[-2:] == ['## Summary', '## Exercises'], heads[-3:]
     summary, end = md[md.index(next(m for m in md if m.strip() == '## Summary')) + 1], '\n'.join(md[-3:])
@@ -214,15 +214,15 @@ def test_the_figure_is_drawn_from_the_imports():
 
 def test_controls_are_shown_where_somebody_can_turn_them(monkeypatch):
     import IPython.display
-    from llmrec.core import play
+    from llmrec.core import interactive
     shown, seen = [], []
     def f(lam=.6, wish='tea'): seen.append((lam, wish))
     monkeypatch.setattr(IPython.display, 'display', shown.append)
     for k in [k for k in os.environ if k.startswith(('VSCODE_', 'COLAB_', 'JPY_'))]: monkeypatch.delenv(k)
-    play(f, lam=(0, 2, .1))
+    interactive(f, lam=(0, 2, .1))
     assert shown == [None] and seen.pop() == (.6, 'tea')
     monkeypatch.setenv('JPY_SESSION_NAME', 'chapter.ipynb')
-    play(f, lam=(0, 2, .1))
+    interactive(f, lam=(0, 2, .1))
     slider, text = shown[-1].kwargs_widgets
     slider.value, text.value = 1.5, 'coffee'
     assert (slider.max, slider.step) == (2, .1) and not text.continuous_update

@@ -1,13 +1,13 @@
 """What the notebook cannot show: an extra that is not installed."""
 import sys
 import pytest
-from llmrec.data import toy_pair
-from llmrec.fusion import Recommender
+from llmrec.data import make_synthetic_pair
+from llmrec.recommender import Recommender
 import llmrec.explain
 
 
 def test_words_without_captum_name_the_extra(monkeypatch):
-    pair = toy_pair(seed=2, n_users=(30, 40), n_items=(20, 20))
+    pair = make_synthetic_pair(seed=2, n_users=(30, 40), n_items=(20, 20))
     rec = Recommender('minilm', 'target', budget='fast').fit(pair.target)
     user, item = rec.data.users[0], rec.items[3]
     for m in [m for m in sys.modules if m.split('.')[0] == 'captum']: monkeypatch.delitem(sys.modules, m)

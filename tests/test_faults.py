@@ -5,7 +5,7 @@ import numpy as np, pandas as pd, pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]/'bench'))
 faults = pytest.importorskip('faults', reason='needs fork')
 from llmrec.core import InputError, cache_dir
-from llmrec.fusion import Recommender
+from llmrec.recommender import Recommender
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch, recwarn, tmp_path): monkeypatch.setenv('LLMREC_CACHE', str(tmp_path/'cache'))
@@ -68,8 +68,8 @@ def test_foreign_files_in_a_model_folder_stay(tmp_path):
     for n in names: (tmp_path/n).parent.mkdir(exist_ok=True); (tmp_path/n).write_text('mine')
     rec = faults.fitted(0)
     rec.save(tmp_path); rec.update(faults.row(0)); rec.save(tmp_path)
-    from llmrec.pipeline import Memory
-    Memory(tmp_path/'state', 'key')
+    from llmrec.pipeline import ResultCache
+    ResultCache(tmp_path/'state', 'key')
     assert all((tmp_path/n).read_text() == 'mine' for n in names)
 
 
@@ -80,7 +80,7 @@ def test_what_does_not_fit_is_refused_with_the_number(monkeypatch):
     monkeypatch.setattr(core, 'free_memory', lambda: 2**20)
     with pytest.raises(InputError, match=r'5,000 users × 30 items, needs 0.0 GiB of memory, 0.0 GiB are free: call recommend'): rec.score(users)
     with pytest.raises(InputError, match='EASE.* lower cap'): faults.EASE(100., cap=10**6).fit(big().log, big().items)
-    with pytest.raises(InputError, match='TransitionRidge.* lower cap'): faults.TransitionRidge(None, cap=10**6).fit(big().log, big().items)
+    with pytest.raises(InputError, match='NextItemRidge.* lower cap'): faults.NextItemRidge(None, cap=10**6).fit(big().log, big().items)
 
 def big():
     from llmrec.data import Domain

@@ -61,7 +61,7 @@ def test_top_lists_and_ranks_are_those_of_a_sort(seed, levels, n, k):
     g = np.random.default_rng(seed)
     s = g.integers(levels, size=(6, n)).astype(g.choice(['float32', 'float64']))
     s[g.random(s.shape) < g.choice([0, .5, 1])] = -np.inf
-    place, turn = tie_order(range(n), range(6), seed)
+    place, turn = tie_break_keys(range(n), range(6), seed)
     top = top_lists(s, k, place, turn)
     full = [sorted(np.nonzero(r > -np.inf)[0], key=lambda j: (-r[j], (place[j] + turn[u]) % n)) for u, r in enumerate(s)]
     for u, f in enumerate(full): assert [j for j in top[u] if j >= 0] == f[:k]
@@ -145,7 +145,7 @@ def test_items_a_recommender_does_not_know_are_misses():
     split, rec = world(1, m=6, n=20)
     gone = split.test['item'].iloc[0]
     less = Scores(rec.table.drop(columns=gone).to_numpy(), rec.table.index, rec.items[rec.items != gone])
-    t = make_task(split, less.items)
+    t = make_eval_task(split, less.items)
     assert (t.col == -1).sum() == (split.test['item'] == gone).sum()
     top, rank, mid, n, _ = rank_task(less, t, 20)
     assert np.isinf(rank[t.col == -1]).all() and (mid[t.col == -1] >= (n - 2)[t.row[t.col == -1]]).all()

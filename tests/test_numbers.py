@@ -6,23 +6,31 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 import scipy.linalg as sl
 import torch
-import llmrec.experts as ex
+from llmrec.core import l2_normalize
+from llmrec.dataset import Histories, decayed_matrix, select_users
+from llmrec.baselines import ALS, Content, ItemKNN, Popularity, Random, RepeatConsumption, UserKNN
+from llmrec.closed_form import (
+    BilinearContent, Blend, EASE, KernelTransfer, Markov, SLIM, TextPopularity, Tfidf,
+    NextItemRidge)
+from llmrec.sequence import SmoothedSASRec, SASRec, TextSASRec
+from llmrec.two_tower import TwoTower
 from llmrec.core import InputError
-from llmrec.data import DomainPair, toy_pair
-from llmrec.experts import interactions, item_features, histories
-from llmrec.fusion import Recommender
+from llmrec.data import DomainPair, make_synthetic_pair
+from llmrec.dataset import make_dataset, histories
+from llmrec.features import item_features
+from llmrec.recommender import Recommender
 from llmrec.preprocess import item_text, split_last
 
 HERE = Path(__file__).parent
 
-def world(seed=0): return toy_pair(seed, n_users=(80, 60), n_items=(40, 30), n_rows=(12, 8), shared=.4)
+def world(seed=0): return make_synthetic_pair(seed, n_users=(80, 60), n_items=(40, 30), n_rows=(12, 8), shared=.4)
 
 @pytest.fixture(scope='module')
 def index():
     from llmrec.encode import TextEncoder
     p = world()
     texts = item_text(p.target.items) + item_text(p.source.items)
-    d = interactions(p.target.log, p.target.items, p.source, TextEncoder('tfidf').fit(texts).encode(texts))
+    d = make_dataset(p.target.log, p.target.items, p.source, TextEncoder('tfidf').fit(texts).encode(texts))
     return d, histories(d, d.users[:60])
 
 # Single against double precision
@@ -33,20 +41,21 @@ class Doubled(types.ModuleType):
 def double(fn):
     "Run `fn` with the code of the experts computing in double precision."
     with pytest.MonkeyPatch.context() as m:
-        m.setattr(ex, 'np', Doubled('np')); m.setattr(ex, '_inverse', lambda G: sl.inv(G))
+        for x in (baselines, closed_form, dataset, features): m.setattr(x, 'np', Doubled('np'))
+        m.setattr(closed_form, '_inverse', lambda G: sl.inv(G))
         return fn()
 
 def closed_forms():
-    k = ex.Kriging()
-    return [ex.Popularity(), ex.Popularity(.1), ex.Content(5.), ex.Content(np.inf, 0.), ex.EASE(300., 10.), ex.EASE(1., joint=False), ex.ItemKNN(), ex.UserKNN(), ex.SLIM(), ex.Markov(),
-            k, ex.TextPopularity(k), ex.TransitionRidge(k, 4.), ex.TransitionRidge(None, 4.), ex.Repeat(), ex.Tfidf(), ex.Blend(), ex.Bilinear(), ex.Random()]
+    k = KernelTransfer()
+    return [Popularity(), Popularity(.1), Content(5.), Content(np.inf, 0.), EASE(300., 10.), EASE(1., joint=False), ItemKNN(), UserKNN(), SLIM(), Markov(),
+            k, TextPopularity(k), NextItemRidge(k, 4.), NextItemRidge(None, 4.), RepeatConsumption(), Tfidf(), Blend(), BilinearContent(), Random()]
 
 def scores(d, h):
     out = {}
-    for i, e in enumerate(closed_forms()): out[f'{i} {e.name}'] = np.asarray(e.fit_data(d).score_histories(h))
+    for i, e in enumerate(closed_forms()): out[f'{i} {e.name}'] = np.asarray(e.fit_dataset(d).score_histories(h))
     return out
 
-def fresh(d): return ex.replace(d, hist=ex.Histories(d.hist.ptr, d.hist.item, d.hist.weight), phi=None)
+def fresh(d): return replace(d, hist=Histories(d.hist.ptr, d.hist.item, d.hist.weight), phi=None)
 
 def test_single_precision_ranks_as_double(index):
     "Scores of every closed-form expert, in units of the spread of a user's scores, differ by less than a thousandth."
@@ -62,49 +71,50 @@ def test_als_in_single_precision(index):
     "Factors learned in double precision from the same start, and users folded in, rank alike."
     pytest.importorskip('implicit')
     d, h = index
-    fit = lambda: (e := ex.ALS(16, epochs=5).fit_data(fresh(d))).score_histories(h)
+    fit = lambda: (e := ALS(16, epochs=5).fit_dataset(fresh(d))).score_histories(h)
     s, t = fit(), double(fit)
     assert t.dtype == np.float64 and s.dtype == np.float32 and np.abs(s - t).max() <= 1e-3*t.std(1).max(), np.abs(s - t).max()/t.std(1).max()
 
-@pytest.mark.parametrize('make', [lambda: ex.SASRec(dim=16, layers=1, epochs=2), lambda: ex.TwoTower(epochs=2)], ids=['SASRec', 'TwoTower'])
+@pytest.mark.parametrize('make', [lambda: SASRec(dim=16, layers=1, epochs=2), lambda: TwoTower(epochs=2)], ids=['SASRec', 'TwoTower'])
 def test_networks_in_single_precision(index, make):
     "The trained network, computed in double precision, gives the same scores."
     d, h = index
-    e = make().fit_data(d); s = e.score_histories(h)
+    e = make().fit_dataset(d); s = e.score_histories(h)
     def twice(x): return x.double() if x.is_floating_point() else x
     net, t = e.net.double(), []
-    if isinstance(e, ex.SASRec):
+    if isinstance(e, SASRec):
         for u in range(len(h)):
-            x = torch.tensor([[d.N, *h[u].tolist()][-e.size:]])
-            with torch.no_grad(): g, E = net(x); t.append((g[0, -1] @ E[:d.n].T).numpy())
+            x = torch.tensor([[d.n_items, *h[u].tolist()][-e.size:]])
+            with torch.no_grad(): g, E = net(x); t.append((g[0, -1] @ E[:d.n_target].T).numpy())
         t = np.array(t)
     else:
         with torch.no_grad():
-            u = net.user(torch.from_numpy(ex.decayed(h, d.N, e.half_life) @ e.phi).double())
-            t = (net.scale.exp()*u @ net.item(torch.from_numpy(e.phi[:d.n]).double()).T).numpy() + float(net.pop)*np.log1p(e.pop)
+            u = net.user(torch.from_numpy(decayed_matrix(h, d.n_items, e.half_life) @ e.phi).double())
+            t = (net.scale.exp()*u @ net.item(torch.from_numpy(e.phi[:d.n_target]).double()).T).numpy() + float(net.pop)*np.log1p(e.pop)
     net.float()
     assert np.isfinite(s).all() and np.abs(s - t).max() <= 1e-3*t.std(1).max()
 
 # Zero vectors
 def test_cosine_of_zero_vectors_is_zero():
-    from llmrec.encode import nearest, unit
-    from llmrec.recommend import ExactIndex
+    from llmrec.core import l2_normalize
+    from llmrec.encode import knn_search
+    from llmrec.search import ExactIndex
     from llmrec.vectors import cosine_sim
     z, a = np.zeros((2, 4), 'f4'), np.eye(4, dtype='f4')
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         assert not cosine_sim(z, a).any() and not cosine_sim(a, z).any() and not cosine_sim(z[0], z[0]).any()
         assert not cosine_sim(torch.zeros(2, 4), torch.eye(4)).any()
-        assert not unit(z).any() and not ex.unit(z).any() and not nearest(z, a, 1)[1].any()
+        assert not l2_normalize(z).any() and not l2_normalize(z).any() and not knn_search(z, a, 1)[1].any()
         assert np.isfinite(ExactIndex(np.concatenate([z, a])).search(z, 3)[1]).all()
         assert np.allclose(cosine_sim(1e-30*a, 1e30*a), a)
 
 def test_items_without_text_and_users_without_rows_have_finite_scores(index):
     d, h = index
     v = d.vectors.copy(); v[:5] = 0
-    e = ex.Content().fit_data(ex.replace(d, vectors=v, phi=None))
-    assert np.isfinite(e.score_histories(ex.take(h, [-1, 0]))).all()
-    e = ex.Content().fit_data(ex.replace(d, vectors=np.zeros_like(v), phi=None))
+    e = Content().fit_dataset(replace(d, vectors=v, phi=None))
+    assert np.isfinite(e.score_histories(select_users(h, [-1, 0]))).all()
+    e = Content().fit_dataset(replace(d, vectors=np.zeros_like(v), phi=None))
     assert not e.score_histories(h).any()
 
 # Long training
@@ -112,20 +122,20 @@ def test_items_without_text_and_users_without_rows_have_finite_scores(index):
 def test_ten_thousand_steps_end_finite_or_with_an_error(lr):
     "Finite weights after 10⁴ steps (10³ in the suite; all with LLMREC_LONG=1) at a hundred times the default rate; a rate that cannot work is named."
     epochs = 100 if os.environ.get('LLMREC_LONG') else 10
-    from llmrec.learner import Batches, ClipCB, DLs, Learner
+    from llmrec.learner import TensorLoader, ClipCB, DataLoaders, Learner
     torch.manual_seed(0)
     X, y = torch.randn(1000, 4), torch.randint(3, (1000,))
     net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
-    learn = Learner(net, DLs(Batches(X, y, bs=10)), lr=lr, cbs=[ClipCB()])
+    learn = Learner(net, DataLoaders(TensorLoader(X, y, bs=10)), lr=lr, cbs=[ClipCB()])
     try: learn.fit(epochs)
     except InputError as e: assert lr == 1e30 and 'take a smaller lr' in str(e); return
     assert lr == .1 and learn.step == 100*epochs and all(p.isfinite().all() for p in net.parameters()) and np.isfinite(learn.recorder.losses).all()
 
-@pytest.mark.parametrize('make', [ex.SASRec, ex.KrigedSASRec, ex.TextSASRec, ex.TwoTower], ids=lambda m: m.__name__)
+@pytest.mark.parametrize('make', [SASRec, SmoothedSASRec, TextSASRec, TwoTower], ids=lambda m: m.__name__)
 def test_networks_stay_finite_at_a_hundred_times_the_default_rate(make, index):
     "Finite scores after two passes, after 500 with LLMREC_LONG=1 (10⁴ steps; the towers stop when they no longer gain), or a named error."
-    small = dict(bs=64) if make is ex.TwoTower else dict(tokens=64)
-    try: e = make(lr=100*make().lr, epochs=500 if os.environ.get('LLMREC_LONG') else 2, **small).fit_data(index[0])
+    small = dict(bs=64) if make is TwoTower else dict(tokens=64)
+    try: e = make(lr=100*make().lr, epochs=500 if os.environ.get('LLMREC_LONG') else 2, **small).fit_dataset(index[0])
     except InputError as err: assert 'take a smaller lr' in str(err); return
     assert np.isfinite(e.score_histories(index[1])).all()
 
@@ -133,8 +143,8 @@ def test_networks_stay_finite_at_a_hundred_times_the_default_rate(make, index):
 def shuffled(d, seed): return d.with_log(d.log.sample(frac=1, random_state=seed))
 
 def some(d, budget, seed):
-    k = ex.Kriging()
-    return [ex.Popularity(), ex.Content(), ex.EASE(300., 10.), k, ex.TransitionRidge(k, 4.), ex.TwoTower(epochs=2, seed=seed)]
+    k = KernelTransfer()
+    return [Popularity(), Content(), EASE(300., 10.), k, NextItemRidge(k, 4.), TwoTower(epochs=2, seed=seed)]
 
 def ranking(target, source): return Recommender('tfidf', seed=3, experts=some).fit(target, source).recommend([*target.users[:20], 'nobody'], 10)
 
@@ -166,7 +176,7 @@ def test_another_number_of_threads_is_nearly_the_same(threads):
 # The golden run
 def golden():
     "Metrics of the recommender and of the baselines on a toy pair, and one list."
-    from llmrec.metrics import evaluate
+    from llmrec.evaluation import evaluate
     from llmrec.pipeline import baselines
     p = world(7); s = split_last(p.target)
     rec = Recommender('tfidf', seed=0, budget='fast').fit(p.target.with_log(s.train), p.source, s.valid)

@@ -1,23 +1,23 @@
 """Random rows, late and twice, new people and new items: experts that follow against experts fitted anew; the server against the full scan."""
 import numpy as np, pandas as pd
 import pytest
-from llmrec.data import toy_pair
-from llmrec.experts import EASE, Markov, TransitionRidge
-from llmrec.fusion import Recommender
+from llmrec.data import make_synthetic_pair
+from llmrec.closed_form import EASE, Markov, NextItemRidge
+from llmrec.recommender import Recommender
 from llmrec.online import follow
-import llmrec.online, llmrec.recommend
+import llmrec.online
 
 
 @pytest.fixture(scope='module')
 def world():
-    pair = toy_pair(seed=1, n_users=(60, 80), n_items=(40, 30))
+    pair = make_synthetic_pair(seed=1, n_users=(60, 80), n_items=(40, 30))
     return pair, pair.target.log.sort_values('time', kind='stable').reset_index(drop=True)
 
 
 def anew(e, d):
     new = type(e).__new__(type(e))
     new.__dict__.update({k: v for k, v in vars(e).items() if k not in ('rows', 'B', 'S', 'W', 'share', 'to', 'ptr')})
-    return new.fit_data(d)
+    return new.fit_dataset(d)
 
 
 def rows(rng, rec, log, n):
@@ -36,7 +36,7 @@ def test_following_equals_fitting_anew(world, seed):
         rec.update(rows(rng, rec, log, int(rng.integers(1, 30))), refresh='exact')
         users = list(rec.data.users[:50]) + ['nobody']
         for e in rec.experts:
-            if isinstance(e, (EASE, Markov, TransitionRidge)):
+            if isinstance(e, (EASE, Markov, NextItemRidge)):
                 a, b = e.score(users), anew(e, rec.data).score(users)
                 np.testing.assert_allclose(a, b, atol=1e-4*np.abs(b).max(), err_msg=f'{e.name}, step {step}')
 
@@ -80,9 +80,10 @@ def test_server_after_updates_and_new_items(world):
 
 @pytest.mark.parametrize('kriged', [False, True])
 def test_a_network_rehearses_on_schedule(world, kriged):
-    from llmrec.experts import KrigedSASRec, Popularity, SASRec
+    from llmrec.baselines import Popularity
+    from llmrec.sequence import SmoothedSASRec, SASRec
     pair, log = world
-    make = lambda d, budget, seed: [Popularity(), EASE(100), (KrigedSASRec if kriged else SASRec)(dim=8, layers=1, epochs=2, seed=seed)]
+    make = lambda d, budget, seed: [Popularity(), EASE(100), (SmoothedSASRec if kriged else SASRec)(dim=8, layers=1, epochs=2, seed=seed)]
     rec = Recommender('tfidf', 'target', experts=make).fit(pair.target.with_log(log.iloc[:-60]))
     before = rec.experts[2].theta.copy()
     rec.update(log.iloc[-60:-50], refresh='schedule')

@@ -2,7 +2,7 @@
 import json, sys
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
-from llmrec.metrics import evaluate
+from llmrec.evaluation import evaluate
 from llmrec.preprocess import Split
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]/'bench'))

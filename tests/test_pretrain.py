@@ -2,7 +2,7 @@
 import numpy as np, pytest, transformers
 from llmrec.core import InputError
 from llmrec.encode import TextEncoder
-from llmrec.pretrain import co_pairs, pretrain, tiny_encoder
+from llmrec.pretrain import cooccurrence_pairs, pretrain, tiny_encoder
 
 GOODS = [f'{a} {b} {c}' for a in ('green', 'black', 'soy') for b in ('tea', 'milk', 'oil', 'bread') for c in ('large', 'small')]
 PAIRS = [(a, b) for a, b in zip(GOODS, GOODS[1:])]
@@ -74,5 +74,5 @@ def test_bad_requests(fresh, kw, word):
 def test_co_pairs_of_logs_without_time_and_unknown_items():
     import pandas as pd
     log = pd.DataFrame(dict(user=[1, 1, 1, 2], item=['a', 'b', 'zz', 'a']))
-    assert co_pairs(log, dict(a='tea', b='milk')) in ([('milk', 'tea')], [])
-    assert co_pairs(log.iloc[:0], dict(a='tea')) == []
+    assert cooccurrence_pairs(log, dict(a='tea', b='milk')) in ([('milk', 'tea')], [])
+    assert cooccurrence_pairs(log.iloc[:0], dict(a='tea')) == []

@@ -4,40 +4,45 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from llmrec.core import InputError
-from llmrec.data import DomainPair, toy_pair
-from llmrec.experts import (ALS, BPR, EASE, SLIM, Blend, Content, ItemKNN, KrigedSASRec, Kriging, Markov, Popularity, Repeat, SASRec,
-                            Tfidf, TextPopularity, TextSASRec, TransitionRidge, TwoTower, UserKNN, interactions)
-from llmrec.fusion import Recommender
+from llmrec.data import DomainPair, make_synthetic_pair
+from llmrec.dataset import make_dataset
+from llmrec.baselines import ALS, BPR, Content, ItemKNN, Popularity, RepeatConsumption, UserKNN
+from llmrec.closed_form import (
+    EASE, SLIM, Blend, KernelTransfer, Markov, Tfidf, TextPopularity, NextItemRidge)
+from llmrec.sequence import SmoothedSASRec, SASRec, TextSASRec
+from llmrec.two_tower import TwoTower
+from llmrec.recommender import Recommender
 from llmrec.online import Online
-from llmrec.privacy import Pseudonyms, fresh, iban, luhn, places_of, scrub, traces, without
+from llmrec.dataset import places_of
+from llmrec.privacy import Pseudonyms, fresh, iban, luhn, redact_pii, find_ids, without
 
 
 @pytest.fixture(scope='module')
-def pair(): return toy_pair(4, n_users=(60, 50), n_items=(50, 30), n_rows=(20, 8), shared=.4)
+def pair(): return make_synthetic_pair(4, n_users=(60, 50), n_items=(50, 30), n_rows=(20, 8), shared=.4)
 
 def index(p, **kw):
     rng = np.random.default_rng(0)
     V = rng.normal(size=(len(p.target.items) + len(p.source.items), 12)).astype(np.float32)
-    return interactions(p.target.log, p.target.items, p.source, V, **kw)
+    return make_dataset(p.target.log, p.target.items, p.source, V, **kw)
 
 def experts():
-    k = Kriging(rank=8)
-    return [k, TextPopularity(k), Popularity(), Popularity(.2), Content(), EASE(50., 5.), EASE(50., joint=False), TransitionRidge(k, 4.), Markov(),
-            Repeat(), ItemKNN(10), UserKNN(10), SLIM(.1, 10.), ALS(8, epochs=3), Tfidf(), Blend(EASE(50.), Tfidf()),
-            SASRec(dim=8, layers=1, epochs=1), KrigedSASRec(dim=8, layers=1, epochs=1), TextSASRec(pretrain=1, dim=8, layers=1, epochs=1), TwoTower(dim=8, hidden=8, epochs=1)]
+    k = KernelTransfer(rank=8)
+    return [k, TextPopularity(k), Popularity(), Popularity(.2), Content(), EASE(50., 5.), EASE(50., joint=False), NextItemRidge(k, 4.), Markov(),
+            RepeatConsumption(), ItemKNN(10), UserKNN(10), SLIM(.1, 10.), ALS(8, epochs=3), Tfidf(), Blend(EASE(50.), Tfidf()),
+            SASRec(dim=8, layers=1, epochs=1), SmoothedSASRec(dim=8, layers=1, epochs=1), TextSASRec(pretrain=1, dim=8, layers=1, epochs=1), TwoTower(dim=8, hidden=8, epochs=1)]
 
 
 def test_every_expert_forgets_exactly(pair):
     who = pair.shared_users[:3].tolist()
     d, clean = index(pair), index(pair.forget(who))
-    old = [e.fit_data(d) for e in experts()]
-    less = without(d, places_of(d, who))
+    old = [e.fit_dataset(d) for e in experts()]
+    less = drop_users(d, places_of(d, who))
     others = clean.users[:40]
     new = fresh(old)
-    for e, _ in new: e.fit_data(less)
+    for e, _ in new: e.fit_dataset(less)
     mine = [e for e, own in new if own]
     assert [type(e) for e in mine] == [type(e) for e in old]
-    for e, x in zip(mine, [e.fit_data(clean) for e in experts()]):
+    for e, x in zip(mine, [e.fit_dataset(clean) for e in experts()]):
         np.testing.assert_array_equal(e.score(others), x.score(others), err_msg=e.name)
 
 @pytest.mark.parametrize('share', [True, False])
@@ -46,13 +51,13 @@ def test_index_without_people(pair, share):
     for n in (1, 5, 20):
         who = rng.choice(np.union1d(pair.source.users, pair.target.users), n, replace=False).tolist()
         a = index(pair, share_users=share)
-        same_index(without(a, places_of(a, who)), index(pair.forget(who), share_users=share))
+        same_index(drop_users(a, places_of(a, who)), index(pair.forget(who), share_users=share))
 
 def test_index_without_people_and_times(pair):
     "One log in its order. (Two logs without times are merged by row number; what is left then keeps the order it had.)"
     t = pair.target.with_log(pair.target.log.drop(columns='time'))
-    a, who = interactions(t.log, t.items), t.users[:7].tolist()
-    same_index(without(a, places_of(a, who)), interactions(t.forget(who).log, t.items))
+    a, who = make_dataset(t.log, t.items), t.users[:7].tolist()
+    same_index(drop_users(a, places_of(a, who)), make_dataset(t.forget(who).log, t.items))
 
 def same_index(a, b):
     assert a.users.tolist() == b.users.tolist()
@@ -69,17 +74,17 @@ def test_no_byte_is_left(pair, make, tmp_path):
     rec = Recommender(None, budget='fast').fit(p.target, p.source)
     who = [ids[u] for u in pair.shared_users[:2]]
     rec.save(tmp_path)
-    assert {i for *_, i in traces(tmp_path, who)} == {0, 1}
+    assert {i for *_, i in find_ids(tmp_path, who)} == {0, 1}
     rec.forget(who)
     rec.save(tmp_path)
-    assert traces(tmp_path, who) == []
+    assert find_ids(tmp_path, who) == []
     assert not set(who) & set(Recommender.load(tmp_path).data.users)
 
 def test_a_failed_forget_changes_nothing(pair):
     class Brittle(Popularity):
-        def learn(self, d):
+        def _fit(self, d):
             if len(d.users) < n: raise RuntimeError('no')
-            super().learn(d)
+            super()._fit(d)
     n = 0
     rec = Recommender(None, experts=lambda *a: [Popularity(), Brittle()]).fit(pair.target, pair.source)
     n, d, es = len(rec.data.users), rec.data, rec.experts
@@ -141,7 +146,7 @@ def test_cards_in_any_dress(script):
     for _ in range(200):
         c, sep = card(rng), rng.choice(['', ' ', '-', '.', '\u00a0', '–'])
         text = f'pay {digits(sep.join(c[i:i+4] for i in range(0, 16, 4)), script)} now'
-        assert scrub([text], kinds=['card']) == (['pay [card] now'], {'card': 1}), text
+        assert redact_pii([text], kinds=['card']) == (['pay [card] now'], {'card': 1}), text
 
 def test_ibans_in_any_dress():
     rng = random.Random(0)
@@ -150,7 +155,7 @@ def test_ibans_in_any_dress():
             body = ''.join(rng.choices('0123456789', k=n - 4))
             c = next(f'{country}{k:02d}{body}' for k in range(2, 99) if iban(f'{country}{k:02d}{body}'))
             for x in (c, c.lower(), ' '.join(c[i:i+4] for i in range(0, n, 4)), '-'.join(c[i:i+4] for i in range(0, n, 4))):
-                assert scrub([f'to {x}, thanks'], kinds=['iban']) == (['to [iban], thanks'], {'iban': 1}), x
+                assert redact_pii([f'to {x}, thanks'], kinds=['iban']) == (['to [iban], thanks'], {'iban': 1}), x
 
 def test_numbers_of_goods_stay():
     "EANs, UPCs, ISBNs, dates, prices, sizes: hardly any looks like something personal."
@@ -166,20 +171,20 @@ def test_numbers_of_goods_stay():
                   ip=lambda: '.'.join(str(num(1, 255)) for _ in range(4)), screen=lambda: f'{num(640, 4000)} {num(480, 2200)} {num(1, 240)} Hz')
     for name, make in makers.items():
         texts = [f"item {make()} new" for _ in range(150)]
-        out, count = scrub(texts)
+        out, count = redact_pii(texts)
         wrong = [t for t, o in zip(texts, out) if t != o]
         assert len(wrong) <= 2, (name, wrong[:5])
 
 @settings(max_examples=150, deadline=None)
 @given(st.text(max_size=60))
 def test_scrub_never_fails_and_is_done_at_once(t):
-    (a,), _ = scrub([t])
-    assert scrub([a])[0] == [a]
+    (a,), _ = redact_pii([t])
+    assert redact_pii([a])[0] == [a]
 
 
 def test_a_run_prints_no_id(tmp_path):
     "The command line: nobody's id in output, names of files, plots or the page; ids only where recommendations and the model are."
-    p = toy_pair(3, n_users=(100, 80), n_items=(60, 40), n_rows=(12, 10), shared=.5)
+    p = make_synthetic_pair(3, n_users=(100, 80), n_items=(60, 40), n_rows=(12, 10), shared=.5)
     ids = {u: f'planted.{i}@example.org' for i, u in enumerate(np.union1d(p.source.users, p.target.users))}
     for name, d in (('source', p.source), ('target', p.target)):
         d.log.assign(user=d.log['user'].map(ids)).to_csv(tmp_path/f'{name}.csv', index=False)
@@ -190,14 +195,15 @@ def test_a_run_prints_no_id(tmp_path):
                          capture_output=True, text=True, env=os.environ | dict(LLMREC_CACHE=str(tmp_path/'cache')))
     assert run.returncode == 0, run.stderr
     assert 'planted.' not in run.stdout + run.stderr
-    where = {(f.split('/')[0] if '/' in f else f, how) for f, how, _ in traces(tmp_path/'out', ['planted.'])}
+    where = {(f.split('/')[0] if '/' in f else f, how) for f, how, _ in find_ids(tmp_path/'out', ['planted.'])}
     assert {how for _, how in where} == {'content'} and {f for f, _ in where} <= {'recommendations.csv', 'model', 'twin', 'state'}
-    assert traces(tmp_path/'cache', ['planted.']) == []
+    assert find_ids(tmp_path/'cache', ['planted.']) == []
 
 
 def test_what_people_ask_for_is_not_written_to_disk(pair, tmp_path, monkeypatch):
     from pathlib import Path
-    from llmrec.encode import TextEncoder, text_keys
+    from llmrec.embedding_cache import hash_texts
+    from llmrec.encode import TextEncoder
     monkeypatch.setenv('LLMREC_CACHE', str(tmp_path))
     rec = Recommender('minilm', budget='fast').fit(pair.target, pair.source)
     files = lambda: {p: p.read_bytes() for p in Path(tmp_path).rglob('*') if p.is_file()}
@@ -208,7 +214,7 @@ def test_what_people_ask_for_is_not_written_to_disk(pair, tmp_path, monkeypatch)
     assert files() == old
     np.testing.assert_array_equal(first[0], again[0])
     enc = TextEncoder('minilm')
-    missing = lambda: len(enc.store().read(text_keys([ask]), np.empty((1, enc.dim), 'f4')))
+    missing = lambda: len(enc.store().read(hash_texts([ask]), np.empty((1, enc.dim), 'f4')))
     x = enc.encode([ask], keep=False)
     assert missing() == 1 and files() == old
     np.testing.assert_allclose(enc.encode([ask]), x, atol=1e-6)                # kept only where the caller wants it

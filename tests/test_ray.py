@@ -7,7 +7,7 @@ import pytest
 
 ray = pytest.importorskip('ray')
 from llmrec.encode import TextEncoder
-from llmrec.pipeline import cli_encode
+from llmrec.cli import cli_encode
 from llmrec.scale import RayEncoder, encode_ray
 
 TEXTS = [f'{a} {b} number {i}' for i, (a, b) in enumerate(zip(['red', 'small', 'old', 'quiet']*30, ['kettle', 'river', 'novel']*40))]

@@ -1,7 +1,7 @@
 """Search by blocks and in half precision against a full sort, on odd sizes, ties, masks and lists to leave out; the server against `score`."""
 import numpy as np
 import pytest
-from llmrec.recommend import ExactIndex
+from llmrec.search import ExactIndex
 
 
 def case(seed):
@@ -32,39 +32,43 @@ def test_exact_search(seed, half):
 
 
 def everyone():
-    from llmrec.experts import (ALS, EASE, Bilinear, Content, ItemKNN, KrigedSASRec, Kriging, Markov, Popularity, Repeat, SASRec, TextPopularity, TextSASRec,
-                                TransitionRidge, TwoTower, UserKNN)
-    k = Kriging(rank=8)
-    return [k, TextPopularity(k), Bilinear(dim=12), Popularity(), Popularity(.1), EASE(50., 5.), EASE(50., joint=False), ItemKNN(10), ALS(8, epochs=3), Markov(),
-            TransitionRidge(k, 4.), TransitionRidge(k, 4., joint=False), Repeat(), Content(), Content(np.inf, 0., joint=False), UserKNN(10),
-            SASRec(dim=8, layers=1, epochs=1), KrigedSASRec(dim=8, layers=1, epochs=1), TextSASRec(pretrain=1, dim=8, layers=1, epochs=1), TwoTower(dim=8, hidden=8, epochs=1)]
+    from llmrec.baselines import ALS, Content, ItemKNN, Popularity, RepeatConsumption, UserKNN
+    from llmrec.closed_form import (
+        EASE, BilinearContent, KernelTransfer, Markov, TextPopularity, NextItemRidge)
+    from llmrec.sequence import SmoothedSASRec, SASRec, TextSASRec
+    from llmrec.two_tower import TwoTower
+    k = KernelTransfer(rank=8)
+    return [k, TextPopularity(k), BilinearContent(dim=12), Popularity(), Popularity(.1), EASE(50., 5.), EASE(50., joint=False), ItemKNN(10), ALS(8, epochs=3), Markov(),
+            NextItemRidge(k, 4.), NextItemRidge(k, 4., joint=False), RepeatConsumption(), Content(), Content(np.inf, 0., joint=False), UserKNN(10),
+            SASRec(dim=8, layers=1, epochs=1), SmoothedSASRec(dim=8, layers=1, epochs=1), TextSASRec(pretrain=1, dim=8, layers=1, epochs=1), TwoTower(dim=8, hidden=8, epochs=1)]
 
 
 def test_server_says_what_every_expert_says():
-    from llmrec.data import toy_pair
-    from llmrec.experts import histories, seen_items
-    from llmrec.fusion import Recommender, standard
-    from llmrec.recommend import _z, spread_of
-    pair = toy_pair(3, n_users=(50, 60), n_items=(60, 40), n_rows=(20, 8), shared=.4)
+    from llmrec.data import make_synthetic_pair
+    from llmrec.dataset import histories, seen_items
+    from llmrec.fusion import standardize_scores
+    from llmrec.recommender import Recommender
+    from llmrec.serve import _z, spread_of
+    pair = make_synthetic_pair(3, n_users=(50, 60), n_items=(60, 40), n_rows=(20, 8), shared=.4)
     rec = Recommender('tfidf', experts=lambda *a: everyone(), repeats=True).fit(pair.target, pair.source)
     rec.gate.a.data.clamp_(min=-1.)                                     # all have a vote
     assert len(rec.experts) == len(everyone()), rec.plan
-    server, n = rec.serve(rank=4, pool=10).server, rec.data.n
+    server, n = rec.serve(rank=4, pool=10).server, rec.data.n_target
     for u in [*rec.data.users[:25], 'nobody']:
         h = histories(rec.data, [u])
         use, own = np.arange(len(rec.experts)), np.unique(h.item[h.item < n])
         for e, t in zip(rec.experts, server._terms(h, use, use >= 0)):
-            want = standard(e.score_histories(h), ~seen_items(h, n))[0]
+            want = standardize_scores(e.score_histories(h), ~seen_items(h, n))[0]
             mu, sd = spread_of(t, n, own)
             got = _z(t.at(np.arange(n)), mu, sd) if sd else want*0
             np.testing.assert_allclose(got, want, atol=2e-4, err_msg=f'{e.name}, {u}')
 
 
 def test_lists_of_the_server_are_those_of_the_scan():
-    from llmrec.data import toy_pair
-    from llmrec.experts import histories, seen_items
-    from llmrec.fusion import Recommender
-    pair = toy_pair(3, n_users=(50, 60), n_items=(300, 40), n_rows=(20, 8), shared=.4)
+    from llmrec.data import make_synthetic_pair
+    from llmrec.dataset import histories, seen_items
+    from llmrec.recommender import Recommender
+    pair = make_synthetic_pair(3, n_users=(50, 60), n_items=(300, 40), n_rows=(20, 8), shared=.4)
     rec = Recommender('tfidf', budget='fast').fit(pair.target, pair.source)
     rec.gate.a.data.clamp_(min=-1.)
     users = [*rec.data.users[:40], 'nobody']
@@ -75,21 +79,21 @@ def test_lists_of_the_server_are_those_of_the_scan():
         np.testing.assert_allclose(x[0], np.sort(s[a])[::-1][:10], atol=1e-4)   # the ten best, in their order
     assert not rec.server.stale()
     rec.experts[0].Q = 2*rec.experts[0].Q                               # an expert that has learned anew is noticed
-    np.testing.assert_allclose(rec.recommend(users[:1], 10)[1][0], np.sort(np.where(seen_items(histories(rec.data, users[:1]), rec.data.n), -np.inf,
+    np.testing.assert_allclose(rec.recommend(users[:1], 10)[1][0], np.sort(np.where(seen_items(histories(rec.data, users[:1]), rec.data.n_target), -np.inf,
                                                                                       rec.score(users[:1])))[0, ::-1][:10], atol=1e-4)
 
 
-@pytest.mark.parametrize('kind', ['CellIndex', 'GraphIndex'])
+@pytest.mark.parametrize('kind', ['IVFIndex', 'HNSWIndex'])
 @pytest.mark.parametrize('seed', range(6))
 def test_near_search(seed, kind):
     "What is found is allowed, has its own score and an order; looked into as a whole, it is what the exact search finds."
     pytest.importorskip('faiss')
-    import llmrec.recommend as r
+    import llmrec.search as r
     rng = np.random.default_rng(seed)
     n, d, k = int(rng.integers(2, 900)), int(rng.integers(2, 40)), int(rng.integers(1, 30))
     unit = lambda X: (X/np.linalg.norm(X, axis=1, keepdims=True)).astype('f4')
     V, Q = unit(rng.normal(size=(n, d))), unit(rng.normal(size=(9, d)))
-    if seed % 3 == 0 and kind == 'CellIndex': V[rng.integers(n, size=n//2)] = V[0]                           # twins, which cut a graph apart
+    if seed % 3 == 0 and kind == 'IVFIndex': V[rng.integers(n, size=n//2)] = V[0]                           # twins, which cut a graph apart
     keep = [None, rng.random(n) < .5, np.arange(n) < 3][seed % 3]
     allowed = np.ones(n, bool) if keep is None else keep
     ids, exclude = np.array([f'i{j}' for j in range(n)]), [rng.integers(n, size=rng.integers(0, 9)) for _ in Q] if seed % 2 else None
@@ -109,21 +113,21 @@ def test_near_search(seed, kind):
 
 def test_more_effort_finds_more():
     pytest.importorskip('faiss')
-    from llmrec.recommend import CellIndex, recall
+    from llmrec.search import IVFIndex, recall
     rng = np.random.default_rng(0)
     V = rng.normal(size=(4000, 24)).astype('f4'); V /= np.linalg.norm(V, axis=1, keepdims=True)
-    truth, ix, got = ExactIndex(V).search(V[:200], 10)[0], CellIndex(V), []
+    truth, ix, got = ExactIndex(V).search(V[:200], 10)[0], IVFIndex(V), []
     for ix.effort in (1, 4, 16, 64): got.append(recall(ix.search(V[:200], 10)[0], truth))
     assert got == sorted(got) and got[0] < .8 and got[-1] > .99
     assert ix.tune(V[200:400], recall_at_least=.9).measured >= .9 and 1 < ix.effort < ix.cells
     with pytest.raises(ValueError): ix.tune(V[:, :3])
 
 
-@pytest.mark.parametrize('kind', ['CellIndex', 'GraphIndex'])
+@pytest.mark.parametrize('kind', ['IVFIndex', 'HNSWIndex'])
 @pytest.mark.parametrize('ids', [None, 'str', 'int', 'objects', 'mixed'])
 def test_an_index_comes_back(kind, ids, tmp_path):
     pytest.importorskip('faiss')
-    import llmrec.recommend as r
+    import llmrec.search as r
     V = np.random.default_rng(0).normal(size=(300, 8)).astype('f4')
     ids = dict(str=[f'i{j}' for j in range(300)], int=np.arange(300)*7, objects=np.array([f'i{j}' for j in range(300)], object), mixed=[0, 'a']*150).get(ids)
     ix = getattr(r, kind)(V, ids, effort=np.int64(3))
@@ -140,29 +144,33 @@ def test_an_index_comes_back(kind, ids, tmp_path):
 
 def test_networks_serve_a_target_without_rows():
     "Clusters of the source play the target: networks that read texts are fitted on each, and a second source stays a domain of its own."
-    from llmrec.data import toy_pair
-    from llmrec.experts import Kriging, KrigedSASRec, TextSASRec, domain_ranges, interactions, item_features
-    from llmrec.fusion import Recommender, pseudo_target
-    pair = toy_pair(3, n_users=(60, 50), n_items=(60, 40), n_rows=(20, 8), shared=.4)
+    from llmrec.data import make_synthetic_pair
+    from llmrec.dataset import domain_ranges, make_dataset
+    from llmrec.features import item_features
+    from llmrec.closed_form import KernelTransfer
+    from llmrec.sequence import SmoothedSASRec, TextSASRec
+    from llmrec.fusion import simulate_cold_target
+    from llmrec.recommender import Recommender
+    pair = make_synthetic_pair(3, n_users=(60, 50), n_items=(60, 40), n_rows=(20, 8), shared=.4)
     small = dict(dim=8, layers=1, epochs=1)
-    make = lambda d, budget, seed: [Kriging(rank=8), KrigedSASRec(**small), TextSASRec(pretrain=1, **small)]
+    make = lambda d, budget, seed: [KernelTransfer(rank=8), SmoothedSASRec(**small), TextSASRec(pretrain=1, **small)]
     rec = Recommender('tfidf', experts=make).fit(pair.target.with_log(pair.target.log.iloc[:0]), pair.source)
-    assert [type(e) for e in rec.experts] == [Kriging, KrigedSASRec, TextSASRec], rec.plan
+    assert [type(e) for e in rec.experts] == [KernelTransfer, SmoothedSASRec, TextSASRec], rec.plan
     assert not any('left out' in x for x in rec.plan) and np.isfinite(rec.score([*pair.source.users[:5], 'nobody'])).all()
     V = np.random.default_rng(0).normal(size=(40 + 60 + 60, 6)).astype(np.float32)
-    d = interactions(pair.target.log.iloc[:0], pair.target.items, [pair.source, pair.source], V)
-    p = pseudo_target(d)
+    d = make_dataset(pair.target.log.iloc[:0], pair.target.items, [pair.source, pair.source], V)
+    p = simulate_cold_target(d)
     (a, b), *rest = domain_ranges(p)
-    assert (a, b) == (0, p.n) and rest[-1][1] == p.N == 120 and len(rest) == 2 and len(item_features(p)) == p.N
+    assert (a, b) == (0, p.n_target) and rest[-1][1] == p.n_items == 120 and len(rest) == 2 and len(item_features(p)) == p.n_items
     for (lo, hi), ids in zip(domain_ranges(p), p.all_items): assert list(ids) == list(p.table['item'].iloc[lo:hi])
 
 
 def test_an_empty_log_of_dates_stands_beside_a_log_without_times():
     import pandas as pd
     from llmrec.data import Domain
-    from llmrec.experts import interactions
+    from llmrec.dataset import make_dataset
     items = pd.DataFrame(dict(item=[0], title=['green tea']))
     empty = Domain('a', pd.DataFrame(dict(user=[0], item=[0], time=pd.to_datetime(['2020-01-01']))), items)
     empty = empty.with_log(pd.DataFrame(dict(user=[], item=[], time=pd.to_datetime([]))))
     assert empty.log['time'].dtype == np.int64
-    assert interactions(pd.DataFrame(dict(user=[0], item=[0])), items, empty).hist.item.tolist() == [0]
+    assert make_dataset(pd.DataFrame(dict(user=[0], item=[0])), items, empty).hist.item.tolist() == [0]

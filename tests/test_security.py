@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 import llmrec
 from llmrec.core import InputError
-from llmrec.data import Domain, DomainPair, read_table, toy_pair
-from llmrec.fusion import Recommender
+from llmrec.data import Domain, DomainPair, make_synthetic_pair
+from llmrec.readers import read_table
+from llmrec.recommender import Recommender
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = {m.name: importlib.import_module(f'llmrec.{m.name}') for m in pkgutil.iter_modules(llmrec.__path__) if not m.name.startswith('_')}
@@ -36,8 +37,8 @@ class Evil:
 
 @pytest.fixture(scope='module')
 def rec():
-    from llmrec.experts import Content, Popularity
-    return Recommender('tfidf', experts=lambda *a: [Popularity(), Content()]).fit(toy_pair(0, n_users=(20, 20), n_items=(20, 20), n_rows=(4, 4)).target)
+    from llmrec.baselines import Content, Popularity
+    return Recommender('tfidf', experts=lambda *a: [Popularity(), Content()]).fit(make_synthetic_pair(0, n_users=(20, 20), n_items=(20, 20), n_rows=(4, 4)).target)
 
 DOORS = {
     'log.csv': lambda p, m: read_table(p, pd.DataFrame(dict(item=['a'], title=['b']))),
@@ -86,7 +87,7 @@ def hostile(tmp_path_factory):
     "A run over a world in which every text and id is hostile, and everything that shows itself as HTML."
     from llmrec import pipeline
     out = tmp_path_factory.mktemp('hostile')
-    p = toy_pair(0, n_users=(40, 40), n_items=(40, 40), n_rows=(8, 8))
+    p = make_synthetic_pair(0, n_users=(40, 40), n_items=(40, 40), n_rows=(8, 8))
     def spoil(d, name):
         bad = [TITLES[i % len(TITLES)] for i in range(len(d.items))]
         new = {x: f'{b} {i}' for i, (x, b) in enumerate(zip(d.items['item'], bad))}
@@ -95,15 +96,16 @@ def hostile(tmp_path_factory):
         return Domain(name, d.log.assign(item=d.log['item'].map(new), user=d.log['user'].map(user), event=bad[0]), items)
     pair = DomainPair(spoil(p.source, TITLES[0]), spoil(p.target, TITLES[1]))
     with pytest.MonkeyPatch.context() as m:
-        m.setattr(pipeline, 'road_experts', lambda *a: few)
-        run = pipeline.travel(pair, pipeline.Options(encoder='tfidf'), out, quiet=True)
+        m.setattr(pipeline, 'branch_experts', lambda *a: few)
+        run = pipeline.run_pipeline(pair, pipeline.Options(encoder='tfidf'), out, quiet=True)
     rec = Recommender.load(out/'model')
     user, item = rec.data.users[0], rec.items[1]
-    shown = [pair, pair.source, pipeline.collect(pair)[1], rec, run, run.verdict, *run.reports.values(), MODULES['metrics'].compare(run.reports), rec.explain(user, item), rec.shelf(users=[user]), rec.similar(item), rec.summary()]
+    shown = [pair, pair.source, pipeline.prepare_data(pair)[1], rec, run, run.verdict, *run.reports.values(), MODULES['evaluation'].compare(run.reports), rec.explain(user, item), rec.shelf(users=[user]), rec.similar(item), rec.summary()]
     return out, [x._repr_html_() for x in shown if hasattr(x, '_repr_html_')]
 
 def few(d, budget, seed):
-    from llmrec.experts import EASE, Content, Popularity
+    from llmrec.baselines import Content, Popularity
+    from llmrec.closed_form import EASE
     return [Popularity(), EASE(100.)] + ([Content()] if d.vectors is not None else [])
 
 ALLOWED = set('html head meta title style body h1 h2 p table thead tbody tr th td img div small br span caption strong b'.split())
@@ -158,7 +160,7 @@ def test_tables_hold_no_formula_and_terminals_no_escape(hostile, capsys):
     with open(out/'recommendations.csv', newline='', encoding='utf-8') as f: rows = list(csv.reader(f))
     assert len(rows) > 100 and any("'=HYPERLINK" in c for r in rows for c in r)
     assert not [c for r in rows[1:] for c in (r[0], r[2], r[3]) if re.match(r'[\s]*[=+\-@＝＋－＠]', c)]
-    from llmrec.pipeline import main
+    from llmrec.cli import main
     user = pd.read_csv(out/'recommendations.csv')['user'].iloc[0]
     capsys.readouterr()
     assert main(['recommend', '--model', str(out/'model'), '--k', '40', f'--user={user}']) == 0
@@ -193,7 +195,7 @@ def test_files_are_private(hostile, rec, tmp_path, monkeypatch):
         rec.save(tmp_path/'model'); rec.encoder.save(tmp_path/'tfidf')
         encode.VectorStore(encode.cache_dir('vectors')/'x', 4).write(encode.text_keys(['a']), np.ones((1, 4), 'f4'))
         learner.save_state(tmp_path/'c.safetensors', dict(a=1)); (tmp_path/'c.safetensors').chmod(0o600 & (tmp_path/'c.safetensors').stat().st_mode)
-        pipeline.Memory(tmp_path/'state', 'k').put('a', 'b')
+        pipeline.ResultCache(tmp_path/'state', 'k').put('a', 'b')
     finally: os.umask(old)
     for root in (tmp_path, hostile[0]):
         for p in root.rglob('*'): assert not p.stat().st_mode & 0o077, f'{p}: {p.stat().st_mode:o}'

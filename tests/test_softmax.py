@@ -3,7 +3,7 @@ import copy
 import pytest, torch
 import torch.nn.functional as F
 from torch import nn
-from llmrec.experts import SeqNet, _BlockedNLL, choice_nll, choice_sum, seq_loss
+from llmrec.sequence import SeqNet, _BlockedNLL, softmax_nll, softmax_nll_sum, seq_loss
 
 
 def both(dtype=torch.float32, p=300, n=200, lo=0, scale=1., auto=False):
@@ -11,7 +11,7 @@ def both(dtype=torch.float32, p=300, n=200, lo=0, scale=1., auto=False):
     r = torch.Generator().manual_seed(0)
     g0, E0 = torch.randn(p, 16, generator=r, dtype=torch.float64)*scale, torch.randn(n + lo, 16, generator=r, dtype=torch.float64)
     y, out = torch.randint(lo, lo + n, (p,), generator=r), []
-    for f in (lambda g, E: choice_nll(g, E, y, lo, lo + n).sum(), lambda g, E: _BlockedNLL.apply(g, E.narrow(0, lo, n), y - lo, 32*n)):
+    for f in (lambda g, E: softmax_nll(g, E, y, lo, lo + n).sum(), lambda g, E: _BlockedNLL.apply(g, E.narrow(0, lo, n), y - lo, 32*n)):
         g, E = g0.to(dtype).requires_grad_(), E0.to(dtype).requires_grad_()
         with torch.autocast('cpu', torch.bfloat16, enabled=auto): loss = f(g, E)
         (loss/max(p, 1)).backward(); out.append((loss.detach(), g.grad, E.grad))
@@ -29,11 +29,11 @@ def test_blocks_do_the_plain_sums(how, eps):
 
 def test_sum_of_what_is_not_trained():
     g, E, y = torch.randn(9, 4), torch.randn(6, 4), torch.arange(9) % 6
-    with torch.no_grad(): plain = choice_sum(g, E, y, 0, 6)
-    torch.testing.assert_close(plain, choice_sum(g, E, y, 0, 6))
-    g.requires_grad_(); choice_sum(g, E, y, 0, 6).backward()
+    with torch.no_grad(): plain = softmax_nll_sum(g, E, y, 0, 6)
+    torch.testing.assert_close(plain, softmax_nll_sum(g, E, y, 0, 6))
+    g.requires_grad_(); softmax_nll_sum(g, E, y, 0, 6).backward()
     assert g.grad is not None and E.grad is None                           # a frozen table stays as it is
-    loss = choice_sum(g, E, y, 0, 6); loss.backward(retain_graph=True); one = g.grad.clone(); loss.backward()
+    loss = softmax_nll_sum(g, E, y, 0, 6); loss.backward(retain_graph=True); one = g.grad.clone(); loss.backward()
     assert not torch.equal(one, g.grad)                                    # gradients add up, as everywhere
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 import llmrec
 from cases import CALLS, COMMAND_LINE
-from llmrec.pipeline import main
+from llmrec.cli import main
 
 HERE = Path(llmrec.__file__).parent
 AMAZON = '{"reviewerID": "a", "asin": "B", "overall": 5, "unixReviewTime": 1}\n'
@@ -13,7 +13,7 @@ AMAZON = '{"reviewerID": "a", "asin": "B", "overall": 5, "unixReviewTime": 1}\n'
 def small_world():
     "Names that need no fitted model."
     from llmrec import data, encode, learner, metrics, online, preprocess, recommend, vectors
-    from llmrec.fusion import Recommender
+    from llmrec.recommender import Recommender
     log = pd.DataFrame(dict(user=['a', 'b', 'c', 'd'], item=['f1', 'f2', 'f3', 'f1'], time=[1, 2, 3, 4], value=[1., 2, 3, 4]))
     items = pd.DataFrame(dict(item=['f1', 'f2', 'f3', 'f4'], title=['tea', 'milk', 'oil', 'rye']))
     put = lambda df: lambda **kw: df.drop(columns=[k for k, v in kw.items() if v is None]).assign(**{k: v for k, v in kw.items() if v is not None})
@@ -22,7 +22,7 @@ def small_world():
                         Recommender=Recommender, ranked=recommend.recommend, tfidf=lambda: Recommender('tfidf', seed=0, budget='fast'))
 
 def one_expert(d, budget, seed):
-    from llmrec.experts import Content, Popularity
+    from llmrec.baselines import Content, Popularity
     return [Popularity()] + ([Content()] if d.vectors is not None else [])
 
 class Wrong:
@@ -91,7 +91,7 @@ def test_command(option, line, words, world, tmp_path, capsys, monkeypatch):
 
 def test_the_catalogue_is_large():
     "At least 80 cases, and one at least for every option of every command."
-    from llmrec.pipeline import COMMANDS
+    from llmrec.cli import COMMANDS
     import inspect
     assert len(CALLS) + len(COMMAND_LINE) >= 80
     options = {f"{c} --{o.replace('_', '-')}" for c, f in COMMANDS.items() for o in inspect.signature(f).parameters}
