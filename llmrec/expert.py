@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Expert', 'expert_names', 'expert_key', 'map_experts', 'copy_experts', 'clone_experts', 'pack_experts',
-           'unpack_experts', 'check_expert']
+           'unpack_experts', 'decayed_sum', 'sparse_product', 'check_expert']
 
 # %% ../nbs/12_expert.ipynb #1fad1690
 import copy
@@ -22,7 +22,7 @@ from .core import InputError
 from .data import Domain, make_synthetic_pair
 from .dataset import (
     Dataset, Histories, binarize, decayed_matrix, drop_users, histories, insert_items, make_dataset,
-    select_users, split_last_interaction)
+    recency_weights, select_users, split_last_interaction)
 
 # %% ../nbs/12_expert.ipynb #e391ad4b
 class Expert(BaseEstimator):
@@ -273,6 +273,24 @@ def unpack_experts(meta:list, arrays:dict, data:Dataset) -> list[Expert]:
         experts.append(_expert_class(entry['type'], entry['module']).from_state(state, data))
         for number in entry['roots']: roots[number] = experts[-1]
     return [roots[number] for number in sorted(roots)]
+
+# %% ../nbs/12_expert.ipynb #dbd45e9e
+def decayed_sum(hist:Histories,   # One history
+                half_life:float,  # Interactions after which a weight has halved
+                P:np.ndarray      # (N, d) a vector for each item
+               ) -> np.ndarray:   # (d,)
+    "Sum of the vectors of one history, recent ones weighing more."
+    return recency_weights(hist, half_life).astype(np.float32) @ P[hist.item]
+
+# %% ../nbs/12_expert.ipynb #f39d39ff
+def sparse_product(M:sp.csr_matrix, # (N, n)
+                   half_life:float) -> Callable: # Histories -> columns, scores
+    "The `sparse_scorer` of a score that is the decayed history times a sparse matrix."
+    def scorer(hist):
+        scores = decayed_matrix(hist, M.shape[0], half_life) @ M
+        scores.sort_indices()
+        return scores.indices, scores.data
+    return scorer
 
 # %% ../nbs/12_expert.ipynb #f3150c43
 def _sample_dataset():
