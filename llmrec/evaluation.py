@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ITEM_BUCKETS', 'USER_BUCKETS', 'COMPARED', 'EvalTask', 'make_eval_task', 'rank_task', 'list_task', 'item_bucket',
-           'user_bucket', 'group_labels', 'slice_table', 'Report', 'evaluate', 'Comparison', 'compare']
+           'user_bucket', 'group_labels', 'slice_table', 'Report', 'count_parameters', 'evaluate',
+           'check_same_protocol', 'Comparison', 'compare']
 
 # %% ../nbs/04_evaluation.ipynb #0d25dc6c
 import json
@@ -12,45 +13,54 @@ import numpy as np
 import pandas as pd
 import platform
 import scipy.sparse as sp
-import sys
 import time
 import torch
 import warnings
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fastcore.basics import patch
 from html import escape
-from .core import InputError, atomic_write, batch_slices, check_type, hash_ids, progress
+from typing import Any
+from .core import InputError, atomic_write, batch_slices, check_type, hash_ids, peak_memory_mb, progress
 from .data import require_columns
 from .preprocess import Split, leakage_audit
 from .metrics import (
-    auc_per_user, bootstrap, concentration, coverage, diversity, holm, item_ranks,
-    mean_popularity, miscalibration, novelty, permutation_p, popularity_lift, tie_break_keys,
-    top_lists, topk_metrics)
+    auc_per_user, bootstrap, category_shares, concentration, coverage, diversity, holm,
+    item_ranks, mean_popularity, miscalibration, novelty, paired_interval, permutation_p,
+    popularity_lift, tie_break_keys, top_lists, topk_metrics)
 
 # %% ../nbs/04_evaluation.ipynb #dd731285
 @dataclass
 class EvalTask:
-    "Test rows as numbers: which columns should stand high for which users."
+    "Test interactions as numbers: which columns should stand high for which users."
     users: pd.Index       # (m,) test users
     items: pd.Index       # (n,) candidates, the columns of a score
     row: np.ndarray       # (pairs,) user, ascending
     col: np.ndarray       # (pairs,) item; -1: not among the candidates
-    pairs: pd.DataFrame   # (pairs,) the test rows themselves
-    past: sp.csr_matrix   # (m, n) training rows
+    pairs: pd.DataFrame   # (pairs,) the test interactions themselves
+    past: sp.csr_matrix   # (m, n) training interactions
     seen: sp.csr_matrix   # (m, n) items that are no candidates
-    repeats: int = 0      # Test rows dropped because the user has the item already
+    repeats: int = 0      # Test interactions dropped because the user has the item already
 
 # %% ../nbs/04_evaluation.ipynb #15880958
-def _counted(log, users, items):
-    "A log as a sparse matrix of counts; rows of others are left out."
-    u, j = users.get_indexer(log['user']), items.get_indexer(log['item'])
-    ok = (u >= 0) & (j >= 0)
-    return sp.csr_matrix((np.ones(ok.sum(), np.float32), (u[ok], j[ok])), (len(users), len(items)))
+def _counted(log:pd.DataFrame, users:pd.Index, items:pd.Index)->sp.csr_matrix:
+    "A log as a sparse matrix of counts; interactions of others are left out."
+    row, col = users.get_indexer(log['user']), items.get_indexer(log['item'])
+    known = (row >= 0) & (col >= 0)
+    ones = np.ones(known.sum(), np.float32)
+    return sp.csr_matrix((ones, (row[known], col[known])), (len(users), len(items)))
+
+def _present(matrix:sp.csr_matrix, row:np.ndarray, col:np.ndarray)->np.ndarray:
+    "Which entries of a sparse matrix are not zero, (pairs,) boolean; column -1 is none."
+    out = np.zeros(len(row), bool)
+    known = col >= 0
+    if known.any(): out[known] = np.asarray(matrix[row[known], col[known]]).ravel() != 0
+    return out
 
 # %% ../nbs/04_evaluation.ipynb #00390cf2
-def _asked(test, grades):
-    "Test rows, each user and item once, the best grade first; users in an order that tells nothing."
+def _distinct_pairs(test:pd.DataFrame, grades:str|None)->tuple:
+    "Test interactions, each user and item once, the best grade first; users in an order that tells nothing."
     if grades is not None and grades not in test:
         raise InputError(f'grades={grades!r} is not a column of the test log: {list(test.columns)}')
     if grades is not None: test = test.sort_values(grades, ascending=False, kind='stable')
@@ -58,191 +68,268 @@ def _asked(test, grades):
     users = pd.Index(pd.unique(test['user']))
     return test, users[np.argsort(hash_ids(users), kind='stable')]
 
+def _masked(split:Split, users:pd.Index, items:pd.Index, mask:pd.DataFrame|None)->tuple:
+    "Training interactions, and everything that is no candidate, two sparse matrices."
+    past = _counted(split.train, users, items)
+    seen = past + _counted(split.valid, users, items)
+    if mask is None: return past, seen
+    require_columns(mask, ['user', 'item'], 'mask')
+    return past, seen + _counted(mask, users, items)
+
 # %% ../nbs/04_evaluation.ipynb #b4d15aa6
-def make_eval_task(split,      # Split
-              items,      # Ids of the candidates
-              exclude_seen:bool=True, # Mask training and validation items?
-              grades:str|None=None,   # Column of the test log that grades relevance
-              mask=None               # Log of further rows to mask: what users took that no model may see
-             )->EvalTask:
+def make_eval_task(split:Split, items:Iterable, # Split; ids of the candidates
+                   exclude_seen:bool=True, # Mask training and validation items?
+                   grades:str|None=None,   # Column of the test log that grades relevance
+                   mask:pd.DataFrame|None=None # Log of further items to mask, which no model may see
+                  )->EvalTask:
     "Turn a split into a ranking task."
     items = pd.Index(items)
     if not items.is_unique:
         raise InputError(f'items: {items[items.duplicated()][0]!r} stands twice among the candidates')
-    test, users = _asked(split.test, grades)
-    past = _counted(split.train, users, items)
-    seen = past + _counted(split.valid, users, items)
-    if mask is not None:
-        require_columns(mask, ['user', 'item'], 'mask')
-        seen = seen + _counted(mask, users, items)
-    u, j = users.get_indexer(test['user']), items.get_indexer(test['item'])
-    fresh = np.ones(len(u), bool)
-    if exclude_seen and (known := j >= 0).any(): fresh[known] = np.asarray(seen[u[known], j[known]]).ravel() == 0
-    keep, row = np.unique(u[fresh], return_inverse=True)
-    if not len(keep):
-        raise InputError(f'nothing to test: {len(test)} test rows, {(~fresh).sum()} of them repeat the past; use '
-                         f'exclude_seen=False for repeats')
-    o = np.lexsort((hash_ids(test['item'])[fresh], row))
-    return EvalTask(users[keep], items, row[o], j[fresh][o], test[fresh].iloc[o].reset_index(drop=True), past[keep],
-                seen[keep] if exclude_seen else sp.csr_matrix(past[keep].shape, dtype=np.float32), int((~fresh).sum()))
+    test, users = _distinct_pairs(split.test, grades)
+    past, seen = _masked(split, users, items, mask)
+    row, col = users.get_indexer(test['user']), items.get_indexer(test['item'])
+    fresh = ~_present(seen, row, col) if exclude_seen else np.ones(len(row), bool)
+    return _task(users, items, test[fresh], row[fresh], col[fresh], past,
+                 seen if exclude_seen else seen*0, int((~fresh).sum()))
+
+# %% ../nbs/04_evaluation.ipynb #99d26854
+def _task(users:pd.Index, items:pd.Index, test:pd.DataFrame, row:np.ndarray, col:np.ndarray,
+          past:sp.csr_matrix, seen:sp.csr_matrix, repeats:int)->EvalTask:
+    "The task of the users who have something left to test."
+    if not len(row):
+        raise InputError(f'nothing to test: {repeats} test rows, {repeats} of them repeat the past; use '
+                         'exclude_seen=False for repeats')
+    keep, row = np.unique(row, return_inverse=True)
+    order = np.lexsort((hash_ids(test['item']), row))
+    seen = seen[keep]
+    seen.eliminate_zeros()
+    pairs = test.iloc[order].reset_index(drop=True)
+    return EvalTask(users[keep], items, row[order], col[order], pairs, past[keep], seen, repeats)
 
 # %% ../nbs/04_evaluation.ipynb #9a9a77d4
-def _score_block(rec, users, n):
+def _score_block(rec:Any, users:np.ndarray, n_items:int)->np.ndarray:
     "Scores of one block as a float matrix, or an error that says what came instead."
-    s = rec.score(users)
-    s = np.asarray(s.detach().cpu() if hasattr(s, 'detach') else s)
-    if s.shape != (len(users), n):
-        raise InputError(f'score gave shape {s.shape} for {len(users)} users and {n} items: expected {(len(users), n)}')
-    return s if s.dtype in (np.float32, np.float64) else s.astype(np.float32)
+    scores = rec.score(users)
+    scores = np.asarray(scores.detach().cpu() if hasattr(scores, 'detach') else scores)
+    if scores.shape != (len(users), n_items):
+        raise InputError(f'score gave shape {scores.shape} for {len(users)} users and {n_items} items: '
+                         f'expected {(len(users), n_items)}')
+    return scores if scores.dtype in (np.float32, np.float64) else scores.astype(np.float32)
 
 # %% ../nbs/04_evaluation.ipynb #aa4fac07
-def _sampled(s, t, users, row, col, count, seed):
-    "Mask all but `count` random candidates and the test items of each user; how many are masked."
-    key = (hash_ids(t.users[users], seed + 3)[:, None] ^ hash_ids(t.items, seed + 4)) * np.uint64(0x9E3779B97F4A7C15)
-    key[(s == -np.inf)] = np.uint64(2**64 - 1)
-    key[row, col] = np.uint64(2**64 - 1)                         # test items stay anyway
-    out = np.argsort(key, 1)[:, count:]
-    own = s[row, col]
-    np.put_along_axis(s, out, -np.inf, 1)
-    s[row, col] = own
-    return (s == -np.inf).sum(1)
+def _sample_candidates(scores:np.ndarray, task:EvalTask, users:slice, row:np.ndarray, col:np.ndarray,
+                       count:int, seed:int)->np.ndarray: # (users,) how many are masked
+    "Mask all but `count` random candidates and the test items of each user, in place."
+    last = np.uint64(2**64 - 1)
+    key = hash_ids(task.users[users], seed + 3)[:, None] ^ hash_ids(task.items, seed + 4)
+    key = key*np.uint64(0x9E3779B97F4A7C15)
+    key[scores == -np.inf] = last
+    key[row, col] = last                                          # test items stay anyway
+    own = scores[row, col]
+    np.put_along_axis(scores, np.argsort(key, 1)[:, count:], -np.inf, 1)
+    scores[row, col] = own
+    return (scores == -np.inf).sum(1)
 
 # %% ../nbs/04_evaluation.ipynb #14daa491
-def _rank_part(s, t, U, k, ties, candidates, seed):
-    "Lists, ranks and number of candidates of the users U, from their scores."
-    i, p = slice(*np.searchsorted(t.row, [U.start, U.stop])), slice(t.seen.indptr[U.start], t.seen.indptr[U.stop])
-    masked, s = np.diff(t.seen.indptr[U.start:U.stop+1]), np.array(s, order='C')
-    s[np.repeat(np.arange(len(s)), masked), t.seen.indices[p]] = -np.inf
-    row, col = t.row[i] - U.start, t.col[i]
-    known, n = col >= 0, s.shape[1]
-    if candidates: masked = _sampled(s, t, U, row[known], col[known], candidates, seed)
+def _mask_seen(scores:np.ndarray, task:EvalTask, users:slice)->tuple:
+    "A copy of the scores without the items that are no candidates, and how many these are, (users,)."
+    ptr = task.seen.indptr[users.start:users.stop + 1]
+    masked = np.diff(ptr)
+    scores = np.array(scores, order='C')
+    scores[np.repeat(np.arange(len(scores)), masked), task.seen.indices[ptr[0]:ptr[-1]]] = -np.inf
+    return scores, masked
+
+def _pairs_of(task:EvalTask, users:slice)->slice:
+    "Test pairs of a block of users."
+    return slice(*np.searchsorted(task.row, [users.start, users.stop]))
+
+# %% ../nbs/04_evaluation.ipynb #8b26761e
+def _rank_block(scores:np.ndarray, task:EvalTask, users:slice, k:int, ties:tuple,
+                candidates:int|None, seed:int)->tuple:
+    "Lists, ranks, mid-ranks and number of candidates of a block of users, from their scores."
+    scores, masked = _mask_seen(scores, task, users)
+    pairs = _pairs_of(task, users)
+    row, col = task.row[pairs] - users.start, task.col[pairs]
+    known = col >= 0
+    if candidates: masked = _sample_candidates(scores, task, users, row[known], col[known], candidates, seed)
     rank, mid = np.full(len(row), np.inf), np.full(len(row), np.nan)
-    rank[known], mid[known] = item_ranks(s, row[known], col[known], ties[0], ties[1][U], masked)
-    lost = np.bincount(row[~known], minlength=len(s))             # items without a column share the last places
-    mid[~known] = (n - masked + (lost - 1)/2)[row[~known]]
-    return top_lists(s, k, ties[0], ties[1][U]), rank, mid, n - masked + lost
+    rank[known], mid[known] = item_ranks(scores, row[known], col[known], *ties, masked)
+    lost = np.bincount(row[~known], minlength=len(scores))        # items without a column share the last places
+    left = scores.shape[1] - masked
+    mid[~known] = (left + (lost - 1)/2)[row[~known]]
+    return top_lists(scores, k, *ties), rank, mid, left + lost
+
+# %% ../nbs/04_evaluation.ipynb #c5de02dd
+@dataclass
+class _Ranking:
+    "A task in the making: what stays the same for all blocks, and the results so far."
+    task: EvalTask
+    k: int
+    ties: tuple                 # π, o
+    seed: int
+    candidates: int|None
+    def __post_init__(self):
+        m, pairs = len(self.task.users), len(self.task.row)
+        self.top = np.empty((m, self.k), np.int32)
+        self.rank, self.mid, self.n_candidates = np.empty(pairs), np.empty(pairs), np.empty(m)
+    def add(self, users:slice, scores:np.ndarray):
+        "Rank one block of users."
+        pairs = _pairs_of(self.task, users)
+        self.top[users], self.rank[pairs], self.mid[pairs], self.n_candidates[users] = _rank_block(
+            scores, self.task, users, self.k, (self.ties[0], self.ties[1][users]), self.candidates, self.seed)
 
 # %% ../nbs/04_evaluation.ipynb #23b2424b
-def rank_task(rec,        # Has `score(users)`
-              t:EvalTask, k:int=10, seed:int=0,
+def rank_task(rec:Any,        # Has `score(users)`
+              task:EvalTask, k:int=10, seed:int=0,
               block:int|None=None,     # Users scored at a time; None: 2²⁴ scores
               candidates:int|None=None # Random candidates a user; None: all
-             )->tuple:    # Lists (m, k), ranks (pairs,), mid-ranks (pairs,), candidates (m,), seconds to score
+             )->tuple:        # Lists (m, k), ranks and mid-ranks (pairs,), candidates (m,), seconds to score
     "Rank the whole task."
-    m, n = len(t.users), len(t.items)
-    top, rank, mid, n_cand = np.empty((m, k), np.int32), np.empty(len(t.row)), np.empty(len(t.row)), np.empty(m)
-    ties, spent, pool = tie_break_keys(t.items, t.users, seed), 0., ThreadPoolExecutor(torch.get_num_threads())
-    def part(b, s, c):
-        U = slice(b.start + c.start, b.start + c.stop)
-        i = slice(*np.searchsorted(t.row, [U.start, U.stop]))
-        top[U], rank[i], mid[i], n_cand[U] = _rank_part(s[c], t, U, k, ties, candidates, seed)
-    for b in progress(list(batch_slices(m, block or max(1, 2**24//n))), 'ranking'):
-        t0 = time.perf_counter()
-        s = _score_block(rec, t.users[b].to_numpy(), n)
-        spent += time.perf_counter() - t0
-        list(pool.map(lambda c: part(b, s, c), batch_slices(len(s), max(1, 2**19//n))))
-    pool.shutdown()
-    return top, rank, mid, n_cand, spent
+    ranking = _Ranking(task, k, tie_break_keys(task.items, task.users, seed), seed, candidates)
+    n_items, spent = len(task.items), 0.
+    blocks = list(batch_slices(len(task.users), block or max(1, 2**24//n_items)))
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for b in progress(blocks, 'ranking'):
+            started = time.perf_counter()
+            scores = _score_block(rec, task.users[b].to_numpy(), n_items)
+            spent += time.perf_counter() - started
+            parts = [slice(b.start + c.start, b.start + c.stop)
+                     for c in batch_slices(len(scores), max(1, 2**19//n_items))]
+            list(pool.map(lambda part: ranking.add(part, scores[part.start - b.start:part.stop - b.start]), parts))
+    return ranking.top, ranking.rank, ranking.mid, ranking.n_candidates, spent
 
 # %% ../nbs/04_evaluation.ipynb #cc05e4e8
-def list_task(rec,     # {user: [items, best first]}, or a table: user, item, and rank or score
-              t:EvalTask, k:int=10)->tuple: # Lists (m, k), ranks (pairs,)
-    "Lists as `rank_task` gives them; items that are no candidates are taken out."
+def _list_table(rec:dict|pd.DataFrame)->tuple:
+    "Lists as a table of user and item, and the place of each item, as numbers that grow downwards."
     if isinstance(rec, dict):
-        rec = pd.DataFrame([(u, x, i) for u, l in rec.items() for i, x in enumerate(l)],
-                           columns=['user', 'item', 'rank'])
+        rows = [(user, item, place) for user, items in rec.items() for place, item in enumerate(items)]
+        rec = pd.DataFrame(rows, columns=['user', 'item', 'rank'])
     by = next((c for c in ('rank', 'score') if c in rec), None)
     if by is None or not {'user', 'item'} <= set(rec):
         raise InputError(f'a table of lists has columns user, item, and rank or score; found {list(rec.columns)}')
-    u, j = t.users.get_indexer(rec['user']), t.items.get_indexer(rec['item'])
-    if (j < 0).any():
-        raise InputError(f'lists hold item {rec["item"].iloc[int((j < 0).argmax())]!r}, which is not among the '
-                         f'{len(t.items)} candidates')
-    ok = u >= 0
-    ok[ok] = np.asarray(t.seen[u[ok], j[ok]]).ravel() == 0
-    u, j, r = u[ok], j[ok], rec[by].to_numpy()[ok]*(1 if by == 'rank' else -1)
-    return _placed(u, j, r, t, k)
+    return rec, rec[by].to_numpy()*(1 if by == 'rank' else -1)
+
+# %% ../nbs/04_evaluation.ipynb #522c7f1c
+def list_task(rec:dict|pd.DataFrame, # {user: [items, best first]}, or a table: user, item, and rank or score
+              task:EvalTask, k:int=10)->tuple: # Lists (m, k), ranks (pairs,)
+    "Lists as `rank_task` gives them; items that are no candidates are taken out."
+    table, place = _list_table(rec)
+    user, col = task.users.get_indexer(table['user']), task.items.get_indexer(table['item'])
+    if (col < 0).any():
+        raise InputError(f'lists hold item {table["item"].iloc[int((col < 0).argmax())]!r}, which is not '
+                         f'among the {len(task.items)} candidates')
+    keep = user >= 0
+    keep[keep] = ~_present(task.seen, user[keep], col[keep])
+    top = _placed(user[keep], col[keep], place[keep], task, k)
+    return _found_in(top, task)
 
 # %% ../nbs/04_evaluation.ipynb #bb9157de
-def _placed(u, j, r, t, k):
-    "Lists from rows (user, item, rank), and the ranks of the test items in them."
-    m, small = len(t.users), len(r) and r.dtype.kind in 'iu' and 0 <= r.min() and r.max() < 1000
-    if small:                                                     # ranks are places already
-        top = np.full((m, max(k, int(r.max()) + 1)), -1, np.int32)
-        top[u, r] = j
-        small = np.count_nonzero(top >= 0) == len(u)
-    if not small:
-        o, n = np.lexsort((tie_break_keys(t.items, [])[0][j], r, u)), np.bincount(u, minlength=m)
-        top = np.full((m, max(k, n.max(initial=0))), -1, np.int32)
-        top[u[o], np.arange(len(u)) - (np.cumsum(n) - n)[u[o]]] = j[o]
+def _by_place(user:np.ndarray, col:np.ndarray, place:np.ndarray, n_users:int, k:int)->np.ndarray|None:
+    "Lists where the ranks are small whole numbers, each once; None where they are not."
+    if not len(place) or place.dtype.kind not in 'iu' or place.min() < 0 or place.max() >= 1000: return None
+    top = np.full((n_users, max(k, int(place.max()) + 1)), -1, np.int32)
+    top[user, place] = col
+    return top if np.count_nonzero(top >= 0) == len(user) else None
+
+def _by_order(user:np.ndarray, col:np.ndarray, place:np.ndarray, task:EvalTask, k:int)->np.ndarray:
+    "Lists by sorting, ties by a hash of the item."
+    order = np.lexsort((tie_break_keys(task.items, [])[0][col], place, user))
+    count = np.bincount(user, minlength=len(task.users))
+    position = np.arange(len(user)) - (np.cumsum(count) - count)[user[order]]
+    top = np.full((len(task.users), max(k, count.max(initial=0))), -1, np.int32)
+    top[user[order], position] = col[order]
+    return top
+
+# %% ../nbs/04_evaluation.ipynb #537d6459
+def _placed(user:np.ndarray, col:np.ndarray, place:np.ndarray, task:EvalTask, k:int)->np.ndarray:
+    "Lists (m, k) from interactions (user, item, place), without gaps."
+    top = _by_place(user, col, place, len(task.users), k)
+    if top is None: top = _by_order(user, col, place, task, k)
     gaps = np.nonzero(((top[:, 1:] >= 0) & (top[:, :-1] < 0)).any(1))[0]
-    top[gaps] = np.take_along_axis(top[gaps], np.argsort(top[gaps] < 0, axis=1, kind='stable'), 1)
-    return _found_in(np.ascontiguousarray(top[:, :k]), t)
+    filled = np.argsort(top[gaps] < 0, axis=1, kind='stable')
+    top[gaps] = np.take_along_axis(top[gaps], filled, 1)
+    return np.ascontiguousarray(top[:, :k])
 
 # %% ../nbs/04_evaluation.ipynb #827aae2f
-def _found_in(top, t):
+def _found_in(top:np.ndarray, task:EvalTask)->tuple:
     "Lists, and the place of each test item in them."
     full = np.sort(top, 1)
     if ((full[:, 1:] == full[:, :-1]) & (full[:, 1:] >= 0)).any():
         raise InputError('lists hold an item twice for one user')
-    hit = (top[t.row] == t.col[:, None]) & (t.col >= 0)[:, None]
+    hit = (top[task.row] == task.col[:, None]) & (task.col >= 0)[:, None]
     return top, np.where(hit.any(1), hit.argmax(1), np.inf)
 
 # %% ../nbs/04_evaluation.ipynb #43cceb50
 ITEM_BUCKETS, USER_BUCKETS = ('0', '1–4', '5–19', '20+'), ('0', '1–2', '3–5', '6+')
 
-def item_bucket(n): # Rows of items
-    "The class of `ITEM_CLASSES` of so many rows."
-    return np.array(ITEM_BUCKETS)[np.digitize(n, [1, 5, 20])]
+def item_bucket(counts:np.ndarray)->np.ndarray:
+    "The class of `ITEM_BUCKETS` of so many interactions."
+    return np.array(ITEM_BUCKETS)[np.digitize(counts, [1, 5, 20])]
 
-def user_bucket(n): # Rows of users
-    "The class of `USER_CLASSES` of so many rows."
-    return np.array(USER_BUCKETS)[np.digitize(n, [1, 3, 6])]
+def user_bucket(counts:np.ndarray)->np.ndarray:
+    "The class of `USER_BUCKETS` of so many interactions."
+    return np.array(USER_BUCKETS)[np.digitize(counts, [1, 3, 6])]
 
 # %% ../nbs/04_evaluation.ipynb #06ed510a
-def group_labels(name,       # 'evidence', 'time', or a column of the item table
-                 pairs,      # Test rows
-                 train,      # Rows that count as evidence
-                 table=None  # Item table
-                )->tuple:    # Label of the item, label of the user, of each test row
-    "Which cell of a slice each test row belongs to."
-    count = lambda c: pairs[c].map(train[c].value_counts()).fillna(0).to_numpy()
-    every = np.full(len(pairs), 'all', dtype=object)
+def _quarter(times:pd.Series)->np.ndarray:
+    "Which quarter of the test, by time, each interaction falls in."
+    names = np.array(['first quarter', 'second quarter', 'third quarter', 'last quarter'])
+    return names[np.searchsorted(np.quantile(times, [.25, .5, .75]), times)]
+
+# %% ../nbs/04_evaluation.ipynb #38f4247f
+def group_labels(name:str, pairs:pd.DataFrame, # 'evidence', 'time', or a column of `table`; test interactions
+                 train:pd.DataFrame,  # Interactions that count as evidence
+                 table:pd.DataFrame|None=None # Item table
+                )->tuple: # Label of the item, label of the user, of each test interaction
+    "Which cell of a slice each test interaction belongs to."
+    count = lambda column: pairs[column].map(train[column].value_counts()).fillna(0).to_numpy()
     if name == 'evidence': return item_bucket(count('item')), user_bucket(count('user'))
+    every = np.full(len(pairs), 'all', dtype=object)
     if name == 'time':
         if 'time' not in pairs: raise InputError("slices=('time',) needs a column 'time' in the log")
-        q = np.quantile(pairs['time'], [.25, .5, .75])
-        return np.array(['first quarter', 'second quarter', 'third quarter', 'last quarter'])[
-            np.searchsorted(q, pairs['time'])], every
+        return _quarter(pairs['time']), every
     if table is None or name not in table:
         raise InputError(f"slices: {name!r} is not 'evidence', 'time' or a column of items=")
     return pairs['item'].map(table.set_index('item')[name]).fillna('unknown').astype(str).to_numpy(), every
 
 # %% ../nbs/04_evaluation.ipynb #b06b766c
-def slice_table(name, rank, row, labels, k=10, n_boot=1000, seed=0, kind='bca'):
+def _with_all(labels:np.ndarray, known:tuple)->list:
+    "Labels of one margin in their order, and 'all' at the end."
+    found = set(labels)
+    ordered = [x for x in known if x in found] if found <= set(known) else sorted(found)
+    return ordered if ordered == ['all'] else [*ordered, 'all']
+
+def _cell(rank:np.ndarray, row:np.ndarray, k:int, n_boot:int, seed:int, kind:str)->dict:
+    "Metrics of the test interactions of one cell."
+    users, row = np.unique(row, return_inverse=True)
+    metric = topk_metrics(rank, row, len(users), (k,))
+    ndcg = metric[f'ndcg@{k}']
+    lo, hi = bootstrap(ndcg, n_boot, seed, kind=kind)
+    # no user has a hit: P(hit) may still be so large
+    if not ndcg.any(): lo, hi = [0.], [1 - .025**(1/len(users))]
+    return {'n': len(users), 'rows': len(row), f'ndcg@{k}': ndcg.mean(), 'lo': lo[0], 'hi': hi[0],
+            f'recall@{k}': metric[f'recall@{k}'].mean(), f'hit@{k}': metric[f'hit@{k}'].mean()}
+
+# %% ../nbs/04_evaluation.ipynb #51f9915b
+def slice_table(name:str, rank:np.ndarray, row:np.ndarray, # Its name; (pairs,) ranks and users
+                labels:tuple, k:int=10, # (pairs,) label of the item, of the user
+                n_boot:int=1000, seed:int=0, kind:str='bca')->pd.DataFrame:
     "One row a cell, margins included: users, test rows, NDCG with interval, recall and hit rate."
-    li, lu, out = *labels, []
-    order = lambda l, known: [x for x in known if x in l] if set(l) <= set(known) else sorted(set(l))
-    its, uss = order(li, ITEM_BUCKETS), order(lu, USER_BUCKETS)
-    for a in ([*its, 'all'] if its != ['all'] else its):
-        for b in ([*uss, 'all'] if uss != ['all'] else uss):
-            keep = ((li == a) | (a == 'all')) & ((lu == b) | (b == 'all'))
+    of_item, of_user = labels
+    out = []
+    for item in _with_all(of_item, ITEM_BUCKETS):
+        for user in _with_all(of_user, USER_BUCKETS):
+            keep = ((of_item == item) | (item == 'all')) & ((of_user == user) | (user == 'all'))
             if not keep.any(): continue
-            users, r = np.unique(row[keep], return_inverse=True)
-            v = topk_metrics(rank[keep], r, len(users), (k,))
-            lo, hi = bootstrap(v[f'ndcg@{k}'], n_boot, seed, kind=kind)
-            # nobody hit: P(hit) may still be so large
-            if not v[f'ndcg@{k}'].any(): lo, hi = [0.], [1 - .025**(1/len(users))]
-            out.append({'slice': name, 'item': a, 'user': b, 'n': len(users), 'rows': int(keep.sum()),
-                        f'ndcg@{k}': v[f'ndcg@{k}'].mean(),
-                        'lo': lo[0], 'hi': hi[0], f'recall@{k}': v[f'recall@{k}'].mean(),
-                        f'hit@{k}': v[f'hit@{k}'].mean()})
+            cell = _cell(rank[keep], row[keep], k, n_boot, seed, kind)
+            out.append({'slice': name, 'item': item, 'user': user} | cell)
     return pd.DataFrame(out)
 
 # %% ../nbs/04_evaluation.ipynb #053ad72c
 @dataclass(repr=False)
 class Report:
-    "What `evaluate` found: numbers, intervals, where they come from, what they cost, under which protocol they hold."
+    "What `evaluate` found: numbers, intervals, slices, their cost, and the protocol under which they hold."
     metrics: dict           # {'ndcg@10': mean over users}
     intervals: dict         # {'ndcg@10': (lo, hi)}; catalogue-wide numbers have none
     per_user: pd.DataFrame  # One row a test user
@@ -250,240 +337,307 @@ class Report:
     cost: dict              # Seconds, memory, parameters
     protocol: dict          # Everything that must agree before two reports are compared
     name: str = ''
-    def __getitem__(self, k): return self.metrics[k]
-    @property
-    def table(self):
-        "Metrics by rows, cut-offs by columns, as text with intervals."
-        cell = lambda k: f'{self.metrics[k]:.3f}' + ('' if k not in self.intervals
-                                                     else ' [{:.3f}, {:.3f}]'.format(*self.intervals[k]))
-        parts = [(*k.partition('@')[::2], cell(k)) for k in self.metrics]
-        t = pd.DataFrame(parts, columns=['metric', 'k', 'value']).pivot(index='metric', columns='k', values='value')
-        ks = sorted(t.columns, key=lambda k: (k == '', int(k or 0)))
-        return t.loc[list(dict.fromkeys(p[0] for p in parts)), ks].fillna('').rename(
-            columns=lambda k: '@' + k if k else 'all').rename_axis(index=None, columns=self.name or None)
-    def grid(self, slice='evidence'):
-        "A slice as item × user, with n."
-        s = self.slices[self.slices['slice'] == slice]
-        m = s.columns[5]
-        t = s.assign(v=[f'{v:.3f} (n={n})' for v, n in zip(s[m], s['n'])]).pivot(
-            index='item', columns='user', values='v')
-        return t.loc[pd.unique(s['item']), [u for u in (*USER_BUCKETS, 'all') if u in t]].fillna('')
-    def __repr__(self): return '\n'.join([self.table.to_string(), *self.notes])
+    def __getitem__(self, metric:str)->float: return self.metrics[metric]
+    def __repr__(self)->str: return '\n'.join([self.table.to_string(), *self.notes])
+    def _cell(self, metric:str)->str:
+        "A number as text, with its interval."
+        interval = ' [{:.3f}, {:.3f}]'.format(*self.intervals[metric]) if metric in self.intervals else ''
+        return f'{self.metrics[metric]:.3f}{interval}'
+
+# %% ../nbs/04_evaluation.ipynb #7685087a
+@patch(as_prop=True)
+def table(self:Report)->pd.DataFrame:
+    "Metrics by rows, cut-offs by columns, as text with intervals."
+    parts = [(*metric.partition('@')[::2], self._cell(metric)) for metric in self.metrics]
+    long = pd.DataFrame(parts, columns=['metric', 'k', 'value'])
+    wide = long.pivot(index='metric', columns='k', values='value')
+    ks = sorted(wide.columns, key=lambda k: (k == '', int(k or 0)))
+    wide = wide.loc[list(dict.fromkeys(long['metric'])), ks].fillna('')
+    wide = wide.rename(columns=lambda k: '@' + k if k else 'all')
+    return wide.rename_axis(index=None, columns=self.name or None)
+
+# %% ../nbs/04_evaluation.ipynb #22afb9dd
+@patch
+def grid(self:Report, slice:str='evidence')->pd.DataFrame:
+    "A slice as item × user, with n."
+    cells = self.slices[self.slices['slice'] == slice]
+    text = [f'{value:.3f} (n={n})' for value, n in zip(cells[cells.columns[5]], cells['n'])]
+    wide = cells.assign(text=text).pivot(index='item', columns='user', values='text')
+    users = [user for user in (*USER_BUCKETS, 'all') if user in wide]
+    return wide.loc[pd.unique(cells['item']), users].fillna('')
 
 # %% ../nbs/04_evaluation.ipynb #a998a74d
 @patch(as_prop=True)
-def notes(self:Report):
+def notes(self:Report)->list:
     "The protocol and its warnings, one line each."
-    p, c = self.protocol, self.cost
-    line = (f"{p['test']}; candidates: {p['candidates']}; seen items {p['seen']}; "
-            f"split {p['split'].get('name', '?')}; ties by {p['ties']}")
-    again = [f'{p["repeats"]} test rows repeat the past and were dropped']*bool(p['repeats'])
-    return [line] + [f'LEAK: {x}' for x in p['leaks']] + again
+    protocol = self.protocol
+    line = (f"{protocol['test']}; candidates: {protocol['candidates']}; seen items {protocol['seen']}; "
+            f"split {protocol['split'].get('name', '?')}; ties by {protocol['ties']}")
+    repeats = protocol['repeats']
+    again = [f'{repeats} test rows repeat the past and were dropped'] if repeats else []
+    return [line] + [f'LEAK: {leak}' for leak in protocol['leaks']] + again
 
+# %% ../nbs/04_evaluation.ipynb #10319cbb
 @patch
-def _repr_html_(self:Report):
+def _repr_html_(self:Report)->str:
+    "Metrics, slices that are not too long, and notes."
     out = self.table.to_html()
-    for s in pd.unique(self.slices['slice']) if len(self.slices) else []:
-        g = self.grid(s)
-        if len(g) <= 20: out += f'<p>{escape(str(self.slices.columns[5]))} by {escape(s)}</p>' + g.to_html()
-    return out + ''.join(f'<p><small>{escape(x)}</small></p>' for x in self.notes)
+    for name in pd.unique(self.slices['slice']) if len(self.slices) else []:
+        grid = self.grid(name)
+        if len(grid) > 20: continue
+        out += f'<p>{escape(str(self.slices.columns[5]))} by {escape(name)}</p>' + grid.to_html()
+    return out + ''.join(f'<p><small>{escape(note)}</small></p>' for note in self.notes)
 
 # %% ../nbs/04_evaluation.ipynb #02982879
+def _latex(value)->str:
+    "Text that LaTeX prints as it is."
+    return str(value).replace('_', r'\_').replace('%', r'\%').replace('&', r'\&')
+
 @patch
-def to_latex(self:Report):
+def to_latex(self:Report)->str:
     "A `booktabs` table of the metrics with their intervals."
-    t, safe = self.table, lambda x: str(x).replace('_', r'\_').replace('%', r'\%').replace('&', r'\&')
-    rows = [' & '.join(map(safe, [i, *r])) + r' \\' for i, r in zip(t.index, t.to_numpy())]
-    return '\n'.join([r'\begin{tabular}{l' + 'r'*t.shape[1] + '}', r'\toprule',
-                      ' & '.join(map(safe, ['', *t.columns])) + r' \\', r'\midrule',
-                      *rows, r'\bottomrule', r'\end{tabular}', *(f'% {n}' for n in self.notes)])
+    table = self.table
+    line = lambda cells: ' & '.join(map(_latex, cells)) + r' \\'
+    rows = [line([name, *values]) for name, values in zip(table.index, table.to_numpy())]
+    return '\n'.join([r'\begin{tabular}{l' + 'r'*table.shape[1] + '}', r'\toprule', line(['', *table.columns]),
+                      r'\midrule', *rows, r'\bottomrule', r'\end{tabular}', *(f'% {note}' for note in self.notes)])
 
 # %% ../nbs/04_evaluation.ipynb #bc1957dc
-def _plain(x):
+def _plain(value:Any)->Any:
     "NumPy values as JSON knows them."
-    if isinstance(x, (np.generic, np.ndarray)): return x.tolist()
-    if isinstance(x, (pd.Timestamp, pd.Timedelta, set)): return str(x)
-    raise TypeError(f'{type(x).__name__} cannot be written as JSON')
+    if isinstance(value, (np.generic, np.ndarray)): return value.tolist()
+    if isinstance(value, (pd.Timestamp, pd.Timedelta, set)): return str(value)
+    raise TypeError(f'{type(value).__name__} cannot be written as JSON')
+
+def _null(value:Any)->Any:
+    "None instead of NaN."
+    return None if isinstance(value, float) and value != value else value
+
+def _null_columns(table:pd.DataFrame)->dict:
+    "A table by columns, without NaN."
+    return {name: [_null(value) for value in table[name].tolist()] for name in table}
 
 # %% ../nbs/04_evaluation.ipynb #e7065d22
 @patch
-def to_json(self:Report, path=None, # File to write; None: return the text
-            per_user:bool=True):
+def to_json(self:Report, path:str|None=None, # File to write; None: return the text
+            per_user:bool=True)->str|None:
     "Everything as JSON; NaN becomes null."
-    null = lambda d: {c: [None if isinstance(v, float) and v != v else v for v in d[c].tolist()] for c in d}
-    pair = lambda v: [None if x != x else float(x) for x in v]
-    d = dict(name=self.name, metrics={k: None if v != v else v for k, v in self.metrics.items()},
-             intervals={k: pair(v) for k, v in self.intervals.items()},
-             slices=null(self.slices), cost=self.cost, protocol=self.protocol)
-    if per_user: d |= dict(users=self.per_user.index.tolist(), per_user=null(self.per_user))
-    text = json.dumps(d, default=_plain, ensure_ascii=False, indent=None if per_user else 1, allow_nan=False)
+    content = dict(name=self.name, metrics={key: _null(value) for key, value in self.metrics.items()},
+                   intervals={key: [_null(float(x)) for x in pair] for key, pair in self.intervals.items()},
+                   slices=_null_columns(self.slices), cost=self.cost, protocol=self.protocol)
+    if per_user: content |= dict(users=self.per_user.index.tolist(), per_user=_null_columns(self.per_user))
+    text = json.dumps(content, default=_plain, ensure_ascii=False, indent=None if per_user else 1, allow_nan=False)
     if path is None: return text
-    with atomic_write(path) as f: f.write(text)
+    with atomic_write(path) as file: file.write(text)
 
 # %% ../nbs/04_evaluation.ipynb #492ddc6b
-@patch(cls_method=True)
-def from_json(cls:Report, source): # Text, or a file
-    "Read what `to_json` wrote."
+def _report_content(source:str)->dict:
+    "What a report's text or file holds, or an error that says that it is none."
     text = str(source)
     try:
         if not text.lstrip().startswith('{'):
-            with open(text, encoding='utf-8') as f: text = f.read() or 'an empty file'
-        d = json.loads(text)
-    except (ValueError, RecursionError) as e:
-        raise InputError(f'{text[:60]!r} is not a report ({e}): write it again with to_json') from e
-    lost = {'metrics', 'intervals', 'slices', 'cost', 'protocol', 'name'} - set(d if isinstance(d, dict) else ())
+            with open(text, encoding='utf-8') as file: text = file.read() or 'an empty file'
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f'{text[:60]!r} is not a report ({error}): write it again with to_json') from error
+    fields = {'metrics', 'intervals', 'slices', 'cost', 'protocol', 'name'}
+    lost = fields - set(content if isinstance(content, dict) else ())
     if lost: raise InputError(f'this is not a report, it lacks {", ".join(sorted(lost))}: write it again with to_json')
-    num = lambda v: np.nan if v is None else v
-    return cls({k: num(v) for k, v in d['metrics'].items()}, {k: tuple(map(num, v)) for k, v in d['intervals'].items()},
-               pd.DataFrame({k: pd.to_numeric(pd.Series(v)) for k, v in d.get('per_user', {}).items()}).set_index(
-                   pd.Index(d.get('users', []), name='user')),
-               pd.DataFrame(d['slices']), d['cost'], d['protocol'], d['name'])
+    return content
+
+# %% ../nbs/04_evaluation.ipynb #a03be22b
+@patch(cls_method=True)
+def from_json(cls:Report, source:str)->Report: # Text, or a file
+    "Read what `to_json` wrote."
+    content = _report_content(source)
+    number = lambda value: np.nan if value is None else value
+    columns = {name: pd.to_numeric(pd.Series(values)) for name, values in content.get('per_user', {}).items()}
+    users = pd.Index(content.get('users', []), name='user')
+    return cls({name: number(value) for name, value in content['metrics'].items()},
+               {name: tuple(map(number, pair)) for name, pair in content['intervals'].items()},
+               pd.DataFrame(columns).set_index(users), pd.DataFrame(content['slices']),
+               content['cost'], content['protocol'], content['name'])
 
 # %% ../nbs/04_evaluation.ipynb #86adedc9
+def _error_bars(axis:Any, values:np.ndarray, lo:np.ndarray, hi:np.ndarray, labels:list, title:str):
+    "One metric a line, with its interval."
+    below, above = np.nan_to_num(values - lo).clip(0), np.nan_to_num(hi - values).clip(0)
+    axis.errorbar(values, range(len(labels)), xerr=[below, above], fmt='o', c='#0072B2')
+    axis.set(yticks=range(len(labels)), yticklabels=labels, xlabel='mean over users, with interval', title=title)
+    axis.invert_yaxis()
+
+# %% ../nbs/04_evaluation.ipynb #8b687ce3
 @patch
-def plot(self:Report, metrics=None): # Metrics to draw; None: those between 0 and 1 that have an interval
+def plot(self:Report, metrics:list|None=None): # Metrics to draw; None: those between 0 and 1 with an interval
     "Metrics with intervals, and the evidence table as a heat map."
     import matplotlib.pyplot as plt
-    ks = metrics or [k for k in self.intervals if 0 <= self.metrics[k] <= 1
-                     and not k.startswith(('popularity', 'novelty', 'miscalibration'))]
-    s = self.slices[self.slices['slice'] == 'evidence'] if len(self.slices) else self.slices
-    fig, axs = plt.subplots(1, 1 + bool(len(s)), figsize=(5 + 4.5*bool(len(s)), 1.2 + .27*max(len(ks), 8)),
-                            squeeze=False, layout='constrained')
-    v, (lo, hi) = np.array([self.metrics[k] for k in ks]), np.array([self.intervals[k] for k in ks]).T
-    axs[0, 0].errorbar(v, range(len(ks)), xerr=[np.nan_to_num(v - lo).clip(0), np.nan_to_num(hi - v).clip(0)], fmt='o',
-                       c='#0072B2')
-    axs[0, 0].set(yticks=range(len(ks)), yticklabels=ks, xlabel='mean over users, with interval', title=self.name)
-    axs[0, 0].invert_yaxis()
-    if len(s): _heat(axs[0, 1], s, s.columns[5])
+    beyond = ('popularity', 'novelty', 'miscalibration')
+    names = metrics or [name for name in self.intervals if 0 <= self.metrics[name] <= 1 and not name.startswith(beyond)]
+    cells = self.slices[self.slices['slice'] == 'evidence'] if len(self.slices) else self.slices
+    panels = 1 + bool(len(cells))
+    size = (.5 + 4.5*panels, 1.2 + .27*max(len(names), 8))
+    fig, axes = plt.subplots(1, panels, figsize=size, squeeze=False, layout='constrained')
+    lo, hi = np.array([self.intervals[name] for name in names]).T
+    _error_bars(axes[0, 0], np.array([self.metrics[name] for name in names]), lo, hi, names, self.name)
+    if len(cells): _heat(axes[0, 1], cells, cells.columns[5])
     return fig
 
 # %% ../nbs/04_evaluation.ipynb #d5710b51
-def _heat(ax, s, m):
+def _heat(axis:Any, cells:pd.DataFrame, metric:str):
     "One slice as a heat map with value, interval and n in each cell."
-    its, us = [x for x in (*ITEM_BUCKETS, 'all')
-               if x in set(s['item'])], [x for x in (*USER_BUCKETS, 'all') if x in set(s['user'])]
-    Z = s.pivot(index='item', columns='user', values=m).reindex(index=its, columns=us)
-    ax.imshow(Z, cmap='cividis', aspect='auto', vmin=0)
-    for r in s.itertuples():
-        light = Z.loc[r.item, r.user] < .6*np.nanmax(Z.to_numpy())
-        span = '' if r.lo != r.lo else f'\n[{r.lo:.2f}, {r.hi:.2f}]'
-        ax.text(us.index(r.user), its.index(r.item), f'{Z.loc[r.item, r.user]:.3f}{span}\nn={r.n}', ha='center',
-                va='center', fontsize=7, c='w' if light else 'k')
-    ax.set(xticks=range(len(us)), xticklabels=us, yticks=range(len(its)), yticklabels=its,
-           xlabel="rows in the user's history", ylabel='training rows of the item', title=m)
+    items = [x for x in (*ITEM_BUCKETS, 'all') if x in set(cells['item'])]
+    users = [x for x in (*USER_BUCKETS, 'all') if x in set(cells['user'])]
+    wide = cells.pivot(index='item', columns='user', values=metric).reindex(index=items, columns=users)
+    axis.imshow(wide, cmap='cividis', aspect='auto', vmin=0)
+    bright = .6*np.nanmax(wide.to_numpy())
+    for cell in cells.itertuples():
+        value = wide.loc[cell.item, cell.user]
+        interval = '' if cell.lo != cell.lo else f'\n[{cell.lo:.2f}, {cell.hi:.2f}]'
+        axis.text(users.index(cell.user), items.index(cell.item), f'{value:.3f}{interval}\nn={cell.n}',
+                  ha='center', va='center', fontsize=7, c='w' if value < bright else 'k')
+    axis.set(xticks=range(len(users)), xticklabels=users, yticks=range(len(items)), yticklabels=items,
+             xlabel="interactions in the user's history", ylabel='training interactions of the item', title=metric)
 
 # %% ../nbs/04_evaluation.ipynb #b4a7f755
-def _protocol(split, t, seen, candidates, grades, seed, domain, how, leaks):
-    "Everything two reports must share, then what is good to know."
-    mix = lambda *x: format(int(np.bitwise_xor.reduce(sum(x[1:], x[0]))), '016x')
-    with np.errstate(over='ignore'): test = mix(hash_ids(t.pairs['user'])*np.uint64(3), hash_ids(t.pairs['item'], 1))
+def _fingerprint(*hashes:np.ndarray)->str:
+    "One hash of many, whatever their order."
+    with np.errstate(over='ignore'): return format(int(np.bitwise_xor.reduce(sum(hashes[1:], hashes[0]))), '016x')
+
+def _test_hash(pairs:pd.DataFrame)->str:
+    "Which test interactions these are."
+    with np.errstate(over='ignore'): users = hash_ids(pairs['user'])*np.uint64(3)
+    return _fingerprint(users, hash_ids(pairs['item'], 1))
+
+# %% ../nbs/04_evaluation.ipynb #94f2fb1e
+def _protocol(split:Split, task:EvalTask, seen:str|bool, candidates:int|None, grades:str|None, seed:int,
+              domain:Any)->dict:
+    "Everything two reports must share."
     return dict(domain=getattr(domain, 'name', domain), split=split.protocol,
-                test=f'{len(t.row):,} test rows of {len(t.users):,} users', test_hash=test,
-                candidates=f'{candidates} sampled and the test items' if candidates else f'all {len(t.items):,} items',
-                catalogue_hash=mix(hash_ids(t.items)),
-                seen=seen or 'kept', relevance=f'every test row; graded by {grades}' if grades else 'every test row',
-                ties='seeded permutation of ids', seed=seed, repeats=t.repeats, leaks=leaks, **how,
-                versions=_versions())
+                test=f'{len(task.row):,} test rows of {len(task.users):,} users', test_hash=_test_hash(task.pairs),
+                candidates=(f'{candidates} sampled and the test items' if candidates
+                            else f'all {len(task.items):,} items'),
+                catalogue_hash=_fingerprint(hash_ids(task.items)), seen=seen or 'kept',
+                relevance='every test row' + (f'; graded by {grades}' if grades else ''),
+                ties='seeded permutation of ids', seed=seed, repeats=task.repeats)
 
 # %% ../nbs/04_evaluation.ipynb #d5d30288
-def _versions():
+def _version(package:str)->str|None:
+    "Version of an installed package."
     from importlib.metadata import version, PackageNotFoundError
-    def of(p):
-        try: return version(p)
-        except PackageNotFoundError: return None
-    return dict(python=platform.python_version()) | {p: of(p) for p in ('llmrec', 'numpy', 'scipy', 'pandas', 'torch')}
+    try: return version(package)
+    except PackageNotFoundError: return None
 
-# %% ../nbs/04_evaluation.ipynb #936c831a
-def _peak_mb():
-    "Most memory this process has held so far, in MB; None where the system does not say."
-    # Linux: `getrusage` may give the peak of the process that started this one
-    try:
-        with open('/proc/self/status') as f:
-            return round(int(next(l for l in f if l.startswith('VmHWM')).split()[1])/2**10)
-    except (OSError, StopIteration): pass
-    try: import resource
-    except ImportError: return None
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(2**20 if sys.platform == 'darwin' else 2**10))
+def _versions()->dict:
+    "Versions of what computed the numbers."
+    packages = ('llmrec', 'numpy', 'scipy', 'pandas', 'torch')
+    return dict(python=platform.python_version()) | {name: _version(name) for name in packages}
 
 # %% ../nbs/04_evaluation.ipynb #d69d775d
-def _parameters(rec):
-    "Numbers a recommender has learned, as far as they can be seen."
-    n = getattr(rec, 'n_parameters', None)
-    if n is not None and not callable(n): return int(n)
-    return int(sum(x.nnz if sp.issparse(x) else x.size for x in vars(rec).values() if sp.issparse(x)
-                   or isinstance(x, np.ndarray) and x.dtype.kind == 'f'))
+def _size(value:Any)->int:
+    "Numbers in a sparse matrix or an array of floats; 0 for anything else."
+    if sp.issparse(value): return value.nnz
+    return value.size if isinstance(value, np.ndarray) and value.dtype.kind == 'f' else 0
+
+def count_parameters(rec:Any)->int:
+    "Numbers a model has learned, as far as they can be seen."
+    known = getattr(rec, 'n_parameters', None)
+    if known is not None and not callable(known): return int(known)
+    return int(sum(_size(value) for value in vars(rec).values()))
 
 # %% ../nbs/04_evaluation.ipynb #e74c674b
-def _leaks(split, table):
+def _leaks(split:Split, table:pd.DataFrame)->list:
     "Findings of the audit that are leaks, as text; also as a warning."
-    a = leakage_audit(split, table)
-    bad = [f'{r.check}: {r.found} rows, {r.example}' for r in a[a.verdict == 'leak'].itertuples()]
-    if bad: warnings.warn('the split leaks: ' + '; '.join(bad), stacklevel=3)
-    return bad
+    audit = leakage_audit(split, table)
+    leaks = [f'{row.check}: {row.found} rows, {row.example}' for row in audit[audit.verdict == 'leak'].itertuples()]
+    if leaks: warnings.warn('the split leaks: ' + '; '.join(leaks), stacklevel=3)
+    return leaks
 
 # %% ../nbs/04_evaluation.ipynb #f8343c7c
-def _categories(table, ids):
-    "Share of each category in each item, (n, categories); lists and 'a|b' are split."
-    c = table.set_index('item')['category'].reindex(ids)
-    parts = [x if isinstance(x, (list, tuple)) else [] if x is None or x != x else str(x).split('|') for x in c]
-    names = pd.Index(sorted({str(y) for x in parts for y in x}))
-    rows, cols = np.repeat(np.arange(len(ids)),
-                           [len(x) for x in parts]), names.get_indexer([str(y) for x in parts for y in x])
-    return sp.csr_matrix((np.repeat([1/max(len(x), 1) for x in parts], [len(x) for x in parts]), (rows, cols)),
-                         (len(ids), len(names)))
+@dataclass
+class _Catalogue:
+    "What metrics beyond accuracy need to know of the items."
+    counts: np.ndarray              # (n,) users of each item in training
+    n_users: int                    # Users in training
+    vectors: np.ndarray|None        # (n, d), for diversity
+    categories: sp.csr_matrix|None  # (n, categories) shares, for miscalibration
+
+def _catalogue_facts(task:EvalTask, train:pd.DataFrame, table:pd.DataFrame, vectors:np.ndarray|None)->_Catalogue:
+    "Facts of the candidates, in their order."
+    pairs = train.drop_duplicates(['user', 'item'])
+    counts = pairs['item'].value_counts().reindex(task.items).fillna(0).to_numpy()
+    categories = None
+    if 'category' in table: categories, _ = category_shares(table.set_index('item')['category'].reindex(task.items))
+    return _Catalogue(counts, pairs['user'].nunique(), vectors, categories)
 
 # %% ../nbs/04_evaluation.ipynb #9deab2e3
-def _beyond(top, k, t, c, m, vectors, C):
+def _beyond(top:np.ndarray, k:int, task:EvalTask, facts:_Catalogue)->tuple:
     "Metrics of lists cut at k: per user, and over the catalogue."
-    L, n = top[:, :k], len(t.items)
-    user = {f'novelty@{k}': novelty(L, c, m), f'popularity@{k}': mean_popularity(L, c, m),
-            f'lift@{k}': popularity_lift(L, t.past, c, m)}
-    if vectors is not None: user[f'diversity@{k}'] = diversity(L, vectors)
-    if C is not None: user[f'miscalibration@{k}'] = miscalibration(L, t.past, C)
-    return user, {f'coverage@{k}': coverage(L, n), f'gini@{k}': concentration(L, n)}
+    top, past = top[:, :k], task.past
+    user = {f'novelty@{k}': novelty(top, facts.counts, facts.n_users),
+            f'popularity@{k}': mean_popularity(top, facts.counts, facts.n_users),
+            f'lift@{k}': popularity_lift(top, past, facts.counts, facts.n_users)}
+    if facts.vectors is not None: user[f'diversity@{k}'] = diversity(top, facts.vectors)
+    if facts.categories is not None:
+        user[f'miscalibration@{k}'] = miscalibration(top, past, facts.categories)
+    n_items = len(task.items)
+    return user, {f'coverage@{k}': coverage(top, n_items), f'gini@{k}': concentration(top, n_items)}
 
 # %% ../nbs/04_evaluation.ipynb #0f315e82
-def _catalogue(rec, items, domain, vectors):
+def _are_lists(rec:Any)->bool:
+    "Finished lists instead of a model?"
+    return isinstance(rec, (dict, pd.DataFrame))
+
+def _candidates_of(rec:Any, table:pd.DataFrame|None)->np.ndarray:
+    "Candidate ids: the model's items, or those of the item table where lists are judged."
+    if not _are_lists(rec):
+        if hasattr(rec, 'score') and hasattr(rec, 'items'): return np.asarray(rec.items)
+        raise InputError(f'rec is a {type(rec).__name__}: expected .score(users) and .items, or lists, '
+                         '{user: [items]}')
+    if table is None:
+        raise InputError('lists do not say what else could have been shown: pass items=, the item table')
+    return table['item'].to_numpy()
+
+# %% ../nbs/04_evaluation.ipynb #f9bde243
+def _catalogue(rec:Any, items:pd.DataFrame|None, domain:Any, vectors:np.ndarray|None)->tuple:
     "Item table and candidate ids."
     table = items if items is not None else getattr(domain, 'items', None)
-    lists = isinstance(rec, (dict, pd.DataFrame))
-    if not lists and not (hasattr(rec, 'score') and hasattr(rec, 'items')):
-        raise InputError(
-            f'rec is a {type(rec).__name__}: expected .score(users) and .items, or lists, {{user: [items]}}')
-    if lists and table is None:
-        raise InputError('lists do not say what else could have been shown: pass items=, the item table')
-    ids = table['item'].to_numpy() if lists else np.asarray(rec.items)
+    ids = _candidates_of(rec, table)
     if vectors is not None and len(vectors) != len(ids):
         raise InputError(f'vectors has {len(vectors)} rows, but there are {len(ids)} candidates')
-    return (pd.DataFrame({'item': ids}) if table is None else table), ids, lists
+    return (pd.DataFrame({'item': ids}) if table is None else table), ids
 
 # %% ../nbs/04_evaluation.ipynb #03bfea1a
-def _measure(t, split, ks, top, rank, mid, n_cand, grades, extra):
-    "All metrics: per user, and over the catalogue; `extra` is None where lists mean nothing."
-    gain = t.pairs[grades].to_numpy(float) if grades else None
-    user, whole = topk_metrics(rank, t.row, len(t.users), ks, gain), {}
-    if mid is not None: user['auc'] = auc_per_user(mid, t.row, n_cand)
-    if extra is None: return user, whole
-    train = split.train.drop_duplicates(['user', 'item'])
-    c = train['item'].value_counts().reindex(t.items).fillna(0).to_numpy()
-    table, vectors = extra
-    C = _categories(table, t.items) if 'category' in table else None
-    for k in ks:
-        u, w = _beyond(top, k, t, c, train['user'].nunique(), vectors, C)
-        user, whole = user | u, whole | w
+@dataclass
+class _Ranked:
+    "A task after ranking; lists have no mid-ranks."
+    top: np.ndarray
+    rank: np.ndarray
+    mid: np.ndarray|None = None
+    n_candidates: np.ndarray|None = None
+    seconds: float = 0.
+
+def _measure(task:EvalTask, ranked:_Ranked, ks:list, grades:str|None, facts:_Catalogue|None)->tuple:
+    "All metrics: per user, and over the catalogue; `facts` is None where lists mean nothing."
+    gain = task.pairs[grades].to_numpy(float) if grades else None
+    user, whole = topk_metrics(ranked.rank, task.row, len(task.users), ks, gain), {}
+    if ranked.mid is not None: user['auc'] = auc_per_user(ranked.mid, task.row, ranked.n_candidates)
+    for k in ks if facts is not None else ():
+        of_users, of_catalogue = _beyond(ranked.top, k, task, facts)
+        user |= of_users
+        whole |= of_catalogue
     return user, whole
 
 # %% ../nbs/04_evaluation.ipynb #f0b6f353
-def _cost(rec, spent, total, m):
+def _cost(rec:Any, ranked:_Ranked, seconds:float)->dict:
     "What it took."
-    known = dict(getattr(rec, 'cost', None) or {})
-    return {'fit_seconds': None,
-            'parameters': None if isinstance(rec, (dict, pd.DataFrame)) else _parameters(rec)} | known | \
-        dict(score_seconds=spent, evaluate_seconds=total - spent,
-             users_per_second=m/max(spent, 1e-9) if spent else None, peak_memory_mb=_peak_mb())
+    cost = {'fit_seconds': None, 'parameters': None if _are_lists(rec) else count_parameters(rec)}
+    cost |= dict(getattr(rec, 'cost', None) or {})
+    speed = len(ranked.top)/max(ranked.seconds, 1e-9) if ranked.seconds else None
+    return cost | dict(score_seconds=ranked.seconds, evaluate_seconds=seconds - ranked.seconds,
+                       users_per_second=speed, peak_memory_mb=peak_memory_mb())
 
 # %% ../nbs/04_evaluation.ipynb #ec14f617
-def _lengths(ks):
+def _lengths(ks)->list:
     "Cut-offs, sorted, each once."
     ks = np.atleast_1d(ks)
     if not len(ks) or ks.dtype.kind not in 'iu' or ks.min() < 1:
@@ -491,8 +645,8 @@ def _lengths(ks):
     return sorted(set(ks.tolist()))
 
 # %% ../nbs/04_evaluation.ipynb #440fbe4e
-def _evidence_rows(split, evidence, candidates):
-    "The rows that count as evidence; an error where an argument of `evaluate` is wrong."
+def _evidence_log(split:Split, evidence:str, candidates:int|None)->pd.DataFrame:
+    "The interactions that count as evidence; an error where an argument of `evaluate` is wrong."
     if evidence not in ('train', 'train+valid'):
         raise InputError(f"evidence={evidence!r}: expected 'train' or 'train+valid'")
     check_type(split, Split, 'split')
@@ -500,58 +654,77 @@ def _evidence_rows(split, evidence, candidates):
         raise InputError(f'candidates is {candidates}: expected a number above 0, or None for all')
     return split.train if evidence == 'train' else pd.concat([split.train, split.valid])
 
+# %% ../nbs/04_evaluation.ipynb #8839fa74
+def _ranked(rec:Any, task:EvalTask, k:int, seed:int, block:int|None, candidates:int|None)->_Ranked:
+    "Rank the task, or look the test items up in finished lists."
+    if _are_lists(rec): return _Ranked(*list_task(rec, task, k))
+    return _Ranked(*rank_task(rec, task, k, seed, block, candidates))
+
+def _intervals(per_user:pd.DataFrame, n_boot:int, seed:int, kind:str)->dict:
+    "Interval of each metric; none without resamples."
+    if not n_boot: return {}
+    lo, hi = bootstrap(per_user.to_numpy(), n_boot, seed, kind=kind)
+    return {name: (float(a), float(b)) for name, a, b in zip(per_user, lo, hi)}
+
+# %% ../nbs/04_evaluation.ipynb #423890cb
+def _slices(names:Iterable, task:EvalTask, rank:np.ndarray, evidence:pd.DataFrame, table:pd.DataFrame,
+            k:int, n_boot:int, seed:int, kind:str)->pd.DataFrame:
+    "All cells of all slices."
+    cells = [slice_table(name, rank, task.row, group_labels(name, task.pairs, evidence, table), k, n_boot, seed, kind)
+             for name in names]
+    return pd.concat(cells, ignore_index=True) if cells else pd.DataFrame({'slice': []})
+
+def _masking(exclude_seen:bool, mask:pd.DataFrame|None)->str|bool:
+    "How seen items were treated, for the protocol."
+    if not exclude_seen: return False
+    return 'masked' if mask is None else f'masked, with {len(mask):,} rows more'
+
 # %% ../nbs/04_evaluation.ipynb #4c548cc0
-def evaluate(rec,          # `.score(users)` -> (users, n) and `.items`; or lists: {user: [items]}, or a table of them
-             split:Split,  # Train, valid, test
-             ks=(10,),     # Lengths of the list
-             items=None,   # Item table: for audit, categories, slices by column
-             slices=('evidence',), # 'evidence', 'time', columns of `items`
-             exclude_seen:bool=True, # Mask items of training and validation?
-             candidates:int|None=None, # None: all; else so many random ones (biased, see below)
+def evaluate(rec:Any, split:Split, ks=(10,), # Has `.score(users)` and `.items`, or lists; train, valid, test; list lengths
+             items:pd.DataFrame|None=None, slices=('evidence',), # Item table; 'evidence', 'time' or its columns
+             exclude_seen:bool=True, candidates:int|None=None, # Mask seen items? None: all; else so many random ones
              n_boot:int=1000, seed:int=0, audit:bool=True, # Resamples; seed of ties and resamples; look for leaks?
-             block:int|None=None, domain=None, # Users at a time; Domain or its name
-             vectors=None, grades=None, # (n, d) for diversity; column of the test log that grades relevance
-             interval:str='bca',   # Or 'percentile'
-             evidence:str='train', # Rows that count as evidence: or 'train+valid'
-             beyond:bool=True, name:str='', # Also coverage, novelty, … of the lists; name of the report
-             mask=None)->Report: # Log of further rows whose items are no candidates, though no model was shown them
+             block:int|None=None, domain=None, vectors=None, # Users at a time; Domain or name; (n, d) for diversity
+             grades:str|None=None, interval:str='bca', evidence:str='train', # Test column; 'percentile'; 'train+valid'
+             beyond:bool=True, name:str='', mask=None)->Report: # Coverage …? Name; log of further items to mask
     "Rank all candidates for all test users and report metrics, intervals, slices, cost and protocol."
-    rows = _evidence_rows(split, evidence, candidates)
-    ks, t0 = _lengths(ks), time.perf_counter()
-    table, ids, lists = _catalogue(rec, items, domain, vectors)
-    leaks, t = _leaks(split, table) if audit else [], make_eval_task(split, ids, exclude_seen, grades, mask)
-    if lists: (top, rank), mid, n_cand, spent = list_task(rec, t, ks[-1]), None, None, 0.
-    else: top, rank, mid, n_cand, spent = rank_task(rec, t, ks[-1], seed, block, candidates)
-    user, whole = _measure(t, split, ks, top, rank, mid, n_cand, grades,
-                           None if candidates or not beyond else (table, vectors))
-    cells = [slice_table(s, rank, t.row, group_labels(s, t.pairs, rows, table), ks[0], n_boot, seed, interval)
-             for s in slices]
-    pre = (lambda k: 'sampled_' + k) if candidates else (lambda k: k)
-    per_user = pd.DataFrame({pre(k): v for k, v in user.items()}, index=t.users.rename('user'))
-    lo, hi = bootstrap(per_user.to_numpy(), n_boot, seed, kind=interval)
-    how = dict(evidence=evidence, interval=f'{interval}, {n_boot} resamples of users', audit=audit)
-    cells = pd.concat(cells, ignore_index=True) if cells else pd.DataFrame({'slice': []})
-    hidden = exclude_seen and ('masked' if mask is None else f'masked, with {len(mask):,} rows more')
+    started, ks, known = time.perf_counter(), _lengths(ks), _evidence_log(split, evidence, candidates)
+    table, ids = _catalogue(rec, items, domain, vectors)
+    leaks = _leaks(split, table) if audit else []
+    task = make_eval_task(split, ids, exclude_seen, grades, mask)
+    ranked = _ranked(rec, task, ks[-1], seed, block, candidates)
+    facts = _catalogue_facts(task, split.train, table, vectors) if beyond and not candidates else None
+    user, whole = _measure(task, ranked, ks, grades, facts)
+    prefix = 'sampled_' if candidates else ''
+    per_user = pd.DataFrame({prefix + k: v for k, v in user.items()}, index=task.users.rename('user'))
+    cells = _slices(slices, task, ranked.rank, known, table, ks[0], n_boot, seed, interval)
+    cells = cells.rename(columns=lambda c: prefix + c if '@' in c else c)
+    how = dict(leaks=leaks, evidence=evidence, interval=f'{interval}, {n_boot} resamples of users', audit=audit)
+    protocol = _protocol(split, task, _masking(exclude_seen, mask), candidates, grades, seed, domain)
     return Report({k: float(v) for k, v in per_user.mean().items()} | whole,
-                  {k: (float(a), float(b)) for k, a, b in zip(per_user, lo, hi) if n_boot}, per_user,
-                  cells.rename(columns=lambda k: pre(k) if '@' in k else k),
-                  _cost(rec, spent, time.perf_counter() - t0, len(t.users)),
-                  _protocol(split, t, hidden, candidates, grades, seed, domain, how, leaks),
-                  name or ('' if lists else str(getattr(rec, 'name', type(rec).__name__))))
+                  _intervals(per_user, n_boot, seed, interval), per_user, cells,
+                  _cost(rec, ranked, time.perf_counter() - started), protocol | how | dict(versions=_versions()),
+                  name or ('' if _are_lists(rec) else str(getattr(rec, 'name', type(rec).__name__))))
 
 # %% ../nbs/04_evaluation.ipynb #ff13c774
 COMPARED = ('domain', 'split', 'test', 'test_hash', 'candidates', 'catalogue_hash', 'seen', 'relevance', 'ties', 'seed')
 
-def _same_protocol(a, b, ra, rb):
-    "Raise an error that names the first field in which two protocols differ."
-    for f in COMPARED:
-        x, y = ra.protocol.get(f), rb.protocol.get(f)
-        if x == y or f == 'domain' and None in (x, y): continue
-        if isinstance(x, dict):
-            f, (x, y) = next(((f'{f}.{k}', (x.get(k), y.get(k))) for k in {**x, **y} if x.get(k) != y.get(k)))
-        raise InputError(f'{a!r} and {b!r} cannot be compared: {f} is {x!r} in one and {y!r} in the other; evaluate '
-                         f'both under one protocol')
-    if not ra.per_user.index.equals(rb.per_user.index):
+def _difference(field:str, ours:Any, theirs:Any)->tuple:
+    "The first entry in which two protocols differ, and both values."
+    if not isinstance(ours, dict) or not isinstance(theirs, dict): return field, ours, theirs
+    key = next(key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
+    return f'{field}.{key}', ours.get(key), theirs.get(key)
+
+# %% ../nbs/04_evaluation.ipynb #c06d5cb4
+def check_same_protocol(a:str, b:str, report_a:Report, report_b:Report):
+    "Raise an `InputError` that names the first field in which two protocols differ."
+    for field in COMPARED:
+        ours, theirs = report_a.protocol.get(field), report_b.protocol.get(field)
+        if ours == theirs or field == 'domain' and None in (ours, theirs): continue
+        field, ours, theirs = _difference(field, ours, theirs)
+        raise InputError(f'{a!r} and {b!r} cannot be compared: {field} is {ours!r} in one and {theirs!r} '
+                         'in the other; evaluate both under one protocol')
+    if not report_a.per_user.index.equals(report_b.per_user.index):
         raise InputError(f'{a!r} and {b!r} cannot be compared: per_user is missing or holds other users')
 
 # %% ../nbs/04_evaluation.ipynb #3fe29688
@@ -560,63 +733,71 @@ class Comparison:
     "Paired differences, one row a comparison; `difference`, `lo`, `p` … are those of the first."
     table: pd.DataFrame
     alpha: float = .05
-    def __getattr__(self, k):
-        if k.startswith('_') or k == 'table' or k not in self.table: raise AttributeError(k)
-        return self.table[k].iloc[0]
+    def __getattr__(self, name:str)->Any:
+        if name.startswith('_') or name == 'table' or name not in self.table: raise AttributeError(name)
+        return self.table[name].iloc[0]
     @property
-    def verdict(self): return ' '.join(self._say(r) for _, r in self.table.iterrows())
-    def _say(self, r):
-        sure = r.p_holm < self.alpha
-        how = f'no proven difference in {r.metric} from'
-        if sure: how = f"{'higher' if r.difference > 0 else 'lower'} {r.metric} than"
-        return (f"{r.a} ({r.mean_a:.3f}) has {how} {r.b} ({r.mean_b:.3f}): {r.difference:+.4f} [{r.lo:+.4f}, "
-                f"{r.hi:+.4f}], p = {r.p_holm:.2g} after Holm; {r.wins} users win, {r.ties} tie, {r.losses} lose.")
-    def __repr__(self): return self.verdict
-    def _repr_html_(self): return self.table.round(4).to_html(index=False) + f'<p>{escape(self.verdict)}</p>'
-    def plot(self):
-        "Differences with intervals; filled where Holm's p is below alpha."
-        import matplotlib.pyplot as plt
-        fig, ax = plt.subplots(figsize=(6, 1 + .35*len(self.table)), layout='constrained')
-        for i, r in enumerate(self.table.itertuples()):
-            ax.errorbar(r.difference, i, xerr=[[r.difference - r.lo], [r.hi - r.difference]], fmt='o', c='#0072B2',
-                        mfc='#0072B2' if r.p_holm < self.alpha else 'w')
-        ax.axvline(0, c='k', lw=.8)
-        ax.set(yticks=range(len(self.table)),
-               yticklabels=[f'{r.a} − {r.b}, {r.metric}' for r in self.table.itertuples()],
-               xlabel='paired difference, with 95 % interval')
-        ax.invert_yaxis()
-        return fig
+    def verdict(self)->str:
+        "One sentence a comparison."
+        return ' '.join(_sentence(row, self.alpha) for row in self.table.itertuples())
+    def __repr__(self)->str: return self.verdict
+    def _repr_html_(self)->str: return self.table.round(4).to_html(index=False) + f'<p>{escape(self.verdict)}</p>'
+
+# %% ../nbs/04_evaluation.ipynb #11722953
+def _sentence(row:Any, alpha:float)->str:
+    "What one comparison says."
+    how = f'no statistically significant difference in {row.metric} from'
+    if row.p_holm < alpha: how = f"{'higher' if row.difference > 0 else 'lower'} {row.metric} than"
+    return (f"{row.a} ({row.mean_a:.3f}) has {how} {row.b} ({row.mean_b:.3f}): {row.difference:+.4f} "
+            f"[{row.lo:+.4f}, {row.hi:+.4f}], p = {row.p_holm:.2g} after Holm; {row.wins} users win, "
+            f"{row.ties} tie, {row.losses} lose.")
+
+# %% ../nbs/04_evaluation.ipynb #c1413712
+@patch
+def plot(self:Comparison):
+    "Differences with intervals; filled where Holm's p is below alpha."
+    import matplotlib.pyplot as plt
+    fig, axis = plt.subplots(figsize=(6, 1 + .35*len(self.table)), layout='constrained')
+    for i, row in enumerate(self.table.itertuples()):
+        span = [[row.difference - row.lo], [row.hi - row.difference]]
+        fill = '#0072B2' if row.p_holm < self.alpha else 'w'
+        axis.errorbar(row.difference, i, xerr=span, fmt='o', c='#0072B2', mfc=fill)
+    axis.axvline(0, c='k', lw=.8)
+    labels = [f'{row.a} − {row.b}, {row.metric}' for row in self.table.itertuples()]
+    axis.set(yticks=range(len(labels)), yticklabels=labels, xlabel='paired difference, with 95 % interval')
+    axis.invert_yaxis()
+    return fig
 
 # %% ../nbs/04_evaluation.ipynb #d95e40e5
-def _values(name, report, metric):
+def _values(name:str, report:Report, metric:str)->np.ndarray:
     "A metric of each user."
     if metric in report.per_user: return report.per_user[metric].to_numpy(float)
     raise InputError(f'metric {metric!r} is not in the report {name!r}, which has {", ".join(report.per_user)}')
 
-def _paired(x, y, n_boot, n_perm, seed):
+def _paired(ours:np.ndarray, theirs:np.ndarray, n_boot:int, n_perm:int, seed:int)->dict:
     "What `compare` says of two metrics of the same users."
-    both = np.isfinite(x) & np.isfinite(y)
-    d = (x - y)[both]
-    (lo,), (hi,) = bootstrap(d, n_boot, seed)
-    return dict(mean_a=x[both].mean(), mean_b=y[both].mean(), difference=d.mean(), lo=lo, hi=hi,
-                p=permutation_p(d, n_perm, seed), wins=int((d > 0).sum()), ties=int((d == 0).sum()),
-                losses=int((d < 0).sum()))
+    both = np.isfinite(ours) & np.isfinite(theirs)
+    difference = (ours - theirs)[both]
+    lo, hi = paired_interval(difference, n_boot, seed)
+    return dict(mean_a=ours[both].mean(), mean_b=theirs[both].mean(), difference=difference.mean(), lo=lo, hi=hi,
+                p=permutation_p(difference, n_perm, seed), wins=int((difference > 0).sum()),
+                ties=int((difference == 0).sum()), losses=int((difference < 0).sum()))
 
 # %% ../nbs/04_evaluation.ipynb #f730d188
-def compare(reports:dict,        # {name: Report}; the first is compared with each other one
-            metric='ndcg@10',    # Metric, or several
+def compare(reports:dict,            # {name: Report}; the first is compared with each other one
+            metric:str|list='ndcg@10', # Metric, or several
             n_boot:int=2000, n_perm:int=10_000, seed:int=0, alpha:float=.05)->Comparison:
     "Is the first better than the others? Paired by user, with interval, permutation p, and Holm over all rows."
     check_type(reports, dict, 'reports', '{name: Report}')
-    for n, r in reports.items(): check_type(r, Report, f'report {n!r}')
+    for name, report in reports.items(): check_type(report, Report, f'report {name!r}')
     if len(reports) < 2: raise InputError(f'compare needs two reports, got {len(reports)}')
-    (a, ra), *others = reports.items()
-    out = []
-    for b, rb in others:
-        _same_protocol(a, b, ra, rb)
+    (a, first), *others = reports.items()
+    rows = []
+    for b, other in others:
+        check_same_protocol(a, b, first, other)
         for m in [metric] if isinstance(metric, str) else metric:
-            x, y = _values(a, ra, m), _values(b, rb, m)
-            out.append(dict(metric=m, a=a, b=b) | _paired(x, y, n_boot, n_perm, seed))
-    t = pd.DataFrame(out)
-    t.insert(t.columns.get_loc('p') + 1, 'p_holm', holm(t['p']))
-    return Comparison(t, alpha)
+            pair = _values(a, first, m), _values(b, other, m)
+            rows.append(dict(metric=m, a=a, b=b) | _paired(*pair, n_boot, n_perm, seed))
+    table = pd.DataFrame(rows)
+    table.insert(table.columns.get_loc('p') + 1, 'p_holm', holm(table['p']))
+    return Comparison(table, alpha)

@@ -4,280 +4,448 @@
 
 # %% auto #0
 __all__ = ['rank_of_target', 'ndcg_of_ranks', 'tie_break_keys', 'top_lists', 'item_ranks', 'topk_metrics', 'auc_per_user',
-           'coverage', 'concentration', 'novelty', 'mean_popularity', 'popularity_lift', 'diversity', 'miscalibration',
-           'bootstrap_means', 'bootstrap', 'permutation_p', 'holm']
+           'coverage', 'concentration', 'novelty', 'mean_popularity', 'popularity_lift', 'diversity', 'split_values',
+           'category_shares', 'miscalibration', 'bootstrap_means', 'bootstrap', 'paired_interval', 'permutation_p',
+           'holm']
 
 # %% ../nbs/03_metrics.ipynb #3708a847
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
+from collections.abc import Callable
 from .core import InputError, batch_slices, hash_ids, l2_normalize
 from .preprocess import gini
 
 # %% ../nbs/03_metrics.ipynb #c930c61b
-def rank_of_target(s,     # (m, n) scores
-              y,     # (m,) columns of the items that were taken
-              seen=None # (m, n) boolean: items that are no candidates
-             ):      # -> (m,) ranks from 0; equal scores count half
-    "Rank of item y of each row among the items that are not seen."
-    s = np.where(seen, -np.inf, s) if seen is not None else s
-    own = np.take_along_axis(s, y[:, None], 1)
-    return (s > own).sum(1) + ((s == own).sum(1) - 1)/2
+def rank_of_target(scores:np.ndarray, # (m, n) scores
+                   target:np.ndarray, # (m,) column of the item that was chosen
+                   seen:np.ndarray|None=None # (m, n) boolean: items that are no candidates
+                  )->np.ndarray:      # (m,) ranks from 0
+    "Rank of the target of each row among the items that are not seen; equal scores count half."
+    if seen is not None: scores = np.where(seen, -np.inf, scores)
+    own = np.take_along_axis(scores, target[:, None], 1)
+    return (scores > own).sum(1) + ((scores == own).sum(1) - 1)/2
 
-def ndcg_of_ranks(ranks, k=10):
-    "NDCG@k of rows with one relevant item each."
-    return np.where(ranks < k, 1/np.log2(ranks + 2), 0)
+# %% ../nbs/03_metrics.ipynb #36a06d27
+def _position(group:np.ndarray, n_groups:int)->np.ndarray:
+    "Running number of each entry within its group; `group` is ascending."
+    count = np.bincount(group, minlength=n_groups)
+    first = np.cumsum(count) - count
+    return np.arange(len(group)) - first[group]
+
+# %% ../nbs/03_metrics.ipynb #adffe533
+def _ideal_dcg(user:np.ndarray, k:int, n_users:int, gain:np.ndarray|None)->np.ndarray:
+    "Discounted gain of the best order of each user's relevant items, (n_users,)."
+    if gain is None:
+        best = np.append(0, np.cumsum(1/np.log2(np.arange(k) + 2)))
+        return best[np.minimum(np.bincount(user, minlength=n_users), k)]
+    order = np.lexsort((-gain, user))
+    place = _position(user[order], n_users)
+    gained = np.where(place < k, gain[order]/np.log2(place + 2), 0)
+    return np.bincount(user[order], gained, minlength=n_users)
+
+# %% ../nbs/03_metrics.ipynb #d7747538
+def ndcg_of_ranks(ranks:np.ndarray, # (pairs,) ranks from 0; inf: cannot be ranked
+                  k:int=10,
+                  user:np.ndarray|None=None, # (pairs,) number of the user; None: one pair each
+                  n_users:int=0,             # Users, at least
+                  gain:np.ndarray|None=None  # (pairs,) grades; None: all 1
+                 )->np.ndarray:     # (pairs,), or (n_users,) if `user` is given
+    "NDCG@k; NaN for users without a relevant item or with zero grades only."
+    discount = np.where(ranks < k, 1/np.log2(np.asarray(ranks) + 2), 0)
+    if user is None: return discount
+    gained = np.bincount(user, discount if gain is None else discount*gain, minlength=n_users)
+    ideal = _ideal_dcg(user, k, len(gained), gain)
+    return np.where(ideal > 0, gained/np.where(ideal > 0, ideal, 1), np.nan)
 
 # %% ../nbs/03_metrics.ipynb #4680a081
 def tie_break_keys(items,     # (n,) ids
-              users,     # (m,) ids
-              seed:int=0
-             )->tuple:   # π (n,), o (m,)
-    "Place of each item in a seeded permutation, and the rotation of each user; both depend on ids only."
+                   users,     # (m,) ids
+                   seed:int=0
+                  )->tuple:   # π (n,), o (m,)
+    "Place of each item in a seeded permutation, and the rotation of each user; from ids only."
     place = np.empty(len(items), np.int64)
     place[np.argsort(hash_ids(items, 2*seed + 1), kind='stable')] = np.arange(len(items))
-    return place, (hash_ids(users, 2*seed + 2) % np.uint64(max(len(items), 1))).astype(np.int64)
+    turn = hash_ids(users, 2*seed + 2) % np.uint64(max(len(items), 1))
+    return place, turn.astype(np.int64)
 
 # %% ../nbs/03_metrics.ipynb #59b5b106
-def _floor(s, k):
+def _floor(scores:np.ndarray, k:int)->np.ndarray:
     "A number per row that at least k scores reach (or -inf), close to the k-th largest."
-    n, c = s.shape[1], min(s.shape[1], 8*k)
-    m = s[:, :n//c*c].reshape(len(s), n//c, c).max(1) if n >= 2*c else s
-    t = np.partition(m, m.shape[1] - k, axis=1)[:, -k] if k < m.shape[1] else m.min(1)
-    if np.isnan(t).any() or np.isnan(m).any():
+    n_items = scores.shape[1]
+    width = min(n_items, 8*k)
+    maxima = scores
+    if n_items >= 2*width:
+        strands = scores[:, :n_items//width*width].reshape(len(scores), n_items//width, width)
+        maxima = strands.max(1)
+    rest = maxima.shape[1] - k
+    floor = np.partition(maxima, rest, axis=1)[:, rest] if rest > 0 else maxima.min(1)
+    if np.isnan(floor).any() or np.isnan(maxima).any():
         raise InputError('scores hold NaN: a recommender must give every item a number')
-    return np.maximum(t, np.finfo(s.dtype).min)
+    return np.maximum(floor, np.finfo(scores.dtype).min)
 
-def _few(v, p, k):
-    "Which of the values v are the first k, ties by p: for rows where nearly everything is tied."
-    t = np.partition(v, len(v) - k)[len(v) - k]
-    sure, tied = np.nonzero(v > t)[0], np.nonzero(v == t)[0]
-    return np.concatenate([sure, tied[np.argpartition(p[tied], k - len(sure) - 1)[:k - len(sure)]]])
+# %% ../nbs/03_metrics.ipynb #59a90b4b
+def _shortlist(scores:np.ndarray, k:int, place:np.ndarray, turn:np.ndarray)->tuple:
+    "Entries at or above the floor of their row: row, column, score and tie key."
+    n_items = scores.shape[1]
+    flat = np.flatnonzero(scores >= _floor(scores, min(k, n_items))[:, None])
+    row, col = np.divmod(flat, n_items)
+    tie = (place[col] + turn[row]) % n_items
+    return row, col, scores.ravel()[flat], tie
+
+# %% ../nbs/03_metrics.ipynb #3d0741eb
+def _first_k(value:np.ndarray, tie:np.ndarray, k:int)->np.ndarray:
+    "Places of the first k of the values, ties by `tie`."
+    last = np.partition(value, len(value) - k)[len(value) - k]
+    sure = np.flatnonzero(value > last)
+    tied = np.flatnonzero(value == last)
+    wanted = k - len(sure)
+    return np.append(sure, tied[np.argpartition(tie[tied], wanted - 1)[:wanted]])
+
+# %% ../nbs/03_metrics.ipynb #b7681fd6
+def _keep_first(row:np.ndarray, value:np.ndarray, tie:np.ndarray, k:int, n_rows:int)->np.ndarray:
+    "Which entries of a shortlist stay, (entries,) boolean: of long rows the first k only."
+    count = np.bincount(row, minlength=n_rows)
+    first = np.cumsum(count) - count
+    long = count > 8*k + 64
+    keep = ~long[row]
+    for i in np.flatnonzero(long):
+        part = slice(first[i], first[i] + count[i])
+        keep[first[i] + _first_k(value[part], tie[part], k)] = True
+    return keep
 
 # %% ../nbs/03_metrics.ipynb #26135a84
-def top_lists(s,     # (m, n) scores; -inf: no candidate
-              k:int, # Length of the lists
-              place, # (n,) π
-              turn   # (m,) o
-             ):      # -> (m, k) columns, best first; -1 where candidates run out
+def top_lists(scores:np.ndarray, # (m, n) scores; -inf: no candidate
+              k:int,             # Length of the lists
+              place:np.ndarray, turn:np.ndarray # (n,) π and (m,) o of `tie_break_keys`
+             )->np.ndarray:      # (m, k) columns, best first; -1 where candidates run out
     "The first k columns of each row under @eq-ties."
-    n = s.shape[1]
-    flat = np.flatnonzero(s >= _floor(s, min(k, n))[:, None])
-    r, c = np.divmod(flat, n)
-    v, p, count = s.ravel()[flat], (place[c] + turn[r]) % n, np.bincount(r, minlength=len(s))
-    first = np.cumsum(count) - count
-    wide = np.nonzero(count > 8*k + 64)[0]
-    if len(wide):
-        keep = count[r] <= 8*k + 64
-        for i in wide: keep[first[i] + _few(v[first[i]:first[i]+count[i]], p[first[i]:first[i]+count[i]], k)] = True
-        r, c, v, p = r[keep], c[keep], v[keep], p[keep]
-    o, count = np.lexsort((p, -v, r)), np.bincount(r, minlength=len(s))
-    i, out = np.arange(len(r)) - (np.cumsum(count) - count)[r], np.full((len(s), k), -1, np.int32)
-    out[r[i < k], i[i < k]] = c[o][i < k]
+    row, col, value, tie = _shortlist(scores, k, np.asarray(place), np.asarray(turn))
+    keep = _keep_first(row, value, tie, k, len(scores))
+    order = np.lexsort((tie[keep], -value[keep], row[keep]))
+    row = row[keep]
+    position = _position(row, len(scores))
+    out = np.full((len(scores), k), -1, np.int32)
+    shown = position < k
+    out[row[shown], position[shown]] = col[keep][order][shown]
     return out
 
 # %% ../nbs/03_metrics.ipynb #d52a59cd
-def _counts(f, s, v, words=64):
-    "How many entries of each row of s are f(entry, v): eight booleans are added at a time, as the bytes of one number."
-    n = s.shape[1]
-    m = np.zeros((len(s), -(-n//(8*words))*8*words), bool)
-    f(s, v[:, None], out=m[:, :n])
-    w = m.view(np.uint64).reshape(len(s), words, -1).sum(1)       # no byte exceeds `words`
-    return w.view(np.uint8).sum(1, dtype=np.int64)
+def _counts(compare:Callable, scores:np.ndarray, value:np.ndarray, words:int=64)->np.ndarray:
+    "How many entries of each row satisfy compare(entry, value)."
+    n_items = scores.shape[1]
+    padded = -(-n_items//(8*words))*8*words
+    hits = np.zeros((len(scores), padded), bool)
+    compare(scores, value[:, None], out=hits[:, :n_items])
+    # eight booleans are added at a time, as the bytes of one number; no byte exceeds `words`
+    sums = hits.view(np.uint64).reshape(len(scores), words, -1).sum(1)
+    return sums.view(np.uint8).sum(1, dtype=np.int64)
 
 # %% ../nbs/03_metrics.ipynb #c1580e27
-def _above(s, row, v):
-    "For each value v in its row of s: how many scores are greater, and how many equal."
-    first = np.cumsum(np.bincount(row, minlength=len(s))) - np.bincount(row, minlength=len(s))
-    i, many = np.arange(len(row)) - first[row], np.bincount(row, minlength=len(s)) > 12
-    gt, ge = np.empty((2, len(row)), np.int64)
-    for q in range(12):                                           # the q-th pair of every row at once
-        p = np.nonzero((i == q) & ~many[row])[0]
-        if len(p):
-            x = s if len(p) == len(s) else s[row[p]]
-            gt[p], ge[p] = (_counts(f, x, v[p]) for f in (np.greater, np.greater_equal))
-    for u in np.nonzero(many)[0]:                                 # many pairs: sorting is quicker
-        p, x = np.nonzero(row == u)[0], np.sort(s[u])
-        gt[p], ge[p] = (len(x) - np.searchsorted(x, v[p], side) for side in ('right', 'left'))
-    return gt, ge - gt
+def _count_at(scores:np.ndarray, row:np.ndarray, value:np.ndarray, many:np.ndarray, out:np.ndarray):
+    "Counts for the first, second, … pair of every row at once; rows with many pairs are left out."
+    position = _position(row, len(scores))
+    for i in range(12):
+        pair = np.flatnonzero((position == i) & ~many[row])
+        if not len(pair): continue
+        part = scores if len(pair) == len(scores) else scores[row[pair]]
+        out[0, pair] = _counts(np.greater, part, value[pair])
+        out[1, pair] = _counts(np.greater_equal, part, value[pair])
+
+# %% ../nbs/03_metrics.ipynb #fa27faaf
+def _above(scores:np.ndarray, row:np.ndarray, value:np.ndarray)->tuple:
+    "For each value in its row of scores: how many scores are greater, and how many equal."
+    many = np.bincount(row, minlength=len(scores)) > 12
+    out = np.empty((2, len(row)), np.int64)
+    _count_at(scores, row, value, many, out)
+    for i in np.flatnonzero(many):                                # many pairs: sorting is faster
+        pair = np.flatnonzero(row == i)
+        ordered = np.sort(scores[i])
+        out[0, pair] = len(ordered) - np.searchsorted(ordered, value[pair], 'right')
+        out[1, pair] = len(ordered) - np.searchsorted(ordered, value[pair], 'left')
+    return out[0], out[1] - out[0]
 
 # %% ../nbs/03_metrics.ipynb #2c11dc8b
-def item_ranks(s,         # (m, n) scores; -inf: no candidate
-               row, col,  # (pairs,) whose rank is wanted; row ascending
-               place, turn, # π, o of `tie_order`
-               masked):   # (m,) how many columns of each row are no candidates
-    "Rank from 0 of each pair under @eq-ties (inf if its score is -inf), and its rank with ties half."
-    n, place, turn, v = s.shape[1], np.asarray(place), np.asarray(turn), s[row, col]
-    above, tied = _above(s, row, v)
-    bottom = v == -np.inf
-    mid, rank = above + (tied - 1 - bottom*np.asarray(masked)[row])/2, np.where(bottom, np.inf, above)
-    for j in np.nonzero((tied > 1) & ~bottom)[0]:
-        t = np.nonzero(s[row[j]] == v[j])[0]
-        rank[j] += ((place[t] + turn[row[j]]) % n < (place[col[j]] + turn[row[j]]) % n).sum()
+def item_ranks(scores:np.ndarray,  # (m, n) scores; -inf: no candidate
+               row:np.ndarray, col:np.ndarray, # (pairs,) whose rank is wanted; row ascending
+               place:np.ndarray, turn:np.ndarray, # π, o of `tie_break_keys`
+               masked:np.ndarray)->tuple: # (m,) how many columns of each row are no candidates
+    "Rank from 0 of each pair under @eq-ties (inf if its score is -inf), and with ties half."
+    value = scores[row, col]
+    above, tied = _above(scores, row, value)
+    bottom = value == -np.inf
+    mid = above + (tied - 1 - bottom*np.asarray(masked)[row])/2
+    rank = np.where(bottom, np.inf, above)
+    key = _tie_key(np.asarray(place), np.asarray(turn), scores.shape[1])
+    for pair in np.flatnonzero((tied > 1) & ~bottom):
+        same = np.flatnonzero(scores[row[pair]] == value[pair])
+        rank[pair] += (key(same, row[pair]) < key(col[pair], row[pair])).sum()
     return rank, mid
 
+# %% ../nbs/03_metrics.ipynb #bd3e0760
+def _tie_key(place:np.ndarray, turn:np.ndarray, n_items:int)->Callable:
+    "The order of tied columns for one row, as a function of both."
+    return lambda col, row: (place[col] + turn[row]) % n_items
+
 # %% ../nbs/03_metrics.ipynb #59176f1f
-def topk_metrics(rank,   # (pairs,) rank of each relevant item, from 0; inf: cannot be ranked
-                 row,    # (pairs,) its user
-                 m:int,  # Users
-                 ks=(10,), gain=None # Cut-offs; (pairs,) grades for 'graded_ndcg'
-                )->dict: # {'ndcg@10': (m,)}
-    "Precision, recall, F1, hit rate, MRR, MAP and NDCG of each user at each k."
-    o = np.lexsort((rank, row))
-    r, u = rank[o], row[o]
-    n = np.bincount(u, minlength=m)
-    i = np.arange(len(u)) - (np.cumsum(n) - n)[u] + 1
-    add = lambda x: np.bincount(u, x, minlength=m)
-    out, den = {}, np.where(n > 0, n, np.nan)
-    for k in ks:
-        hit = (r < k).astype(float)
-        h, ideal = add(hit), np.concatenate([[0], np.cumsum(1/np.log2(np.arange(k) + 2))])
-        out |= {f'ndcg@{k}': add(hit/np.log2(r + 2))/ideal[np.minimum(n, k)].clip(1e-300) + 0*den,
-                f'recall@{k}': h/den, f'precision@{k}': h/k + 0*den, f'f1@{k}': 2*h/(k + den),
-                f'hit@{k}': (h > 0) + 0*den,
-                f'mrr@{k}': add(hit*(i == 1)/(r + 1)) + 0*den, f'map@{k}': add(hit*i/(r + 1))/den}
-        if gain is not None: out[f'graded_ndcg@{k}'] = _graded(rank, row, gain, m, k)
-    return out
+def _metrics_at(k:int, rank:np.ndarray, user:np.ndarray, relevant:np.ndarray)->dict:
+    "Metrics at one cut-off; pairs sorted by user and rank, `relevant` (m,) with NaN instead of 0."
+    m = len(relevant)
+    place = _position(user, m) + 1
+    hit = (rank < k).astype(float)
+    total = lambda values: np.bincount(user, values, minlength=m) + 0*relevant
+    hits = total(hit)
+    return {f'ndcg@{k}': ndcg_of_ranks(rank, k, user, m),
+            f'recall@{k}': hits/relevant, f'precision@{k}': hits/k,
+            f'f1@{k}': 2*hits/(k + relevant), f'hit@{k}': (hits > 0) + 0*relevant,
+            f'mrr@{k}': total(hit*(place == 1)/(rank + 1)),
+            f'map@{k}': total(hit*place/(rank + 1))/relevant}
 
 # %% ../nbs/03_metrics.ipynb #3b9448a3
-def _graded(rank, row, gain, m, k):
-    "NDCG with grades as gains; NaN for users whose grades are all zero."
-    o = np.lexsort((-gain, row))
-    n = np.bincount(row, minlength=m)
-    i = np.arange(len(row)) - (np.cumsum(n) - n)[row[o]]
-    dcg = np.bincount(row, np.where(rank < k, gain/np.log2(rank + 2), 0), minlength=m)
-    best = np.bincount(row[o], np.where(i < k, gain[o]/np.log2(i + 2), 0), minlength=m)
-    return np.where(best > 0, dcg/np.where(best > 0, best, 1), np.nan)
+def topk_metrics(rank:np.ndarray, # (pairs,) rank of each relevant item, from 0; inf: not ranked
+                 row:np.ndarray,  # (pairs,) its user
+                 m:int,           # Users
+                 ks=(10,), gain:np.ndarray|None=None # Cut-offs; grades for 'graded_ndcg'
+                )->dict:          # {'ndcg@10': (m,)}
+    "Precision, recall, F1, hit rate, MRR, MAP and NDCG of each user at each k."
+    order = np.lexsort((rank, row))
+    count = np.bincount(row, minlength=m)
+    relevant = np.where(count > 0, count, np.nan)
+    out = {}
+    for k in ks:
+        out |= _metrics_at(k, rank[order], row[order], relevant)
+        if gain is not None: out[f'graded_ndcg@{k}'] = ndcg_of_ranks(rank, k, row, m, gain)
+    return out
 
 # %% ../nbs/03_metrics.ipynb #54dd5f72
-def auc_per_user(mid,  # (pairs,) rank with ties half
-             row,  # (pairs,) user
-             n):   # (m,) candidates of each user
+def auc_per_user(mid:np.ndarray, # (pairs,) rank with ties half
+                 row:np.ndarray, # (pairs,) user
+                 n:np.ndarray    # (m,) candidates of each user
+                )->np.ndarray:   # (m,)
     "AUC of each user over all candidates; NaN if all or none of them are relevant."
-    p = np.bincount(row, minlength=len(n))
-    d = p*(n - p)
-    return np.where(d > 0, 1 - (np.bincount(row, mid, minlength=len(n)) - p*(p - 1)/2)/np.where(d > 0, d, 1), np.nan)
+    relevant = np.bincount(row, minlength=len(n))
+    pairs = relevant*(n - relevant)
+    lost = np.bincount(row, mid, minlength=len(n)) - relevant*(relevant - 1)/2
+    return np.where(pairs > 0, 1 - lost/np.where(pairs > 0, pairs, 1), np.nan)
 
 # %% ../nbs/03_metrics.ipynb #426e1e07
-def _listed(top, n):
+def _listed(top:np.ndarray, n:int)->sp.csr_matrix:
     "Lists as a sparse matrix of ones, (m, n)."
-    ok = top >= 0
-    return sp.csr_matrix((np.ones(ok.sum(), np.float32), top[ok], np.concatenate([[0], np.cumsum(ok.sum(1))])),
-                         (len(top), n))
+    there = top >= 0
+    ptr = np.append(0, np.cumsum(there.sum(1)))
+    return sp.csr_matrix((np.ones(there.sum(), np.float32), top[there], ptr), (len(top), n))
 
-def _row_mean(X, x):
-    "Mean of x over the entries of each row of X; NaN for empty rows."
-    with np.errstate(invalid='ignore', divide='ignore'): return np.asarray(X @ x)/np.asarray(X.sum(1)).ravel()
+def _row_mean(X:sp.csr_matrix, values:np.ndarray)->np.ndarray:
+    "Mean of the values over the entries of each row of X; NaN for empty rows."
+    with np.errstate(invalid='ignore', divide='ignore'):
+        return np.asarray(X @ values)/np.asarray(X.sum(1)).ravel()
 
-def coverage(top, n): # (m, k) lists, items
+# %% ../nbs/03_metrics.ipynb #8915702c
+def coverage(top:np.ndarray, n:int)->float: # (m, k) lists, items
     "Share of the items that stand on some list."
     return len(np.unique(top[top >= 0]))/max(n, 1)
 
-# %% ../nbs/03_metrics.ipynb #8915702c
-def concentration(top, n):
+def concentration(top:np.ndarray, n:int)->float:
     "Gini coefficient of how often each item is shown: 0 all alike, 1 one item only."
     return gini(np.bincount(top[top >= 0], minlength=n))
 
-def novelty(top, c, m): # (m, k) lists, (n,) people who took each item, people
-    "Bits of surprise of each list: how few people took its items."
+# %% ../nbs/03_metrics.ipynb #90d7c9d5
+def novelty(top:np.ndarray, c:np.ndarray, m:int)->np.ndarray: # Lists, (n,) users of each item, users
+    "Bits of surprise of each list: how few users interacted with its items."
     return _row_mean(_listed(top, len(c)), -np.log2(np.maximum(c, 1)/max(m, 1)))
 
-def mean_popularity(top, c, m):
-    "Share of the people who took the items of each list, on average."
+def mean_popularity(top:np.ndarray, c:np.ndarray, m:int)->np.ndarray:
+    "Share of users who interacted with the items of each list, on average."
     return _row_mean(_listed(top, len(c)), c/max(m, 1))
 
-# %% ../nbs/03_metrics.ipynb #90d7c9d5
-def popularity_lift(top, past, c, m): # past: (users, n) sparse histories
-    "How much more popular a list is than the user's history; NaN without one."
-    with np.errstate(invalid='ignore', divide='ignore'): return mean_popularity(top, c, m)/_row_mean(past, c/max(m, 1)) - 1
-
-def diversity(top, vectors):
-    "1 − mean cosine of the pairs in each list; NaN for lists of fewer than two."
-    v, X = l2_normalize(vectors), _listed(top, len(vectors))
-    own, out = (v**2).sum(1), np.empty(len(top))
-    for b in batch_slices(len(top), 4096): out[b] = ((X[b] @ v)**2).sum(1) - X[b] @ own
-    n = np.asarray(X.sum(1)).ravel()
-    return 1 - np.where(n > 1, out/np.maximum(n*(n - 1), 1), np.nan)
+def popularity_lift(top:np.ndarray, past:sp.csr_matrix, c:np.ndarray, m:int)->np.ndarray:
+    "How much more popular a list is than the user's history, (users, n) sparse; NaN without one."
+    with np.errstate(invalid='ignore', divide='ignore'):
+        return mean_popularity(top, c, m)/_row_mean(past, c/max(m, 1)) - 1
 
 # %% ../nbs/03_metrics.ipynb #ace4fec6
-def miscalibration(top, past, C, alpha=.01): # C: (n, categories)
-    "Divergence of the categories of a list from those of the history (0: the same); NaN without either."
-    with np.errstate(invalid='ignore', divide='ignore'):
-        p, q = (x/x.sum(1, keepdims=True)
-                for x in (np.asarray((X @ C).todense()) for X in (past, _listed(top, C.shape[0]))))
-        return np.where(p > 0, p*np.log(p/((1 - alpha)*q + alpha*p)), p*0 + q*0).sum(1)
+def diversity(top:np.ndarray, vectors:np.ndarray)->np.ndarray:
+    "1 − mean cosine of the pairs in each list; NaN for lists of fewer than two."
+    vectors = l2_normalize(vectors)
+    lists = _listed(top, len(vectors))
+    own = (vectors**2).sum(1)
+    cosines = np.empty(len(top))
+    for b in batch_slices(len(top), 4096):
+        cosines[b] = ((lists[b] @ vectors)**2).sum(1) - lists[b] @ own
+    length = np.asarray(lists.sum(1)).ravel()
+    return 1 - np.where(length > 1, cosines/np.maximum(length*(length - 1), 1), np.nan)
+
+# %% ../nbs/03_metrics.ipynb #88bde93c
+_SEPARATORS = str.maketrans(';,>', '|||')
+
+def _split_value(value)->list:
+    "The values of one cell."
+    if isinstance(value, (list, tuple, set, np.ndarray)):
+        parts = [str(part).strip() for part in value if part is not None]
+    elif value is None or value is pd.NA or value != value: parts = []
+    else: parts = [part.strip() for part in str(value).translate(_SEPARATORS).split('|')]
+    return list(dict.fromkeys(part for part in parts if part))
+
+def split_values(column)->list: # Cells: text, lists, numbers or missing values -> lists of str
+    "The values of each cell: lists as they are, text split at | ; , and >; none for missing ones."
+    return [_split_value(value) for value in column]
+
+# %% ../nbs/03_metrics.ipynb #631e10ee
+def category_shares(column # Cells of the category column, one an item
+                   )->tuple: # (items, categories) sparse, rows sum to 1 or 0; names of the categories
+    "Share of each category in each item."
+    cells = split_values(column)
+    length = np.array([len(values) for values in cells], np.int64)
+    code, names = pd.factorize(np.array([x for values in cells for x in values], object), sort=True)
+    row = np.repeat(np.arange(len(cells)), length)
+    share = np.repeat(1/np.maximum(length, 1), length)
+    return sp.csr_matrix((share, (row, code)), (len(cells), len(names))), list(names)
+
+# %% ../nbs/03_metrics.ipynb #b35e0c9e
+def _distribution(X:sp.csr_matrix, shares:sp.csr_matrix)->np.ndarray:
+    "Mean share of each category over the items of each row."
+    total = (X @ shares).toarray()
+    return total/total.sum(1, keepdims=True)
+
+def miscalibration(top:np.ndarray, # (m, k) lists
+                   past:sp.csr_matrix, shares:sp.csr_matrix, # (m, n) histories; (n, categories)
+                   alpha:float=.01)->np.ndarray: # (m,)
+    "Divergence of the categories of a list from those of the history; NaN without either."
+    lists, out = _listed(top, shares.shape[0]), np.empty(len(top))
+    for b in batch_slices(len(top), 4096):
+        with np.errstate(invalid='ignore', divide='ignore'):
+            p = _distribution(past[b], shares)
+            q = _distribution(lists[b], shares)
+            terms = p*np.log(p/((1 - alpha)*q + alpha*p))
+            out[b] = np.where(p > 0, terms, p*0 + q*0).sum(1)
+    return out
 
 # %% ../nbs/03_metrics.ipynb #d74998cf
-def bootstrap_means(X,             # (users, m) values, no NaN
-              n_boot:int=1000, seed:int=0): # -> (n_boot, m)
+def _draw_means(X:np.ndarray, n_boot:int, rng:np.random.Generator)->np.ndarray:
+    "Means of users drawn with replacement, by drawing users."
+    n = len(X)
+    mean = X.mean(0)
+    centred = (X - mean).astype(np.float32)
+    out = np.empty((n_boot, X.shape[1]))
+    for b in batch_slices(n_boot, max(1, 2**23//n)):
+        drawn = [np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(b.stop - b.start)]
+        out[b] = np.stack(drawn).astype(np.float32) @ centred/n + mean
+    return out
+
+# %% ../nbs/03_metrics.ipynb #a6e1854a
+def bootstrap_means(X:np.ndarray, # (users, m) values, no NaN
+                    n_boot:int=1000, seed:int=0)->np.ndarray: # (n_boot, m)
     "Means of users drawn with replacement."
-    g, n, out = np.random.default_rng(seed), len(X), np.empty((n_boot, X.shape[1]))
+    rng = np.random.default_rng(seed)
+    n = len(X)
+    out = np.empty((n_boot, X.shape[1]))
     rest = []
     for j in range(X.shape[1]):
-        v, c = np.unique(X[:, j].round(12), return_counts=True) # whatever the order of sums before
-        if len(v)*10 < n or n < 50: out[:, j] = g.multinomial(n, c/n, size=n_boot) @ v/n
+        values, count = np.unique(X[:, j].round(12), return_counts=True) # whatever the order of sums before
+        if len(values)*10 < n or n < 50:
+            out[:, j] = rng.multinomial(n, count/n, size=n_boot) @ values/n
         else: rest.append(j)
-    if not rest: return out
-    mu = X[:, rest].mean(0)
-    D = (X[:, rest] - mu).astype(np.float32)
-    for b in batch_slices(n_boot, max(1, 2**23//n)):
-        W = np.stack([np.bincount(g.integers(n, size=n), minlength=n) for _ in range(b.stop - b.start)]).astype(
-            np.float32)
-        out[b, rest] = W @ D/n + mu
+    if rest: out[:, rest] = _draw_means(X[:, rest], n_boot, rng)
     return out
 
 # %% ../nbs/03_metrics.ipynb #8377d804
-def _bca(boot, x, lo, hi):
-    "The two levels of @eq-bca for one column of resampled means."
+def _bca(boot:np.ndarray, values:np.ndarray, levels:np.ndarray)->np.ndarray:
+    "The levels of @eq-bca for one column of resampled means."
     from scipy.special import ndtr, ndtri
-    B, d, m = len(boot), x - x.mean(), x.mean()
-    below = (1 - np.sign((boot - m).round(12))).mean()/2             # ties half
-    z0 = ndtri(np.clip(below, 1/(B + 1), B/(B + 1)))
-    s2 = (d**2).sum()
-    z, a = z0 + ndtri([lo, hi]), (d**3).sum()/(6*s2**1.5) if s2 > 0 else 0
+    mean = values.mean()
+    deviation = values - mean
+    below = (1 - np.sign((boot - mean).round(12))).mean()/2          # ties half
+    z0 = ndtri(np.clip(below, 1/(len(boot) + 1), len(boot)/(len(boot) + 1)))
+    variance = (deviation**2).sum()
+    a = (deviation**3).sum()/(6*variance**1.5) if variance > 0 else 0
+    z = z0 + ndtri(levels)
     return ndtr(z0 + z/(1 - a*z))
 
-# %% ../nbs/03_metrics.ipynb #29703466
-def bootstrap(X, n_boot:int=1000, seed:int=0, level:float=.95, kind:str='bca'): # -> lo (m,), hi (m,)
-    "Interval of the mean of each column over users; NaN values are left out; fewer than 5 users have no interval."
-    if kind not in ('bca', 'percentile'): raise InputError(f"interval {kind!r} is not 'bca' or 'percentile'")
-    if n_boot and n_boot < 100:
-        raise InputError(f'n_boot={n_boot} resamples do not make an interval: take 1000, or 0 for none')
-    X, q = np.asarray(X, float).reshape(len(X), -1), np.array([(1 - level)/2, (1 + level)/2])
-    out, ok = np.full((2, X.shape[1]), np.nan), np.isfinite(X)
-    for keep, cols in _by_mask(ok):
-        Y = X[keep][:, cols]
-        if len(Y) < 5 or not n_boot: continue
-        B = bootstrap_means(Y, n_boot, seed)
-        for i, j in enumerate(cols):
-            out[:, j] = np.quantile(B[:, i], _bca(B[:, i], Y[:, i], *q) if kind == 'bca' else q)
-    return out[0], out[1]
-
 # %% ../nbs/03_metrics.ipynb #c19ec21b
-def _by_mask(ok):
+def _by_mask(finite:np.ndarray)->list:
     "Columns that miss the same users, together: (rows, columns)."
     groups = {}
-    for j in range(ok.shape[1]): groups.setdefault(ok[:, j].tobytes(), []).append(j)
-    return [(ok[:, c[0]], c) for c in groups.values()]
+    for j in range(finite.shape[1]): groups.setdefault(finite[:, j].tobytes(), []).append(j)
+    return [(finite[:, columns[0]], columns) for columns in groups.values()]
+
+def _check_bootstrap(n_boot:int, kind:str):
+    "Arguments of `bootstrap` that make an interval."
+    if kind not in ('bca', 'percentile'):
+        raise InputError(f"interval {kind!r} is not 'bca' or 'percentile'")
+    if n_boot and n_boot < 100:
+        raise InputError(f'n_boot={n_boot} resamples do not make an interval: take 1000, or 0 for none')
+
+# %% ../nbs/03_metrics.ipynb #29703466
+def bootstrap(X:np.ndarray, # (users,) or (users, m) values
+              n_boot:int=1000, seed:int=0, level:float=.95, kind:str='bca')->tuple: # lo, hi: (m,)
+    "Interval of the mean of each column over users; NaN is left out; none for fewer than 5 users."
+    _check_bootstrap(n_boot, kind)
+    X = np.asarray(X, float).reshape(len(X), -1)
+    levels = np.array([(1 - level)/2, (1 + level)/2])
+    out = np.full((2, X.shape[1]), np.nan)
+    for keep, columns in _by_mask(np.isfinite(X)):
+        values = X[keep][:, columns]
+        if len(values) < 5 or not n_boot: continue
+        boot = bootstrap_means(values, n_boot, seed)
+        for i, j in enumerate(columns):
+            at = _bca(boot[:, i], values[:, i], levels) if kind == 'bca' else levels
+            out[:, j] = np.quantile(boot[:, i], at)
+    return out[0], out[1]
+
+# %% ../nbs/03_metrics.ipynb #9f8d2577
+def _two_way_means(table:np.ndarray, n_boot:int, rng:np.random.Generator)->np.ndarray:
+    "Means of (seeds, users) with both drawn with replacement, (n_boot,)."
+    n_seeds, n_users = table.shape
+    out = np.empty(n_boot)
+    for b in batch_slices(n_boot, max(1, 2**23//n_users)):
+        size = b.stop - b.start
+        users = rng.multinomial(n_users, np.full(n_users, 1/n_users), size=size)/n_users
+        seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1/n_seeds), size=size)/n_seeds
+        out[b] = ((users @ table.T)*seeds).sum(1)
+    return out
+
+# %% ../nbs/03_metrics.ipynb #18de2aa6
+def paired_interval(difference:np.ndarray, # (users,) or (seeds, users) paired differences
+                    n_boot:int=2000, seed:int=0, level:float=.95)->tuple: # lo, hi
+    "Interval of the mean difference (BCa); with several seeds, users and seeds are resampled."
+    table = np.atleast_2d(np.asarray(difference, float))
+    if len(table) == 1:
+        lo, hi = bootstrap(table[0], n_boot, seed, level)
+        return float(lo[0]), float(hi[0])
+    boot = _two_way_means(table, n_boot, np.random.default_rng(seed))
+    levels = _bca(boot, table.mean(0), np.array([(1 - level)/2, (1 + level)/2]))
+    lo, hi = np.quantile(boot, levels)
+    return float(lo), float(hi)
 
 # %% ../nbs/03_metrics.ipynb #46f04459
-def permutation_p(d,            # (users,) paired differences
-                  n_perm:int=10_000, seed:int=0)->float:
-    "Two-sided p of a mean of zero, by random signs."
-    d = np.asarray(d, float); d = d[d != 0]
-    if not len(d): return 1.
-    g, T, S = np.random.default_rng(seed), abs(d.sum())*(1 - 1e-9), np.empty(n_perm)
-    v, c = np.unique(np.abs(d).round(12), return_counts=True)
-    if len(v)*20 < len(d): S = (2*g.binomial(c, .5, size=(n_perm, len(v))) - c) @ v # equal sizes: count the signs
-    else:
-        for b in batch_slices(n_perm, max(1, 2**24//len(d))):
-            S[b] = (2*g.integers(0, 2, size=(b.stop - b.start, len(d)), dtype=np.int8) - 1).astype(
-                np.float32) @ d.astype(np.float32)
-    return float((1 + (np.abs(S) >= T*(1 - 1e-6)).sum())/(1 + n_perm))
+def _flipped_sums(difference:np.ndarray, n_perm:int, rng:np.random.Generator)->np.ndarray:
+    "Sums of the differences with random signs, (n_perm,)."
+    values, count = np.unique(np.abs(difference).round(12), return_counts=True)
+    if len(values)*20 < len(difference):                          # equal sizes: count the signs
+        return (2*rng.binomial(count, .5, size=(n_perm, len(values))) - count) @ values
+    sums = np.empty(n_perm)
+    for b in batch_slices(n_perm, max(1, 2**24//len(difference))):
+        shape = (b.stop - b.start, len(difference))
+        signs = 2*rng.integers(0, 2, size=shape, dtype=np.int8) - 1
+        sums[b] = signs.astype(np.float32) @ difference.astype(np.float32)
+    return sums
 
 # %% ../nbs/03_metrics.ipynb #642f2144
-def holm(p):
+def permutation_p(difference:np.ndarray, # (users,) paired differences
+                  n_perm:int=10_000, seed:int=0)->float:
+    "Two-sided p of a mean of zero, by random signs."
+    difference = np.asarray(difference, float)
+    difference = difference[difference != 0]
+    if not len(difference): return 1.
+    sums = _flipped_sums(difference, n_perm, np.random.default_rng(seed))
+    bar = abs(difference.sum())*(1 - 1e-9)*(1 - 1e-6)
+    return float((1 + (np.abs(sums) >= bar).sum())/(1 + n_perm))
+
+def holm(p:np.ndarray)->np.ndarray:
     "Holm's adjustment of p-values."
-    p = np.asarray(p, float); o = np.argsort(p)
+    p = np.asarray(p, float)
+    order = np.argsort(p)
+    raised = np.maximum.accumulate(p[order]*np.arange(len(p), 0, -1))
     out = np.empty(len(p))
-    out[o] = np.minimum(np.maximum.accumulate(p[o]*np.arange(len(p), 0, -1)), 1)
+    out[order] = np.minimum(raised, 1)
     return out

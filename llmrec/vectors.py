@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['interest_vector', 'item_vector', 'cosine_sim', 'event_weights', 'interest_vectors', 'leave_one_out',
-           'conditional_logit', 'fit_event_weights', 'price_words', 'embed_attributes', 'item_vectors']
+           'conditional_logit', 'fit_event_weights', 'embed_attributes', 'item_vectors']
 
 # %% ../nbs/07_vectors.ipynb #444a85e8
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from .core import InputError, check_int, check_type
+from collections.abc import Callable, Iterable
+from .core import InputError, check_int, check_type, l2_normalize
+from .preprocess import price_bucket, price_edges, sort_log
 
 # %% ../nbs/07_vectors.ipynb #44882f14
-def _arr(x, like=None):
+def _array(x, like=None)->'np.ndarray|torch.Tensor':
     "A tensor as it is, anything else as a float array, or as a tensor if `like` is one."
     if hasattr(x, 'new_zeros'): return x
     if hasattr(like, 'new_tensor'): return like.new_tensor(x)
@@ -21,236 +23,312 @@ def _arr(x, like=None):
     return x.astype(np.result_type(np.float32, x.dtype), copy=False)
 
 # %% ../nbs/07_vectors.ipynb #a734a143
-def interest_vector(D,     # Vectors of one user's m behaviours, (m, n); array or tensor
-                    w=None # Weights, (m,); None weighs all alike
-                   ):      # (n,); zeros if there is no behaviour
+def interest_vector(D:'np.ndarray|torch.Tensor', # Vectors of one user's m behaviours, (m, n)
+                    w:Iterable|None=None # Weights, (m,); None weighs all alike
+                   )->'np.ndarray|torch.Tensor': # (n,); zeros if there is no behaviour
     "The article's interest vector (§4.2.1): u = (1/m) Σ w_i d_i."
-    D = _arr(D); m = len(D)
+    D = _array(D)
+    m = len(D)
     if D.ndim != 2:
-        raise InputError(f'D has {D.ndim} dimensions, expected 2 (m behaviours, n features): pass one behaviour as [d]')
+        raise InputError(f'D has {D.ndim} dimensions, expected 2 (m behaviours, n features): '
+                         'pass one behaviour as [d]')
     if w is None: return D.sum(0) / max(m, 1)
     if len(w) != m: raise InputError(f'w has {len(w)} weights, D has {m} rows: give one weight a row')
-    return _arr(w, D) @ D / max(m, 1)
+    return _array(w, D) @ D / max(m, 1)
 
 # %% ../nbs/07_vectors.ipynb #ea552793
-def item_vector(C,     # Vectors of one item's k attributes, (k, n); array or tensor
-                w=None # Weights, (k,); None weighs all alike
-               ):      # (n,)
+def item_vector(C:'np.ndarray|torch.Tensor', # Vectors of one item's k attributes, (k, n)
+                w:Iterable|None=None # Weights, (k,); None weighs all alike
+               )->'np.ndarray|torch.Tensor': # (n,)
     "The article's item vector (§4.2.2): v = (1/k) Σ w_i c_i, over the attributes of one item."
     return interest_vector(C, w)
 
 # %% ../nbs/07_vectors.ipynb #17d764c4
-def _unit(x):
-    "Rows of `x` at unit length; zero rows stay zero. Arrays and tensors."
-    if hasattr(x, 'new_zeros'):
-        x = x / x.abs().amax(-1, keepdim=True).clamp_min(1e-30)
-        return x / x.norm(dim=-1, keepdim=True).clamp_min(1e-30)
-    big = np.abs(x).max(-1, keepdims=True, initial=0)
-    x = x / np.where(big > 0, big, 1)
-    norm = np.sqrt((x*x).sum(-1, keepdims=True))
-    return x / np.where(norm > 0, norm, 1)
+def _scaled_down(x:'np.ndarray|torch.Tensor')->'np.ndarray|torch.Tensor':
+    "Rows divided by their largest entry, so that no norm overflows; zeros stay zeros."
+    if hasattr(x, 'new_zeros'): return x/x.abs().amax(-1, keepdim=True).clamp_min(1e-30)
+    largest = np.abs(x).max(-1, keepdims=True, initial=0)
+    return x/np.where(largest > 0, largest, 1)
 
 # %% ../nbs/07_vectors.ipynb #ad1ceada
-def cosine_sim(u, # Interest vectors, (n,) or (a, n)
-               v  # Item vectors, (n,) or (b, n)
-              ):  # Number, (a,), (b,) or (a, b), in [-1, 1]
-    "The article's similarity (§4.2.4): uᵀv / (‖u‖ ‖v‖), for all pairs of rows; 0 where a vector is zero."
-    u, v = _arr(u), _arr(v)
+def cosine_sim(u:'np.ndarray|torch.Tensor', # Interest vectors, (n,) or (a, n)
+               v:'np.ndarray|torch.Tensor'  # Item vectors, (n,) or (b, n)
+              )->'np.ndarray|torch.Tensor': # Number, (a,), (b,) or (a, b), in [-1, 1]
+    "The article's similarity (§4.2.4): uᵀv / (‖u‖ ‖v‖), for all pairs; 0 where a vector is zero."
+    u, v = map(_array, (u, v))
     if u.shape[-1] != v.shape[-1]:
-        raise InputError(f'u has {u.shape[-1]} features, v has {v.shape[-1]}: encode both with the same encoder')
-    return (_unit(u) @ _unit(v).T).clip(-1, 1)
+        raise InputError(f'u has {u.shape[-1]} features, v has {v.shape[-1]}: '
+                         'encode both with the same encoder')
+    return (l2_normalize(_scaled_down(u)) @ l2_normalize(_scaled_down(v)).T).clip(-1, 1)
 
 # %% ../nbs/07_vectors.ipynb #8b0ee073
-def _ages(log, clock):
-    "Age of each row before its user's last row, in days or visits."
-    if 'time' not in log: raise InputError("half_life needs a column 'time' in the log: add it, or pass half_life=None")
+def _ages(log:pd.DataFrame, clock:str)->np.ndarray:
+    "Age of each interaction before its user's last one, in days or visits."
+    if 'time' not in log:
+        raise InputError("half_life needs a column 'time' in the log: add it, or pass half_life=None")
     by_user = log.groupby('user', sort=False)['time']
     if clock == 'days': return (by_user.transform('max') - log['time']).to_numpy(float) / 86400
     if clock == 'visits': return by_user.rank(method='dense', ascending=False).to_numpy(float) - 1
     raise InputError(f"clock is {clock!r}, expected 'days' or 'visits'")
 
 # %% ../nbs/07_vectors.ipynb #a33786b8
-def _event_values(log, events):
-    "Weight e of each row's event."
+def _require_events(log:pd.DataFrame):
+    "An error if the log has no events."
     if 'event' not in log:
         raise InputError("event weights need a column 'event' in the log: add it, or pass events=None")
-    e = log['event'].map(events)
-    if e.isna().any():
-        bad = log.loc[e.isna(), 'event'].unique()
-        raise InputError(
-            f"event {bad[0]!r} ({int(e.isna().sum())} rows) has no weight: events names {list(events)}; add it")
-    return e.to_numpy(float)
+
+def _event_values(log:pd.DataFrame, events:dict)->np.ndarray:
+    "Weight e of each interaction's event."
+    _require_events(log)
+    value = log['event'].map(events)
+    if value.isna().any():
+        unknown = log.loc[value.isna(), 'event'].unique()[0]
+        raise InputError(f'event {unknown!r} ({int(value.isna().sum())} rows) has no weight: '
+                         f'events names {list(events)}; add it')
+    return value.to_numpy(float)
+
+# %% ../nbs/07_vectors.ipynb #9681bbb3
+def _recency(log:pd.DataFrame, half_life:float, clock:str)->np.ndarray:
+    "2^(−age/τ) of each interaction."
+    if not half_life > 0: raise InputError(f'half_life is {half_life}, expected a number > 0 or None')
+    return np.exp2(-_ages(log, clock)/half_life)
 
 # %% ../nbs/07_vectors.ipynb #cf9577fa
-def event_weights(log,                   # Log: user, item[, time, event]
-                  events:dict|None=None, # Weight e of each event, such as {'view': 1, 'purchase': 3}; None: all 1
+def event_weights(log:pd.DataFrame,      # Log: user, item[, time, event]
+                  events:dict|None=None, # Weight e by event, {'view': 1, 'purchase': 3}; None: all 1
                   half_life:float|None=None, # τ, in days or visits; None: age does not matter
-                  popularity:float=0.,   # β: weight falls with rows of the item to the power −β
+                  popularity:float=0.,   # β: weight falls with the item's interactions to the power −β
                   clock:str='days',      # Unit of τ: 'days' or 'visits'
-                  counts=None            # Rows of each item (Series by item id); None counts `log`
+                  counts:pd.Series|None=None # Interactions by item id; None counts `log`
                  )->np.ndarray:          # (len(log),)
-    "Weights w_i of all rows of a log: event × recency × inverse popularity."
+    "Weights w_i of all interactions of a log: event × recency × inverse popularity."
     w = np.ones(len(log)) if events is None else _event_values(log, events)
-    if half_life is not None:
-        if not half_life > 0: raise InputError(f'half_life is {half_life}, expected a number > 0 or None')
-        w = w * np.exp2(-_ages(log, clock) / half_life)
+    if half_life is not None: w = w*_recency(log, half_life, clock)
     if popularity:
-        n = log['item'].map(log['item'].value_counts() if counts is None else counts).fillna(1).to_numpy(float)
-        w = w * np.maximum(n, 1)**-popularity
+        count = log['item'].map(log['item'].value_counts() if counts is None else counts)
+        w = w*np.maximum(count.fillna(1).to_numpy(float), 1)**-popularity
     return w
 
 # %% ../nbs/07_vectors.ipynb #ed0e785a
-def _find(ids, all_ids, what):
+def _find(ids:Iterable, all_ids:Iterable, what:str)->np.ndarray:
     "Places of `ids` in `all_ids`; an unknown id is an error that names it."
-    at = pd.Index(all_ids).get_indexer(pd.Index(ids))
-    if (at < 0).any():
-        bad = np.asarray(ids, object)[at < 0]
-        raise InputError(f'{what} {bad[0]!r} and {len(set(bad)) - 1} more are not among the {len(all_ids)} known: drop '
-                         f'their rows or add them')
-    return at
+    place = pd.Index(all_ids).get_indexer(pd.Index(ids))
+    if (place < 0).any():
+        bad = np.asarray(ids, object)[place < 0]
+        raise InputError(f'{what} {bad[0]!r} and {len(set(bad)) - 1} more are not among the '
+                         f'{len(all_ids)} known: drop their rows or add them')
+    return place
+
+def _check_lengths(log:pd.DataFrame, V:np.ndarray, items:Iterable, w:np.ndarray):
+    "One vector an item, one weight an interaction."
+    if len(V) != len(items): raise InputError(f'V has {len(V)} rows for {len(items)} items: give one vector an item')
+    if len(w) != len(log): raise InputError(f'w has {len(w)} weights for {len(log)} rows of the log: give one a row')
 
 # %% ../nbs/07_vectors.ipynb #50f4d5e3
-def interest_vectors(log,       # Log: user, item
-                     V,         # Item vectors, (n_items, n)
-                     items,     # Item ids in the order of the rows of V
-                     w=None,    # Weight of each row of the log, (len(log),); see `event_weights`
-                     users=None # Users asked for; None: all in the log. Unknown users get zeros
-                    ):          # (users, U): ids, and a (len(users), n) array
+def interest_vectors(log:pd.DataFrame, # Log: user, item
+                     V:np.ndarray, items:Iterable, # Item vectors, (n_items, n), and the ids of their rows
+                     w:Iterable|None=None, # Weight of each interaction; see `event_weights`
+                     users:Iterable|None=None # None: all in the log. Unknown users get zeros
+                    )->tuple:          # ids of users, U (len(users), n)
     "Interest vectors (§4.2.1) of many users in one sparse product."
-    V = np.asarray(V)
-    if len(V) != len(items): raise InputError(f'V has {len(V)} rows for {len(items)} items: give one vector an item')
-    w = np.ones(len(log)) if w is None else np.asarray(w, float)
-    if len(w) != len(log): raise InputError(f'w has {len(w)} weights for {len(log)} rows of the log: give one a row')
+    V, w = np.asarray(V), np.ones(len(log)) if w is None else np.asarray(w, float)
+    _check_lengths(log, V, items, w)
     users = log['user'].unique() if users is None else np.asarray(users)
     row, col = pd.Index(users).get_indexer(log['user']), _find(log['item'], items, 'item')
     keep = row >= 0
     m = np.bincount(row[keep], minlength=len(users))
-    W = sp.csr_matrix((w[keep] / m[row[keep]], (row[keep], col[keep])), (len(users), len(V)))
+    W = sp.csr_matrix((w[keep]/m[row[keep]], (row[keep], col[keep])), (len(users), len(V)))
     return users, W.astype(V.dtype) @ V
 
 # %% ../nbs/07_vectors.ipynb #31409258
-def leave_one_out(log,  # Log: user, item[, time, event]
-                label=None)->tuple: # Event; None: any
-    "Each user's last row (of one event), and all rows before these."
-    from llmrec.preprocess import sort_log
+def leave_one_out(log:pd.DataFrame,  # Log: user, item[, time, event]
+                  label:str|None=None # Event; None: any
+                 )->tuple:           # Earlier interactions, last ones
+    "Each user's last interaction (of one event), and all interactions before these."
     check_type(log, pd.DataFrame, 'log')
     for c in ['user', 'item'] + ['event']*(label is not None):
         if c not in log: raise InputError(f'log has no column {c!r} (found: {", ".join(map(str, log))})')
     log = sort_log(log).reset_index(drop=True)
-    y = (log if label is None else log[log['event'] == label]).groupby('user', sort=False).tail(1)
-    before = log[np.arange(len(log)) < log['user'].map(pd.Series(y.index, y['user'])).fillna(-1).to_numpy()]
-    return before, y[y['user'].isin(before['user'])]
+    wanted = log if label is None else log[log['event'] == label]
+    last = wanted.groupby('user', sort=False).tail(1)
+    end = log['user'].map(pd.Series(last.index, last['user'])).fillna(-1).to_numpy()
+    before = log[np.arange(len(log)) < end]
+    return before, last[last['user'].isin(before['user'])]
 
 # %% ../nbs/07_vectors.ipynb #7ac8c4c9
-def conditional_logit(Z,    # (choices, candidates, features); the candidate taken stands first
-                      keep, # (choices, candidates) boolean: real candidates
-                      ridge:float=1e-6, steps:int=30)->tuple:
-    "Maximum likelihood of a conditional logit by Newton's method: θ and its covariance."
-    th = np.zeros(Z.shape[-1])
+def _probabilities(X:np.ndarray, keep:np.ndarray, theta:np.ndarray)->np.ndarray:
+    "Chance of each candidate, (choices, candidates); 0 for padding."
+    score = np.where(keep, X @ theta, -np.inf)
+    chance = np.exp(score - score.max(1, keepdims=True))
+    return chance/chance.sum(1, keepdims=True)
+
+def _choice_loss(X:np.ndarray, y:np.ndarray, keep:np.ndarray, theta:np.ndarray, ridge:float)->float:
+    "Negative log-likelihood of the choices, and the penalty."
+    chance = _probabilities(X, keep, theta)[np.arange(len(y)), y]
+    return -np.log(np.maximum(chance, 1e-300)).sum() + ridge*theta @ theta
+
+# %% ../nbs/07_vectors.ipynb #92bd1d56
+def _newton_step(X:np.ndarray, y:np.ndarray, keep:np.ndarray, theta:np.ndarray, ridge:float)->tuple:
+    "Newton's step, at most 5 long and shortened until it helps, and the curvature, (f, f)."
+    chance = _probabilities(X, keep, theta)
+    mean = np.einsum('rc,rcf->rf', chance, X)
+    curvature = np.einsum('rc,rce,rcf->ef', chance, X, X) - mean.T @ mean
+    curvature += (2*ridge + 1e-9*max(1, len(y)))*np.eye(len(theta))
+    slope = (X[np.arange(len(y)), y] - mean).sum(0) - 2*ridge*theta
+    step = np.linalg.solve(curvature, slope)
+    step = step/max(1, abs(step).max()/5)
+    loss = _choice_loss(X, y, keep, theta, ridge)
+    for _ in range(20):
+        if _choice_loss(X, y, keep, theta + step, ridge) <= loss + 1e-9: break
+        step = step/2
+    return step, curvature
+
+# %% ../nbs/07_vectors.ipynb #5bdee854
+def _within_lists(X:np.ndarray, keep:np.ndarray)->tuple:
+    "Features with standard deviation 1 within lists, and their former one; inf where it is 0."
+    X = np.where(keep[..., None], X, 0)
+    centred = np.where(keep[..., None], X - X.sum(1, keepdims=True)/keep.sum(1)[:, None, None], 0)
+    deviation = np.sqrt((centred**2).sum((0, 1))/keep.sum())
+    deviation = np.where(deviation < 1e-9, np.inf, deviation)     # alike in every list: decides nothing
+    return X/deviation, deviation
+
+def conditional_logit(X:np.ndarray, # (choices, candidates, features), lists padded to one length
+                      y:np.ndarray, # (choices,) place of the candidate that was chosen
+                      ridge:float=0., # Penalty per choice on the squared weights of scaled features
+                      keep:np.ndarray|None=None, # (choices, candidates) boolean: no padding; None: all
+                      steps:int=50)->tuple: # θ (features,), its covariance
+    "Weights of a conditional logit (McFadden, 1974) by Newton's method."
+    X = np.asarray(X, float)
+    keep = np.ones(X.shape[:2], bool) if keep is None else np.asarray(keep)
+    X, deviation = _within_lists(X, keep)
+    theta = np.zeros(X.shape[-1])
     for _ in range(steps):
-        s = np.where(keep, Z @ th, -np.inf)
-        p = np.exp(s - s.max(1, keepdims=True)); p /= p.sum(1, keepdims=True)
-        m = np.einsum('rc,rce->re', p, Z)
-        H = np.einsum('rc,rce,rcf->ef', p, Z, Z) - m.T @ m + ridge*np.eye(len(th))
-        step = np.linalg.solve(H, (Z[:, 0] - m).sum(0))
-        th = th + step/max(1, abs(step).max()/5)
-        if abs(step).max() < 1e-6: break
-    return th, np.linalg.inv(H)
+        step, curvature = _newton_step(X, y, keep, theta, ridge*len(y))
+        theta = theta + step
+        if abs(step).max() < 1e-8: break
+    return theta/deviation, np.linalg.inv(curvature)/np.outer(deviation, deviation)
 
 # %% ../nbs/07_vectors.ipynb #0c6d40bf
-def _event_choices(before, y, V, items, events, candidates, rng):
-    "Features of @eq-event-votes for the item taken and sampled others, and which of these are new to the user."
-    users, items = y['user'].to_numpy(), pd.Index(items)
-    row, col = pd.Index(users).get_indexer(before['user']), _find(before['item'], items, 'item')
-    yj = _find(y['item'], items, 'item')
-    c = np.column_stack([yj, rng.integers(len(items), size=(len(y), candidates))])
-    X = sp.csr_matrix((np.ones(len(before), np.float32), (row, col)), (len(y), len(items)))
-    keep = np.asarray(X[np.repeat(np.arange(len(y)), c.shape[1]), c.ravel()]).reshape(c.shape) == 0
-    keep &= c != yj[:, None]; keep[:, 0] = True
-    U = [interest_vectors(before, V, items, (before['event'] == e).to_numpy(float), users)[1] for e in events]
-    votes = np.empty((*c.shape, len(U) + 1))
-    for r in range(len(y)): votes[r, :, :-1] = V[c[r]] @ np.stack([u[r] for u in U], 1)
-    votes[..., -1] = np.log1p(np.bincount(col, minlength=len(items)))[c]
-    return votes, keep
+def _sampled_choices(before:pd.DataFrame, last:pd.DataFrame, items:pd.Index, candidates:int, rng)->tuple:
+    "The item chosen and sampled others, (choices, candidates + 1), and which of these are new to the user."
+    chosen = _find(last['item'], items, 'item')
+    columns = np.column_stack([chosen, rng.integers(len(items), size=(len(last), candidates))])
+    row = pd.Index(last['user'].to_numpy()).get_indexer(before['user'])
+    col = _find(before['item'], items, 'item')
+    seen = sp.csr_matrix((np.ones(len(before), np.float32), (row, col)), (len(last), len(items)))
+    flat = np.repeat(np.arange(len(last)), columns.shape[1]), columns.ravel()
+    keep = np.asarray(seen[flat]).reshape(columns.shape) == 0
+    keep &= columns != chosen[:, None]
+    keep[:, 0] = True
+    return columns, keep
+
+# %% ../nbs/07_vectors.ipynb #394a4be8
+def _event_votes(before:pd.DataFrame, last:pd.DataFrame, V:np.ndarray, items:pd.Index, events:list,
+                 columns:np.ndarray)->np.ndarray: # (choices, candidates, events + 1)
+    "Features of @eq-event-votes of all candidates."
+    users = last['user'].to_numpy()
+    of_event = lambda event: (before['event'] == event).to_numpy(float)
+    parts = [interest_vectors(before, V, items, of_event(event), users)[1] for event in events]
+    votes = np.empty((*columns.shape, len(events) + 1))
+    for row in range(len(last)):
+        votes[row, :, :-1] = V[columns[row]] @ np.stack([part[row] for part in parts], 1)
+    count = np.bincount(_find(before['item'], items, 'item'), minlength=len(items))
+    votes[..., -1] = np.log1p(count)[columns]
+    return votes
 
 # %% ../nbs/07_vectors.ipynb #3a899cd6
-def _weights_table(th, C, events, k, rng):
-    "Weights relative to event k with intervals, and p of the hypothesis that all are alike (Wald)."
+def _weights_table(theta:np.ndarray, covariance:np.ndarray, share:pd.Series, rng)->pd.DataFrame:
+    "Weights whose mean by `share` is 1, with intervals, and p of equal weights (Wald)."
     from scipy.stats import chi2
-    E = len(events)
-    draws = rng.multivariate_normal(th, C, 4000)[:, :E]
-    lo, hi = np.quantile(draws/draws[:, [k]], [.025, .975], axis=0)
-    t, d = pd.DataFrame(dict(weight=th[:E]/th[k], lo=lo, hi=hi), events), th[1:E] - th[0]
-    D = np.eye(E + 1)[1:E] - np.eye(E + 1)[0]
-    t.attrs['p'] = float(chi2.sf(d @ np.linalg.solve(D @ C @ D.T, d), E - 1))
-    return t
+    n_events = len(share)
+    draws = rng.multivariate_normal(theta, covariance, 4000)[:, :n_events]
+    lo, hi = np.quantile(draws/(draws @ share.to_numpy())[:, None], [.025, .975], axis=0)
+    weight = theta[:n_events]/(share @ theta[:n_events])
+    table = pd.DataFrame(dict(weight=weight, lo=lo, hi=hi), list(share.index))
+    against_first = np.eye(n_events + 1)[1:n_events] - np.eye(n_events + 1)[0]
+    apart = against_first @ theta
+    spread = against_first @ covariance @ against_first.T
+    table.attrs['p'] = float(chi2.sf(apart @ np.linalg.solve(spread, apart), n_events - 1))
+    return table
 
 # %% ../nbs/07_vectors.ipynb #65f8cc8f
-def _check_learn(log, V, items, most, candidates):
-    "Item vectors as an array, once all arguments of `learn_events` are as they should be."
-    check_type(log, pd.DataFrame, 'log'); V = np.asarray(V)
+def _check_learn(log:pd.DataFrame, V:np.ndarray, items:Iterable, most:int, candidates:int):
+    "Are the arguments of `fit_event_weights` as they should be?"
+    check_type(log, pd.DataFrame, 'log')
     if V.shape[:1] != (len(items),) or V.ndim != 2 or not np.isfinite(V).all():
-        raise InputError(f'V has shape {V.shape}: expected finite numbers, one row for each of {len(items)} items')
-    check_int(most, 'most', 1); check_int(candidates, 'candidates', 1)
-    if 'event' not in log:
-        raise InputError("event weights need a column 'event' in the log: add it, or pass events=None")
-    return V
+        raise InputError(f'V has shape {V.shape}: expected finite numbers, one row for each of '
+                         f'{len(items)} items')
+    check_int(most, 'most', 1)
+    check_int(candidates, 'candidates', 1)
+    _require_events(log)
+
+# %% ../nbs/07_vectors.ipynb #eb951b34
+def _event_shares(before:pd.DataFrame, n_choices:int, label:str|None)->pd.Series:
+    "Share of each event, most frequent first; all of it for the `label`, if there is one."
+    share = before['event'].value_counts(normalize=True)
+    if n_choices < 30 or len(share) < 2:
+        raise InputError(f'{n_choices} users with rows before their last one and {len(share)} events are '
+                         'too few to learn from: give the weights')
+    if label is None: return share
+    if label not in share:
+        raise InputError(f'no row before the last ones has event {label!r}; there are {list(share.index)}')
+    return (share.index == label)*pd.Series(1., share.index)
+
+# %% ../nbs/07_vectors.ipynb #6f7b41e3
+def _fitted_weights(before:pd.DataFrame, last:pd.DataFrame, V:np.ndarray, items:pd.Index, share:pd.Series,
+                    candidates:int, rng)->pd.DataFrame:
+    "The table of `fit_event_weights`."
+    columns, keep = _sampled_choices(before, last, items, candidates, rng)
+    votes = _event_votes(before, last, V, items, list(share.index), columns)
+    theta, covariance = conditional_logit(votes, np.zeros(len(last), int), keep=keep)
+    if not share @ theta[:len(share)] > 0:
+        raise InputError('the events are not informative with these vectors: give the weights')
+    table = _weights_table(theta, covariance, share, rng)
+    table.attrs['n'] = len(last)
+    return table
 
 # %% ../nbs/07_vectors.ipynb #25bf3e84
-def fit_event_weights(log,        # Log: user, item, event [, time]
-                 V,          # Item vectors, (n_items, n), centred
-                 items,      # Item ids in the order of the rows of V
-                 label=None, # Event to foretell, which gets weight 1; None: any, and the most frequent one gets 1
-                 most:int=3000, candidates:int=300, # Choices, and items beside the one taken, at most
-                 seed:int=0)->pd.DataFrame: # By event: weight, lo, hi (95 %); attrs: n choices, p of equal weights
-    "Weights of events that best foretell each user's last row: conditional logit on the parts of her interest vector."
-    V = _check_learn(log, V, items, most, candidates)
-    rng = np.random.default_rng(seed)
-    before, y = leave_one_out(log, label)
-    if len(y) > most: y = y.iloc[np.sort(rng.choice(len(y), most, replace=False))]
-    before = before[before['user'].isin(y['user'])]
-    events = list(before['event'].value_counts().index)
-    if len(y) < 30 or len(events) < 2:
-        raise InputError(f'{len(y)} users with rows before their last one and {len(events)} events are too few to '
-                         f'learn from: give the weights')
-    if label is not None and label not in events:
-        raise InputError(f'no row before the last ones has event {label!r}; there are {events}')
-    th, C = conditional_logit(*_event_choices(before, y, V, items, events, candidates, rng))
-    k = 0 if label is None else events.index(label)
-    if not th[k] > 0: raise InputError(f'event {events[k]!r} foretells nothing with these vectors: give the weights')
-    t = _weights_table(th, C, events, k, rng)
-    t.attrs['n'] = len(y)
-    return t
-
-# %% ../nbs/07_vectors.ipynb #b870759e
-def price_words(price, # Prices, NaN allowed
-                words=('very cheap', 'cheap', 'medium price', 'expensive', 'very expensive')
-               )->np.ndarray: # (len(price),) of words; None where the price is missing
-    "Prices as words, by equal shares of the catalogue."
-    r = pd.Series(np.asarray(price, float)).rank(pct=True)
-    at = np.ceil(r*len(words)).fillna(0).astype(int).to_numpy() - 1
-    return np.array([None if i < 0 else words[i] for i in at], object)
+def fit_event_weights(log:pd.DataFrame, # Log: user, item, event [, time]
+                      V:np.ndarray, items:Iterable, # Item vectors, (n_items, n), centred; their ids
+                      label:str|None=None, # Event to predict, which gets weight 1; None: any, mean weight 1
+                      most:int=3000, candidates:int=300, # Choices, and items beside the one chosen, at most
+                      seed:int=0)->pd.DataFrame: # By event: weight, lo, hi (95 %); attrs: n choices, p of equality
+    "Weights of events that best predict each user's last interaction, by a conditional logit."
+    V, rng = np.asarray(V), np.random.default_rng(seed)
+    _check_learn(log, V, items, most, candidates)
+    before, last = leave_one_out(log, label)
+    if len(last) > most: last = last.iloc[np.sort(rng.choice(len(last), most, replace=False))]
+    before = before[before['user'].isin(last['user'])]
+    share = _event_shares(before, len(last), label)
+    return _fitted_weights(before, last, V, pd.Index(items), share, candidates, rng)
 
 # %% ../nbs/07_vectors.ipynb #78ff4efd
-def embed_attributes(items,   # Item table
-                      columns, # Names of its attribute columns
-                      encode   # Function from a list of texts to an array (len(texts), n)
-                     )->np.ndarray: # C, (n_items, k, n); NaN where an item lacks an attribute
+def _as_words(column:pd.Series)->pd.Series:
+    "A column as text values; prices and other fractions by their bucket."
+    if not pd.api.types.is_float_dtype(column): return column
+    words = price_bucket(column, price_edges(column))
+    return pd.Series(words, dtype=object).replace('', None)
+
+def embed_attributes(items:pd.DataFrame, # Item table
+                     columns:Iterable, # Names of its attribute columns
+                     encode:Callable # Function from a list of texts to an array (len(texts), n)
+                    )->np.ndarray:   # C, (n_items, k, n); NaN where an item lacks an attribute
     "Vectors c_i of each item's attributes; every distinct value is encoded once."
     C = []
-    for c in columns:
-        if c not in items: raise InputError(f'column {c!r} is not in the item table: it has {list(items.columns)}')
-        code, values = pd.factorize(pd.Series(price_words(items[c])) if pd.api.types.is_float_dtype(items[c])
-                                    else items[c])
-        x = np.asarray(encode([str(o) for o in values]), np.float32)
-        C.append(np.where((code < 0)[:, None], np.nan, x[np.maximum(code, 0)]))
+    for name in columns:
+        if name not in items: raise InputError(f'column {name!r} is not in the item table: it has {list(items.columns)}')
+        code, values = pd.factorize(_as_words(items[name]))
+        encoded = np.asarray(encode([str(value) for value in values]), np.float32)
+        C.append(np.where((code < 0)[:, None], np.nan, encoded[np.maximum(code, 0)]))
     return np.stack(C, 1)
 
 # %% ../nbs/07_vectors.ipynb #87c26338
-def item_vectors(C,     # Attribute vectors, (n_items, k, n), NaN where missing
-                 w=None # Weight of each attribute, (k,)
+def item_vectors(C:np.ndarray, # Attribute vectors, (n_items, k, n), NaN where missing
+                 w:Iterable|None=None # Weight of each attribute, (k,)
                 )->np.ndarray: # (n_items, n)
     "Item vectors (§4.2.2) of a whole catalogue; k counts the attributes an item has."
-    C = np.asarray(C); there = ~np.isnan(C[..., 0])
-    w = there * (1. if w is None else np.asarray(w, float))
-    return (np.einsum('ik,ikn->in', w, np.nan_to_num(C)) / np.maximum(there.sum(1), 1)[:, None]).astype(C.dtype)
+    C = np.asarray(C)
+    there = ~np.isnan(C[..., 0])
+    w = there*(1. if w is None else np.asarray(w, float))
+    total = np.einsum('ik,ikn->in', w, np.nan_to_num(C))
+    return (total/np.maximum(there.sum(1), 1)[:, None]).astype(C.dtype)

@@ -3,6 +3,7 @@ import json, warnings
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 from llmrec.core import InputError
+from llmrec.evaluation import *
 from llmrec.metrics import *
 from llmrec.preprocess import Split
 
