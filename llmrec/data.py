@@ -290,10 +290,8 @@ def _check_log(log:pd.DataFrame, name:str, items:pd.DataFrame, notes:list[str])-
 def _check_events(s:pd.Series, name:str, notes:list[str])->np.ndarray:
     "Events as text; 'unknown' where there is none."
     codes, events = pd.factorize(_texts(s))
-    events = np.array([event or 'unknown' for event in events], dtype=object)
-    found = events[codes]
-    _note(notes, name, (found == 'unknown').sum(), "rows without an event: called 'unknown'")
-    return found
+    _note(notes, name, (events == '')[codes].sum(), "rows without an event: called 'unknown'")
+    return np.array([event or 'unknown' for event in events], dtype=object)[codes]
 
 # %% ../nbs/01_data.ipynb #9bf06382
 def check_interactions(log:pd.DataFrame, # user, item [, time]
