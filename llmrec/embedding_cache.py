@@ -12,6 +12,7 @@ import numpy as np
 import os
 import time
 import zlib
+from collections.abc import Sequence
 from fastcore.basics import patch
 from pathlib import Path
 from .core import atomic_write, batch_slices
@@ -19,101 +20,135 @@ from .core import atomic_write, batch_slices
 # %% ../nbs/54_embedding_cache.ipynb #e714725f
 _index = np.dtype([('hi', '<u8'), ('lo', '<u8'), ('sum', '<u4')])
 
-def hash_texts(texts)->np.ndarray: # (n, 2) uint64
+def hash_texts(texts:Sequence[str])->np.ndarray: # (n, 2) uint64
     "A 128-bit digest of each text."
     digests = b''.join(hashlib.blake2b(t.encode(), digest_size=16).digest() for t in texts)
     return np.frombuffer(digests, '<u8').reshape(-1, 2)
 
-def row_checksums(keys, X)->np.ndarray: # (n,) uint32
+def row_checksums(keys:np.ndarray, # (n, 2) from `hash_texts`
+                  X:np.ndarray     # (n, dim)
+                 )->np.ndarray:    # (n,) uint32
     "CRC-32 of each row's key and vector."
-    out = np.empty(len(X), '<u4')
-    for b in batch_slices(len(X), 8192):
-        rows = np.hstack([keys[b].view('u1'), np.ascontiguousarray(X[b], '<f4').view('u1')])
-        out[b] = [zlib.crc32(r) for r in rows]
-    return out
+    sums = np.empty(len(X), '<u4')
+    for block in batch_slices(len(X), 8192):
+        vectors = np.ascontiguousarray(X[block], '<f4').view('u1')
+        rows = np.hstack([keys[block].view('u1'), vectors])
+        sums[block] = [zlib.crc32(row) for row in rows]
+    return sums
 
 # %% ../nbs/54_embedding_cache.ipynb #fcd48d34
 class EmbeddingCache:
-    "Vectors in the folder `path` under the digests of their texts: write-once segments, checksummed rows."
-    def __init__(self, path, dim):
-        self.path, self.dim, self.segs = Path(path), dim, {}
+    "Vectors in a folder under the digests of their texts: write-once segments, checksummed rows."
+    def __init__(self, path:str|Path, # Folder, made if need be
+                 dim:int):            # Numbers a vector
+        self.path = Path(path)
+        self.dim = dim
+        self.segments = {}
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.tidy().refresh()
 
-    def refresh(self):
+    def refresh(self)->'EmbeddingCache':
         "Map the segments that other processes have written since."
-        for p in sorted(self.path.glob('*.index')):
-            if p.stem not in self.segs:
-                with contextlib.suppress(FileNotFoundError, ValueError): self.segs[p.stem] = self._map(p)
+        for index in sorted(self.path.glob('*.index')):
+            if index.stem in self.segments: continue
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                self.segments[index.stem] = self._map(index)
         return self
 
-    def _map(self, p):
-        idx = np.memmap(p, _index, 'r', shape=p.stat().st_size//_index.itemsize)
-        vec = p.with_suffix('.f32')
-        vec = np.memmap(vec, '<f4', 'r', shape=(vec.stat().st_size//(4*self.dim), self.dim))
-        hi = np.ascontiguousarray(idx['hi'])
-        order = None if (hi[1:] >= hi[:-1]).all() else np.argsort(hi)   # a damaged key must not mislead the search
-        return hi if order is None else hi[order], order, idx, vec
+    def _map(self, path:Path)->tuple:
+        "Keys to search, their order, the index and the vectors of one segment."
+        index = np.memmap(path, _index, 'r', shape=path.stat().st_size//_index.itemsize)
+        file = path.with_suffix('.f32')
+        rows = file.stat().st_size//(4*self.dim)
+        vectors = np.memmap(file, '<f4', 'r', shape=(rows, self.dim))
+        high = np.ascontiguousarray(index['hi'])
+        if (high[1:] >= high[:-1]).all(): return high, None, index, vectors
+        order = np.argsort(high)   # a damaged key must not mislead the search
+        return high[order], order, index, vectors
 
-    def __len__(self): return sum(len(s[0]) for s in self.segs.values())
+    def __len__(self)->int: return sum(len(segment[0]) for segment in self.segments.values())
 
 # %% ../nbs/54_embedding_cache.ipynb #d8665ede
+def _places(keys:np.ndarray, segment:tuple)->tuple[np.ndarray, np.ndarray]:
+    "Where each key would be in a segment, and whether it is there."
+    high, order, index, vectors = segment
+    at = np.searchsorted(high, keys[:, 0]).clip(max=len(high) - 1)
+    if order is not None: at = order[at]
+    same = (index['hi'][at] == keys[:, 0]) & (index['lo'][at] == keys[:, 1])
+    return at, same & (at < len(vectors))
+
+# %% ../nbs/54_embedding_cache.ipynb #ac966a03
 @patch
-def read(self:EmbeddingCache, keys, # (n, 2) from text_keys
-         out # (n, dim) float32, filled where a sound row is found
+def read(self:EmbeddingCache, keys:np.ndarray, # (n, 2) from `hash_texts`
+         out:np.ndarray # (n, dim) float32, filled where a sound row is found
         )->np.ndarray: # Rows that are missing or damaged
     "Fill `out` from disk; return what has to be computed."
     todo = np.arange(len(keys))
-    for hi, order, idx, vec in list(self.segs.values()):
+    for segment in list(self.segments.values()):
         if not len(todo): break
-        at = np.searchsorted(hi, keys[todo, 0]).clip(max=len(hi) - 1)
-        if order is not None: at = order[at]
-        hit = (idx['hi'][at] == keys[todo, 0]) & (idx['lo'][at] == keys[todo, 1]) & (at < len(vec))
-        rows, at = todo[hit], at[hit]
-        for b in batch_slices(len(rows), 65536):
-            out[rows[b]] = vec[at[b]]
-            rows[b] = np.where(row_checksums(keys[rows[b]], out[rows[b]]) == idx['sum'][at[b]], -1, rows[b])
-        todo = np.sort(np.concatenate([todo[~hit], rows[rows >= 0]]))
+        _, _, index, vectors = segment
+        places, hit = _places(keys[todo], segment)
+        rows, at = todo[hit], places[hit]
+        damaged = np.zeros(len(rows), bool)
+        for block in batch_slices(len(rows), 65536):
+            out[rows[block]] = vectors[at[block]]
+            sums = row_checksums(keys[rows[block]], out[rows[block]])
+            damaged[block] = sums != index['sum'][at[block]]
+        todo = np.sort(np.concatenate([todo[~hit], rows[damaged]]))
     return todo
 
 # %% ../nbs/54_embedding_cache.ipynb #12a1b988
 @patch
-def write(self:EmbeddingCache, keys, X):
+def write(self:EmbeddingCache, keys:np.ndarray, # (n, 2) from `hash_texts`
+          X:np.ndarray # (n, dim)
+         )->None:
     "Add one segment: vectors first, then the index that makes them visible."
     if not len(keys): return
-    o = np.argsort(keys[:, 0])
-    keys, X = np.ascontiguousarray(keys[o]), np.ascontiguousarray(X[o], '<f4')
-    idx = np.empty(len(keys), _index)
-    idx['hi'], idx['lo'], idx['sum'] = keys[:, 0], keys[:, 1], row_checksums(keys, X)
-    name = os.urandom(12).hex()   # nobody else's: what another process deletes is never what we write
-    for suffix, a in (('.f32', X), ('.index', idx)):
-        with atomic_write(self.path/(name + suffix), 'wb') as f: a.tofile(f)
-    try: self.segs[name] = self._map(self.path/(name + '.index'))
+    order = np.argsort(keys[:, 0])
+    keys = np.ascontiguousarray(keys[order])
+    X = np.ascontiguousarray(X[order], '<f4')
+    index = np.empty(len(keys), _index)
+    index['hi'] = keys[:, 0]
+    index['lo'] = keys[:, 1]
+    index['sum'] = row_checksums(keys, X)
+    name = os.urandom(12).hex()   # nobody else's: what others delete is never what we write
+    for suffix, array in (('.f32', X), ('.index', index)):
+        with atomic_write(self.path/(name + suffix), 'wb') as file: array.tofile(file)
+    self._add(name)
+
+@patch
+def _add(self:EmbeddingCache, name:str)->None:
+    "Map a new segment; merge the small ones when there are many."
+    try: self.segments[name] = self._map(self.path/f'{name}.index')
     except FileNotFoundError: self.refresh()   # another process has merged it already
-    if sum(len(s[0]) <= 4096 for s in self.segs.values()) > 16: self.compact()
+    if sum(len(segment[0]) <= 4096 for segment in self.segments.values()) > 16: self.compact()
 
 # %% ../nbs/54_embedding_cache.ipynb #aced7097
 @patch
-def tidy(self:EmbeddingCache, age=86400):
-    "Remove what a killed writer left behind more than `age` seconds ago: temporary files, vectors without an index."
-    for p in self.path.iterdir():
-        twin = {'.f32': '.index', '.index': '.f32'}.get(p.suffix)
-        if p.suffix == '.tmp' or twin and not p.with_suffix(twin).exists():
-            with contextlib.suppress(OSError):
-                if time.time() - p.stat().st_mtime > age: p.unlink()
+def tidy(self:EmbeddingCache, age:float=86400 # Seconds
+        )->EmbeddingCache:
+    "Remove what a killed writer left over `age` seconds ago: temporary files, halves of segments."
+    other = {'.f32': '.index', '.index': '.f32'}
+    for file in self.path.iterdir():
+        half = file.suffix in other and not file.with_suffix(other[file.suffix]).exists()
+        if not half and file.suffix != '.tmp': continue
+        with contextlib.suppress(OSError):
+            if time.time() - file.stat().st_mtime > age: file.unlink()
     return self
 
 # %% ../nbs/54_embedding_cache.ipynb #0f74e117
 @patch
-def compact(self:EmbeddingCache, small=4096):
+def compact(self:EmbeddingCache, small:int=4096 # Rows of a segment that is merged
+           )->None:
     "Merge the small segments into one (damaged and double rows stay behind)."
-    old = {k: s for k, s in self.segs.items() if len(s[0]) <= small}
-    keys = np.unique(np.concatenate([np.stack([s[2]['hi'], s[2]['lo']], 1) for s in old.values()]), axis=0)
+    old = {name: seg for name, seg in self.segments.items() if len(seg[0]) <= small}
+    if not old: return
+    pairs = [np.stack([index['hi'], index['lo']], 1) for _, _, index, _ in old.values()]
+    keys = np.unique(np.concatenate(pairs), axis=0)
     X = np.empty((len(keys), self.dim), 'float32')
-    lost = EmbeddingCache.read(self, keys, X)
-    self.segs = {k: s for k, s in self.segs.items() if k not in old}
-    keep = np.setdiff1d(np.arange(len(keys)), lost)
+    keep = np.setdiff1d(np.arange(len(keys)), self.read(keys, X))
+    self.segments = {name: seg for name, seg in self.segments.items() if name not in old}
     self.write(keys[keep], X[keep])
-    for k in set(old) - set(self.segs):
-        for s in ('.index', '.f32'):
-            with contextlib.suppress(OSError): (self.path/(k + s)).unlink()
+    for name in set(old) - set(self.segments):
+        for suffix in ('.index', '.f32'):
+            with contextlib.suppress(OSError): (self.path/(name + suffix)).unlink()
