@@ -45,21 +45,23 @@ def _without_diagonal(K):
     "Mean over the pairs of two different rows."
     return (K.sum() - K.diagonal().sum())/(len(K)*(len(K) - 1))
 
-# %% ../nbs/10_discrepancy.ipynb #b956f1d8
+# %% ../nbs/10_discrepancy.ipynb #51f58b22
 def mmd(X:Rows, Y:Rows,  # Vectors of two domains, (n, d) and (m, d)
         gamma:float|None=None, # k(x, y) = exp(−γ‖x − y‖²); None: 1/median of all squared distances
         max_rows:int=2000 # Larger samples are thinned: the cost is quadratic
        )->torch.Tensor:  # Scalar, differentiable
     "Squared maximum mean discrepancy with an RBF kernel, unbiased (Gretton et al., 2012)."
     X, Y = (_thin(x, max_rows) for x in _tensors(X, Y))
-    n = len(X)
-    if min(n, len(Y)) < 2: raise InputError(f'mmd needs two rows of each domain, got {n} and {len(Y)}')
+    sizes = [len(X), len(Y)]
+    if min(sizes) < 2: raise InputError(f'mmd needs two rows of each domain, got {sizes[0]} and {sizes[1]}')
     squares = _squared_distances(torch.cat([X, Y]))
     if gamma is None:
         pairs = ~torch.eye(len(squares), dtype=torch.bool, device=squares.device)
         gamma = 1/squares.detach()[pairs].median().clamp_min(1e-12)
-    K = torch.exp(-gamma*squares)
-    return _without_diagonal(K[:n, :n]) + _without_diagonal(K[n:, n:]) - 2*K[:n, n:].mean()
+    of_x, of_y = torch.exp(-gamma*squares).split(sizes)
+    within_x, across = of_x.split(sizes, 1)
+    within_y = of_y.split(sizes, 1)[1]
+    return _without_diagonal(within_x) + _without_diagonal(within_y) - 2*across.mean()
 
 # %% ../nbs/10_discrepancy.ipynb #215d01c6
 def _cov(X):
@@ -122,7 +124,7 @@ def _columns_of_labels(y):
     Y = y.astype(float) if y.dtype.kind == 'f' else (y == np.unique(y)).astype(float)
     return Y - Y.mean(0)
 
-# %% ../nbs/10_discrepancy.ipynb #2f796b3a
+# %% ../nbs/10_discrepancy.ipynb #77d67306
 def logme(Fs:Rows, # Features of labelled target examples from a source model, (n, d)
           y        # Their labels, (n,): classes (int, str) or numbers (float)
          )->float:
