@@ -18,10 +18,12 @@ import pandas as pd
 import random
 import torch
 import torch.nn.functional as F
+import warnings
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import recursively_apply, send_to_device
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from fastcore.basics import patch
 from functools import partial
@@ -33,33 +35,32 @@ from torch import nn
 from torch.optim import lr_scheduler
 from .core import InputError, atomic_write, def_device, progress, set_seed
 from .transfer import (
-    distill, ewc, feature_distance, l2sp, named_params, proximal_step_, transfer_loss)
+    Params, distill, ewc, feature_distance, l2sp, named_params, proximal_step_, transfer_loss)
 
 # %% ../nbs/09_learner.ipynb #03bfe8d8
 class TensorLoader:
-    "Iterate over rows of several arrays or tensors, `bs` at a time, without Python work per row."
+    "Examples from several arrays or tensors, `bs` at a time, without Python work for each."
     def __init__(self, *arrays, # Same length each; the last one is the target
-                 bs:int=64, # Rows a batch
+                 bs:int=64, # Examples a batch
                  shuffle:bool=False, # New order in every pass, from PyTorch's global generator
-                 device=None # Keep everything there; None: where it is
-                ):
-        n = {len(a) for a in arrays}
-        if len(n) != 1: raise InputError(f'arrays have {[len(a) for a in arrays]} rows: give each the same number')
+                 device:str|torch.device|None=None): # Keep everything there; None: where it is
+        lengths = [len(a) for a in arrays]
+        if len(set(lengths)) != 1: raise InputError(f'arrays have {lengths} rows: give each the same number')
         self.arrays = [torch.as_tensor(a).to(device) for a in arrays]
-        self.n, self.bs, self.shuffle = n.pop(), bs, shuffle
-    def __len__(self): return math.ceil(self.n / self.bs)
-    def __iter__(self):
+        self.n, self.bs, self.shuffle = lengths[0], bs, shuffle
+    def __len__(self)->int: return math.ceil(self.n / self.bs)
+    def __iter__(self)->Iterator[tuple]:
         order = torch.randperm(self.n) if self.shuffle else None
-        for i in range(0, self.n, self.bs):
-            s = slice(i, i+self.bs) if order is None else order[i:i+self.bs]
-            yield tuple(a[s] for a in self.arrays)
+        for start in range(0, self.n, self.bs):
+            rows = slice(start, start + self.bs)
+            yield tuple(a[rows if order is None else order[rows]] for a in self.arrays)
 
 # %% ../nbs/09_learner.ipynb #d9cbd230
 @dataclass
 class DataLoaders:
     "Training and validation batches; `valid` may be None."
-    train: object
-    valid: object = None
+    train: Iterable
+    valid: Iterable|None = None
 
 # %% ../nbs/09_learner.ipynb #28abc56e
 class CancelBatch(Exception): "Skip the rest of this batch."
@@ -68,69 +69,103 @@ class CancelFit(Exception): "Stop training."
 
 class Callback:
     """Something that happens at given moments: define any of `before_fit, before_epoch, before_batch, after_loss,
-    before_step, after_step, after_batch, after_epoch, after_fit`; each is called with the learner."""
+    before_step, after_step, after_batch, after_epoch, after_fit, cleanup_fit`; each is called with the learner.
+
+    `cleanup_fit` is called however the run ends, even if `before_fit` of this callback never was.
+    A callback with `state_dict` and `load_state_dict` is part of every checkpoint."""
     order = 0 # Lower runs first
 
 # %% ../nbs/09_learner.ipynb #b022c91f
-def _accelerator(precision):
-    "A fresh `Accelerator`: its process-wide state would refuse a second precision."
-    AcceleratorState._reset_state()
-    return Accelerator(mixed_precision=precision, cpu=def_device().type == 'cpu')
+def _accelerator(precision, device=None):
+    "A fresh `Accelerator` on the device of `def_device`; Accelerate itself gives each of several processes its own."
+    place = def_device(device)
+    AcceleratorState._reset_state()                     # it would refuse a second precision
+    process = PartialState(cpu=place.type == 'cpu')
+    own = process.device
+    if process.num_processes == 1: process.device = place
+    elif device is not None: warnings.warn(f'device {device} is not used: each process has a device of its own')
+    try: return Accelerator(mixed_precision=precision, cpu=place.type == 'cpu')
+    finally: process.device = own                       # others may ask Accelerate for a device, too
 
 # %% ../nbs/09_learner.ipynb #5be02f19
 def to_device(batch, # Tensors, nested in tuples, lists or dicts
-              device):
+              device:torch.device):
     "The batch on `device`; to a GPU it goes from page-locked memory, and nobody waits for the copy."
     if device.type == 'cuda': batch = recursively_apply(lambda t: t if t.is_cuda else t.pin_memory(), batch)
     return send_to_device(batch, device, non_blocking=True)
 
-def adamw(params, # Parameters, or groups of them
-          lr:float=1e-3, **kw): # The rest as for `torch.optim.AdamW`
+def adamw(params:Iterable, # Parameters, or groups of them
+          lr:float=1e-3, **kw)->torch.optim.Optimizer: # The rest as for `torch.optim.AdamW`
     "AdamW; where all parameters are on a GPU, as one fused kernel."
     params = list(params)
-    kinds = {p.device.type for g in params for p in (g['params'] if isinstance(g, dict) else [g])}
-    return torch.optim.AdamW(params, lr, **{'fused': kinds == {'cuda'} or None, **kw})
+    groups = [g['params'] if isinstance(g, dict) else [g] for g in params]
+    devices = {p.device.type for group in groups for p in group}
+    return torch.optim.AdamW(params, lr, **{'fused': devices == {'cuda'} or None, **kw})
 
 # %% ../nbs/09_learner.ipynb #debe8fb1
 class Learner:
     "Train `model` on `dls.train`, watch it on `dls.valid`; callbacks do the rest."
     def __init__(self,
         model:nn.Module, # Any module; called with all but the last element of a batch
-        dls, # Object with `.train` and `.valid` (or None): iterables of tuples (x..., y)
-        loss_func=F.cross_entropy, # loss_func(predictions, y)
-        opt_func=adamw, # opt_func(parameters, lr=lr)
+        dls:DataLoaders, # Object with `.train` and `.valid` (or None): iterables of tuples (x..., y)
+        loss_func:Callable=F.cross_entropy, # loss_func(predictions, y)
+        opt_func:Callable=adamw, # opt_func(parameters, lr=lr)
         lr:float=1e-3, # Learning rate; groups in `params` may have their own
-        cbs=(), # Callbacks
+        cbs:Iterable=(), # Callbacks
         precision:str='no', # 'no' (float32), 'bf16' or 'fp16'
         accum:int=1, # Batches whose gradients are averaged before a step
         seed:int|None=0, # Every epoch is seeded from it; None leaves the generators alone
-        params=None # Parameters or parameter groups; None: all that require a gradient
+        params:Iterable|None=None, # Parameters or parameter groups; None: all that require a gradient
+        device:str|torch.device|None=None # As for `def_device`: None takes `$LLMREC_DEVICE`, else the best there is
     ):
         self.model, self.dls, self.loss_func, self.opt_func, self.lr = model, dls, loss_func, opt_func, lr
         self.precision, self.accum, self.seed, self.params = precision, accum, seed, params
-        self.recorder = RecorderCB(); self.cbs = [self.recorder, *cbs]
+        self.device, self.recorder = device, RecorderCB()
+        self.cbs = [self.recorder, *cbs]
 
-    def __call__(self, moment):
+    def __call__(self, moment:str)->None:
         for cb in sorted(self.cbs, key=attrgetter('order')):
             if f := getattr(cb, moment, None): f(self)
 
-    def fit(self, n_epochs:int=1, cbs=()):
+    def fit(self, n_epochs:int=1, cbs:Iterable=())->'Learner':
         "Train for `n_epochs` passes; `cbs` are callbacks for this call only."
-        self.n_epochs, self.epoch, self.step, self.start_batch = n_epochs, 0, 0, 0
-        self.acc, before, self.cbs = _accelerator(self.precision), self.cbs, [*self.cbs, *cbs]
-        self.total_steps = n_epochs * math.ceil(len(self.dls.train) // self.acc.num_processes / self.accum)
+        before = self.cbs
+        self.cbs = [*before, *cbs]
         try:
-            self.net = self.acc.prepare(self.model)
-            params = self.params or [p for p in self.model.parameters() if p.requires_grad]
-            self.opt = self.acc.prepare(self.opt_func(params, lr=self.lr))
+            self._prepare(n_epochs)
             self('before_fit')
-            try:
-                while self.epoch < n_epochs: self._epoch(); self.epoch += 1
-            except CancelFit: pass
+            self._epochs()
             self('after_fit')
         finally:
-            self.acc.unwrap_model(self.net, keep_fp32_wrapper=False); self.cbs = before
+            try: self._cleanup()
+            finally: self.cbs = before
         return self
+
+    def _prepare(self, n_epochs):
+        self.n_epochs, self.epoch, self.step, self.start_batch, self.net = n_epochs, 0, 0, 0, None
+        self.acc = _accelerator(self.precision, self.device)
+        rounds = len(self.dls.train) // self.acc.num_processes
+        self.total_steps = n_epochs * math.ceil(rounds / self.accum)
+        self.net = self.acc.prepare(self.model)
+        params = self.params or [p for p in self.model.parameters() if p.requires_grad]
+        groups = [dict(g) if isinstance(g, dict) else g for g in params] # the optimiser writes into them
+        self.opt = self.acc.prepare(self.opt_func(groups, lr=self.lr))
+
+    def _cleanup(self):
+        "Call every `cleanup_fit`, whatever the others raise."
+        with ExitStack() as last:
+            if self.net is not None: last.callback(self._unwrap)
+            for cb in sorted(self.cbs, key=attrgetter('order'), reverse=True):
+                if f := getattr(cb, 'cleanup_fit', None): last.callback(f, self)
+
+    def _unwrap(self): self.acc.unwrap_model(self.net, keep_fp32_wrapper=False)
+
+    def _epochs(self):
+        try:
+            while self.epoch < self.n_epochs:
+                self._epoch()
+                self.epoch += 1
+        except CancelFit: pass
 
     def _epoch(self):
         if self.seed is not None: set_seed(self.seed*10_007 + self.epoch)
@@ -140,18 +175,33 @@ class Learner:
         self('after_epoch')
 
     def _pass(self, dl, training):
-        self.dl, self.training, n, k = dl, training, len(dl), self.acc.num_processes
+        self.dl, self.training = dl, training
         self.net.train(training)
-        skip, self.start_batch = (self.start_batch, 0) if training else (0, 0)
         try:
             self('before_epoch')
-            for self.i, batch in enumerate(dl):
-                if self.i < skip or self.i >= n//k*k or self.i % k != self.acc.process_index: continue
-                self.last = (self.i//k + 1) % self.accum == 0 or self.i//k + 1 == n//k
+            skip = self.start_batch if training else 0
+            self.start_batch = 0
+            for self.i, batch, self.counts in self._share(dl):
+                if self.i < skip: continue
+                self.last = self._completes(self.i // self.acc.num_processes + 1)
                 self.batch = to_device(batch, self.acc.device)
                 try: self._batch()
                 except CancelBatch: pass
         except CancelEpoch: pass
+
+    def _share(self, dl):
+        "This process's batches: their numbers, what is in them, and whether they count."
+        k, mine, i = self.acc.num_processes, self.acc.process_index, -1
+        most = len(dl)//k*k if self.training else len(dl)
+        for i, batch in enumerate(dl):
+            if i >= most: return
+            if i % k == mine: yield i, batch, True
+        rest = (i + 1) % k
+        if rest and mine >= rest and not self.training: yield i, batch, False
+
+    def _completes(self, done):
+        "Do so many batches of this process complete a step?"
+        return done % self.accum == 0 or done == len(self.dl) // self.acc.num_processes
 
     def _batch(self):
         self('before_batch')
@@ -161,149 +211,219 @@ class Learner:
             self.loss = self.task_loss = self.loss_func(self.preds, self.y)
             self('after_loss')
             if self.training: self.acc.backward(self.loss / self._group())
-        if self.training and self.last:
-            self('before_step'); self.opt.step(); self.opt.zero_grad(); self.step += 1; self('after_step')
+        if self.training and self.last: self._step()
         self('after_batch')
+
+    def _step(self):
+        self('before_step')
+        self.opt.step()
+        self.opt.zero_grad()
+        self.step += 1
+        self('after_step')
 
     def _group(self):
         "Batches that share the coming step: `accum`, or what is left of the epoch."
-        n = len(self.dl) // self.acc.num_processes
-        return min(self.accum, n - self.i//self.acc.num_processes//self.accum*self.accum)
+        k = self.acc.num_processes
+        return min(self.accum, len(self.dl)//k - self.i//k//self.accum*self.accum)
 
 # %% ../nbs/09_learner.ipynb #03fea852
 class RecorderCB(Callback):
     "Keep losses per step and per epoch; `history` is a DataFrame, `plot` draws the article's curves (§5.4)."
     order, late = -10, 64 # From a GPU, numbers are fetched 64 at a time
-    def before_fit(self, learn):
-        self.queue, self._sums, self._losses, self.lrs, self.rows = [], {}, [], [], []
-        self.learn, self.seen = learn, math.nan
-    def before_epoch(self, learn):
-        self.settle(); self._sums = {} if learn.training else self._sums
+    def __init__(self, check:bool=True): # check: a loss that is not finite is an error
+        self.check = check
+        self.before_fit()
+    def state_dict(self)->dict: return dict(losses=self.losses, lrs=self.lrs, rows=self.rows, sums=self.sums)
+    def load_state_dict(self, state:Mapping)->None:
+        self._losses, self.lrs, self.rows, self._sums = (state[k] for k in ('losses', 'lrs', 'rows', 'sums'))
+        self.queue, self.seen = [], math.nan
+    def before_fit(self, learn:Learner|None=None)->None:
+        self.precision, self.lr, self.counts = 'no', 0., True
+        self.load_state_dict(dict(losses=[], lrs=[], rows=[], sums={}))
+    def before_epoch(self, learn:Learner)->None:
+        self.settle()
+        if learn.training and not learn.start_batch: self._sums = {}
         self.name = 'train_loss' if learn.training else 'valid_loss'
-    def add(self, name, value, n, step=None):
-        "Add a mean over `n` rows to the epoch's running mean `name`; with `step`, it is that step's loss."
-        self.queue.append((name, value, n, step))
-        if getattr(value, 'device', torch.device('cpu')).type == 'cpu' or len(self.queue) >= self.late: self.settle()
-    def settle(self):
-        "Read the numbers that wait."
-        queue, self.queue = self.queue, []
-        for name, value, n, step in queue:
-            v, s = float(value), self._sums.setdefault(name, [0., 0]); s[0] += v*n; s[1] += n
-            if name.endswith('_loss'): self.seen = v
-            if step is not None: self._losses.append(v); self.check(v, step)
-    def check(self, loss, step):
-        if math.isfinite(loss) or self.learn.precision == 'fp16': return
-        raise InputError(f'the loss is {loss} at step {step}: take a smaller lr than {self.learn.lr:g}, '
-                         'or clip gradients with ClipCB')
-    def after_loss(self, learn):
+    def after_loss(self, learn:Learner)->None:
+        self.counts, self.precision, self.lr = learn.counts, learn.precision, learn.lr
         self.add(self.name, learn.task_loss.detach(), len(learn.y), learn.step if learn.training else None)
-    def after_step(self, learn): self.lrs.append(learn.opt.param_groups[-1]['lr'])
-    def after_epoch(self, learn):
-        s = {k: torch.tensor(v, dtype=torch.float64) for k, v in self.sums.items()}
-        if learn.acc.num_processes > 1: s = learn.acc.reduce({k: v.float().to(learn.acc.device) for k, v in s.items()})
-        self.rows.append(dict(epoch=learn.epoch + 1, **{k: float(a/n) for k, (a, n) in s.items()}))
-    @property
-    def losses(self): self.settle(); return self._losses # Of every batch so far
-    @property
-    def sums(self): self.settle(); return self._sums     # name: [sum, rows] of the epoch
-    @property
-    def history(self): return pd.DataFrame(self.rows)
-    def plot(self, ax=None):
-        ax = ax or new_axes()
-        for c in self.history.columns[1:]: ax.plot(self.history.epoch, self.history[c], marker='.', label=c)
-        ax.set(xlabel='epoch', ylabel='loss'); ax.legend(); return ax
+    def after_step(self, learn:Learner)->None: self.lrs.append(learn.opt.param_groups[-1]['lr'])
+    def add(self, name:str, value, n:int, step:int|None=None)->None:
+        "Add a mean over `n` examples to the epoch's running mean `name`; with `step`, it is that step's loss."
+        self.queue.append((name, value, n*self.counts, step))
+        if getattr(value, 'device', torch.device('cpu')).type == 'cpu' or len(self.queue) >= self.late: self.settle()
+
+# %% ../nbs/09_learner.ipynb #fb1ad0f6
+@patch
+def settle(self:RecorderCB)->None:
+    "Read the numbers that wait."
+    queue, self.queue = self.queue, []
+    for name, value, n, step in queue:
+        value, total = float(value), self._sums.setdefault(name, [0., 0])
+        if n:
+            total[0] += value*n
+            total[1] += n
+        if name.endswith('_loss'): self.seen = value
+        if step is not None:
+            self._losses.append(value)
+            self._check(value, step)
+
+# %% ../nbs/09_learner.ipynb #07a58830
+@patch
+def _check(self:RecorderCB, loss, step):
+    "A loss that is not finite is an error; float16 skips such steps by itself."
+    if math.isfinite(loss) or not self.check or self.precision == 'fp16': return
+    raise InputError(f'the loss is {loss} at step {step}: take a smaller lr than {self.lr:g}, '
+                     'or clip gradients with ClipCB')
+
+@patch
+def after_epoch(self:RecorderCB, learn:Learner)->None:
+    "The epoch's row: means over the examples of all processes."
+    sums = {k: torch.tensor(v, dtype=torch.float64) for k, v in self.sums.items()}
+    if learn.acc.num_processes > 1:
+        sums = learn.acc.reduce({k: v.float().to(learn.acc.device) for k, v in sums.items()})
+    self.rows.append(dict(epoch=learn.epoch + 1, **{k: float(total/n) for k, (total, n) in sums.items()}))
+
+# %% ../nbs/09_learner.ipynb #6d793e8b
+@patch(as_prop=True)
+def losses(self:RecorderCB)->list:
+    "The loss of every batch so far."
+    self.settle()
+    return self._losses
+
+@patch(as_prop=True)
+def sums(self:RecorderCB)->dict:
+    "name: [sum, examples] of the epoch."
+    self.settle()
+    return self._sums
+
+# %% ../nbs/09_learner.ipynb #1b3f9c6d
+@patch(as_prop=True)
+def history(self:RecorderCB)->pd.DataFrame:
+    "An epoch a row."
+    return pd.DataFrame(self.rows)
+
+@patch
+def plot(self:RecorderCB, ax=None):
+    "The curves of the run, on `ax` or on new axes."
+    ax = ax or new_axes()
+    for name in self.history.columns[1:]: ax.plot(self.history.epoch, self.history[name], marker='.', label=name)
+    ax.set(xlabel='epoch', ylabel='loss')
+    ax.legend()
+    return ax
 
 # %% ../nbs/09_learner.ipynb #b78d1d03
-def new_axes(figsize=(5, 3)):
+def new_axes(figsize:tuple=(5, 3)):
     "A fresh matplotlib axes."
     import matplotlib.pyplot as plt
     return plt.subplots(figsize=figsize)[1]
 
 # %% ../nbs/09_learner.ipynb #2ee36f5e
 class MetricsCB(Callback):
-    "Means over the validation rows: `MetricsCB(accuracy=f)` with f(predictions, y) a mean or one value a row."
-    def __init__(self, **metrics): self.metrics = metrics
-    def after_loss(self, learn):
+    "Means over the validation examples: `MetricsCB(accuracy=f)` with f(predictions, y) a mean or one value each."
+    def __init__(self, **metrics:Callable): self.metrics = metrics
+    def after_loss(self, learn:Learner)->None:
         if learn.training: return
         for name, f in self.metrics.items():
-            learn.recorder.add(name, torch.as_tensor(f(learn.preds.detach(), learn.y)).float().mean(), len(learn.y))
+            value = torch.as_tensor(f(learn.preds.detach(), learn.y))
+            learn.recorder.add(name, value.float().mean(), len(learn.y))
 
-def accuracy(preds, y):
-    "Share of rows whose highest score is the right class."
+def accuracy(preds:torch.Tensor, y:torch.Tensor)->torch.Tensor: # (m, classes), (m,) -> (m,)
+    "1 where the highest score is the right class, else 0."
     return (preds.argmax(-1) == y).float()
 
 # %% ../nbs/09_learner.ipynb #abdf9ee8
 class ClipCB(Callback):
     "Clip the norm of all gradients together."
-    def __init__(self, norm=1.): self.norm = norm
-    def before_step(self, learn): self.last = learn.acc.clip_grad_norm_(learn.model.parameters(), self.norm)
+    def __init__(self, norm:float=1.): self.norm = norm
+    def before_step(self, learn:Learner)->None:
+        self.last = learn.acc.clip_grad_norm_(learn.model.parameters(), self.norm)
 
+# %% ../nbs/09_learner.ipynb #001d5332
 class ProgressCB(Callback):
-    "A bar with the loss and rows per second on the error stream."
-    order = 50
-    def before_epoch(self, learn):
-        self.bar, self.rows = progress(range(len(learn.dl)), f'epoch {learn.epoch+1}/{learn.n_epochs}'), 0
-    def after_batch(self, learn):
-        self.rows += len(learn.y); self.bar.update()
+    "A bar with the loss and examples per second on the error stream."
+    order, bar = 50, None
+    def before_epoch(self, learn:Learner)->None:
+        self.cleanup_fit(learn)
+        self.rows = 0
+        self.bar = progress(range(len(learn.dl)), f'epoch {learn.epoch+1}/{learn.n_epochs}')
+    def after_batch(self, learn:Learner)->None:
+        self.rows += len(learn.y)
+        self.bar.update()
         self.bar.set_postfix(loss=f'{learn.recorder.seen:.3f}', rows=self.rows, refresh=False)
-    def after_epoch(self, learn): self.bar.close()
+    def cleanup_fit(self, learn:Learner)->None:
+        if self.bar is not None: self.bar.close()
 
 # %% ../nbs/09_learner.ipynb #6074d950
 class PrintCB(Callback):
     "Print one line an epoch, as the article's listing does (§5.4)."
     order = 60
-    def after_epoch(self, learn):
-        row = learn.recorder.rows[-1]
-        print(f"Epoch [{learn.epoch+1}/{learn.n_epochs}], "
-              + ', '.join(f'{k}: {v:.4f}' for k, v in row.items() if k != 'epoch'))
+    def after_epoch(self, learn:Learner)->None:
+        means = [f'{k}: {v:.4f}' for k, v in learn.recorder.rows[-1].items() if k != 'epoch']
+        print(f'Epoch [{learn.epoch+1}/{learn.n_epochs}], ' + ', '.join(means))
 
 # %% ../nbs/09_learner.ipynb #458459e6
 class LivePlotCB(Callback):
     "Redraw the curves of the run in place after each epoch, in a notebook."
     order = 60
-    def before_fit(self, learn): self.handle = None
-    def after_epoch(self, learn):
+    def before_fit(self, learn:Learner)->None: self.handle = None
+    def after_epoch(self, learn:Learner)->None:
         import matplotlib.pyplot as plt
         from IPython.display import display
         if not learn.acc.is_main_process: return
-        ax = learn.recorder.plot(new_axes()); ax.set(xlim=(.9, learn.n_epochs + .1)); plt.close(ax.figure)
+        ax = learn.recorder.plot(new_axes())
+        ax.set(xlim=(.9, learn.n_epochs + .1))
+        plt.close(ax.figure)
         if self.handle is None: self.handle = display(ax.figure, display_id=True)
         else: self.handle.update(ax.figure)
 
 # %% ../nbs/09_learner.ipynb #86f62844
 class ExperimentTrackerCB(Callback):
     "Send losses, metrics and rates to a tracker that Accelerate knows: 'tensorboard', 'wandb', …, or to an object."
-    order = 55
+    order, tracking = 55, False
     def __init__(self, tracker='tensorboard', # Name or `GeneralTracker`
-                 folder='runs', project='llmrec', # Where files go; name of the run
+                 folder:str|Path='runs', project:str='llmrec', # Where files go; name of the run
                  every:int=10, # Steps between two entries of the training loss
                  **config): # Numbers and words to keep with the run
         self.tracker, self.folder, self.project = tracker, str(folder), project
         self.every, self.config = every, config
-    def before_fit(self, learn):
-        from accelerate.tracking import filter_trackers
-        if not (found := filter_trackers([self.tracker], self.folder)):
-            raise InputError(f'{self.tracker} is not installed: run  pip install {self.tracker}')
-        learn.acc.log_with, learn.acc.project_configuration.logging_dir = found, self.folder
-        run = dict(lr=learn.lr, n_epochs=learn.n_epochs, precision=learn.precision, **self.config)
-        learn.acc.init_trackers(self.project, run)
-    def after_step(self, learn):
+    def after_step(self, learn:Learner)->None:
         if learn.step % self.every: return
         learn.acc.log(dict(loss=learn.recorder.losses[-1], lr=learn.recorder.lrs[-1]), step=learn.step)
-    def after_epoch(self, learn):
+    def after_epoch(self, learn:Learner)->None:
         learn.acc.log({k: v for k, v in learn.recorder.rows[-1].items() if k != 'epoch'}, step=learn.step)
-    def after_fit(self, learn): learn.acc.end_training()
+
+# %% ../nbs/09_learner.ipynb #97dd3a68
+@patch
+def before_fit(self:ExperimentTrackerCB, learn:Learner)->None:
+    "Open the run."
+    from accelerate.tracking import filter_trackers
+    if not (found := filter_trackers([self.tracker], self.folder)):
+        raise InputError(f'{self.tracker} is not installed: run  pip install {self.tracker}')
+    learn.acc.log_with, learn.acc.project_configuration.logging_dir = found, self.folder
+    run = dict(lr=learn.lr, n_epochs=learn.n_epochs, precision=learn.precision, **self.config)
+    learn.acc.init_trackers(self.project, run)
+    self.tracking = True
+
+@patch
+def cleanup_fit(self:ExperimentTrackerCB, learn:Learner)->None:
+    "Close the run, whatever ended it."
+    if self.tracking: learn.acc.end_training()
+    self.tracking = False
 
 # %% ../nbs/09_learner.ipynb #79f4393f
-def constant(opt, total): "No schedule."; return lr_scheduler.LambdaLR(opt, lambda i: 1.)
+def constant(opt:torch.optim.Optimizer, total:int)->lr_scheduler.LRScheduler:
+    "No schedule."
+    return lr_scheduler.LambdaLR(opt, lambda i: 1.)
 
-def cosine(opt, total:int, warmup:float=.1):
+def cosine(opt:torch.optim.Optimizer, total:int, warmup:float=.1)->lr_scheduler.LRScheduler:
     "Linear warm-up over the first share `warmup` of the steps, then half a cosine down to zero."
     w = max(int(total*warmup), 1)
-    f = lambda i: (i+1)/w if i < w else .5*(1 + math.cos(math.pi*(i-w)/max(total-w, 1)))
-    return lr_scheduler.LambdaLR(opt, f)
+    fall = lambda i: .5*(1 + math.cos(math.pi*(i - w)/max(total - w, 1)))
+    return lr_scheduler.LambdaLR(opt, lambda i: (i + 1)/w if i < w else fall(i))
 
-def one_cycle(opt, total:int, pct_start:float=.25):
+# %% ../nbs/09_learner.ipynb #4788c863
+def one_cycle(opt:torch.optim.Optimizer, total:int, pct_start:float=.25)->lr_scheduler.LRScheduler:
     "One cycle: up to the learning rate, down to almost nothing; momentum the other way."
     top = [g['lr'] for g in opt.param_groups]
     return lr_scheduler.OneCycleLR(opt, top, total_steps=max(total, 2), pct_start=pct_start)
@@ -311,92 +431,121 @@ def one_cycle(opt, total:int, pct_start:float=.25):
 # %% ../nbs/09_learner.ipynb #6dad4a7d
 class SchedCB(Callback):
     "Change the learning rate after every step: `SchedCB(cosine)`, `SchedCB(one_cycle)`."
-    def __init__(self, sched=cosine, **kw): self.func = partial(sched, **kw)
-    def before_fit(self, learn): self.sched = self.func(getattr(learn.opt, 'optimizer', learn.opt), learn.total_steps)
-    def after_step(self, learn): self.sched.step() if learn.step < learn.total_steps else None
+    def __init__(self, sched:Callable=cosine, **kw): self.func = partial(sched, **kw)
+    def before_fit(self, learn:Learner)->None:
+        self.sched = self.func(getattr(learn.opt, 'optimizer', learn.opt), learn.total_steps)
+    def after_step(self, learn:Learner)->None:
+        if learn.step < learn.total_steps: self.sched.step()
+    def state_dict(self)->dict: return self.sched.state_dict()
+    def load_state_dict(self, state:Mapping)->None: self.sched.load_state_dict(state)
 
 # %% ../nbs/09_learner.ipynb #c0de0003
 class CompileCB(Callback):
     "Run the model through `torch.compile(model, **kw)`: the same sums in fewer kernels, after a slow first pass."
     def __init__(self, **kw): self.kw = kw # backend, mode, dynamic, …
-    def before_fit(self, learn): learn.net = torch.compile(learn.net, **self.kw)
+    def before_fit(self, learn:Learner)->None: learn.net = torch.compile(learn.net, **self.kw)
 
 # %% ../nbs/09_learner.ipynb #41098310
 class _RaiseCB(Callback):
-    def __init__(self, lo, hi, steps): self.lo, self.ratio, self.steps = lo, (hi/lo)**(1/max(steps-1, 1)), steps
+    def __init__(self, lo, hi, steps):
+        self.lo, self.steps = lo, steps
+        self.ratio = (hi/lo)**(1/max(steps - 1, 1))
     def before_batch(self, learn):
         for g in learn.opt.param_groups: g['lr'] = self.lo*self.ratio**learn.step
     def after_step(self, learn):
-        now, best = learn.recorder.losses[-1], min(learn.recorder.losses)
-        if learn.step >= self.steps or not math.isfinite(now) or now > 4*best + 1e-9: raise CancelFit
+        losses = learn.recorder.losses
+        exploded = not math.isfinite(losses[-1]) or losses[-1] > 4*min(losses) + 1e-9
+        if exploded or learn.step >= self.steps: raise CancelFit
 
 # %% ../nbs/09_learner.ipynb #e44cb993
 @patch
-def lr_find(self:Learner, lo:float=1e-6, hi:float=10., steps:int=100):
-    "Losses under a rising rate: (suggested rate, DataFrame of lr and loss). Weights are put back."
-    weights, dls, cbs = copy.deepcopy(self.model.state_dict()), self.dls, self.cbs
-    self.dls, self.cbs = DataLoaders(dls.train), [self.recorder]
-    self.fit(math.ceil(steps/len(dls.train)) + 1, cbs=[_RaiseCB(lo, hi, steps)])
-    self.model.load_state_dict(weights); self.dls, self.cbs = dls, cbs
-    r = pd.DataFrame(dict(lr=self.recorder.lrs, loss=self.recorder.losses[:len(self.recorder.lrs)]))
-    smooth = r.loss.ewm(span=7).mean()
-    return float(r.lr[smooth.idxmin()]/10), r.assign(smooth=smooth)
+def lr_find(self:Learner, lo:float=1e-6, hi:float=10., steps:int=100)->tuple[float, pd.DataFrame]:
+    "Losses under a rising rate: (suggested rate, DataFrame of lr and loss). The learner is as it was, however it ends."
+    kept = {name: getattr(self, name) for name in ('dls', 'cbs', 'recorder')}
+    weights = copy.deepcopy(self.model.state_dict())
+    recorder = self.recorder = RecorderCB(check=False)
+    self.dls, self.cbs = DataLoaders(kept['dls'].train), [recorder]
+    try: self.fit(math.ceil(steps/len(self.dls.train)) + 1, cbs=[_RaiseCB(lo, hi, steps)])
+    finally:
+        self.model.load_state_dict(weights)
+        vars(self).update(kept)
+    rates = pd.DataFrame(dict(lr=recorder.lrs, loss=recorder.losses[:len(recorder.lrs)]))
+    rates['smooth'] = rates.loss.ewm(span=7).mean()
+    return float(rates.lr[rates.smooth.idxmin()]/10), rates
 
 # %% ../nbs/09_learner.ipynb #26ead9f9
 class EarlyStopCB(Callback):
     "Stop when `monitor` has not improved for `patience` epochs, and go back to the best weights."
-    order = 20
-    def __init__(self, monitor='valid_loss', patience=3, higher=False):
+    order, kept = 20, ('best', 'bad', 'epoch', 'weights')
+    def __init__(self, monitor:str='valid_loss', patience:int=3, higher:bool=False):
         self.monitor, self.patience, self.sign = monitor, patience, -1 if higher else 1
-    def before_fit(self, learn): self.best, self.bad, self.weights = math.inf, 0, None
-    def after_epoch(self, learn):
-        row = learn.recorder.rows[-1]
-        if self.monitor not in row:
-            raise InputError(f'EarlyStopCB watches {self.monitor!r}, the run records {list(row)}: choose one of these')
-        v = self.sign * row[self.monitor]
+    def before_fit(self, learn:Learner)->None: self.best, self.bad, self.epoch, self.weights = math.inf, 0, 0, None
+    def after_epoch(self, learn:Learner)->None:
+        value = self.sign*self._watched(learn.recorder.rows[-1])
         self.bad += 1
-        if v < self.best:
-            self.best, self.bad, self.epoch = v, 0, learn.epoch + 1
+        if value < self.best:
+            self.best, self.bad, self.epoch = value, 0, learn.epoch + 1
             self.weights = copy.deepcopy(learn.model.state_dict())
         if self.bad >= self.patience: raise CancelFit
-    def after_fit(self, learn):
+    def after_fit(self, learn:Learner)->None:
         if self.weights is not None: learn.model.load_state_dict(self.weights)
+
+# %% ../nbs/09_learner.ipynb #58f97480
+@patch
+def _watched(self:EarlyStopCB, row):
+    "The number it watches."
+    if self.monitor in row: return row[self.monitor]
+    raise InputError(f'EarlyStopCB watches {self.monitor!r}, the run records {list(row)}: choose one of these')
+
+@patch
+def state_dict(self:EarlyStopCB)->dict:
+    "The best value, its epoch and weights, and how many epochs brought nothing better."
+    return {name: getattr(self, name) for name in self.kept}
+
+@patch
+def load_state_dict(self:EarlyStopCB, state:Mapping)->None:
+    "What `state_dict` gave."
+    vars(self).update({name: state[name] for name in self.kept})
 
 # %% ../nbs/09_learner.ipynb #7d7de6d0
 def _pack(o, tensors):
     "Nested Python data as JSON; tensors go to `tensors` and leave their key."
     if isinstance(o, torch.Tensor):
-        tensors[k := f't{len(tensors)}'] = o.detach().cpu().clone().contiguous(); return {'tensor': k}
+        key = f't{len(tensors)}'
+        tensors[key] = o.detach().cpu().clone().contiguous()
+        return {'tensor': key}
     if isinstance(o, np.ndarray):
         return {'array': _pack(torch.from_numpy(o.astype(np.int64)), tensors), 'dtype': str(o.dtype)}
     if isinstance(o, dict): return {'dict': [[_pack(k, tensors), _pack(v, tensors)] for k, v in o.items()]}
-    if isinstance(o, (list, tuple)):
-        return {type(o).__name__ if type(o) in (list, tuple) else 'list': [_pack(v, tensors) for v in o]}
+    if isinstance(o, tuple): return {'tuple': [_pack(v, tensors) for v in o]}
+    if isinstance(o, list): return {'list': [_pack(v, tensors) for v in o]}
     if isinstance(o, np.generic): return o.item()
     if o is None or isinstance(o, (bool, int, float, str)): return o
     raise TypeError(f'cannot store {type(o).__name__} in a checkpoint')
 
 # %% ../nbs/09_learner.ipynb #166deac0
 def _unpack(o, tensors):
+    "What `_pack` was given."
     if not isinstance(o, dict): return o
     if 'tensor' in o: return tensors[o['tensor']]
     if 'array' in o: return _unpack(o['array'], tensors).numpy().astype(o['dtype'])
     if 'dict' in o: return {_unpack(k, tensors): _unpack(v, tensors) for k, v in o['dict']}
-    return tuple(_unpack(v, tensors) for v in o['tuple']) if 'tuple' in o else [_unpack(v, tensors) for v in o['list']]
+    values = [_unpack(v, tensors) for v in o.get('tuple', o.get('list'))]
+    return tuple(values) if 'tuple' in o else values
 
 # %% ../nbs/09_learner.ipynb #8be5a89a
 def _digest(meta, tensors):
     "SHA-256 of the text and of the bytes of all tensors."
-    h = hashlib.sha256(meta.encode())
-    for k in sorted(tensors):
-        h.update(k.encode())
-        h.update(tensors[k].cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return h.hexdigest()
+    digest = hashlib.sha256(meta.encode())
+    for key in sorted(tensors):
+        digest.update(key.encode())
+        digest.update(tensors[key].cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 # %% ../nbs/09_learner.ipynb #651cda93
-def save_state(path, # File to write, by convention *.safetensors
+def save_state(path:str|Path, # File to write, by convention *.safetensors
                state # Nested dicts, lists and tuples of tensors, numbers, strings
-              ):
+              )->None:
     "Write nested state into one safetensors file, atomically and without pickle."
     tensors = {}
     meta = json.dumps(_pack(state, tensors))
@@ -404,10 +553,12 @@ def save_state(path, # File to write, by convention *.safetensors
     with atomic_write(path, 'wb') as f: f.write(to_bytes(tensors, metadata=head))
 
 # %% ../nbs/09_learner.ipynb #e8063047
-def load_state(path):
-    "Read what `save_state` wrote."
+def load_state(path:str|Path):
+    "Read what `save_state` wrote; an `InputError` for any other file."
     try:
-        with safe_open(path, 'pt') as f: meta, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
+        with safe_open(path, 'pt') as f:
+            meta = f.metadata()
+            tensors = {k: f.get_tensor(k).clone() for k in f.keys()}    # else they lie in the file
         if meta['sha256'] != _digest(meta['state'], tensors): raise ValueError('its checksum differs: it is damaged')
         return _unpack(json.loads(meta['state']), tensors)
     except FileNotFoundError: raise
@@ -415,80 +566,115 @@ def load_state(path):
         raise InputError(f'{path} is not a checkpoint of this package ({e}): delete it or name another') from e
 
 # %% ../nbs/09_learner.ipynb #2ddd6436
-def _rng():
+def _generator_states():
     "States of Python's, NumPy's and PyTorch's generators."
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return dict(python=random.getstate(), numpy=np.random.get_state(), torch=torch.get_rng_state(), cuda=cuda)
 
-def _set_rng(s):
-    random.setstate(s['python']); np.random.set_state(s['numpy']); torch.set_rng_state(s['torch'])
-    if s['cuda']: torch.cuda.set_rng_state_all(s['cuda'])
+def _set_generators(states):
+    random.setstate(states['python'])
+    np.random.set_state(states['numpy'])
+    torch.set_rng_state(states['torch'])
+    if states['cuda']: torch.cuda.set_rng_state_all(states['cuda'])
 
 # %% ../nbs/09_learner.ipynb #9614e379
 class CheckpointCB(Callback):
     "Save everything every `every` steps and at each epoch's end; with `resume`, go on from the file if it is there."
-    order = 40
-    def __init__(self, path, every=0, resume=True): self.path, self.every, self.resume = Path(path), every, resume
-    def parts(self, learn):
-        "Objects with state, by name: model, optimiser, and callbacks that have one."
-        cbs = {f'cb{i}.{type(c).__name__}': c.sched for i, c in enumerate(learn.cbs) if hasattr(c, 'sched')}
-        return dict(model=learn.model, opt=learn.opt, **cbs)
-    def save(self, learn, epoch, batch):
-        if not learn.acc.is_main_process: return
-        r = learn.recorder
-        save_state(self.path, dict(epoch=epoch, batch=batch, step=learn.step, rng=_rng(), sums=r.sums if batch else {},
-            losses=r.losses, lrs=r.lrs, rows=r.rows, **{k: v.state_dict() for k, v in self.parts(learn).items()}))
-    def before_fit(self, learn):
+    order = 40 # After callbacks with state have set up theirs
+    def __init__(self, path:str|Path, every:int=0, resume:bool=True):
+        self.path, self.every, self.resume, self.rng = Path(path), every, resume, None
+    def before_epoch(self, learn:Learner)->None:
+        if not learn.training: self.before_batch(learn)
+    def before_batch(self, learn:Learner)->None:
+        if self.rng is not None: _set_generators(self.rng)
         self.rng = None
-        if learn.acc.is_main_process:                 # what a killed run was writing
-            for p in self.path.parent.glob(f'.{self.path.name}.*.tmp'): p.unlink(missing_ok=True)
-        if not (self.resume and self.path.exists()): return
-        s = load_state(self.path); r = learn.recorder
-        for k, v in self.parts(learn).items(): v.load_state_dict(s[k])
-        learn.epoch, learn.start_batch, learn.step, self.sums = s['epoch'], s['batch'], s['step'], s['sums']
-        self.rng = s['rng'] if s['batch'] else None   # a whole epoch draws from its own seed
-        r._losses, r.lrs, r.rows = s['losses'], s['lrs'], s['rows']
-    def before_epoch(self, learn):
-        if self.rng is not None: learn.recorder.sums.update(self.sums) if learn.training else self.before_batch(learn)
-    def before_batch(self, learn):
-        if self.rng is not None: _set_rng(self.rng); self.rng = None
-    def after_batch(self, learn):
+    def after_batch(self, learn:Learner)->None:
         due = learn.training and learn.last and self.every and learn.step % self.every == 0
         if due: self.save(learn, learn.epoch, learn.i + 1)
-    def after_epoch(self, learn): self.rng = None; self.save(learn, learn.epoch + 1, 0)
+    def after_epoch(self, learn:Learner)->None:
+        self.rng = None
+        self.save(learn, learn.epoch + 1, 0)
+
+# %% ../nbs/09_learner.ipynb #60c6fbcb
+@patch
+def parts(self:CheckpointCB, learn:Learner)->dict:
+    "Objects with state, by name: model, optimiser, loss scaler, and every callback that has one."
+    parts = dict(model=learn.model, opt=learn.opt)
+    if getattr(learn.acc, 'scaler', None) is not None: parts['scaler'] = learn.acc.scaler
+    stateful = [cb for cb in learn.cbs if hasattr(cb, 'state_dict') and hasattr(cb, 'load_state_dict')]
+    return parts | {f'cb{i}.{type(cb).__name__}': cb for i, cb in enumerate(stateful)}
+
+@patch
+def save(self:CheckpointCB, learn:Learner, epoch:int, batch:int)->None:
+    "Write the checkpoint: the next epoch, and how many of its batches are done."
+    if not learn.acc.is_main_process: return
+    where = dict(epoch=epoch, batch=batch, step=learn.step, rng=_generator_states())
+    save_state(self.path, where | {name: part.state_dict() for name, part in self.parts(learn).items()})
+
+# %% ../nbs/09_learner.ipynb #10277fee
+@patch
+def before_fit(self:CheckpointCB, learn:Learner)->None:
+    "Go on from the file if it is there."
+    self.rng = None
+    if learn.acc.is_main_process:                       # what a killed run was writing
+        for left in self.path.parent.glob(f'.{self.path.name}.*.tmp'): left.unlink(missing_ok=True)
+    if self.resume and self.path.exists(): self.load(learn, load_state(self.path))
+
+@patch
+def load(self:CheckpointCB, learn:Learner, state:Mapping)->None:
+    "Put the learner and its callbacks where the checkpoint was written."
+    parts = self.parts(learn)
+    if missing := parts.keys() - state.keys():
+        raise InputError(f'{self.path} holds nothing for {sorted(missing)}: it is of a run with other callbacks')
+    for name, part in parts.items(): part.load_state_dict(state[name])
+    learn.epoch, learn.start_batch, learn.step = state['epoch'], state['batch'], state['step']
+    if state['batch']: self.rng = state['rng']          # a whole epoch draws from its own seed
 
 # %% ../nbs/09_learner.ipynb #14324c9b
 class TransferPenaltyCB(Callback):
     "Add λ‖θ_source − θ_target‖ to the training loss (§4.2.3), or one of its relatives."
     order = 10
     kinds = ('norm', 'squared', 'prox', 'l2sp', 'ewc', 'delta', 'distill')
-    def __init__(self, source,    # Source model, or its parameters by name
-                 lam=.1,          # λ, or {beginning of a name: λ} for 'norm' and 'squared'
-                 kind='norm',     # 'norm' as printed, another of `kinds`, or a function(source, target)
+    def __init__(self, source:Params,    # Source model, or its parameters by name
+                 lam:float|Mapping=.1,   # λ, or {beginning of a name: λ} for 'norm' and 'squared'
+                 kind:str|Callable='norm', # 'norm' as printed, another of `kinds`, or a function(source, target)
                  **kw):           # For the penalty: eps, beta, fisher, w, T
         if not callable(kind) and kind not in self.kinds:
             raise InputError(f'kind is {kind!r}, expected one of {", ".join(self.kinds)} or a function')
-        self.on_rows = kind in ('delta', 'distill')       # these compare what the models do on the rows of the batch
+        self.on_rows = kind in ('delta', 'distill')     # these compare what the models do on the batch
         if self.on_rows and not isinstance(source, nn.Module):
             raise InputError(f'kind {kind!r} needs the source model itself')
         self.model = copy.deepcopy(source).eval().requires_grad_(False) if self.on_rows else None
         self.source = {k: p.detach().clone() for k, p in named_params(source).items()}
         self.lam, self.kind, self.kw = lam, kind, kw
-    def penalty(self, model, *x):
-        "The term added to the loss, λ included; `x`: the batch, for 'delta' and 'distill'."
-        s, lam, kw = self.source, self.lam, self.kw
-        if callable(self.kind): return lam*self.kind(s, model, **kw)
-        if self.kind == 'l2sp': return l2sp(s, model, **{'alpha': lam, 'beta': lam/10, **kw})
-        if self.kind == 'ewc': return lam*ewc(s, model, **kw)
-        if self.kind == 'delta': return lam*feature_distance(self.model.features(*x), model.features(*x), **kw)
-        if self.kind == 'distill': return lam*distill(self.model(*x), model(*x), **kw)
-        return transfer_loss(0., s, model, lam, squared=self.kind == 'squared', **kw)
-    def before_fit(self, learn):
-        if self.on_rows: self.model.to(learn.acc.device)
-    def after_loss(self, learn):
-        if not learn.training or self.kind == 'prox': return
-        p = self.penalty(learn.model, *(learn.batch[:-1] if self.on_rows else ()))
-        learn.loss = learn.loss + p
-        learn.recorder.add('penalty', p.detach(), len(learn.y))
-    def after_step(self, learn):
-        if self.kind == 'prox': proximal_step_(self.source, learn.model, self.lam*learn.opt.param_groups[-1]['lr'])
+
+# %% ../nbs/09_learner.ipynb #906e884f
+@patch
+def penalty(self:TransferPenaltyCB, model:nn.Module, *x)->torch.Tensor:
+    "The term added to the loss, λ included; `x`: the batch, for 'delta' and 'distill'."
+    s, lam, kw = self.source, self.lam, self.kw
+    if callable(self.kind): return lam*self.kind(s, model, **kw)
+    if self.kind == 'l2sp': return l2sp(s, model, **{'alpha': lam, 'beta': lam/10, **kw})
+    if self.kind == 'ewc': return lam*ewc(s, model, **kw)
+    if self.kind == 'delta': return lam*feature_distance(self.model.features(*x), model.features(*x), **kw)
+    if self.kind == 'distill': return lam*distill(self.model(*x), model(*x), **kw)
+    return transfer_loss(0., s, model, lam, squared=self.kind == 'squared', **kw)
+
+# %% ../nbs/09_learner.ipynb #34408fec
+@patch
+def before_fit(self:TransferPenaltyCB, learn:Learner)->None:
+    "The source goes where the target is."
+    if self.on_rows: self.model.to(learn.acc.device)
+
+@patch
+def after_loss(self:TransferPenaltyCB, learn:Learner)->None:
+    "Add the penalty while training; the exact step comes after the optimiser's."
+    if not learn.training or self.kind == 'prox': return
+    term = self.penalty(learn.model, *(learn.batch[:-1] if self.on_rows else ()))
+    learn.loss = learn.loss + term
+    learn.recorder.add('penalty', term.detach(), len(learn.y))
+
+@patch
+def after_step(self:TransferPenaltyCB, learn:Learner)->None:
+    "The proximal step, for 'prox'."
+    if self.kind == 'prox': proximal_step_(self.source, learn.model, self.lam*learn.opt.param_groups[-1]['lr'])
