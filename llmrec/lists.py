@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['top_columns', 'name_rows', 'top_k', 'cosine_top_k', 'item_mask', 'RecommendationTable', 'to_table',
-           'short_explanation', 'similar_items', 'TextIndex', 'mmr', 'category_membership', 'category_distribution',
-           'kl_divergence', 'calibrate', 'rerank_diverse', 'rerank_calibrated']
+           'short_explanation', 'similar_items', 'TextIndex', 'mmr', 'category_distribution', 'kl_divergence',
+           'calibrate', 'rerank_diverse', 'rerank_calibrated']
 
 # %% ../nbs/18_lists.ipynb #b220892d
 import numpy as np
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 from .core import InputError, batch_slices, check_int, l2_normalize
+from .metrics import category_shares
 from .vectors import cosine_sim
 from .dataset import Dataset, Histories
 from .features import split_values
-from .expert import Expert
 
 # %% ../nbs/18_lists.ipynb #14d2dx20
 def top_columns(scores:np.ndarray, # (m, n); -inf for items that must not be shown
@@ -163,26 +163,16 @@ def to_table(items:pd.DataFrame,    # Item table
     return RecommendationTable(frame)
 
 # %% ../nbs/18_lists.ipynb #869004fe
-def _reason(kind:str)->str:
-    "How an expert of a class of this name is called in a reason; '' if it does not say."
-    todo = list(Expert.__subclasses__())
-    while todo:
-        cls = todo.pop()
-        if cls.__name__ == kind: return cls.reason
-        todo += cls.__subclasses__()
-    return ''
-
-# %% ../nbs/18_lists.ipynb #17ca6e96
 def short_explanation(explanation:Any)->str: # An `Explanation`
     "One phrase for one recommendation: the history item, or the expert, that adds most."
     parts = explanation.parts
     own = parts[parts['because'] != ''].groupby('because', sort=False)['part'].sum()
     if len(own) and own.max() > 0: return f'because of {own.idxmax()}'
     name = parts.loc[parts['part'].idxmax(), 'expert']
-    kinds = dict(zip(explanation.experts['expert'], explanation.experts['kind']))
-    reason = 'popular' if name == 'offset' else _reason(kinds[name])
-    users = explanation.about['takers']
-    return f'{reason or name + " puts it first"} ({users} {"user" if users == 1 else "users"})'
+    reasons = dict(zip(explanation.experts['expert'], explanation.experts['reason']))
+    reason = reasons.get(name, 'popular') or f'{name} puts it first'   # the offset is no expert
+    count = explanation.about['interactions']
+    return f'{reason} ({count} {"interaction" if count == 1 else "interactions"})'
 
 # %% ../nbs/18_lists.ipynb #77a9246c
 def similar_items(vectors:np.ndarray, # (n, d), unit length
@@ -218,7 +208,7 @@ def _scale_scores(scores:np.ndarray)->tuple[np.ndarray, np.ndarray]: # (m, p), (
     with np.errstate(invalid='ignore'):
         return np.where(left, (scores - low)/np.maximum(high - low, 1e-12), 0), left
 
-# %% ../nbs/18_lists.ipynb #da900c3e
+# %% ../nbs/18_lists.ipynb #edf6380a
 def _at(x:np.ndarray, place:np.ndarray)->np.ndarray: # (m, p, ...), (m,) -> (m, ...)
     "The entry of each row at its place."
     return x[np.arange(len(x)), place]
@@ -230,7 +220,7 @@ def _choose(gain:np.ndarray, left:np.ndarray)->np.ndarray: # (m, p), changed; (m
     left[np.arange(len(left)), place] = False
     return found
 
-# %% ../nbs/18_lists.ipynb #6663cf46
+# %% ../nbs/18_lists.ipynb #60d82abe
 def _start(scores:np.ndarray, k:int, lam:float)->tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Scaled scores, which are candidates, and places to fill, (m, k)."
     if not 0 <= lam <= 1:
@@ -251,24 +241,13 @@ def mmr(scores:np.ndarray,  # (m, p) of each user's candidates; -inf: no candida
     return places
 
 # %% ../nbs/18_lists.ipynb #ef0d8593
-def category_membership(column:pd.Series)->sp.csr_matrix: # (n, c), rows sum to 1, or 0 if unknown
-    "Share of each category in each item; an item of several belongs to each in equal parts."
-    values = split_values(column)
-    sizes = np.array([len(x) for x in values], int)
-    flat = np.array([str(x) for parts in values for x in parts], object)
-    code, names = pd.factorize(flat, sort=True)
-    share = np.repeat(1/np.maximum(sizes, 1), sizes).astype(np.float32)
-    row = np.repeat(np.arange(len(values)), sizes)
-    return sp.csr_matrix((share, (row, code)), (len(values), len(names)))
-
-# %% ../nbs/18_lists.ipynb #de993267
 def category_distribution(data:Dataset, hist:Histories, column:str='category'
                          )->tuple[np.ndarray, sp.csr_matrix]: # mix (m, c), membership (n, c)
     "Categories of histories (of all interactions, if there is no history) and of items."
     if column not in data.table:
         raise InputError(f'column {column!r} is not in the item table; it has {list(data.table)}')
     n = data.n_target
-    membership = category_membership(data.table[column].iloc[:n])
+    membership, _ = category_shares(data.table[column].iloc[:n])
     own = hist.item < n
     entries = (np.ones(own.sum(), np.float32), (hist.user[own], hist.item[own]))
     mix = (sp.csr_matrix(entries, (len(hist), n)) @ membership).toarray()
