@@ -18,7 +18,7 @@ from .encode import find_model, quiet_libraries
 from .dataset import Histories, seen_items, select_users
 from .lists import top_columns
 
-# %% ../nbs/19_judge.ipynb #d0f5efed
+# %% ../nbs/19_judge.ipynb #5d1af012
 def load_causal_lm(name:str,             # Directory, `.gguf` file, or hub id on this machine
                    device:str|None=None, # None: see `def_device`
                    dtype:str='float32'   # Or 'bfloat16', 'float16'; 'auto': as the file has it
@@ -31,7 +31,7 @@ def load_causal_lm(name:str,             # Directory, `.gguf` file, or hub id on
         model = AutoModelForCausalLM.from_pretrained(path, torch_dtype=dtype, local_files_only=True)
     return model.to(def_device(device)).eval(), tokenizer
 
-# %% ../nbs/19_judge.ipynb #0f6fc7d1
+# %% ../nbs/19_judge.ipynb #90332e74
 class CausalLM:
     "A causal language model and its tokenizer."
     def __init__(self, model:Any, tokenizer:Any): # ...ForCausalLM of `transformers`
@@ -56,7 +56,7 @@ class LMScorer(CausalLM):
         self.words = words
         self.alone: dict[str, float] = {}  # Log-likelihoods without a history
 
-# %% ../nbs/19_judge.ipynb #c6b4d47c
+# %% ../nbs/19_judge.ipynb #f86b67a5
 @patch
 def prompt(self:LMScorer, titles:Sequence[str])->str: # Oldest first
     "What the model reads before a candidate."
@@ -68,7 +68,7 @@ def token_ids(self:LMScorer, text:str, start:bool)->list[int]: # With the tokens
     ids = self.tokenizer(text, add_special_tokens=start)['input_ids']
     return ids or [self.tokenizer.eos_token_id or 0]
 
-# %% ../nbs/19_judge.ipynb #3cf172b6
+# %% ../nbs/19_judge.ipynb #a31bad30
 def _pad(rows:list[list[int]], device:torch.device)->tuple[torch.Tensor, torch.Tensor]:
     "Tokens of titles as one tensor (n, longest), and which of them are real."
     tokens = [torch.tensor(row) for row in rows]
@@ -90,7 +90,7 @@ def _logits(self:LMScorer, prompt:torch.Tensor, tokens:torch.Tensor, mask:torch.
     later = self.model(tokens, attention_mask=mask, past_key_values=cache).logits[:, :-1]
     return torch.cat([past.logits[:, -1:].expand(n, -1, -1), later], 1)
 
-# %% ../nbs/19_judge.ipynb #a90a51bc
+# %% ../nbs/19_judge.ipynb #897a2d43
 @patch
 def _after(self:LMScorer, prompt:torch.Tensor, rows:list[list[int]], past:Any)->np.ndarray: # (n,)
     "Sums of log-probabilities of titles, as token ids, after a prompt, (1, length)."
@@ -100,7 +100,7 @@ def _after(self:LMScorer, prompt:torch.Tensor, rows:list[list[int]], past:Any)->
     surprise = F.cross_entropy(logits.transpose(1, 2), tokens, reduction='none')
     return -(surprise*real).sum(1).cpu().numpy()
 
-# %% ../nbs/19_judge.ipynb #315142d2
+# %% ../nbs/19_judge.ipynb #d6ba3ee2
 @patch
 @torch.no_grad()
 def loglik(self:LMScorer, prompt:str, titles:Sequence[str],
@@ -142,7 +142,7 @@ class Reranker:
         self.beta: np.ndarray|None = None
         self.titles = fusion.data.table['title'].astype(str).to_numpy()
 
-# %% ../nbs/19_judge.ipynb #0e7a11fc
+# %% ../nbs/19_judge.ipynb #aa2a91ce
 @patch
 def features(self:Reranker, hist:Histories, # One history
              columns:np.ndarray, scores:np.ndarray)->np.ndarray: # (p, 3)
@@ -154,7 +154,7 @@ def features(self:Reranker, hist:Histories, # One history
     alone = np.array([judge.alone[title] for title in titles])
     return np.stack([scores, loglik/tokens, loglik - alone], 1)
 
-# %% ../nbs/19_judge.ipynb #b9f1da8a
+# %% ../nbs/19_judge.ipynb #22bb350c
 @patch
 def _lists(self:Reranker, hist:Histories, users:np.ndarray, columns:np.ndarray, scores:np.ndarray
           )->np.ndarray: # (len(users), p, 3)
@@ -162,6 +162,7 @@ def _lists(self:Reranker, hist:Histories, users:np.ndarray, columns:np.ndarray, 
     return np.stack([self.features(select_users(hist, [user]), columns[user], scores[user])
                      for user in progress(users, 'lists')])
 
+# %% ../nbs/19_judge.ipynb #088346cc
 @patch
 def first(self:Reranker, hist:Histories,
           allowed:np.ndarray|None=None # (n,) boolean
@@ -178,8 +179,7 @@ def first(self:Reranker, hist:Histories,
 # %% ../nbs/19_judge.ipynb #a5843f9c
 @patch
 def fit(self:Reranker, hist:Histories, # Of users, before their held-out interactions
-        target:np.ndarray              # (m,) columns of the held-out items
-       )->Reranker:
+        target:np.ndarray)->Reranker:  # (m,) columns of the held-out items
     "Weigh the judge by held-out interactions, those whose item stands in the fusion's pool."
     columns, scores = self.first(hist)
     taken = columns == np.asarray(target)[:, None]
@@ -192,7 +192,7 @@ def fit(self:Reranker, hist:Histories, # Of users, before their held-out interac
     self.beta = choice_logit(self.lists, self.chosen)
     return self
 
-# %% ../nbs/19_judge.ipynb #fe95ae08
+# %% ../nbs/19_judge.ipynb #132f13e2
 @patch
 def recommend(self:Reranker, hist:Histories, k:int=10, allowed:np.ndarray|None=None
              )->tuple[np.ndarray, np.ndarray]: # (m, k), k at most `pool`
@@ -221,7 +221,7 @@ class LMWriter(CausalLM):
         say = [dict(role='user', content=prompt)]
         return self.tokenizer.apply_chat_template(say, tokenize=False, add_generation_prompt=True)
 
-# %% ../nbs/19_judge.ipynb #1dcd6f7e
+# %% ../nbs/19_judge.ipynb #583cddf0
 @patch
 @torch.inference_mode()
 def __call__(self:LMWriter, prompt:str, i:int=0)->str: # Number of the try
