@@ -1,4 +1,5 @@
 """Search by blocks and in half precision against a full sort, on odd sizes, ties, masks and lists to leave out; the server against `score`."""
+import copy
 import numpy as np
 import pytest
 from llmrec.search import ExactIndex
@@ -32,55 +33,72 @@ def test_exact_search(seed, half):
 
 
 def everyone():
+    "All experts, with and without the source, as `default_experts` and the books of rivals have them."
     from llmrec.baselines import ALS, Content, ItemKNN, Popularity, RepeatConsumption, UserKNN
     from llmrec.closed_form import (
         EASE, BilinearContent, KernelTransfer, Markov, TextPopularity, NextItemRidge)
     from llmrec.sequence import SmoothedSASRec, SASRec, TextSASRec
     from llmrec.two_tower import TwoTower
-    k = KernelTransfer(rank=8)
-    return [k, TextPopularity(k), BilinearContent(dim=12), Popularity(), Popularity(.1), EASE(50., 5.), EASE(50., joint=False), ItemKNN(10), ALS(8, epochs=3), Markov(),
-            NextItemRidge(k, 4.), NextItemRidge(k, 4., joint=False), RepeatConsumption(), Content(), Content(np.inf, 0., joint=False), UserKNN(10),
-            SASRec(dim=8, layers=1, epochs=1), SmoothedSASRec(dim=8, layers=1, epochs=1), TextSASRec(pretrain=1, dim=8, layers=1, epochs=1), TwoTower(dim=8, hidden=8, epochs=1)]
+    kernel, small = KernelTransfer(rank=8), dict(dim=8, layers=1, epochs=1)
+    closed = [kernel, TextPopularity(kernel), BilinearContent(dim=12), EASE(50., 5.), Markov(),
+              EASE(50., use_source_history=False), NextItemRidge(kernel, 4.),
+              NextItemRidge(kernel, 4., use_source_history=False)]
+    simple = [Popularity(), Popularity(.1), ItemKNN(10), ALS(8, epochs=3), RepeatConsumption(), Content(),
+              Content(np.inf, 0., use_source_history=False), UserKNN(10)]
+    return closed + simple + [SASRec(**small), SmoothedSASRec(**small), TextSASRec(pretrain=1, **small),
+                              TwoTower(dim=8, hidden=8, epochs=1)]
+
+
+def small_world(n_items, experts=None, **kw):
+    "A recommender whose experts all have a weight."
+    from llmrec.data import make_synthetic_pair
+    from llmrec.recommender import Recommender
+    pair = make_synthetic_pair(3, n_users=(50, 60), n_items=(n_items, 40), n_rows=(20, 8), shared=.4)
+    rec = Recommender('tfidf', experts=experts, **kw).fit(pair.target, pair.source)
+    rec.fusion.gate.bias.data.clamp_(min=-1.)
+    return rec
 
 
 def test_server_says_what_every_expert_says():
-    from llmrec.data import make_synthetic_pair
     from llmrec.dataset import histories, seen_items
     from llmrec.fusion import standardize_scores
-    from llmrec.recommender import Recommender
-    from llmrec.serve import _z, spread_of
-    pair = make_synthetic_pair(3, n_users=(50, 60), n_items=(60, 40), n_rows=(20, 8), shared=.4)
-    rec = Recommender('tfidf', experts=lambda *a: everyone(), repeats=True).fit(pair.target, pair.source)
-    rec.gate.a.data.clamp_(min=-1.)                                     # all have a vote
-    assert len(rec.experts) == len(everyone()), rec.plan
-    server, n = rec.serve(rank=4, pool=10).server, rec.data.n_target
+    from llmrec.serve import RequestScorer, moments_of_new, standardize_with
+    rec = small_world(60, lambda *a: everyone(), repeats=True)
+    assert len(rec.fusion.experts) == len(everyone()), rec.plan
+    server, n = RequestScorer(rec.fusion, rank=4, pool=10), rec.data.n_target
     for u in [*rec.data.users[:25], 'nobody']:
         h = histories(rec.data, [u])
-        use, own = np.arange(len(rec.experts)), np.unique(h.item[h.item < n])
-        for e, t in zip(rec.experts, server._terms(h, use, use >= 0)):
+        own = np.unique(h.item[h.item < n])
+        terms = server._terms(h, server.parts, np.ones(len(server.parts), bool))
+        for e, term in zip(rec.fusion.experts, terms):
             want = standardize_scores(e.score_histories(h), ~seen_items(h, n))[0]
-            mu, sd = spread_of(t, n, own)
-            got = _z(t.at(np.arange(n)), mu, sd) if sd else want*0
+            mean, deviation = moments_of_new(term, n, own)
+            got = standardize_with(term.at(np.arange(n)), mean, deviation) if deviation else want*0
             np.testing.assert_allclose(got, want, atol=2e-4, err_msg=f'{e.name}, {u}')
 
 
 def test_lists_of_the_server_are_those_of_the_scan():
-    from llmrec.data import make_synthetic_pair
     from llmrec.dataset import histories, seen_items
-    from llmrec.recommender import Recommender
-    pair = make_synthetic_pair(3, n_users=(50, 60), n_items=(300, 40), n_rows=(20, 8), shared=.4)
-    rec = Recommender('tfidf', budget='fast').fit(pair.target, pair.source)
-    rec.gate.a.data.clamp_(min=-1.)
-    users = [*rec.data.users[:40], 'nobody']
-    s = rec.score(users)
-    rec.serve(pool=40)
-    for a, u in enumerate(users):
-        i, x = rec.recommend([u], 10, exclude_seen=False)
-        np.testing.assert_allclose(x[0], np.sort(s[a])[::-1][:10], atol=1e-4)   # the ten best, in their order
-    assert not rec.server.stale()
-    rec.experts[0].Q = 2*rec.experts[0].Q                               # an expert that has learned anew is noticed
-    np.testing.assert_allclose(rec.recommend(users[:1], 10)[1][0], np.sort(np.where(seen_items(histories(rec.data, users[:1]), rec.data.n_target), -np.inf,
-                                                                                      rec.score(users[:1])))[0, ::-1][:10], atol=1e-4)
+    from llmrec.serve import RequestScorer
+    rec = small_world(300, budget='fast')
+    hist = histories(rec.data, [*rec.data.users[:40], 'nobody'])
+    s = rec.fusion.score_histories(hist)
+    server = RequestScorer(rec.fusion, pool=40)
+    columns, scores = server.best(hist, 10, exclude_seen=False)
+    np.testing.assert_allclose(scores, -np.sort(-s, 1)[:, :10], atol=1e-4)        # the ten best, in their order
+    np.testing.assert_allclose(scores, np.take_along_axis(s, columns, 1), atol=1e-4)
+    changed = copy.copy(rec.fusion)
+    changed.experts = list(changed.experts)
+    first = changed.experts[0] = copy.copy(changed.experts[0])
+    first.Q = 2*first.Q                                                 # an expert that has learned anew
+    later = server.renew(changed)
+    assert later.parts[0].sketch is not server.parts[0].sketch
+    shared = [a.sketch is b.sketch for a, b in zip(server.parts[1:], later.parts[1:])
+              if a.sketch is not None and a.sketch is not server.parts[0].sketch]
+    assert shared and all(shared)
+    want = np.where(seen_items(hist, s.shape[1]), -np.inf, changed.score_histories(hist))
+    np.testing.assert_allclose(later.best(hist, 10)[1], -np.sort(-want, 1)[:, :10], atol=1e-4)
+    np.testing.assert_allclose(server.best(hist, 10, False)[1], scores, atol=1e-6)   # the old one is as it was
 
 
 @pytest.mark.parametrize('kind', ['IVFIndex', 'HNSWIndex'])
@@ -135,11 +153,11 @@ def test_an_index_comes_back(kind, ids, tmp_path):
         with pytest.raises(ValueError, match='several kinds'): ix.save(tmp_path/'x')
         return
     ix.save(tmp_path/'x')
-    got, want = r.NearIndex.load(tmp_path/'x').search(V[:20], 5), ix.search(V[:20], 5)
+    got, want = r.ANNIndex.load(tmp_path/'x').search(V[:20], 5), ix.search(V[:20], 5)
     assert got[0].tolist() == want[0].tolist() and (got[1] == want[1]).all()
     np.save(tmp_path/'x'/'vectors.npy', V[:200])                        # another catalogue beside it
     if ids is None:
-        with pytest.raises(ValueError, match='300 rows for 200'): r.NearIndex.load(tmp_path/'x')
+        with pytest.raises(ValueError, match='300 rows for 200'): r.ANNIndex.load(tmp_path/'x')
 
 
 def test_networks_serve_a_target_without_rows():
