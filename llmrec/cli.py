@@ -23,6 +23,7 @@ from fastcore.docments import docments
 from importlib.metadata import PackageNotFoundError, files, version
 from pathlib import Path
 from typing import Any
+from . import __version__
 from .core import InputError, atomic_write, cache_dir, def_device
 from .data import plain_text
 from .readers import parse_columns, read_table
@@ -77,7 +78,7 @@ def _titles(rec):
     "Title of each target item, by id."
     return dict(zip(rec.items, rec.data.table['title'].iloc[:rec.data.n_target]))
 
-# %% ../nbs/58_cli.ipynb #6e613ae4
+# %% ../nbs/58_cli.ipynb #0f60b3a0
 def _later_rows(path, columns, rec):
     "Interactions of a file with ids in the type of the model's."
     known = [(str(item), title) for item, title in _titles(rec).items()]
@@ -117,7 +118,7 @@ def _list_for_user(rec, user, k, kind):
     items, scores = rec.recommend([user], k, kind=kind)
     return items[0], scores[0]
 
-# %% ../nbs/58_cli.ipynb #12b54bac
+# %% ../nbs/58_cli.ipynb #1d5237d3
 def cli_recommend(model:str='llmrec-run/model', # Folder of a saved model
                   user:str|None=None, # Whom to recommend to
                   history:str|None=None, # Or item ids, comma-separated, oldest first
@@ -146,7 +147,7 @@ def _training_log(rec):
     users = np.asarray(rec.data.users)[hist.user[own]]
     return pd.DataFrame(dict(user=users, item=np.asarray(rec.items)[hist.item[own]]))
 
-# %% ../nbs/58_cli.ipynb #6b34749e
+# %% ../nbs/58_cli.ipynb #1d9ee395
 def cli_evaluate(model:str='llmrec-run/model', # Folder of a saved model
                  log:str|None=None, # Interactions later than the model's (CSV, TSV, Parquet)
                  columns:str|None=None, # Names in your file: user=customer_id
@@ -216,7 +217,7 @@ def _cache_size():
     size = sum(path.stat().st_size for path in folder.rglob('*') if path.is_file())
     return f'{folder}, {size/2**20:.0f} MiB'
 
-# %% ../nbs/58_cli.ipynb #78c39ae1
+# %% ../nbs/58_cli.ipynb #a76236a5
 def cli_doctor()->None:
     "Say what this machine has: versions, device, threads, encoders, data, cache."
     import torch
@@ -265,7 +266,7 @@ def _write_new(path, content):
     except FileExistsError: return False
     return True
 
-# %% ../nbs/58_cli.ipynb #a38af02c
+# %% ../nbs/58_cli.ipynb #0d0a6d2e
 def copy_chapters(to:Path)->tuple[list[Path], list[Path]]: # Files written, files left as they are
     "Copy chapters, and the measurements they read, into a folder; what is there already stays."
     top = chapters()
@@ -299,7 +300,7 @@ COMMANDS = dict(run=cli_run, recommend=cli_recommend, evaluate=cli_evaluate, enc
                 lab=cli_lab, doctor=cli_doctor)
 _OLD_OPTIONS = dict(source_mode='--strategy') # understood for one more version
 
-# %% ../nbs/58_cli.ipynb #69d46885
+# %% ../nbs/58_cli.ipynb #165b2cff
 def _add_option(parser, parameter, note):
     "One parameter of a command as an option of its parser."
     names = ['--' + parameter.name.replace('_', '-')]
@@ -311,7 +312,7 @@ def _add_option(parser, parameter, note):
     parser.add_argument(*names, type=kind, default=parameter.default, help=note,
                         dest=parameter.name, metavar=kind.__name__.upper())
 
-# %% ../nbs/58_cli.ipynb #9d35e02e
+# %% ../nbs/58_cli.ipynb #fec61695
 def _add_command(commands, name, function):
     "The parser of one command, from the function's parameters and their comments."
     parser = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
@@ -320,10 +321,9 @@ def _add_command(commands, name, function):
         note = (notes[parameter.name] or '').replace('%', '%%')
         _add_option(parser, parameter, note)
 
-# %% ../nbs/58_cli.ipynb #da32a69a
+# %% ../nbs/58_cli.ipynb #81462680
 def make_parser()->argparse.ArgumentParser:
     "The parser of the command line: one subcommand a function of `COMMANDS`."
-    from llmrec import __version__
     about = 'LLM transfer learning for recommender systems.'
     parser = argparse.ArgumentParser('llmrec', description=about)
     parser.add_argument('--version', action='version', version=__version__)
@@ -352,7 +352,7 @@ def _complain(message):
     print(f'llmrec: {message}', file=sys.stderr)
     return 2
 
-# %% ../nbs/58_cli.ipynb #94d821d3
+# %% ../nbs/58_cli.ipynb #35398ef2
 def _guarded(name, options):
     "Run a command; errors that a user can mend are one line on the error stream."
     try:

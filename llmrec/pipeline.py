@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from . import __version__
 from .core import (
     InputError, atomic_write, batch_slices, check_int, check_type, peak_memory_mb, progress)
 from .data import Domain, DomainPair, make_synthetic_pair
@@ -39,10 +40,12 @@ from .closed_form import EASE, NextItemRidge
 from .sequence import SASRec
 from .two_tower import TwoTower
 from .fusion import default_experts
-from .explain import Explanation
 from .recommender import Recommender
 from .report import (
     figure_png, figures, html_sections, report_html, results_table, safe_cell)
+
+try: import fcntl
+except ImportError: fcntl = None # no such locks on this system
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +76,7 @@ def _check_pair(data, source, target):
         raise InputError(f'source is {source!r}, but with data=movielens the source is every film '
                          'without the target genre: leave it out')
 
-# %% ../nbs/24_pipeline.ipynb #0adbe6e2
+# %% ../nbs/24_pipeline.ipynb #ee3bef5d
 def load_pair(data:str='journey',   # 'journey', 'movielens' or 'toy'
               source:str|None=None, # journey: department; None: GROCERY
               target:str|None=None, # journey: department (NUTRITION); movielens: genre (Sci-Fi)
@@ -112,7 +115,7 @@ def _known_share(split):
     before = pd.unique(pd.concat([split.train['user'], split.valid['user']]))
     return np.isin(users, before).mean() if len(users) else 0.
 
-# %% ../nbs/24_pipeline.ipynb #8a676bab
+# %% ../nbs/24_pipeline.ipynb #b811e559
 def _split(target, split, seed):
     "The split that was asked for; 'auto' is by time if most of its test users were there before."
     _check_choice(split, 'split', ('auto', 'time', 'last'))
@@ -134,7 +137,7 @@ def _cleaning_report(steps, source, cut):
             why='later than the test', domain=source.name)
     return report
 
-# %% ../nbs/24_pipeline.ipynb #b924ff5a
+# %% ../nbs/24_pipeline.ipynb #ada233b5
 def prepare_data(pair:DomainPair, # Raw domains
                  k_user:int=1, k_item:int=1, # k-core of the source; the target keeps what is cold
                  split:str='auto', # 'time', 'last', or 'auto': time, unless most test users are new
@@ -191,7 +194,7 @@ def _dense_experts(data, budget, seed, tower):
     if data.vectors is not None: experts.append(Content(5.))
     return experts + tower + ([SASRec(seed=seed)] if budget != 'fast' else [])
 
-# %% ../nbs/24_pipeline.ipynb #59fccd84
+# %% ../nbs/24_pipeline.ipynb #de8cef7b
 def branch_experts(sparse:bool, # Branch E, or D?
                    lam:float=.01 # λ of the transfer loss
                   )->Callable[[Dataset, str, int], list[Expert]]:
@@ -218,7 +221,7 @@ class Options:
     seed:int=0
     def __post_init__(self): _check_options(self)
 
-# %% ../nbs/24_pipeline.ipynb #75eef824
+# %% ../nbs/24_pipeline.ipynb #7837ca8e
 def _check_options(o):
     if not o.encoder:
         raise InputError(f'encoder is {o.encoder!r}: name one, such as minilm or tfidf')
@@ -249,7 +252,6 @@ def _add_domain(digest, domain):
 # %% ../nbs/24_pipeline.ipynb #ab85675d
 def data_key(pair:DomainPair, o:Options)->str:
     "A key of everything a result depends on: options, data, encoder, version."
-    from llmrec import __version__
     choices = [asdict(o), _encoder_files(o.encoder), __version__]
     digest = hashlib.sha256(json.dumps(choices).encode())
     for domain in pair: _add_domain(digest, domain)
@@ -264,7 +266,7 @@ def _keep_only(folder, key):
     for old in folder.glob('*.result'):
         if not old.stem.endswith(key): old.unlink()
 
-# %% ../nbs/24_pipeline.ipynb #fab25b9e
+# %% ../nbs/24_pipeline.ipynb #741de09f
 class ResultCache:
     "Texts in a folder, under a key and a checksum; those of other keys are removed."
     def __init__(self, folder:str|os.PathLike, key:str):
@@ -282,9 +284,7 @@ class ResultCache:
 
 # %% ../nbs/24_pipeline.ipynb #7b3e403d
 def _take_lock(out, handle):
-    "Lock a folder for this process, or say that another one has it. No such locks on Windows."
-    try: import fcntl
-    except ImportError: return
+    "Lock a folder for this process, or say that another one has it."
     try: fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise InputError(f'another run is writing into {out}: wait for its end, '
@@ -295,13 +295,13 @@ def _remove_leftovers(out):
     for folder in ('.', 'state', 'model', 'twin'):
         for path in (out/folder).glob('.*.tmp'): path.unlink(missing_ok=True)
 
-# %% ../nbs/24_pipeline.ipynb #b6464e59
+# %% ../nbs/24_pipeline.ipynb #6d54c042
 @contextlib.contextmanager
 def folder_lock(out:Path # Folder of results
                )->Iterator[None]:
     "Hold the folder `out` for one process."
     out.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if os.name == 'nt':              # a folder cannot be opened there
+    if fcntl is None:
         yield
         return
     handle = os.open(out, os.O_RDONLY)
@@ -321,7 +321,7 @@ def load_encoder(pair:DomainPair, o:Options)->Any: # A `TextEncoder`
     if o.pretrain: encoder.pretrain(target_texts, source=source_texts, objective=o.pretrain)
     return encoder
 
-# %% ../nbs/24_pipeline.ipynb #550fbbae
+# %% ../nbs/24_pipeline.ipynb #8a40fa5b
 def train_model(pair:DomainPair, split:Split, o:Options, encoder:Any, # As `Recommender` takes it
                 sparse:bool, twin:bool=False)->Recommender:
     "Stage F: a fitted `Recommender`; the from-scratch twin does not see the source."
@@ -371,7 +371,7 @@ def _csv_rows(user, items, scores, titles):
         if item is None: return
         yield [safe_cell(user), rank, safe_cell(item), safe_cell(str(titles[item])), f'{score:.4f}']
 
-# %% ../nbs/24_pipeline.ipynb #5a0569d5
+# %% ../nbs/24_pipeline.ipynb #1936fb15
 def write_recommendations(rec:Recommender, users:list, k:int, path:Path)->None:
     "Stage H: the best k new items of each user as CSV: user, rank, item, title, score."
     titles = _titles(rec)
@@ -397,7 +397,7 @@ class StageLog:
     def seconds(self)->float: return time.perf_counter() - self.start
     def table(self)->pd.DataFrame: return _stage_table(self.lines)
 
-# %% ../nbs/24_pipeline.ipynb #865428e3
+# %% ../nbs/24_pipeline.ipynb #cc5cc5f1
 def _stage_table(lines):
     return pd.DataFrame(lines, columns=['stage', 'what it found']).set_index('stage')
 
@@ -416,7 +416,7 @@ def _load_model(folder, note):
 
 def _model_stamp(folder): return hashlib.sha256((folder/'model.json').read_bytes()).hexdigest()
 
-# %% ../nbs/24_pipeline.ipynb #a6ba89f8
+# %% ../nbs/24_pipeline.ipynb #6694d0e4
 def _load_or_train(folder, cache, make):
     "A fitted Recommender from its folder, or made and saved there."
     note = json.loads(cache.get(folder.name) or 'null')
@@ -466,7 +466,7 @@ def _say_data(say, pair, split, dropped):
     shared = f'{len(pair.shared_users):,} shared users, {len(pair.shared_items):,} shared items'
     say('A', f'{shared}; {split!r}')
 
-# %% ../nbs/24_pipeline.ipynb #c033a351
+# %% ../nbs/24_pipeline.ipynb #973c1a8e
 def _say_discrepancy(say, pair, encoder):
     "What stage D measured."
     source_vectors = encoder.encode(item_text(pair.source.items))
@@ -485,13 +485,13 @@ class _Results:
     twin:_Trained|None
     reports:dict
 
-# %% ../nbs/24_pipeline.ipynb #7a7f1ea2
+# %% ../nbs/24_pipeline.ipynb #15a3ec76
 def _say_model(say, trained):
     for line in trained.rec.plan: say('F', line)
     how = 'taken from the last run' if trained.reused else 'trained'
     say('F', f"model {how}, {trained.rec.cost['parameters']:,} parameters")
 
-# %% ../nbs/24_pipeline.ipynb #989eb32c
+# %% ../nbs/24_pipeline.ipynb #ba1aee24
 def fit_and_evaluate(pair:DomainPair, split:Split, o:Options, encoder:Any, sparse:bool,
                      out:Path, cache:ResultCache, say:StageLog)->_Results:
     "Stages F and G: the model, its from-scratch twin, and reports of them and of baselines."
@@ -507,7 +507,7 @@ def fit_and_evaluate(pair:DomainPair, split:Split, o:Options, encoder:Any, spars
     if len(pair.source.log): twin, reports[TWIN] = system('twin', 'twin', True)
     return _Results(ours, twin, reports | _baseline_reports(pair, split, o, ours.rec, cache))
 
-# %% ../nbs/24_pipeline.ipynb #d97ad97f
+# %% ../nbs/24_pipeline.ipynb #227a393a
 def _baseline_reports(pair, split, o, rec, cache):
     "Reports of the baselines, fitted only if one is missing."
     names = ['popularity', 'content', 'EASE']
@@ -565,7 +565,7 @@ def _choose_branch(pair, split, o, encoder, say):
     if sparse: say('E', 'text, attributes and behaviour fused by evidence')
     return sparse
 
-# %% ../nbs/24_pipeline.ipynb #6f38d02a
+# %% ../nbs/24_pipeline.ipynb #3a98ebca
 def _run(pair, o, out, say):
     cache = ResultCache(out/'state', data_key(pair, o))
     pair, split, dropped = prepare_data(pair, 1, o.k_core, o.split, o.seed)
@@ -579,7 +579,7 @@ def _run(pair, o, out, say):
     write_run(run, results, pair, split, o, say)
     return run
 
-# %% ../nbs/24_pipeline.ipynb #92dbb648
+# %% ../nbs/24_pipeline.ipynb #583b59d3
 def _finished(results, split, o, out, say):
     reports = results.reports
     rec = results.trained.rec
@@ -593,7 +593,7 @@ def _show(say, table):
     if say.quiet: return
     with pd.option_context(*wide): print(table.to_string())
 
-# %% ../nbs/24_pipeline.ipynb #676f1ee0
+# %% ../nbs/24_pipeline.ipynb #c72c1841
 def print_results(run:Run, say:StageLog, o:Options)->None:
     "Print results, verdict and recommendations."
     protocol = run.reports['llmrec'].protocol
@@ -616,7 +616,7 @@ def _write_page(run, pair, pictures, reasons):
     page = report_html(title, _sections(run, pictures, reasons))
     with atomic_write(run.out/'report.html') as f: f.write(page)
 
-# %% ../nbs/24_pipeline.ipynb #bd6f8466
+# %% ../nbs/24_pipeline.ipynb #8055502a
 def write_run(run:Run, results:_Results, pair:DomainPair, split:Split, o:Options,
               say:StageLog)->None:
     "Write metrics, recommendations, figures and the page; each file appears whole or not at all."
@@ -629,7 +629,7 @@ def write_run(run:Run, results:_Results, pair:DomainPair, split:Split, o:Options
     say('H', f'{run.out}/: report.html, metrics.json, recommendations.csv, model/, figures; '
              f'{say.seconds:.0f} s{_memory_used()}')
 
-# %% ../nbs/24_pipeline.ipynb #ebaa7d7e
+# %% ../nbs/24_pipeline.ipynb #d30b0fe8
 def _memory_used():
     "The largest memory so far, in words; nothing where the system does not say."
     peak = peak_memory_mb()
@@ -643,7 +643,7 @@ def _measured(run, say):
     return dict(verdict=verdict, seconds=round(say.seconds, 1), systems=systems,
                 peak_gib=None if peak is None else round(peak/1024, 2))
 
-# %% ../nbs/24_pipeline.ipynb #f883b741
+# %% ../nbs/24_pipeline.ipynb #86e077e4
 def _write_figures(run, results, k):
     "The three figures as files, and as bytes for the page."
     twin_curves = results.twin.curves if results.twin else []
