@@ -1,9 +1,11 @@
 """LLM transfer learning for recommender systems."""
 __version__ = "0.1.0"
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # for type checkers and editors; at run time a name is loaded when it is asked for
+if TYPE_CHECKING:  # for type checkers and editors; at run time a name is loaded on first use
     from .baselines import ALS, BPR, Content, ItemKNN, Popularity, RepeatConsumption, UserKNN
     from .closed_form import (
         EASE, SLIM, BilinearContent, Blend, KernelTransfer, Markov, NextItemRidge)
@@ -25,8 +27,8 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time a name is loaded
         split_kfold_users, split_last, split_time, truncate_source)
     from .privacy import pseudonymize, redact_pii
     from .readers import (
-        load_journey, load_movielens, read_amazon, read_movielens, read_movietweetings, read_recbole,
-        read_table)
+        load_journey, load_movielens, read_amazon, read_movielens, read_movietweetings,
+        read_recbole, read_table)
     from .recommender import Recommender
     from .sequence import SASRec, SmoothedSASRec, TextSASRec
     from .serve import RequestScorer
@@ -39,24 +41,34 @@ __all__ = [
     'Domain', 'DomainPair', 'make_synthetic_pair', 'load_journey', 'load_movielens', 'read_amazon',
     'read_movielens', 'read_movietweetings', 'read_recbole', 'read_table', 'InputError',
     # preparation
-    'clean', 'item_text', 'k_core', 'leakage_audit', 'Split', 'split_cold_items',
-    'split_cold_users', 'split_kfold_users', 'split_last', 'split_time', 'truncate_source',
+    'clean', 'item_text', 'k_core', 'leakage_audit', 'Split', 'split_cold_items', 'split_cold_users',
+    'split_kfold_users', 'split_last', 'split_time', 'truncate_source',
     # texts
     'TextEncoder', 'cosine_sim', 'interest_vector',
     # transfer
-    'TransferPenaltyCB', 'transfer_effect',
-    'transfer_loss', 'transfer_penalty',
+    'TransferPenaltyCB', 'transfer_effect', 'transfer_loss', 'transfer_penalty',
     # experts
-    'Dataset', 'Expert', 'check_expert', 'ALS', 'BPR', 'BilinearContent',
-    'Blend', 'Content', 'EASE', 'ItemKNN', 'KernelTransfer', 'Markov', 'NextItemRidge', 'Popularity',
-    'RepeatConsumption', 'SASRec', 'SLIM', 'SmoothedSASRec', 'TextSASRec',
-    'TwoTower', 'UserKNN', 'Fusion', 'Gate', 'default_experts',
+    'Dataset', 'Expert', 'check_expert', 'ALS', 'BPR', 'BilinearContent', 'Blend', 'Content', 'EASE',
+    'ItemKNN', 'KernelTransfer', 'Markov', 'NextItemRidge', 'Popularity', 'RepeatConsumption', 'SASRec',
+    'SLIM', 'SmoothedSASRec', 'TextSASRec', 'TwoTower', 'UserKNN', 'Fusion', 'Gate', 'default_experts',
     # the recommender and what follows it
-    'Recommender', 'RecommendationTable', 'RequestScorer', 'Explanation', 'Online',
-    'pseudonymize', 'redact_pii',
+    'Recommender', 'RecommendationTable', 'RequestScorer', 'Explanation', 'Online', 'pseudonymize',
+    'redact_pii',
     # measurement and the pipeline
     'Report', 'compare', 'evaluate', 'Options', 'load_pair', 'run_pipeline',
 ]
+
+
+class _Package(ModuleType):
+    "The package: a module that is loaded answers to its names of the first edition, too."
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        if not isinstance(value, ModuleType) or name.startswith('_'): return
+        from ._deprecated import old_names
+        vars(value).setdefault('__getattr__', old_names(name))
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str):

@@ -1,7 +1,8 @@
-"""Names of the first edition, for one more version: old module -> new module -> names, `old=new` where the name changed.
+"""Names of the first edition, for one more version: old module -> new module -> names.
 
-Written by hand, beside the modules that come from notebooks. `llmrec.experts` and `llmrec.recommend` exist only to look here;
-a module of today hands out its own old names by one line: `__getattr__ = old_names(__name__)`."""
+`old=new` where the name changed. Written by hand, beside the modules that come from notebooks.
+`llmrec.experts` and `llmrec.recommend` exist only to look here; `llmrec` itself and the modules of
+today look here for names that they do not know (see `llmrec/__init__.py`)."""
 import warnings
 from importlib import import_module
 
@@ -200,16 +201,19 @@ def _resolve(said: str, home: str, name: str, stacklevel: int):
 def old_names(module: str):
     "`__getattr__` of a module: names that it had in the first edition."
     module = module.rpartition('.')[2]
+
     def lookup(name: str):
         place = _place(module, name)
-        if place is None: raise AttributeError(f'module llmrec.{module} has no attribute {name!r}')
+        if place is None:
+            raise AttributeError(f"module 'llmrec.{module}' has no attribute {name!r}")
         return _resolve(f'llmrec.{module}.{name}', *place, stacklevel=2)
     return lookup
 
 
 def old_module_names(module: str) -> list[str]:
     "All names that an old module still answers to."
-    return sorted(entry.partition('=')[0] for names in MOVED[module].values() for entry in names.split())
+    entries = ' '.join(MOVED[module].values()).split()
+    return sorted(entry.partition('=')[0] for entry in entries)
 
 
 def find(name: str):

@@ -1,4 +1,4 @@
-"Deprecated: the models are in `baselines`, `closed_form`, `sequence` and `two_tower`, their data in `dataset` and `features`."
+"Deprecated: the models are in `baselines`, `closed_form`, `sequence` and `two_tower`."
 from ._deprecated import old_module_names, old_names
 
 __all__ = old_module_names('experts')

@@ -1,4 +1,4 @@
-"Deprecated: the contents are in `lists`, `search`, `serve`, `judge` and `recommender`."
+"Deprecated: see `lists`, `search`, `serve`, `judge` and `recommender`."
 from ._deprecated import old_module_names, old_names
 
 __all__ = old_module_names('recommend')
