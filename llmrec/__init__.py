@@ -41,16 +41,17 @@ __all__ = [
     'Domain', 'DomainPair', 'make_synthetic_pair', 'load_journey', 'load_movielens', 'read_amazon',
     'read_movielens', 'read_movietweetings', 'read_recbole', 'read_table', 'InputError',
     # preparation
-    'clean', 'item_text', 'k_core', 'leakage_audit', 'Split', 'split_cold_items', 'split_cold_users',
-    'split_kfold_users', 'split_last', 'split_time', 'truncate_source',
+    'clean', 'item_text', 'k_core', 'leakage_audit', 'Split', 'split_cold_items',
+    'split_cold_users', 'split_kfold_users', 'split_last', 'split_time', 'truncate_source',
     # texts
     'TextEncoder', 'cosine_sim', 'interest_vector',
     # transfer
     'TransferPenaltyCB', 'transfer_effect', 'transfer_loss', 'transfer_penalty',
     # experts
-    'Dataset', 'Expert', 'check_expert', 'ALS', 'BPR', 'BilinearContent', 'Blend', 'Content', 'EASE',
-    'ItemKNN', 'KernelTransfer', 'Markov', 'NextItemRidge', 'Popularity', 'RepeatConsumption', 'SASRec',
-    'SLIM', 'SmoothedSASRec', 'TextSASRec', 'TwoTower', 'UserKNN', 'Fusion', 'Gate', 'default_experts',
+    'Dataset', 'Expert', 'check_expert', 'ALS', 'BPR', 'BilinearContent', 'Blend', 'Content',
+    'EASE', 'ItemKNN', 'KernelTransfer', 'Markov', 'NextItemRidge', 'Popularity',
+    'RepeatConsumption', 'SASRec', 'SLIM', 'SmoothedSASRec', 'TextSASRec', 'TwoTower',
+    'UserKNN', 'Fusion', 'Gate', 'default_experts',
     # the recommender and what follows it
     'Recommender', 'RecommendationTable', 'RequestScorer', 'Explanation', 'Online', 'pseudonymize',
     'redact_pii',
