@@ -100,17 +100,22 @@ def checkpoint(folder, kills, rng):
 
 # Saving a model, also after updates
 def fitted(seed): return Recommender('tfidf', seed=seed, experts=few).fit(world().target, world().source)
-def answers(rec): return hashlib.sha256(rec.score(['u00350', 'nobody']).tobytes() + str(rec.items.tolist()).encode() + str(len(rec.data.hist.item)).encode()).hexdigest()
+def answers(rec): return rec.score(['u00350', 'nobody']), rec.items.tolist(), len(rec.data.hist.item)
+def alike(a, b):
+    "The same answers, but for the last digits of scores: products of a loaded model need not have the same bits."
+    return a[1:] == b[1:] and np.allclose(a[0], b[0], atol=1e-5, rtol=1e-5)
+
 def save_both(a, b, path):
     while True: a.save(path); b.save(path)
 
 def save(folder, kills, rng):
     a, b = fitted(0), Recommender(None, seed=1, experts=few).fit(world().target)
-    want, path = {answers(a), answers(b)}, folder/'model'
+    want, path = [answers(a), answers(b)], folder/'model'
     longest = 20*seconds(a.save, path)
     for _ in range(kills):
         blows(save_both, a, b, path, kills=1, rng=rng, longest=longest)
-        assert answers(Recommender.load(path)) in want, 'neither of the two models that were saved'
+        got = answers(Recommender.load(path))
+        assert any(alike(got, x) for x in want), 'neither of the two models that were saved'
     a.save(path)
     assert len(list(path.glob('model-*.safetensors'))) == 1
 
@@ -132,7 +137,7 @@ def update(folder, kills, rng):
         blows(update_and_save, path, kills=1, rng=rng, longest=longest)
         got = Recommender.load(path)
         while n < len(got.data.hist.item): rec.update(row(n)); n += 1
-        assert n == len(got.data.hist.item) and answers(got) == answers(rec), 'not a state between two updates'
+        assert n == len(got.data.hist.item) and alike(answers(got), answers(rec)), 'not a state between two updates'
     COUNT['updates that survived'] += n - start
 
 # The command
@@ -184,7 +189,7 @@ def flips(folder, n, rng):
         COUNT['flips: cache, rows lost'] += 200 - right_rows(store, texts); undo(); COUNT['flips: cache'] += 1
         undo = flip(path, rng); refused(load_state, path); undo(); COUNT['flips: checkpoint'] += 1
         undo = flip(rng.choice(sorted((folder/'f').iterdir())), rng); refused(Recommender.load, folder/'f'); undo(); COUNT['flips: model'] += 1
-    assert right_rows(store, texts) == 200 and answers(Recommender.load(folder/'f')) == want
+    assert right_rows(store, texts) == 200 and alike(answers(Recommender.load(folder/'f')), want)
 
 def refused(f, *a):
     "Calling `f` is an error of ours."
@@ -217,7 +222,7 @@ def full_disk(folder, argv, sizes=(0, 1, 100, 4096, 20_000)):
     other = Recommender('tfidf', seed=1, experts=few).fit(world().target)
     for size in sizes:
         p = child(limited, size, resave, other, path); p.join()
-        assert p.exitcode == 28 and answers(Recommender.load(path)) == want, (size, p.exitcode)
+        assert p.exitcode == 28 and alike(answers(Recommender.load(path)), want), (size, p.exitcode)
         out = folder/f'full{size}'
         p = child(limited, size, command, *argv, '--out', str(out)); p.join()
         assert p.exitcode == 2 and not (out/'report.html').exists() and not list(out.rglob('.*.tmp')), (size, p.exitcode)
