@@ -6,7 +6,7 @@ Processes are stopped with SIGKILL at random moments while they write the vector
 each update, and the results of `llmrec run`; bits are flipped in everything they left; files may not grow beyond a limit,
 folders not be written. After each blow what is on disk must be what an undisturbed process leaves, or be refused by an
 error of ours. tests/test_faults.py runs the same scenarios with fewer blows."""
-import argparse, collections, contextlib, hashlib, io, json, multiprocessing as mp, os, random, resource, shutil, signal, sys, tempfile, time, warnings
+import argparse, collections, contextlib, io, json, multiprocessing as mp, os, random, resource, shutil, signal, sys, tempfile, time, warnings
 from functools import lru_cache
 from pathlib import Path
 for k, v in dict(OMP_NUM_THREADS='1', HF_HUB_OFFLINE='1', TOKENIZERS_PARALLELISM='false', MPLBACKEND='Agg').items(): os.environ.setdefault(k, v)
@@ -150,11 +150,23 @@ def write_files(folder):
 
 def command(*argv): return llmrec(list(argv))
 
-def results(out):
+def close(a, b):
+    "Equal, but for the last digits of numbers."
+    if isinstance(a, dict) and isinstance(b, dict): return a.keys() == b.keys() and all(close(a[k], b[k]) for k in a)
+    if isinstance(a, list) and isinstance(b, list): return len(a) == len(b) and all(map(close, a, b))
+    if isinstance(a, float) and isinstance(b, float): return bool(np.isclose(a, b, atol=2e-4, equal_nan=True))
+    return a == b
+
+class Results:
     "What a run leaves, but for times."
-    m = json.loads((out/'metrics.json').read_text())
-    for s in m['systems'].values(): s.pop('cost', None)
-    return {k: v for k, v in m.items() if k not in ('seconds', 'peak_gib')}, (out/'recommendations.csv').read_bytes()
+    def __init__(self, out):
+        m = json.loads((out/'metrics.json').read_text())
+        for s in m['systems'].values(): s.pop('cost', None)
+        self.metrics = {k: v for k, v in m.items() if k not in ('seconds', 'peak_gib')}
+        self.lists = pd.read_csv(out/'recommendations.csv').to_dict('list')
+    def __eq__(self, other): return close(self.metrics, other.metrics) and close(self.lists, other.lists)
+
+def results(out): return Results(out)
 
 def run(folder, kills, rng):
     argv, n, t = write_files(folder), 0, time.time()
