@@ -76,7 +76,7 @@ def _check_pair(data, source, target):
         raise InputError(f'source is {source!r}, but with data=movielens the source is every film '
                          'without the target genre: leave it out')
 
-# %% ../nbs/24_pipeline.ipynb #ee3bef5d
+# %% ../nbs/24_pipeline.ipynb #94b9334a
 def load_pair(data:str='journey',   # 'journey', 'movielens' or 'toy'
               source:str|None=None, # journey: department; None: GROCERY
               target:str|None=None, # journey: department (NUTRITION); movielens: genre (Sci-Fi)
@@ -115,7 +115,7 @@ def _known_share(split):
     before = pd.unique(pd.concat([split.train['user'], split.valid['user']]))
     return np.isin(users, before).mean() if len(users) else 0.
 
-# %% ../nbs/24_pipeline.ipynb #b811e559
+# %% ../nbs/24_pipeline.ipynb #7f6422e9
 def _split(target, split, seed):
     "The split that was asked for; 'auto' is by time if most of its test users were there before."
     _check_choice(split, 'split', ('auto', 'time', 'last'))
@@ -137,7 +137,7 @@ def _cleaning_report(steps, source, cut):
             why='later than the test', domain=source.name)
     return report
 
-# %% ../nbs/24_pipeline.ipynb #ada233b5
+# %% ../nbs/24_pipeline.ipynb #51340441
 def prepare_data(pair:DomainPair, # Raw domains
                  k_user:int=1, k_item:int=1, # k-core of the source; the target keeps what is cold
                  split:str='auto', # 'time', 'last', or 'auto': time, unless most test users are new
@@ -194,7 +194,7 @@ def _dense_experts(data, budget, seed, tower):
     if data.vectors is not None: experts.append(Content(5.))
     return experts + tower + ([SASRec(seed=seed)] if budget != 'fast' else [])
 
-# %% ../nbs/24_pipeline.ipynb #de8cef7b
+# %% ../nbs/24_pipeline.ipynb #14f067a2
 def branch_experts(sparse:bool, # Branch E, or D?
                    lam:float=.01 # λ of the transfer loss
                   )->Callable[[Dataset, str, int], list[Expert]]:
@@ -221,7 +221,7 @@ class Options:
     seed:int=0
     def __post_init__(self): _check_options(self)
 
-# %% ../nbs/24_pipeline.ipynb #7837ca8e
+# %% ../nbs/24_pipeline.ipynb #84e3e1f1
 def _check_options(o):
     if not o.encoder:
         raise InputError(f'encoder is {o.encoder!r}: name one, such as minilm or tfidf')
@@ -266,7 +266,7 @@ def _keep_only(folder, key):
     for old in folder.glob('*.result'):
         if not old.stem.endswith(key): old.unlink()
 
-# %% ../nbs/24_pipeline.ipynb #741de09f
+# %% ../nbs/24_pipeline.ipynb #317672e8
 class ResultCache:
     "Texts in a folder, under a key and a checksum; those of other keys are removed."
     def __init__(self, folder:str|os.PathLike, key:str):
@@ -295,7 +295,7 @@ def _remove_leftovers(out):
     for folder in ('.', 'state', 'model', 'twin'):
         for path in (out/folder).glob('.*.tmp'): path.unlink(missing_ok=True)
 
-# %% ../nbs/24_pipeline.ipynb #6d54c042
+# %% ../nbs/24_pipeline.ipynb #a8826f9c
 @contextlib.contextmanager
 def folder_lock(out:Path # Folder of results
                )->Iterator[None]:
@@ -321,7 +321,7 @@ def load_encoder(pair:DomainPair, o:Options)->Any: # A `TextEncoder`
     if o.pretrain: encoder.pretrain(target_texts, source=source_texts, objective=o.pretrain)
     return encoder
 
-# %% ../nbs/24_pipeline.ipynb #8a40fa5b
+# %% ../nbs/24_pipeline.ipynb #45450ad5
 def train_model(pair:DomainPair, split:Split, o:Options, encoder:Any, # As `Recommender` takes it
                 sparse:bool, twin:bool=False)->Recommender:
     "Stage F: a fitted `Recommender`; the from-scratch twin does not see the source."
@@ -371,7 +371,7 @@ def _csv_rows(user, items, scores, titles):
         if item is None: return
         yield [safe_cell(user), rank, safe_cell(item), safe_cell(str(titles[item])), f'{score:.4f}']
 
-# %% ../nbs/24_pipeline.ipynb #1936fb15
+# %% ../nbs/24_pipeline.ipynb #89ff2b2f
 def write_recommendations(rec:Recommender, users:list, k:int, path:Path)->None:
     "Stage H: the best k new items of each user as CSV: user, rank, item, title, score."
     titles = _titles(rec)
@@ -397,7 +397,7 @@ class StageLog:
     def seconds(self)->float: return time.perf_counter() - self.start
     def table(self)->pd.DataFrame: return _stage_table(self.lines)
 
-# %% ../nbs/24_pipeline.ipynb #cc5cc5f1
+# %% ../nbs/24_pipeline.ipynb #cd3644e3
 def _stage_table(lines):
     return pd.DataFrame(lines, columns=['stage', 'what it found']).set_index('stage')
 
@@ -416,7 +416,7 @@ def _load_model(folder, note):
 
 def _model_stamp(folder): return hashlib.sha256((folder/'model.json').read_bytes()).hexdigest()
 
-# %% ../nbs/24_pipeline.ipynb #6694d0e4
+# %% ../nbs/24_pipeline.ipynb #e59d21dc
 def _load_or_train(folder, cache, make):
     "A fitted Recommender from its folder, or made and saved there."
     note = json.loads(cache.get(folder.name) or 'null')
@@ -466,7 +466,7 @@ def _say_data(say, pair, split, dropped):
     shared = f'{len(pair.shared_users):,} shared users, {len(pair.shared_items):,} shared items'
     say('A', f'{shared}; {split!r}')
 
-# %% ../nbs/24_pipeline.ipynb #973c1a8e
+# %% ../nbs/24_pipeline.ipynb #79fa5666
 def _say_discrepancy(say, pair, encoder):
     "What stage D measured."
     source_vectors = encoder.encode(item_text(pair.source.items))
@@ -485,13 +485,13 @@ class _Results:
     twin:_Trained|None
     reports:dict
 
-# %% ../nbs/24_pipeline.ipynb #15a3ec76
+# %% ../nbs/24_pipeline.ipynb #db4221e0
 def _say_model(say, trained):
     for line in trained.rec.plan: say('F', line)
     how = 'taken from the last run' if trained.reused else 'trained'
     say('F', f"model {how}, {trained.rec.cost['parameters']:,} parameters")
 
-# %% ../nbs/24_pipeline.ipynb #ba1aee24
+# %% ../nbs/24_pipeline.ipynb #eec2935d
 def fit_and_evaluate(pair:DomainPair, split:Split, o:Options, encoder:Any, sparse:bool,
                      out:Path, cache:ResultCache, say:StageLog)->_Results:
     "Stages F and G: the model, its from-scratch twin, and reports of them and of baselines."
@@ -507,7 +507,7 @@ def fit_and_evaluate(pair:DomainPair, split:Split, o:Options, encoder:Any, spars
     if len(pair.source.log): twin, reports[TWIN] = system('twin', 'twin', True)
     return _Results(ours, twin, reports | _baseline_reports(pair, split, o, ours.rec, cache))
 
-# %% ../nbs/24_pipeline.ipynb #227a393a
+# %% ../nbs/24_pipeline.ipynb #64a04417
 def _baseline_reports(pair, split, o, rec, cache):
     "Reports of the baselines, fitted only if one is missing."
     names = ['popularity', 'content', 'EASE']
@@ -565,7 +565,7 @@ def _choose_branch(pair, split, o, encoder, say):
     if sparse: say('E', 'text, attributes and behaviour fused by evidence')
     return sparse
 
-# %% ../nbs/24_pipeline.ipynb #3a98ebca
+# %% ../nbs/24_pipeline.ipynb #d1e38a8b
 def _run(pair, o, out, say):
     cache = ResultCache(out/'state', data_key(pair, o))
     pair, split, dropped = prepare_data(pair, 1, o.k_core, o.split, o.seed)
@@ -579,7 +579,7 @@ def _run(pair, o, out, say):
     write_run(run, results, pair, split, o, say)
     return run
 
-# %% ../nbs/24_pipeline.ipynb #583b59d3
+# %% ../nbs/24_pipeline.ipynb #8fe3d658
 def _finished(results, split, o, out, say):
     reports = results.reports
     rec = results.trained.rec
@@ -593,7 +593,7 @@ def _show(say, table):
     if say.quiet: return
     with pd.option_context(*wide): print(table.to_string())
 
-# %% ../nbs/24_pipeline.ipynb #c72c1841
+# %% ../nbs/24_pipeline.ipynb #ecd87be5
 def print_results(run:Run, say:StageLog, o:Options)->None:
     "Print results, verdict and recommendations."
     protocol = run.reports['llmrec'].protocol
@@ -616,7 +616,7 @@ def _write_page(run, pair, pictures, reasons):
     page = report_html(title, _sections(run, pictures, reasons))
     with atomic_write(run.out/'report.html') as f: f.write(page)
 
-# %% ../nbs/24_pipeline.ipynb #8055502a
+# %% ../nbs/24_pipeline.ipynb #b70bc45f
 def write_run(run:Run, results:_Results, pair:DomainPair, split:Split, o:Options,
               say:StageLog)->None:
     "Write metrics, recommendations, figures and the page; each file appears whole or not at all."
@@ -629,7 +629,7 @@ def write_run(run:Run, results:_Results, pair:DomainPair, split:Split, o:Options
     say('H', f'{run.out}/: report.html, metrics.json, recommendations.csv, model/, figures; '
              f'{say.seconds:.0f} s{_memory_used()}')
 
-# %% ../nbs/24_pipeline.ipynb #d30b0fe8
+# %% ../nbs/24_pipeline.ipynb #afd5dd2f
 def _memory_used():
     "The largest memory so far, in words; nothing where the system does not say."
     peak = peak_memory_mb()
@@ -643,7 +643,7 @@ def _measured(run, say):
     return dict(verdict=verdict, seconds=round(say.seconds, 1), systems=systems,
                 peak_gib=None if peak is None else round(peak/1024, 2))
 
-# %% ../nbs/24_pipeline.ipynb #86e077e4
+# %% ../nbs/24_pipeline.ipynb #b34b14bb
 def _write_figures(run, results, k):
     "The three figures as files, and as bytes for the page."
     twin_curves = results.twin.curves if results.twin else []
