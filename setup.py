@@ -15,7 +15,7 @@ setup(name=cfg['lib_name'], version=cfg['version'], description=cfg['description
       long_description=Path('README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
       data_files=[('share/llmrec/nbs', glob('nbs/*.ipynb') + glob('nbs/*.png')), # what `llmrec lab` copies
                   ('share/llmrec/bench', glob('bench/*.csv') + glob('bench/*.json') + ['bench/peers.py'])],
-      packages=[cfg['lib_path']], python_requires=f">={cfg['min_python']}", install_requires=cfg['requirements'].split(),
+      packages=[cfg['lib_path']], package_data={cfg['lib_path']: ['py.typed']}, python_requires=f">={cfg['min_python']}", install_requires=cfg['requirements'].split(),
       extras_require=extras, zip_safe=False,
       entry_points={'console_scripts': cfg['console_scripts'].split(),
                     'nbdev': [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"]}) # so that names on the site link to their definitions

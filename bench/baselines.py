@@ -54,7 +54,7 @@ def ours(model, train, users, n_items):
     from llmrec.closed_form import EASE
     from llmrec.sequence import SASRec
     items = pd.DataFrame(dict(item=np.arange(n_items), title=[f'item {i}' for i in range(n_items)]))
-    e = dict(EASE=lambda: EASE(100., cap=10**6), ItemKNN=lambda: ItemKNN(k=100, shrink=0.),
+    e = dict(EASE=lambda: EASE(100., max_items=10**6), ItemKNN=lambda: ItemKNN(k=100, shrink=0.),
              SASRec=lambda: SASRec())[model]()
     t = time.perf_counter(); e.fit(train, items); t = time.perf_counter() - t
     out = []

@@ -24,7 +24,7 @@ class Unseen:
         from llmrec.dataset import histories, histories_from_items
         if self.known is None: return self.rec.score([f'nobody {u}' for u in users])
         h, ids = histories(self.known, users), self.known.table['item'].to_numpy()
-        return self.rec.score_histories(histories_from_items(self.rec.data, [ids[h.item[a:b]] for a, b in zip(h.ptr, h.ptr[1:])]))
+        return self.rec.fusion.score_histories(histories_from_items(self.rec.data, [ids[h.item[a:b]] for a, b in zip(h.ptr, h.ptr[1:])]))
 
 def without(log, users): return log[~log['user'].isin(users)]
 

@@ -1,4 +1,4 @@
-"""Time and memory of each step over rows, items, users, texts and length of text: the table behind the curves of chapter 16.
+"""Time and memory of each step over rows, items, users, texts and length of text: the table behind the curves of chapter 59.
 
     python bench/costs.py                     # writes bench/costs.csv; a minute or two on one core
     python bench/costs.py --only EASE         # steps whose name contains this; prints, writes nothing
@@ -39,7 +39,7 @@ def prepare(rows):
 
 def ease(items):
     d = make_dataset(log(100_000, items), table(items))
-    return lambda: EASE(cap=items).fit_dataset(d)
+    return lambda: EASE(max_items=items).fit_dataset(d)
 
 def sasrec(rows):
     d = make_dataset(log(rows), table(2000)); e = SASRec(epochs=1, quota=np.inf)

@@ -1,4 +1,4 @@
-"""Settings of single experts on targets that no other benchmark uses: where the defaults of chapter 08 come from.
+"""Settings of single experts on targets that no other benchmark uses: where the defaults of the chapters on experts come from.
 
     python bench/defaults.py --movielens DIR2 --out bench/defaults.csv     # ten targets, one thread: ten minutes
 
@@ -12,7 +12,7 @@ from fusion import genre, judge_by
 from gate import targets
 
 def settings(k, rows):
-    "Name of an expert to its settings by name; `k` is a fitted Kriging; without target rows only those that read texts."
+    "Name of an expert to its settings by name; `k` is a fitted KernelTransfer; without target rows only those that read texts."
     from llmrec.dataset import make_dataset
     from llmrec.features import item_features
     from llmrec.baselines import ALS, ItemKNN

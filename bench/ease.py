@@ -2,7 +2,7 @@
 
     python bench/ease.py --movielens DIR --data DIR2      # DIR holds ml-1m/, DIR2 amazon_food_kitchen_LLMCDSR/; writes bench/ease.csv
 
-NDCG@10 of each user's last training row (3,000 users at most) among all items, by `next_ranks`; λ = 300, half-life 10. `beyond` is the
+NDCG@10 of each user's last training row (3,000 users at most) among all items, by `next_item_ranks`; λ = 300, half-life 10. `beyond` is the
 share of these rows whose item stands beyond the cap, `lo` and `hi` the paired 95 % interval of the gain over the cap alone; seconds are
 processor time of the fit. The full inverse over food and kitchen (36,000 items) needs 10 GiB and is left out.
 `low rank` keeps X ≈ UΣVᵀ of the rank given under `cap`, so that P = V(1/(Σ² + λ) − 1/λ)Vᵀ + I/λ; it is compared with the largest cap.
@@ -20,10 +20,10 @@ from llmrec.closed_form import EASE
 LAM, HALF = 300., 10.
 
 
-class LoRALinear(EASE):
-    "EASE from the first `cap` singular directions."
+class LowRankEASE(EASE):
+    "EASE from the first `max_items` singular directions."
     def _fit(self, d):
-        _, s, self.V = svds(binarize(decayed_matrix(d.hist, d.n_items)).astype(float), k=self.cap, random_state=0)
+        _, s, self.V = svds(binarize(decayed_matrix(d.hist, d.n_items)).astype(float), k=self.max_items, random_state=0)
         self.w = 1/(s**2 + self.lam) - 1/self.lam
         self.diag = 1/self.lam + (self.V**2*self.w[:, None]).sum(0)
     def score_histories(self, h):
@@ -33,9 +33,9 @@ class LoRALinear(EASE):
 def measure(name, d, caps, full, rank):
     rest, u, y = split_last_interaction(d); g = np.random.default_rng(0).permutation(len(u))[:3000]
     h, y = select_users(rest.hist, u[g]), y[g]
-    forms = [('full', None, EASE(LAM, HALF, cap=10**9))] if full else []
-    for c in caps: forms += [('cap', c, EASE(LAM, HALF, cap=c, near=0))] + [(f'cap, {k} neighbours', c, EASE(LAM, HALF, cap=c, near=k)) for k in (20, 50, 100)]
-    if rank: forms.append(('low rank', rank, LoRALinear(LAM, HALF, cap=rank)))
+    forms = [('full', None, EASE(LAM, HALF, max_items=10**9))] if full else []
+    for c in caps: forms += [('cap', c, EASE(LAM, HALF, max_items=c, n_neighbours=0))] + [(f'cap, {k} neighbours', c, EASE(LAM, HALF, max_items=c, n_neighbours=k)) for k in (20, 50, 100)]
+    if rank: forms.append(('low rank', rank, LowRankEASE(LAM, HALF, max_items=rank)))
     for form, c, e in forms:
         t = time.process_time(); e.fit_dataset(rest); t = time.process_time() - t
         v = ndcg_of_ranks(next_item_ranks(e.score_histories, h, y, d.n_target), 10)

@@ -6,7 +6,7 @@ Processes are stopped with SIGKILL at random moments while they write the vector
 each update, and the results of `llmrec run`; bits are flipped in everything they left; files may not grow beyond a limit,
 folders not be written. After each blow what is on disk must be what an undisturbed process leaves, or be refused by an
 error of ours. tests/test_faults.py runs the same scenarios with fewer blows."""
-import argparse, collections, contextlib, hashlib, io, json, multiprocessing as mp, os, random, resource, shutil, signal, sys, tempfile, time, warnings
+import argparse, collections, contextlib, io, json, multiprocessing as mp, os, random, resource, shutil, signal, sys, tempfile, time, warnings
 from functools import lru_cache
 from pathlib import Path
 for k, v in dict(OMP_NUM_THREADS='1', HF_HUB_OFFLINE='1', TOKENIZERS_PARALLELISM='false', MPLBACKEND='Agg').items(): os.environ.setdefault(k, v)
@@ -100,17 +100,22 @@ def checkpoint(folder, kills, rng):
 
 # Saving a model, also after updates
 def fitted(seed): return Recommender('tfidf', seed=seed, experts=few).fit(world().target, world().source)
-def answers(rec): return hashlib.sha256(rec.score(['u00350', 'nobody']).tobytes() + str(rec.items.tolist()).encode() + str(len(rec.data.hist.item)).encode()).hexdigest()
+def answers(rec): return rec.score(['u00350', 'nobody']), rec.items.tolist(), len(rec.data.hist.item)
+def alike(a, b):
+    "The same answers, but for the last digits of scores: products of a loaded model need not have the same bits."
+    return a[1:] == b[1:] and np.allclose(a[0], b[0], atol=1e-5, rtol=1e-5)
+
 def save_both(a, b, path):
     while True: a.save(path); b.save(path)
 
 def save(folder, kills, rng):
     a, b = fitted(0), Recommender(None, seed=1, experts=few).fit(world().target)
-    want, path = {answers(a), answers(b)}, folder/'model'
+    want, path = [answers(a), answers(b)], folder/'model'
     longest = 20*seconds(a.save, path)
     for _ in range(kills):
         blows(save_both, a, b, path, kills=1, rng=rng, longest=longest)
-        assert answers(Recommender.load(path)) in want, 'neither of the two models that were saved'
+        got = answers(Recommender.load(path))
+        assert any(alike(got, x) for x in want), 'neither of the two models that were saved'
     a.save(path)
     assert len(list(path.glob('model-*.safetensors'))) == 1
 
@@ -132,7 +137,7 @@ def update(folder, kills, rng):
         blows(update_and_save, path, kills=1, rng=rng, longest=longest)
         got = Recommender.load(path)
         while n < len(got.data.hist.item): rec.update(row(n)); n += 1
-        assert n == len(got.data.hist.item) and answers(got) == answers(rec), 'not a state between two updates'
+        assert n == len(got.data.hist.item) and alike(answers(got), answers(rec)), 'not a state between two updates'
     COUNT['updates that survived'] += n - start
 
 # The command
@@ -145,11 +150,23 @@ def write_files(folder):
 
 def command(*argv): return llmrec(list(argv))
 
-def results(out):
+def close(a, b):
+    "Equal, but for the last digits of numbers."
+    if isinstance(a, dict) and isinstance(b, dict): return a.keys() == b.keys() and all(close(a[k], b[k]) for k in a)
+    if isinstance(a, list) and isinstance(b, list): return len(a) == len(b) and all(map(close, a, b))
+    if isinstance(a, float) and isinstance(b, float): return bool(np.isclose(a, b, atol=2e-4, equal_nan=True))
+    return a == b
+
+class Results:
     "What a run leaves, but for times."
-    m = json.loads((out/'metrics.json').read_text())
-    for s in m['systems'].values(): s.pop('cost', None)
-    return {k: v for k, v in m.items() if k not in ('seconds', 'peak_gib')}, (out/'recommendations.csv').read_bytes()
+    def __init__(self, out):
+        m = json.loads((out/'metrics.json').read_text())
+        for s in m['systems'].values(): s.pop('cost', None)
+        self.metrics = {k: v for k, v in m.items() if k not in ('seconds', 'peak_gib')}
+        self.lists = pd.read_csv(out/'recommendations.csv').to_dict('list')
+    def __eq__(self, other): return close(self.metrics, other.metrics) and close(self.lists, other.lists)
+
+def results(out): return Results(out)
 
 def run(folder, kills, rng):
     argv, n, t = write_files(folder), 0, time.time()
@@ -184,7 +201,7 @@ def flips(folder, n, rng):
         COUNT['flips: cache, rows lost'] += 200 - right_rows(store, texts); undo(); COUNT['flips: cache'] += 1
         undo = flip(path, rng); refused(load_state, path); undo(); COUNT['flips: checkpoint'] += 1
         undo = flip(rng.choice(sorted((folder/'f').iterdir())), rng); refused(Recommender.load, folder/'f'); undo(); COUNT['flips: model'] += 1
-    assert right_rows(store, texts) == 200 and answers(Recommender.load(folder/'f')) == want
+    assert right_rows(store, texts) == 200 and alike(answers(Recommender.load(folder/'f')), want)
 
 def refused(f, *a):
     "Calling `f` is an error of ours."
@@ -217,7 +234,7 @@ def full_disk(folder, argv, sizes=(0, 1, 100, 4096, 20_000)):
     other = Recommender('tfidf', seed=1, experts=few).fit(world().target)
     for size in sizes:
         p = child(limited, size, resave, other, path); p.join()
-        assert p.exitcode == 28 and answers(Recommender.load(path)) == want, (size, p.exitcode)
+        assert p.exitcode == 28 and alike(answers(Recommender.load(path)), want), (size, p.exitcode)
         out = folder/f'full{size}'
         p = child(limited, size, command, *argv, '--out', str(out)); p.join()
         assert p.exitcode == 2 and not (out/'report.html').exists() and not list(out.rglob('.*.tmp')), (size, p.exitcode)

@@ -85,7 +85,7 @@ def peers(d, neural=False):
     from llmrec.closed_form import Blend, EASE, Markov, SLIM, Tfidf, hyperparameter_search
     from llmrec.sequence import SmoothedSASRec, SASRec, TextSASRec
     es = {'popularity': Popularity(), 'recent': Popularity(.1), 'content': Content(5.), 'TF-IDF': Tfidf(), 'ItemKNN': ItemKNN(),
-          'EASE': EASE(300.), 'EASE decayed': EASE(300., 10.), 'EASE of the target': EASE(300., 10., joint=False), 'Markov': Markov(),
+          'EASE': EASE(300.), 'EASE decayed': EASE(300., 10.), 'EASE of the target': EASE(300., 10., use_source_history=False), 'Markov': Markov(),
           'ALS': ALS(), 'EASE + TF-IDF': Blend(EASE(300.)), 'random': Random(), 'UserKNN': UserKNN(), 'SLIM': SLIM(), 'BPR': BPR()}
     if neural: es |= {'SASRec': SASRec(), 'SmoothedSASRec': SmoothedSASRec(), 'TextSASRec': TextSASRec()}
     if (d.hist.item < d.n_target).sum() > 1000:
@@ -133,7 +133,7 @@ def run(name, load, most, neural=False, twin=False):
     judge = judge_by(dom, full, split)
     valid = split.valid if len(split.valid) else None
     systems = {'llmrec': {}, 'llmrec fast': dict(budget='fast'), 'text-free gate': dict(encoder=None, experts=text_free)}
-    for n, kw in (systems | (dict(twin=dict(strategy='target')) if twin else {})).items():
+    for n, kw in (systems | (dict(twin=dict(source_mode='target')) if twin else {})).items():
         t = time.perf_counter()
         try: rec = Recommender(**{'encoder': 'minilm'} | kw).fit(target, None if n == 'twin' else source, valid)
         except Exception as e: print(f'{name}: {n} left out: {e}'); continue

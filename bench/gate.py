@@ -12,9 +12,11 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import pandas as pd
 from fusion import genre, journey, judge_by
 
-SETTINGS = {'no prior on global weights, 50 steps': dict(shrink=1., equal=0., steps=50), 'as `fit_gate` has it': {},
-            'bends less': dict(shrink=1.), 'bends more': dict(shrink=10.), 'equal less': dict(equal=.3), 'equal more': dict(equal=3.),
-            'both less': dict(shrink=1., equal=.1), 'both more': dict(shrink=10., equal=3.), 'thrift none': dict(thrift=0.)}
+SETTINGS = {'no prior on global weights, 50 steps': dict(slope_l2=1., equality_l2=0., steps=50), 'as `fit_gate` has it': {},
+            'bends less': dict(slope_l2=1.), 'bends more': dict(slope_l2=10.), 'equal less': dict(equality_l2=.3),
+            'equal more': dict(equality_l2=3.),
+            'both less': dict(slope_l2=1., equality_l2=.1), 'both more': dict(slope_l2=10., equality_l2=3.),
+            'thrift none': dict(weight_l1=0.)}
 
 
 
@@ -34,11 +36,16 @@ def targets(root, tweets=None):
 
 def lessons(dom, split, source):
     "A fitted recommender and the choices its gate was fitted on."
-    from llmrec import fusion
-    kept, fit = [], fusion.fit_gate
-    fusion.fit_gate = lambda sets, n: (kept.append(sets), fit(sets, n))[1]
-    try: rec = fusion.Recommender('minilm', budget='fast').fit(dom.with_log(split.train), source, split.valid)
-    finally: fusion.fit_gate = fit
+    from llmrec import fusion, recommender
+    fit, kept = fusion.fit_gate, []
+    def keeping(sets, *args, **kw):
+        kept.append(sets)
+        return fit(sets, *args, **kw)
+    homes = [m for m in (fusion, recommender) if hasattr(m, 'fit_gate')]
+    for m in homes: m.fit_gate = keeping
+    try: rec = recommender.Recommender('minilm', budget='fast').fit(dom.with_log(split.train), source, split.valid)
+    finally:
+        for m in homes: m.fit_gate = fit
     return rec, kept[-1]
 
 def rows(name, load):
@@ -49,11 +56,11 @@ def rows(name, load):
     rec, sets = lessons(dom, split, source)
     judge, first, out = judge_by(dom, split, split, slices=()), None, []
     for s, kw in SETTINGS.items():
-        rec.gate = fit_gate(sets, len(rec.experts), **kw)
+        rec.fusion.gate = fit_gate(sets, len(rec.experts), **kw)
         r = judge(rec, s)
         first = first or (s, r)
         c = compare(dict([(s, r), first])).table.iloc[0] if s != first[0] else None
-        out.append(dict(target=name, choices=sum(len(x.y) for x in sets), setting=s, ndcg=r['ndcg@10']) | ({} if c is None else
+        out.append(dict(target=name, choices=sum(len(x.target) for x in sets), setting=s, ndcg=r['ndcg@10']) | ({} if c is None else
                    dict(change=r['ndcg@10']/first[1]['ndcg@10'] - 1, difference=c['difference'], lo=c['lo'], hi=c['hi'])))
     return out
 

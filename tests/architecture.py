@@ -1,50 +1,104 @@
-"""Draw which module of the package imports which, from the code, into CONTRIBUTING.md: `python tests/architecture.py`."""
+"""The layers of the package, and what its modules import, read from the code: the figure in CONTRIBUTING.md comes from here
+(`python tests/architecture.py`), and tests/test_house.py holds the code to it."""
 import ast, re
 from pathlib import Path
-from llms import ROOT, entries
+from llms import ROOT
 
 START, END = '<!-- drawn by tests/architecture.py -->', '<!-- end of the drawing -->'
 
-def imports(path, names):
-    "Modules of the package that a module imports when it is imported itself, and those it imports where it needs them."
-    tree = ast.parse(path.read_text(encoding='utf-8'))
-    def modules(node):
-        if isinstance(node, ast.ImportFrom):
-            whole = '.'*node.level + (node.module or '')
-            m = re.fullmatch(r'(?:\.|llmrec\.)(\w+)', whole)
-            return {m[1]} if m else {a.name for a in node.names} if whole in ('.', 'llmrec') else set()
-        return {a.name.split('.')[1] for a in node.names if a.name.startswith('llmrec.')} if isinstance(node, ast.Import) else set()
-    first = set().union(*map(modules, tree.body)) & names
-    return first, set().union(*map(modules, ast.walk(tree))) & names - first - {path.stem}
+# A module imports only from modules before it, wherever in its code the import stands.
+LAYERS = {
+    'ground': ['core', 'data', 'readers', 'preprocess', 'embedding_cache', 'encode', 'pretrain'],
+    'measuring': ['metrics', 'evaluation'],
+    'numbers': ['vectors', 'dataset', 'features'],
+    'learning': ['transfer', 'learner', 'discrepancy', 'finetune'],
+    'experts': ['expert', 'baselines', 'closed_form', 'sequence', 'two_tower', 'fusion'],
+    'after the ranking': ['lists', 'search', 'serve', 'judge', 'explain', 'online', 'privacy'],
+    'the face': ['recommender'],
+    'the pipeline': ['report', 'pipeline', 'scale', 'cli'],
+}
+ORDER = [module for modules in LAYERS.values() for module in modules]
+OLD = ['experts', 'recommend']    # of the first edition; they only say where their names are today
 
-def reach(edges, a):
-    "All that `a` leads to."
-    seen, todo = set(), list(edges[a])
+def files():
+    "Modules that come from chapters, by name."
+    return {p.stem: p for p in sorted((ROOT/'llmrec').glob('[a-z]*.py')) if p.stem not in OLD}
+
+def imported(node):
+    "Modules of the package that one statement imports, and the names it takes from them."
+    if isinstance(node, ast.Import):
+        return [(a.name.split('.')[1], []) for a in node.names if a.name.startswith('llmrec.')]
+    if not isinstance(node, ast.ImportFrom): return []
+    whole = '.'*node.level + (node.module or '')
+    names = [a.name for a in node.names]
+    if whole in ('.', 'llmrec'): return [(name, []) for name in names]
+    found = re.fullmatch(r'(?:\.|llmrec\.)(\w+)', whole)
+    return [(found[1], names)] if found else []
+
+def imports(path, everywhere=True):
+    "(line, module, names) of each import from the package: in the whole file, or of its top level only."
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    nodes = ast.walk(tree) if everywhere else tree.body
+    return [(n.lineno, module, names) for n in nodes for module, names in imported(n) if module in ORDER]
+
+def edges(everywhere=True):
+    "Module to the set of modules it imports."
+    return {m: {x for _, x, _ in imports(p, everywhere)} - {m} for m, p in files().items()}
+
+def upward():
+    "Imports that go up in the list of layers, or sideways into the module itself."
+    return [f'{m}.py:{line} imports {x}' for m, p in files().items() for line, x, _ in imports(p)
+            if ORDER.index(x) >= ORDER.index(m)]
+
+def private():
+    "Private names that cross from one module into another."
+    return [f'{m}.py:{line} imports {name} from {x}' for m, p in files().items()
+            for line, x, names in imports(p) for name in names if name.startswith('_')]
+
+def circles():
+    "Modules that lead back to themselves."
+    to = edges()
+    return [m for m in to if m in reach(to, m)]
+
+def reach(to, start):
+    "All that `start` leads to."
+    seen, todo = set(), list(to[start])
     while todo:
-        if (b := todo.pop()) not in seen: seen.add(b); todo += edges[b]
+        x = todo.pop()
+        if x in seen: continue
+        seen.add(x)
+        todo += to.get(x, [])
     return seen
 
+def straight(to):
+    "Edges without those that a longer way implies."
+    return {m: to[m].difference(*(reach(to, x) for x in to[m])) for m in to}
+
 def drawing()->str:
-    "The figure as Mermaid text; parts of the book are its boxes."
-    files = {p.stem: p for p in sorted((ROOT/'llmrec').glob('[a-z]*.py'))}
-    now, later = ({m: imports(p, set(files))[i] for m, p in files.items()} for i in (0, 1))
+    "The figure as Mermaid text; layers are its boxes."
+    now, ever = edges(False), edges()
+    later = {m: {x for x in ever[m] - reach(now, m)} for m in ever}
     out = ['```mermaid', 'flowchart BT']
-    for i, (part, chapters) in enumerate(entries()):
-        inside = [re.sub(r'^\d+_', '', c[:-6]) for c in chapters]
-        inside = [m for m in inside if m in files]
-        if inside: out.append(f'  subgraph s{i}["{part}"]\n    {" ~~~ ".join(inside)}\n  end')
-    for m in files:   # a longer way stands for the shorter one
-        straight = now[m].difference(*(reach(now, x) for x in now[m]))
-        if straight: out.append(f'  {m} --> {" & ".join(sorted(straight))}')
-        rest = later[m] - reach(now, m)
-        rest = rest.difference(*(reach(now, x) for x in rest))
-        if rest: out.append(f'  {m} -.-> {" & ".join(sorted(rest))}')
+    for i, (layer, modules) in enumerate(LAYERS.items()):
+        out.append(f'  subgraph s{i}["{layer}"]\n    {" ~~~ ".join(m for m in modules if m in now)}\n  end')
+    for m in sorted(now, key=ORDER.index):
+        arrows = (('-->', straight(now)[m]), ('-.->', later[m].difference(*(reach(ever, x) for x in later[m]))))
+        out += [f'  {m} {arrow} {" & ".join(sorted(xs))}' for arrow, xs in arrows if xs]
     return '\n'.join([*out, '```'])
 
 def contributing()->str:
     "CONTRIBUTING.md with the figure of today."
-    t = (ROOT/'CONTRIBUTING.md').read_text(encoding='utf-8')
-    return re.sub(f'{START}.*?{END}', lambda _: f'{START}\n{drawing()}\n{END}', t, flags=re.S)
+    text = (ROOT/'CONTRIBUTING.md').read_text(encoding='utf-8')
+    return re.sub(f'{START}.*?{END}', lambda _: f'{START}\n{drawing()}\n{END}', text, flags=re.S)
+
+def report()->str:
+    "What the house rules count, a line each."
+    lengths = {m: len(p.read_text(encoding='utf-8').splitlines()) for m, p in files().items()}
+    longest = sorted(lengths.items(), key=lambda x: -x[1])
+    return (f'{len(lengths)} modules; circles {circles()}; upward {upward()}; private {private()}\n'
+            + ', '.join(f'{m} {n}' for m, n in longest))
 
 
-if __name__ == '__main__': (ROOT/'CONTRIBUTING.md').write_text(contributing(), encoding='utf-8')
+if __name__ == '__main__':
+    (ROOT/'CONTRIBUTING.md').write_text(contributing(), encoding='utf-8')
+    print(report())

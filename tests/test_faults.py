@@ -79,8 +79,8 @@ def test_what_does_not_fit_is_refused_with_the_number(monkeypatch):
     rec, users = faults.fitted(0), [f'u{i}' for i in range(5000)]
     monkeypatch.setattr(core, 'free_memory', lambda: 2**20)
     with pytest.raises(InputError, match=r'5,000 users × 30 items, needs 0.0 GiB of memory, 0.0 GiB are free: call recommend'): rec.score(users)
-    with pytest.raises(InputError, match='EASE.* lower cap'): faults.EASE(100., cap=10**6).fit(big().log, big().items)
-    with pytest.raises(InputError, match='NextItemRidge.* lower cap'): faults.NextItemRidge(None, cap=10**6).fit(big().log, big().items)
+    with pytest.raises(InputError, match='EASE.* lower max_items'): faults.EASE(100., max_items=10**6).fit(big().log, big().items)
+    with pytest.raises(InputError, match='NextItemRidge.* lower max_items'): faults.NextItemRidge(None, max_items=10**6).fit(big().log, big().items)
 
 def big():
     from llmrec.data import Domain
@@ -91,12 +91,13 @@ LIMIT = """import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 import numpy as np, pandas as pd
 from llmrec.core import InputError, free_memory
-from llmrec.experts import Popularity, EASE
+from llmrec.baselines import Popularity
+from llmrec.closed_form import EASE
 from llmrec.data import Domain
-from llmrec.fusion import Recommender
+from llmrec.recommender import Recommender
 n, rng = 30_000, np.random.default_rng(0)
 d = Domain('big', pd.DataFrame(dict(user=rng.integers(5_000, size=60_000), item=rng.zipf(1.3, 60_000) % n)), pd.DataFrame(dict(item=np.arange(n), title='a')))
-rec = Recommender(None, experts=lambda *a: [Popularity(), EASE(cap=300)]).fit(d)
+rec = Recommender(None, experts=lambda *a: [Popularity(), EASE(max_items=300)]).fit(d)
 assert free_memory() < 4 << 30 and rec.recommend(range(300), 10)[0].shape == (300, 10)
 try: rec.score(range(40_000))
 except InputError as e: print(e)
@@ -106,7 +107,7 @@ LOG = """import resource
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 import numpy as np, pandas as pd
 from llmrec.data import Domain
-from llmrec.fusion import Recommender
+from llmrec.recommender import Recommender
 from llmrec.preprocess import clean, k_core, split_last
 m, n, rng = 5_000_000, 50_000, np.random.default_rng(0)
 log = pd.DataFrame(dict(user=rng.integers(30_000, size=m), item=(n*rng.random(m)**3).astype(int), time=rng.integers(10**9, size=m)))
@@ -149,5 +150,5 @@ def test_no_home_no_locale():
     env = {k: v for k, v in os.environ.items() if k not in ('HOME', 'XDG_CACHE_HOME', 'LLMREC_CACHE')}
     env |= dict(LC_ALL='C', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0', PYTHONPATH=os.pathsep.join(sys.path))
     for home in ({}, dict(HOME='/dev/null/nowhere')):
-        r = subprocess.run([sys.executable, '-c', 'import sys; from llmrec.pipeline import main; sys.exit(main(["run", "--help"]) or main(["doctor"]))'], env=env | home, capture_output=True)
+        r = subprocess.run([sys.executable, '-c', 'import sys; from llmrec.cli import main; sys.exit(main(["run", "--help"]) or main(["doctor"]))'], env=env | home, capture_output=True)
         assert r.returncode == 0 and r.stdout.isascii(), r.stderr.decode()

@@ -2,24 +2,23 @@
 
     python tests/test_numbers.py      # write tests/golden.json anew, after a change that is meant to change results"""
 import json, os, sys, types, warnings
+from dataclasses import replace
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 import scipy.linalg as sl
 import torch
-from llmrec.core import l2_normalize
-from llmrec.dataset import Histories, decayed_matrix, select_users
+from llmrec import baselines, closed_form, dataset, features
+from llmrec.core import InputError, l2_normalize
+from llmrec.data import DomainPair, make_synthetic_pair
+from llmrec.preprocess import item_text, split_last
+from llmrec.dataset import Histories, decayed_matrix, histories, make_dataset, select_users
 from llmrec.baselines import ALS, Content, ItemKNN, Popularity, Random, RepeatConsumption, UserKNN
 from llmrec.closed_form import (
     BilinearContent, Blend, EASE, KernelTransfer, Markov, SLIM, TextPopularity, Tfidf,
     NextItemRidge)
 from llmrec.sequence import SmoothedSASRec, SASRec, TextSASRec
 from llmrec.two_tower import TwoTower
-from llmrec.core import InputError
-from llmrec.data import DomainPair, make_synthetic_pair
-from llmrec.dataset import make_dataset, histories
-from llmrec.features import item_features
 from llmrec.recommender import Recommender
-from llmrec.preprocess import item_text, split_last
 
 HERE = Path(__file__).parent
 
@@ -47,7 +46,7 @@ def double(fn):
 
 def closed_forms():
     k = KernelTransfer()
-    return [Popularity(), Popularity(.1), Content(5.), Content(np.inf, 0.), EASE(300., 10.), EASE(1., joint=False), ItemKNN(), UserKNN(), SLIM(), Markov(),
+    return [Popularity(), Popularity(.1), Content(5.), Content(np.inf, 0.), EASE(300., 10.), EASE(1., use_source_history=False), ItemKNN(), UserKNN(), SLIM(), Markov(),
             k, TextPopularity(k), NextItemRidge(k, 4.), NextItemRidge(None, 4.), RepeatConsumption(), Tfidf(), Blend(), BilinearContent(), Random()]
 
 def scores(d, h):
@@ -96,7 +95,6 @@ def test_networks_in_single_precision(index, make):
 
 # Zero vectors
 def test_cosine_of_zero_vectors_is_zero():
-    from llmrec.core import l2_normalize
     from llmrec.encode import knn_search
     from llmrec.search import ExactIndex
     from llmrec.vectors import cosine_sim
@@ -105,7 +103,7 @@ def test_cosine_of_zero_vectors_is_zero():
         warnings.simplefilter('error')
         assert not cosine_sim(z, a).any() and not cosine_sim(a, z).any() and not cosine_sim(z[0], z[0]).any()
         assert not cosine_sim(torch.zeros(2, 4), torch.eye(4)).any()
-        assert not l2_normalize(z).any() and not l2_normalize(z).any() and not knn_search(z, a, 1)[1].any()
+        assert not l2_normalize(z).any() and not l2_normalize(torch.from_numpy(z)).any() and not knn_search(z, a, 1)[1].any()
         assert np.isfinite(ExactIndex(np.concatenate([z, a])).search(z, 3)[1]).all()
         assert np.allclose(cosine_sim(1e-30*a, 1e30*a), a)
 
@@ -162,8 +160,12 @@ def threads():
     finally: torch.set_num_threads(n)
 
 def test_same_seed_same_ranking_in_any_order_of_rows(threads):
-    "Bit-equal on the same number of threads."
-    for x in threads[1:3]: assert (x[0] == threads[0][0]).all() and np.array_equal(x[1], threads[0][1])
+    "On the same number of threads: scores but for the last digits that BLAS leaves open, items but for ties in these."
+    for items, values in threads[1:3]:
+        assert np.allclose(values, threads[0][1], atol=1e-5, rtol=1e-5)
+        for row, first, s in zip(items, threads[0][0], values):
+            other = np.nonzero(row != first)[0]
+            assert all((np.abs(s - s[i]) < 1e-4).sum() > 1 for i in other), (row, first)
 
 def test_another_number_of_threads_is_nearly_the_same(threads):
     """Sums in another order move scores, which have the size of standard deviations, by at most .02 and keep nine of ten items.
@@ -177,10 +179,10 @@ def test_another_number_of_threads_is_nearly_the_same(threads):
 def golden():
     "Metrics of the recommender and of the baselines on a toy pair, and one list."
     from llmrec.evaluation import evaluate
-    from llmrec.pipeline import baselines
+    from llmrec.pipeline import fit_baselines
     p = world(7); s = split_last(p.target)
     rec = Recommender('tfidf', seed=0, budget='fast').fit(p.target.with_log(s.train), p.source, s.valid)
-    systems = dict(llmrec=rec) | baselines(DomainPair(p.source, p.target), s, rec.data.vectors)
+    systems = dict(llmrec=rec) | fit_baselines(DomainPair(p.source, p.target), s, rec.data.vectors)
     out = {n: {m: round(float(v), 4) for m, v in evaluate(e, s, items=p.target.items).metrics.items() if m in ('ndcg@10', 'recall@10', 'mrr@10')} for n, e in systems.items()}
     return dict(metrics=out, newcomers=rec.recommend(['nobody'], 5)[0][0].tolist())
 

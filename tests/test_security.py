@@ -43,11 +43,11 @@ def rec():
 DOORS = {
     'log.csv': lambda p, m: read_table(p, pd.DataFrame(dict(item=['a'], title=['b']))),
     'log.parquet': lambda p, m: read_table(p, pd.DataFrame(dict(item=['a'], title=['b']))),
-    'reviews.jsonl': lambda p, m: MODULES['data'].read_amazon(p, p),
+    'reviews.jsonl': lambda p, m: MODULES['readers'].read_amazon(p, p),
     'model.json': lambda p, m: (shutil.copy(p, m/'model.json'), Recommender.load(m)),
     'model.safetensors': lambda p, m: (shutil.copy(p, next(m.glob('*.safetensors'))), Recommender.load(m)),
     'state.safetensors': lambda p, m: MODULES['learner'].load_state(p),
-    'report.json': lambda p, m: MODULES['metrics'].Report.from_json(p),
+    'report.json': lambda p, m: MODULES['evaluation'].Report.from_json(p),
     'tfidf.json': lambda p, m: MODULES['encode'].TextEncoder(p.parent),
     'model.gguf': lambda p, m: MODULES['encode'].TextEncoder(p),
 }
@@ -100,7 +100,7 @@ def hostile(tmp_path_factory):
         run = pipeline.run_pipeline(pair, pipeline.Options(encoder='tfidf'), out, quiet=True)
     rec = Recommender.load(out/'model')
     user, item = rec.data.users[0], rec.items[1]
-    shown = [pair, pair.source, pipeline.prepare_data(pair)[1], rec, run, run.verdict, *run.reports.values(), MODULES['evaluation'].compare(run.reports), rec.explain(user, item), rec.shelf(users=[user]), rec.similar(item), rec.summary()]
+    shown = [pair, pair.source, pipeline.prepare_data(pair)[1], rec, run, run.verdict, *run.reports.values(), MODULES['evaluation'].compare(run.reports), rec.explain(user, item), rec.to_table(users=[user]), rec.similar(item), rec.summary()]
     return out, [x._repr_html_() for x in shown if hasattr(x, '_repr_html_')]
 
 def few(d, budget, seed):
@@ -189,11 +189,11 @@ def test_the_lock_holds_what_is_asked_for():
 def test_files_are_private(hostile, rec, tmp_path, monkeypatch):
     "Cache, model, results: for this user only, whatever the umask allows."
     monkeypatch.setenv('LLMREC_CACHE', str(tmp_path/'cache'))
-    from llmrec import encode, learner, pipeline
+    from llmrec import core, embedding_cache, learner, pipeline
     old = os.umask(0)
     try:
         rec.save(tmp_path/'model'); rec.encoder.save(tmp_path/'tfidf')
-        encode.VectorStore(encode.cache_dir('vectors')/'x', 4).write(encode.text_keys(['a']), np.ones((1, 4), 'f4'))
+        embedding_cache.EmbeddingCache(core.cache_dir('vectors')/'x', 4).write(embedding_cache.hash_texts(['a']), np.ones((1, 4), 'f4'))
         learner.save_state(tmp_path/'c.safetensors', dict(a=1)); (tmp_path/'c.safetensors').chmod(0o600 & (tmp_path/'c.safetensors').stat().st_mode)
         pipeline.ResultCache(tmp_path/'state', 'k').put('a', 'b')
     finally: os.umask(old)
