@@ -23,8 +23,9 @@ from fastcore.basics import patch
 from pathlib import Path
 from torch import Tensor, nn
 from typing import Any
-from .core import (
-    InputError, batch_slices, cache_dir, def_device, import_optional, progress, set_seed, write_json)
+from llmrec.core import (
+    InputError, batch_slices, cache_dir, def_device, import_optional, progress, set_seed,
+    write_json)
 from .encode import TextEncoder, TfidfEncoder, check_texts, knn_search, pool, train_tokenizer
 from .model_files import clear_errors, is_decoder, load_model, quiet_libraries, read_json
 
@@ -112,7 +113,8 @@ def tiny_encoder(texts:Iterable[str],    # Corpus for the tokenizer: texts of al
     return TextEncoder(out, **kw)
 
 # %% ../nbs/06_pretrain.ipynb #1c2eb286
-def _make_tiny(out:Path, texts:list[str], kind:str, size:tuple, vocab:int, max_len:int, seed:int)->None:
+def _make_tiny(out:Path, texts:list[str], kind:str, size:tuple, vocab:int, max_len:int, seed:int
+              )->None:
     "Write a small random model and its tokenizer."
     tok = train_tokenizer(texts, vocab, kind == 'tiny-gpt', max_len)
     set_seed(seed)
@@ -174,7 +176,7 @@ def _surprise(lm:Any, x:Tensor, y:Tensor, m:Tensor)->tuple[float, int]:
 
 # %% ../nbs/06_pretrain.ipynb #9bce9995
 @torch.no_grad()
-def perplexity(lm:Any,               # A model of transformers with its head: ...ForMaskedLM or ...ForCausalLM
+def perplexity(lm:Any,               # A model with its head: ...ForMaskedLM or ...ForCausalLM
                tok:Any,              # Its tokenizer
                texts:Iterable[str],  # Texts it has not read
                max_len:int=128       # Tokens read of each
@@ -220,7 +222,7 @@ def _frozen(rows:list[dict], collate:Callable, seed:int=0)->list[dict]:
 def info_nce(a:Tensor,       # Unit vectors, (batch, dim)
              b:Tensor,       # Those of their partners, (batch, dim)
              tau:float=.05,  # Temperature
-             ia:Tensor|None=None, # Number of the text of each row of a, (batch,): equal ones attract
+             ia:Tensor|None=None, # Number of the text of each row of a, (batch,)
              ib:Tensor|None=None  # The same for b
             )->Tensor:
     "Symmetric contrastive loss with the other rows of the batch as negatives."
@@ -344,7 +346,8 @@ def _pair_task(enc:TextEncoder, train:list[tuple], held:dict, lora:int, tau:floa
     return model, collate, rows(train), {domain: rows(ps) for domain, ps in held.items()}, set()
 
 # %% ../nbs/06_pretrain.ipynb #c8c19c7a
-def _task(enc:TextEncoder, train:list, held:dict, objective:str, lora:int, tau:float, seed:int)->tuple:
+def _task(enc:TextEncoder, train:list, held:dict, objective:str, lora:int, tau:float, seed:int
+         )->tuple:
     if objective == 'contrastive': return _pair_task(enc, train, held, lora, tau, seed)
     return _lm_task(enc, train, held, objective, lora, seed)
 
@@ -360,10 +363,12 @@ def _training_settings(plan:dict, n:int, measure:str, folder:Path, device:Any)->
                     warmup_steps=steps//10, lr_scheduler_type='cosine', seed=plan['seed'],
                     per_device_train_batch_size=batch, per_device_eval_batch_size=2*batch)
     choice = dict(eval_strategy='epoch', save_strategy='epoch', save_total_limit=1,
-                  load_best_model_at_end=True, metric_for_best_model=measure, greater_is_better=False)
+                  load_best_model_at_end=True, metric_for_best_model=measure,
+                  greater_is_better=False)
     return dict(output_dir=str(folder), logging_steps=max(1, steps//20), report_to=[],
-                disable_tqdm=show != '1', use_cpu=kind == 'cpu', dataloader_pin_memory=kind == 'cuda',
-                remove_unused_columns=False, prediction_loss_only=True, label_names=['labels'],
+                disable_tqdm=show != '1', use_cpu=kind == 'cpu',
+                dataloader_pin_memory=kind == 'cuda', remove_unused_columns=False,
+                prediction_loss_only=True, label_names=['labels'],
                 **schedule, **choice)
 
 # %% ../nbs/06_pretrain.ipynb #e9d79bbb
@@ -413,7 +418,7 @@ def pretrain(self:TextEncoder,
              texts:Iterable[str],    # Texts of the target domain
              source:Iterable[str]|None=None, # Texts of the source domain, mixed in
              objective:str|None=None, # 'mlm', 'clm' or 'contrastive'; None: what suits the model
-             pairs:Sequence|None=None, # 'contrastive': texts of the target that go together; None: two views
+             pairs:Sequence|None=None, # 'contrastive': texts that go together; None: two views
              source_pairs:Sequence|None=None, # The same for the source
              temperature:float=2.,   # Of the mixture
              tau:float=.05,          # Of the contrastive loss
@@ -421,20 +426,23 @@ def pretrain(self:TextEncoder,
              epochs:int=3, lr:float|None=None, batch_size:int=32,
              valid:float=.1,         # Share kept aside
              patience:int=2,         # Epochs without progress on the held-out target texts
-             seed:int=0, out:str|Path|None=None, # Directory of the result; None: in the cache folder
+             seed:int=0,
+             out:str|Path|None=None, # Directory of the result; None: in the cache folder
              **args:Any              # To transformers.TrainingArguments, such as bf16=True
             )->TextEncoder:
     "Pretrain in place on target and source texts; `.history` and `.report` say what happened."
     texts = check_texts(texts)
     source = check_texts([] if source is None else source)
     objective = _objective(self, objective, pairs, source_pairs)
+    lr = lr or (3e-4 if lora else 1e-4)
     plan = dict(objective=objective, lora=lora, seed=seed, epochs=epochs, batch_size=batch_size,
-                lr=lr or (3e-4 if lora else 1e-4), patience=patience, mix=(temperature, valid), tau=tau)
+                lr=lr, patience=patience, mix=(temperature, valid), tau=tau)
     key = _digest(self.fingerprint, self.pooling, self.max_len, self.prompt, texts, source, pairs,
                   source_pairs, plan, args)
     out = Path(out or cache_dir('models')/f'{objective}-{key}')
     domains = dict(target=(texts, pairs), source=(source, source_pairs))
-    if read_json(out/'pretrain.json').get('key') != key: self._pretrain(out, key, domains, args, **plan)
+    done = read_json(out/'pretrain.json').get('key') == key
+    if not done: self._pretrain(out, key, domains, args, **plan)
     return self._point_to(out)
 
 # %% ../nbs/06_pretrain.ipynb #36f9fe08
@@ -445,7 +453,8 @@ def _objective(enc:TextEncoder, objective:str|None, *pairs:Any)->str:
     objective = objective or possible[0]
     if objective not in possible:
         kind = 'a decoder' if decoder else 'an encoder'
-        raise InputError(f'objective={objective!r}: {enc.name} is {kind}, expected one of {possible}')
+        raise InputError(f'objective={objective!r}: {enc.name} is {kind}, '
+                         f'expected one of {possible}')
     if objective != 'contrastive' and any(given is not None for given in pairs):
         raise InputError("pairs are for objective='contrastive'")
     return objective
@@ -482,8 +491,8 @@ def _unseen(texts:list, held:Iterable[list])->list:
 
 # %% ../nbs/06_pretrain.ipynb #80569230
 @patch
-def _pretrain(self:TextEncoder, out:Path, key:str, domains:dict, args:dict, objective:str, mix:tuple,
-              tau:float, **plan:Any)->None:
+def _pretrain(self:TextEncoder, out:Path, key:str, domains:dict, args:dict, objective:str,
+              mix:tuple, tau:float, **plan:Any)->None:
     "Train, measure before and after, and write the directory `out`."
     temperature, valid = mix
     seed = plan['seed']
@@ -494,7 +503,7 @@ def _pretrain(self:TextEncoder, out:Path, key:str, domains:dict, args:dict, obje
     model, collate, rows, evals, new = _task(self, train, held, objective, plan['lora'], tau, seed)
     try:
         with quiet_libraries():
-            folder = out/'checkpoints'/key[:12]   # of this run, not of another one in the same place
+            folder = out/'checkpoints'/key[:12]   # of this run, not of another in the same place
             trainer = _trainer(model, collate, rows, evals, folder, self.device, plan, args)
             before = self._measure(trainer, held, objective)
             resume = any(folder.glob('checkpoint-*')) or None
@@ -512,12 +521,13 @@ def _measure(self:TextEncoder, trainer:Any, held:dict, objective:str)->dict[str,
     measured = _losses(trainer)
     if objective == 'contrastive': return measured | _recalls(self, held)
     for domain, texts in held.items():
-        measured[f'perplexity {domain}'] = perplexity(trainer.model, self.tokenizer, texts[:200], self.max_len)
+        found = perplexity(trainer.model, self.tokenizer, texts[:200], self.max_len)
+        measured[f'perplexity {domain}'] = found
     return measured
 
 # %% ../nbs/06_pretrain.ipynb #9ece7054
 def _recalls(enc:TextEncoder, held:dict, k:int=10)->dict[str, float]:
-    "Recall of held-out pairs of two texts, by the model in training, which leaves nothing in the cache."
+    "Recall of held-out pairs by the model in training, which leaves nothing in the cache."
     cache = enc.cache
     enc.cache = False
     enc.model.eval()
