@@ -78,7 +78,8 @@ def _hub_dir(name:str, download:bool)->Path:
     try: return Path(snapshot_download(name, local_files_only=not download, allow_patterns=_files))
     except Exception as error:
         raise InputError(f'{name!r} is neither a directory, nor a .gguf file, nor a hub id '
-                         f'whose files are on this machine ({type(error).__name__}); {_ways}') from error
+                         f'whose files are on this machine ({type(error).__name__}); {_ways}'
+                        ) from error
 
 # %% ../nbs/61_model_files.ipynb #17d7c020
 _pickles = ('.bin', '.pt', '.pth', '.pkl', '.ckpt')
