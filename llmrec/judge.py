@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from fastcore.basics import patch
 from typing import Any
 from .core import InputError, batch_slices, check_int, def_device, progress
-from .encode import find_model, quiet_libraries
+from .model_files import find_model, quiet_libraries
 from .vectors import conditional_logit
 from .dataset import Histories, seen_items, select_users
 from .lists import top_columns
 
-# %% ../nbs/19_judge.ipynb #109deed5
+# %% ../nbs/19_judge.ipynb #49b731cc
 def load_causal_lm(name:str,             # Directory, `.gguf` file, or hub id on this machine
                    device:str|None=None, # None: see `def_device`
                    dtype:str='float32'   # Or 'bfloat16', 'float16'; 'auto': as the file has it
@@ -32,7 +32,7 @@ def load_causal_lm(name:str,             # Directory, `.gguf` file, or hub id on
         model = AutoModelForCausalLM.from_pretrained(path, torch_dtype=dtype, local_files_only=True)
     return model.to(def_device(device)).eval(), tokenizer
 
-# %% ../nbs/19_judge.ipynb #d0df8267
+# %% ../nbs/19_judge.ipynb #0d65749e
 class CausalLM:
     "A causal language model and its tokenizer."
     def __init__(self, model:Any, tokenizer:Any): # ...ForCausalLM of `transformers`
@@ -57,7 +57,7 @@ class LMScorer(CausalLM):
         self.words = words
         self.alone: dict[str, float] = {}  # Log-likelihoods without a history
 
-# %% ../nbs/19_judge.ipynb #b665de4a
+# %% ../nbs/19_judge.ipynb #2760e851
 @patch
 def prompt(self:LMScorer, titles:Sequence[str])->str: # Oldest first
     "What the model reads before a candidate."
@@ -69,7 +69,7 @@ def token_ids(self:LMScorer, text:str, start:bool)->list[int]: # With the tokens
     ids = self.tokenizer(text, add_special_tokens=start)['input_ids']
     return ids or [self.tokenizer.eos_token_id or 0]
 
-# %% ../nbs/19_judge.ipynb #ab5ce33a
+# %% ../nbs/19_judge.ipynb #a2ba4b53
 def _pad(rows:list[list[int]], device:torch.device)->tuple[torch.Tensor, torch.Tensor]:
     "Tokens of titles as one tensor (n, longest), and which of them are real."
     tokens = [torch.tensor(row) for row in rows]
@@ -91,7 +91,7 @@ def _logits(self:LMScorer, prompt:torch.Tensor, tokens:torch.Tensor, mask:torch.
     later = self.model(tokens, attention_mask=mask, past_key_values=cache).logits[:, :-1]
     return torch.cat([past.logits[:, -1:].expand(n, -1, -1), later], 1)
 
-# %% ../nbs/19_judge.ipynb #e62776a0
+# %% ../nbs/19_judge.ipynb #df9a351f
 @patch
 def _after(self:LMScorer, prompt:torch.Tensor, rows:list[list[int]], past:Any)->np.ndarray: # (n,)
     "Sums of log-probabilities of titles, as token ids, after a prompt, (1, length)."
@@ -101,7 +101,7 @@ def _after(self:LMScorer, prompt:torch.Tensor, rows:list[list[int]], past:Any)->
     surprise = F.cross_entropy(logits.transpose(1, 2), tokens, reduction='none')
     return -(surprise*real).sum(1).cpu().numpy()
 
-# %% ../nbs/19_judge.ipynb #4d5800f8
+# %% ../nbs/19_judge.ipynb #155221de
 @patch
 @torch.no_grad()
 def loglik(self:LMScorer, prompt:str, titles:Sequence[str],
@@ -125,7 +125,7 @@ class Reranker:
         self.beta: np.ndarray|None = None
         self.titles = fusion.data.table['title'].astype(str).to_numpy()
 
-# %% ../nbs/19_judge.ipynb #e84ad701
+# %% ../nbs/19_judge.ipynb #acda45e6
 @patch
 def features(self:Reranker, hist:Histories, # One history
              columns:np.ndarray, scores:np.ndarray)->np.ndarray: # (p, 3)
@@ -137,7 +137,7 @@ def features(self:Reranker, hist:Histories, # One history
     alone = np.array([judge.alone[title] for title in titles])
     return np.stack([scores, loglik/tokens, loglik - alone], 1)
 
-# %% ../nbs/19_judge.ipynb #ffe30e42
+# %% ../nbs/19_judge.ipynb #5a7ada23
 @patch
 def _lists(self:Reranker, hist:Histories, users:np.ndarray, columns:np.ndarray, scores:np.ndarray
           )->np.ndarray: # (len(users), p, 3)
@@ -145,7 +145,7 @@ def _lists(self:Reranker, hist:Histories, users:np.ndarray, columns:np.ndarray, 
     return np.stack([self.features(select_users(hist, [user]), columns[user], scores[user])
                      for user in progress(users, 'lists')])
 
-# %% ../nbs/19_judge.ipynb #24a51856
+# %% ../nbs/19_judge.ipynb #540aaaa4
 @patch
 def first(self:Reranker, hist:Histories,
           allowed:np.ndarray|None=None # (n,) boolean
@@ -175,7 +175,7 @@ def fit(self:Reranker, hist:Histories, # Of users, before their held-out interac
     self.beta, _ = conditional_logit(self.lists, self.chosen, ridge=.01)
     return self
 
-# %% ../nbs/19_judge.ipynb #2b0a8e45
+# %% ../nbs/19_judge.ipynb #9952aa86
 @patch
 def recommend(self:Reranker, hist:Histories, k:int=10, allowed:np.ndarray|None=None
              )->tuple[np.ndarray, np.ndarray]: # (m, k), k at most `pool`
@@ -204,7 +204,7 @@ class LMWriter(CausalLM):
         say = [dict(role='user', content=prompt)]
         return self.tokenizer.apply_chat_template(say, tokenize=False, add_generation_prompt=True)
 
-# %% ../nbs/19_judge.ipynb #a9b533f6
+# %% ../nbs/19_judge.ipynb #1c94c726
 @patch
 @torch.inference_mode()
 def __call__(self:LMWriter, prompt:str, i:int=0)->str: # Number of the try
