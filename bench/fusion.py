@@ -133,7 +133,7 @@ def run(name, load, most, neural=False, twin=False):
     judge = judge_by(dom, full, split)
     valid = split.valid if len(split.valid) else None
     systems = {'llmrec': {}, 'llmrec fast': dict(budget='fast'), 'text-free gate': dict(encoder=None, experts=text_free)}
-    for n, kw in (systems | (dict(twin=dict(source_mode='target')) if twin else {})).items():
+    for n, kw in (systems | (dict(twin=dict(strategy='target')) if twin else {})).items():
         t = time.perf_counter()
         try: rec = Recommender(**{'encoder': 'minilm'} | kw).fit(target, None if n == 'twin' else source, valid)
         except Exception as e: print(f'{name}: {n} left out: {e}'); continue

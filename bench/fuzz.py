@@ -34,7 +34,7 @@ class Case:
     target: tuple       # (log, items)
     source: tuple|None
     encoder: str|None
-    source_mode: str
+    strategy: str
     seed: int
     k: int
 
@@ -89,7 +89,7 @@ def cases(draw):
     return Case(target, source, draw(st.sampled_from(['tfidf', 'tfidf', None])), draw(st.sampled_from(['auto', 'auto', 'supervised', 'unsupervised', 'target'])),
                 draw(st.sampled_from([0, 1, 2**32 - 1])), draw(st.sampled_from([1, 3, 10, 1000])))
 
-def fitted(case, target, source): return Recommender(case.encoder, source_mode=case.source_mode, seed=case.seed, budget='fast').fit(target, source)
+def fitted(case, target, source): return Recommender(case.encoder, strategy=case.strategy, seed=case.seed, budget='fast').fit(target, source)
 
 def sound(items, scores, rec, k, seen=None):
     "What holds of any ranking."

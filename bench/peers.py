@@ -375,7 +375,7 @@ def own_systems(seconds):
         def f(d, t, s, v): return hyperparameter_search(make, space, d, trials=trials) if (d.hist.item < d.n_target).any() else make().fit_dataset(d)
         return f
     return {'llmrec': fit(), 'llmrec fast': fit(budget='fast'), 'llmrec fast without text': fit(encoder=None, experts=text_free, budget='fast'),
-            'llmrec fast without source': lambda d, t, s, v: Recommender('minilm', source_mode='target', budget='fast').fit(t, None, v) if len(t.log) else None,
+            'llmrec fast without source': lambda d, t, s, v: Recommender('minilm', strategy='target', budget='fast').fit(t, None, v) if len(t.log) else None,
             'ours: popularity': exp(Popularity), 'ours: content': exp(Content), 'ours: ItemKNN': exp(ItemKNN),
             'ours: EASE': tuned(EASE, dict(lam=(10., 3000., 'log'), half_life=[3., 10., 30., np.inf], use_source_history=[True, False])),
             'ours: EASE + TF-IDF': exp(lambda: Blend(EASE(300.))), 'ours: SASRec': exp(lambda: SASRec(epochs=None)),

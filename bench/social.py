@@ -8,7 +8,7 @@ interactions.csv.gz and items.csv.gz. MovieLens comes with the extra `data`.
 Protocol: `split_time` cuts the target: the last tenth of its rows is the test, in every arm the same; of its users `--users` are drawn
 (0: all). A platform that is d days old has the rows of the last d days before the cut; a ninth of them, the latest, choose the gate.
 The source ends where the test begins (`past_source`). No user is shared and no item id; where the same film stands on both platforms
-nothing but its text says so. `source_mode='unsupervised'`: equal ids are chance. NDCG@10 and recall@10, full ranking of all items of the
+nothing but its text says so. `strategy='unsupervised'`: equal ids are chance. NDCG@10 and recall@10, full ranking of all items of the
 target that are new to the user; intervals over users, BCa; differences paired by user. Arms: the recommender with the source, its twin
 without, what is popular in the latest tenth of the rows, EASE and content on the target alone. Nothing is chosen on test rows.
 """
@@ -52,9 +52,9 @@ def young(split, days):
 def fitted(target, source, s, seed=0):
     "All arms for one age of the platform."
     train, past = target.with_log(s.train), target.with_log(pd.concat([s.train, s.valid], ignore_index=True))
-    rec = Recommender('minilm', source_mode='unsupervised', seed=seed, budget='fast').fit(train, source, s.valid)
+    rec = Recommender('minilm', strategy='unsupervised', seed=seed, budget='fast').fit(train, source, s.valid)
     yield 'with MovieLens', rec
-    twin = Recommender('minilm', source_mode='target', seed=seed, budget='fast').fit(train, None, s.valid)
+    twin = Recommender('minilm', strategy='target', seed=seed, budget='fast').fit(train, None, s.valid)
     yield 'twin without', twin
     V = twin.data.vectors
     for name, e in (('trending', Popularity(.1)), ('EASE', EASE(300)), ('content', Content(5.))): yield name, e.fit(past.log, past.items, vectors=V)

@@ -18,11 +18,10 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fastcore.docments import docments
 from importlib.metadata import PackageNotFoundError, files, version
 from pathlib import Path
-from typing import Any
 from . import __version__
 from .core import InputError, atomic_write, cache_dir, def_device
 from .data import plain_text
@@ -42,7 +41,7 @@ def cli_run(data:str='journey', # Built-in pair: journey, movielens or toy
             encoder:str='minilm', # minilm, tfidf, a directory, a hub id, a .gguf file
             pretrain:str='', # Pretrain the encoder on both domains: mlm, clm or contrastive
             sparse:str='auto', # Branch C: yes, no or auto
-            source_mode:str='auto', # auto, supervised, unsupervised or target
+            strategy:str='auto', # auto, supervised, unsupervised or target
             budget:str='fast', # fast: closed forms, towers; auto: also a transformer; full: two
             lam:float=.01, # λ of L + λ‖θ_source − θ_target‖
             split:str='auto', # time, last or auto
@@ -52,7 +51,7 @@ def cli_run(data:str='journey', # Built-in pair: journey, movielens or toy
            )->None:
     "Walk the flow chart A to H on two domains and write the results into a folder."
     from llmrec.pipeline import Options, load_pair, read_pair, run_pipeline
-    options = Options(encoder, source_mode, sparse, budget, lam, pretrain, split, k, k_core, seed)
+    options = Options(encoder, strategy, sparse, budget, lam, pretrain, split, k, k_core, seed)
     own_files = (source_log, source_items, target_log, target_items)
     if not any(own_files): pair = load_pair(data, source, target, seed)
     elif source or target:
@@ -78,7 +77,7 @@ def _titles(rec):
     "Title of each target item, by id."
     return dict(zip(rec.items, rec.data.table['title'].iloc[:rec.data.n_target]))
 
-# %% ../nbs/58_cli.ipynb #0f60b3a0
+# %% ../nbs/58_cli.ipynb #41acafd0
 def _later_rows(path, columns, rec):
     "Interactions of a file with ids in the type of the model's."
     known = [(str(item), title) for item, title in _titles(rec).items()]
@@ -118,7 +117,7 @@ def _list_for_user(rec, user, k, kind):
     items, scores = rec.recommend([user], k, kind=kind)
     return items[0], scores[0]
 
-# %% ../nbs/58_cli.ipynb #1d5237d3
+# %% ../nbs/58_cli.ipynb #bce57c40
 def cli_recommend(model:str='llmrec-run/model', # Folder of a saved model
                   user:str|None=None, # Whom to recommend to
                   history:str|None=None, # Or item ids, comma-separated, oldest first
@@ -147,7 +146,7 @@ def _training_log(rec):
     users = np.asarray(rec.data.users)[hist.user[own]]
     return pd.DataFrame(dict(user=users, item=np.asarray(rec.items)[hist.item[own]]))
 
-# %% ../nbs/58_cli.ipynb #1d9ee395
+# %% ../nbs/58_cli.ipynb #f470abda
 def cli_evaluate(model:str='llmrec-run/model', # Folder of a saved model
                  log:str|None=None, # Interactions later than the model's (CSV, TSV, Parquet)
                  columns:str|None=None, # Names in your file: user=customer_id
@@ -217,7 +216,7 @@ def _cache_size():
     size = sum(path.stat().st_size for path in folder.rglob('*') if path.is_file())
     return f'{folder}, {size/2**20:.0f} MiB'
 
-# %% ../nbs/58_cli.ipynb #a76236a5
+# %% ../nbs/58_cli.ipynb #7fe883c6
 def cli_doctor()->None:
     "Say what this machine has: versions, device, threads, encoders, data, cache."
     import torch
@@ -266,7 +265,7 @@ def _write_new(path, content):
     except FileExistsError: return False
     return True
 
-# %% ../nbs/58_cli.ipynb #0d0a6d2e
+# %% ../nbs/58_cli.ipynb #4d9565de
 def copy_chapters(to:Path)->tuple[list[Path], list[Path]]: # Files written, files left as they are
     "Copy chapters, and the measurements they read, into a folder; what is there already stays."
     top = chapters()
@@ -298,21 +297,19 @@ def cli_lab(out:str='llmrec-lab', # Folder of your own; files in it are never ov
 # %% ../nbs/58_cli.ipynb #fae5dffc
 COMMANDS = dict(run=cli_run, recommend=cli_recommend, evaluate=cli_evaluate, encode=cli_encode,
                 lab=cli_lab, doctor=cli_doctor)
-_OLD_OPTIONS = dict(source_mode='--strategy') # understood for one more version
 
-# %% ../nbs/58_cli.ipynb #165b2cff
+# %% ../nbs/58_cli.ipynb #316a7e3e
 def _add_option(parser, parameter, note):
     "One parameter of a command as an option of its parser."
-    names = ['--' + parameter.name.replace('_', '-')]
-    if parameter.name in _OLD_OPTIONS: names.append(_OLD_OPTIONS[parameter.name])
+    name = '--' + parameter.name.replace('_', '-')
     if parameter.annotation is bool:
-        parser.add_argument(*names, action='store_true', help=note)
+        parser.add_argument(name, action='store_true', help=note)
         return
     kind = parameter.annotation if parameter.annotation in (int, float) else str
-    parser.add_argument(*names, type=kind, default=parameter.default, help=note,
+    parser.add_argument(name, type=kind, default=parameter.default, help=note,
                         dest=parameter.name, metavar=kind.__name__.upper())
 
-# %% ../nbs/58_cli.ipynb #fec61695
+# %% ../nbs/58_cli.ipynb #94050d86
 def _add_command(commands, name, function):
     "The parser of one command, from the function's parameters and their comments."
     parser = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
@@ -321,7 +318,7 @@ def _add_command(commands, name, function):
         note = (notes[parameter.name] or '').replace('%', '%%')
         _add_option(parser, parameter, note)
 
-# %% ../nbs/58_cli.ipynb #81462680
+# %% ../nbs/58_cli.ipynb #80a70722
 def make_parser()->argparse.ArgumentParser:
     "The parser of the command line: one subcommand a function of `COMMANDS`."
     about = 'LLM transfer learning for recommender systems.'
@@ -352,7 +349,7 @@ def _complain(message):
     print(f'llmrec: {message}', file=sys.stderr)
     return 2
 
-# %% ../nbs/58_cli.ipynb #35398ef2
+# %% ../nbs/58_cli.ipynb #23a612ea
 def _guarded(name, options):
     "Run a command; errors that a user can mend are one line on the error stream."
     try:

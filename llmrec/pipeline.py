@@ -21,6 +21,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+# %% ../nbs/24_pipeline.ipynb #455aae86
 from typing import Any
 from . import __version__
 from .core import (
@@ -30,9 +32,11 @@ from .readers import load_journey, load_movielens, parse_columns, read_table
 from .preprocess import (
     Split, clean, item_text, sparsity, split_last, split_time, truncate_source)
 from .encode import TextEncoder, file_sha256
-from .evaluation import Report, evaluate, same_protocol
+from .evaluation import Report, check_same_protocol, evaluate
 from .dataset import Dataset, make_dataset
 from .discrepancy import proxy_a_distance, vocab_overlap
+
+# %% ../nbs/24_pipeline.ipynb #921e7679
 from .finetune import TransferEffect, transfer_effect
 from .expert import Expert
 from .baselines import Content, Popularity, RepeatConsumption
@@ -43,10 +47,10 @@ from .fusion import default_experts
 from .recommender import Recommender
 from .report import (
     figure_png, figures, html_sections, report_html, results_table, safe_cell)
-
 try: import fcntl
 except ImportError: fcntl = None # no such locks on this system
 
+# %% ../nbs/24_pipeline.ipynb #5ed02b56
 log = logging.getLogger(__name__)
 
 # %% ../nbs/24_pipeline.ipynb #3ba3cf6d
@@ -76,7 +80,7 @@ def _check_pair(data, source, target):
         raise InputError(f'source is {source!r}, but with data=movielens the source is every film '
                          'without the target genre: leave it out')
 
-# %% ../nbs/24_pipeline.ipynb #94b9334a
+# %% ../nbs/24_pipeline.ipynb #c0319a16
 def load_pair(data:str='journey',   # 'journey', 'movielens' or 'toy'
               source:str|None=None, # journey: department; None: GROCERY
               target:str|None=None, # journey: department (NUTRITION); movielens: genre (Sci-Fi)
@@ -115,7 +119,7 @@ def _known_share(split):
     before = pd.unique(pd.concat([split.train['user'], split.valid['user']]))
     return np.isin(users, before).mean() if len(users) else 0.
 
-# %% ../nbs/24_pipeline.ipynb #7f6422e9
+# %% ../nbs/24_pipeline.ipynb #a3818212
 def _split(target, split, seed):
     "The split that was asked for; 'auto' is by time if most of its test users were there before."
     _check_choice(split, 'split', ('auto', 'time', 'last'))
@@ -137,7 +141,7 @@ def _cleaning_report(steps, source, cut):
             why='later than the test', domain=source.name)
     return report
 
-# %% ../nbs/24_pipeline.ipynb #51340441
+# %% ../nbs/24_pipeline.ipynb #93f37514
 def prepare_data(pair:DomainPair, # Raw domains
                  k_user:int=1, k_item:int=1, # k-core of the source; the target keeps what is cold
                  split:str='auto', # 'time', 'last', or 'auto': time, unless most test users are new
@@ -194,7 +198,7 @@ def _dense_experts(data, budget, seed, tower):
     if data.vectors is not None: experts.append(Content(5.))
     return experts + tower + ([SASRec(seed=seed)] if budget != 'fast' else [])
 
-# %% ../nbs/24_pipeline.ipynb #14f067a2
+# %% ../nbs/24_pipeline.ipynb #d75561e8
 def branch_experts(sparse:bool, # Branch E, or D?
                    lam:float=.01 # λ of the transfer loss
                   )->Callable[[Dataset, str, int], list[Expert]]:
@@ -210,7 +214,7 @@ def branch_experts(sparse:bool, # Branch E, or D?
 class Options:
     "Choices of a run that its results depend on."
     encoder:str='minilm'
-    source_mode:str='auto'
+    strategy:str='auto'
     sparse:str='auto'
     budget:str='fast'
     lam:float=.01
@@ -221,7 +225,7 @@ class Options:
     seed:int=0
     def __post_init__(self): _check_options(self)
 
-# %% ../nbs/24_pipeline.ipynb #84e3e1f1
+# %% ../nbs/24_pipeline.ipynb #4b00d3b1
 def _check_options(o):
     if not o.encoder:
         raise InputError(f'encoder is {o.encoder!r}: name one, such as minilm or tfidf')
@@ -266,7 +270,7 @@ def _keep_only(folder, key):
     for old in folder.glob('*.result'):
         if not old.stem.endswith(key): old.unlink()
 
-# %% ../nbs/24_pipeline.ipynb #317672e8
+# %% ../nbs/24_pipeline.ipynb #7ec23a5d
 class ResultCache:
     "Texts in a folder, under a key and a checksum; those of other keys are removed."
     def __init__(self, folder:str|os.PathLike, key:str):
@@ -295,7 +299,7 @@ def _remove_leftovers(out):
     for folder in ('.', 'state', 'model', 'twin'):
         for path in (out/folder).glob('.*.tmp'): path.unlink(missing_ok=True)
 
-# %% ../nbs/24_pipeline.ipynb #a8826f9c
+# %% ../nbs/24_pipeline.ipynb #e9e1fac0
 @contextlib.contextmanager
 def folder_lock(out:Path # Folder of results
                )->Iterator[None]:
@@ -321,12 +325,12 @@ def load_encoder(pair:DomainPair, o:Options)->Any: # A `TextEncoder`
     if o.pretrain: encoder.pretrain(target_texts, source=source_texts, objective=o.pretrain)
     return encoder
 
-# %% ../nbs/24_pipeline.ipynb #45450ad5
+# %% ../nbs/24_pipeline.ipynb #539e4562
 def train_model(pair:DomainPair, split:Split, o:Options, encoder:Any, # As `Recommender` takes it
                 sparse:bool, twin:bool=False)->Recommender:
     "Stage F: a fitted `Recommender`; the from-scratch twin does not see the source."
     source = None if twin or not len(pair.source.log) else pair.source
-    rec = Recommender(encoder, source_mode='target' if twin else o.source_mode, seed=o.seed,
+    rec = Recommender(encoder, strategy='target' if twin else o.strategy, seed=o.seed,
                       budget=o.budget, experts=branch_experts(sparse, o.lam))
     return rec.fit(pair.target.with_log(split.train), source, split.valid)
 
@@ -357,7 +361,7 @@ def evaluate_model(rec:Any, # Recommender or expert
 # %% ../nbs/24_pipeline.ipynb #c3388522
 def transfer_verdict(ours:Report, twin:Report, k:int)->TransferEffect:
     "Did the source help? The paired difference of two reports of one protocol, with its interval."
-    same_protocol('with the source', 'twin', ours, twin)
+    check_same_protocol('with the source', 'twin', ours, twin)
     metric = f'ndcg@{k}'
     return transfer_effect(ours.per_user[metric], twin.per_user[metric], metric=metric.upper())
 
@@ -371,7 +375,7 @@ def _csv_rows(user, items, scores, titles):
         if item is None: return
         yield [safe_cell(user), rank, safe_cell(item), safe_cell(str(titles[item])), f'{score:.4f}']
 
-# %% ../nbs/24_pipeline.ipynb #89ff2b2f
+# %% ../nbs/24_pipeline.ipynb #729ed4df
 def write_recommendations(rec:Recommender, users:list, k:int, path:Path)->None:
     "Stage H: the best k new items of each user as CSV: user, rank, item, title, score."
     titles = _titles(rec)
@@ -397,7 +401,7 @@ class StageLog:
     def seconds(self)->float: return time.perf_counter() - self.start
     def table(self)->pd.DataFrame: return _stage_table(self.lines)
 
-# %% ../nbs/24_pipeline.ipynb #cd3644e3
+# %% ../nbs/24_pipeline.ipynb #f239083a
 def _stage_table(lines):
     return pd.DataFrame(lines, columns=['stage', 'what it found']).set_index('stage')
 
@@ -416,7 +420,14 @@ def _load_model(folder, note):
 
 def _model_stamp(folder): return hashlib.sha256((folder/'model.json').read_bytes()).hexdigest()
 
-# %% ../nbs/24_pipeline.ipynb #e59d21dc
+# %% ../nbs/24_pipeline.ipynb #a7d3deb3
+def _save_model(trained, folder, cache):
+    "Save a model, and note which one it is and how it was learned."
+    trained.rec.save(folder)
+    note = dict(model=_model_stamp(folder), curves=trained.curves)
+    cache.put(folder.name, json.dumps(note))
+
+# %% ../nbs/24_pipeline.ipynb #775a10fb
 def _load_or_train(folder, cache, make):
     "A fitted Recommender from its folder, or made and saved there."
     note = json.loads(cache.get(folder.name) or 'null')
@@ -426,10 +437,9 @@ def _load_or_train(folder, cache, make):
         found = None
     if found: return found
     rec = make()
-    curves = training_curves(rec)
-    rec.save(folder)
-    cache.put(folder.name, json.dumps(dict(model=_model_stamp(folder), curves=curves)))
-    return _Trained(rec, curves, False)
+    trained = _Trained(rec, training_curves(rec), False)
+    _save_model(trained, folder, cache)
+    return trained
 
 # %% ../nbs/24_pipeline.ipynb #2d9cfc32
 def _cached_report(cache, name, make):
@@ -466,7 +476,7 @@ def _say_data(say, pair, split, dropped):
     shared = f'{len(pair.shared_users):,} shared users, {len(pair.shared_items):,} shared items'
     say('A', f'{shared}; {split!r}')
 
-# %% ../nbs/24_pipeline.ipynb #79fa5666
+# %% ../nbs/24_pipeline.ipynb #ca0169de
 def _say_discrepancy(say, pair, encoder):
     "What stage D measured."
     source_vectors = encoder.encode(item_text(pair.source.items))
@@ -485,21 +495,30 @@ class _Results:
     twin:_Trained|None
     reports:dict
 
-# %% ../nbs/24_pipeline.ipynb #db4221e0
+# %% ../nbs/24_pipeline.ipynb #0bf56000
 def _say_model(say, trained):
     for line in trained.rec.plan: say('F', line)
     how = 'taken from the last run' if trained.reused else 'trained'
     say('F', f"model {how}, {trained.rec.cost['parameters']:,} parameters")
 
-# %% ../nbs/24_pipeline.ipynb #eec2935d
+# %% ../nbs/24_pipeline.ipynb #b6b51dda
+def _model_report(trained, name, folder, cache, split, o, items):
+    "The report of a model; the card in its folder gets the numbers."
+    known = trained.reused and cache.has(f'report-{name}')
+    report = _cached_report(cache, name, lambda: evaluate_model(trained.rec, split, o, items))
+    if not known:
+        trained.rec.record(report, name)
+        _save_model(trained, folder, cache)
+    return report
+
+# %% ../nbs/24_pipeline.ipynb #2af420a1
 def fit_and_evaluate(pair:DomainPair, split:Split, o:Options, encoder:Any, sparse:bool,
                      out:Path, cache:ResultCache, say:StageLog)->_Results:
     "Stages F and G: the model, its from-scratch twin, and reports of them and of baselines."
     def system(name, folder, twin):
         make = lambda: train_model(pair, split, o, encoder, sparse, twin)
         trained = _load_or_train(out/folder, cache, make)
-        judge = lambda: evaluate_model(trained.rec, split, o, pair.target.items)
-        return trained, _cached_report(cache, name, judge)
+        return trained, _model_report(trained, name, out/folder, cache, split, o, pair.target.items)
     ours, report = system('llmrec', 'model', False)
     _say_model(say, ours)
     reports = {'llmrec': report}
@@ -507,7 +526,7 @@ def fit_and_evaluate(pair:DomainPair, split:Split, o:Options, encoder:Any, spars
     if len(pair.source.log): twin, reports[TWIN] = system('twin', 'twin', True)
     return _Results(ours, twin, reports | _baseline_reports(pair, split, o, ours.rec, cache))
 
-# %% ../nbs/24_pipeline.ipynb #64a04417
+# %% ../nbs/24_pipeline.ipynb #f1399b0a
 def _baseline_reports(pair, split, o, rec, cache):
     "Reports of the baselines, fitted only if one is missing."
     names = ['popularity', 'content', 'EASE']
@@ -565,7 +584,7 @@ def _choose_branch(pair, split, o, encoder, say):
     if sparse: say('E', 'text, attributes and behaviour fused by evidence')
     return sparse
 
-# %% ../nbs/24_pipeline.ipynb #d1e38a8b
+# %% ../nbs/24_pipeline.ipynb #ef4b8b35
 def _run(pair, o, out, say):
     cache = ResultCache(out/'state', data_key(pair, o))
     pair, split, dropped = prepare_data(pair, 1, o.k_core, o.split, o.seed)
@@ -579,7 +598,7 @@ def _run(pair, o, out, say):
     write_run(run, results, pair, split, o, say)
     return run
 
-# %% ../nbs/24_pipeline.ipynb #8fe3d658
+# %% ../nbs/24_pipeline.ipynb #c3c58f2a
 def _finished(results, split, o, out, say):
     reports = results.reports
     rec = results.trained.rec
@@ -593,7 +612,7 @@ def _show(say, table):
     if say.quiet: return
     with pd.option_context(*wide): print(table.to_string())
 
-# %% ../nbs/24_pipeline.ipynb #ecd87be5
+# %% ../nbs/24_pipeline.ipynb #c17911dd
 def print_results(run:Run, say:StageLog, o:Options)->None:
     "Print results, verdict and recommendations."
     protocol = run.reports['llmrec'].protocol
@@ -616,7 +635,7 @@ def _write_page(run, pair, pictures, reasons):
     page = report_html(title, _sections(run, pictures, reasons))
     with atomic_write(run.out/'report.html') as f: f.write(page)
 
-# %% ../nbs/24_pipeline.ipynb #b70bc45f
+# %% ../nbs/24_pipeline.ipynb #dcb57a5e
 def write_run(run:Run, results:_Results, pair:DomainPair, split:Split, o:Options,
               say:StageLog)->None:
     "Write metrics, recommendations, figures and the page; each file appears whole or not at all."
@@ -629,7 +648,7 @@ def write_run(run:Run, results:_Results, pair:DomainPair, split:Split, o:Options
     say('H', f'{run.out}/: report.html, metrics.json, recommendations.csv, model/, figures; '
              f'{say.seconds:.0f} s{_memory_used()}')
 
-# %% ../nbs/24_pipeline.ipynb #afd5dd2f
+# %% ../nbs/24_pipeline.ipynb #85b671b2
 def _memory_used():
     "The largest memory so far, in words; nothing where the system does not say."
     peak = peak_memory_mb()
@@ -643,7 +662,7 @@ def _measured(run, say):
     return dict(verdict=verdict, seconds=round(say.seconds, 1), systems=systems,
                 peak_gib=None if peak is None else round(peak/1024, 2))
 
-# %% ../nbs/24_pipeline.ipynb #b34b14bb
+# %% ../nbs/24_pipeline.ipynb #9b433629
 def _write_figures(run, results, k):
     "The three figures as files, and as bytes for the page."
     twin_curves = results.twin.curves if results.twin else []

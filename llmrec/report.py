@@ -40,7 +40,7 @@ def _plot_curves(rows, phases, ax):
         ax.plot(table['epoch'], table['valid_loss'], c=color, ls='--', marker='.',
                 label=f'{label}: held out')
 
-# %% ../nbs/57_report.ipynb #28fa951a
+# %% ../nbs/57_report.ipynb #49b5a946
 def plot_losses(curves:list[dict], # Rows of the model: phase, epoch, train_loss, valid_loss
                 twin:list[dict], # The same of its twin
                 ax:Axes)->None:
@@ -126,7 +126,7 @@ src="data:image/png;base64,{{ value }}"></div>
 {%- else %}<p>{{ value }}</p>
 {%- endif %}{% endfor %}{% endfor %}</div>"""
 
-# %% ../nbs/57_report.ipynb #c540f525
+# %% ../nbs/57_report.ipynb #4450591a
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
@@ -137,7 +137,7 @@ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 _TEMPLATES = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined,
                                 loader=jinja2.DictLoader(dict(page=_PAGE, sections=_SECTIONS)))
 
-# %% ../nbs/57_report.ipynb #668ebe61
+# %% ../nbs/57_report.ipynb #7337501e
 def figure_png(fig:Figure)->bytes:
     "A figure as the bytes of a PNG file."
     buffer = io.BytesIO()
@@ -152,7 +152,7 @@ def _table(frame):
     return frame.to_html(border=0, escape=True, na_rep='', index=frame.index[:1].tolist() != [0],
                          classes='short' if short else None)
 
-# %% ../nbs/57_report.ipynb #ca3a4422
+# %% ../nbs/57_report.ipynb #8890bc34
 def _part(value):
     "What a section shows, as (kind, text) for the template."
     if isinstance(value, pd.DataFrame): return 'table', _table(value)

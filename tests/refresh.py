@@ -16,7 +16,7 @@ class Chapter(NotebookClient):
         if cell.cell_type != 'code' or flags & self.skip or 'nbdev_export()' in cell.source: return cell
         return await super().async_execute_cell(cell, *args, **kw)
 
-def training_histories(outputs):
+def joined(outputs):
     "Outputs without the error stream, printed text in one piece."
     out = []
     for o in outputs:
@@ -32,7 +32,7 @@ def run(path:Path, skip):
     client.skip = skip
     client.execute()
     for c in nb.cells:
-        if c.cell_type == 'code': c.outputs = training_histories(c.outputs)
+        if c.cell_type == 'code': c.outputs = joined(c.outputs)
     nb.metadata.pop('widgets', None)
     nbformat.write(nb, path)
 

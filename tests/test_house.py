@@ -148,7 +148,7 @@ from llmrec import Domain, Recommender, compare, evaluate, make_synthetic_pair, 
 
 pair = make_synthetic_pair(0)
 split = split_time(pair.target)
-rec = Recommender('tfidf', source_mode='auto', seed=0, budget='fast', device=None)
+rec = Recommender('tfidf', strategy='auto', seed=0, budget='fast', device=None)
 rec = rec.fit(pair.target.with_log(split.train), truncate_source(pair.source, split), split.valid)
 items, scores = rec.recommend(['u1', 'u2'], k=5, exclude_seen=True)
 one = rec.recommend('u1', k=3)
@@ -342,11 +342,11 @@ def test_what_a_page_shows_is_escaped():
     assert '<script' not in page and page.count('&lt;script') == 7 and 'alt="&lt;script' in page
 
 def test_options_are_those_of_the_functions():
-    "Every parameter of a command is an option with its default; an option of the first edition is still understood."
+    "Every parameter of a command is an option with its default."
     import inspect
     from llmrec.cli import COMMANDS, make_parser
     parser = make_parser()
     for name, f in COMMANDS.items():
         wanted = {k: (False if p.annotation is bool else p.default) for k, p in inspect.signature(f).parameters.items()}
         assert vars(parser.parse_args([name])) == {'command': name, **wanted}
-    assert parser.parse_args(['run', '--strategy', 'target', '--k-core', '3', '--lam', '.5']).source_mode == 'target'
+    assert parser.parse_args(['run', '--strategy', 'target', '--k-core', '3', '--lam', '.5']).strategy == 'target'
