@@ -93,8 +93,8 @@ def _ids(s:pd.Series, where:str)->pd.Series:
 def _whole_ids(s:pd.Series, where:str)->pd.Series:
     "Numeric ids as int64; an error names the first that is no whole number, or may be rounded."
     x = s.to_numpy(np.float64 if s.dtype.kind == 'f' else s.to_numpy().dtype)
-    exact = 2**24 if s.dtype == np.float32 else 2**53     # beyond, neighbours are one number
-    if x.dtype.kind == 'f': bad = (x % 1 != 0) | (np.abs(x) > exact)
+    exact = 2**24 if s.dtype == np.float32 else 2**53     # from there on neighbours are one number
+    if x.dtype.kind == 'f': bad = (x % 1 != 0) | (np.abs(x) >= exact)
     else: bad = x > np.iinfo(np.int64).max
     if not bad.any(): return s.astype('int64')
     i = _first(bad)
