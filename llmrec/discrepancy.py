@@ -41,11 +41,16 @@ def _squared_distances(Z):
     squares = (Z*Z).sum(1)
     return (squares.unsqueeze(1) + squares - 2*Z @ Z.T).clamp_min(0)
 
+def _median_of_pairs(squares):
+    "Median over the pairs of two different rows."
+    pairs = ~torch.eye(len(squares), dtype=torch.bool, device=squares.device)
+    return squares[pairs].median().clamp_min(1e-12)
+
 def _without_diagonal(K):
     "Mean over the pairs of two different rows."
     return (K.sum() - K.diagonal().sum())/(len(K)*(len(K) - 1))
 
-# %% ../nbs/10_discrepancy.ipynb #ded09409
+# %% ../nbs/10_discrepancy.ipynb #bd028b01
 def mmd(X:Rows, Y:Rows,  # Vectors of two domains, (n, d) and (m, d)
         gamma:float|None=None, # k(x, y) = exp(−γ‖x − y‖²); None: 1/median of all squared distances
         max_rows:int=2000 # Larger samples are thinned: the cost is quadratic
@@ -55,9 +60,7 @@ def mmd(X:Rows, Y:Rows,  # Vectors of two domains, (n, d) and (m, d)
     sizes = [len(X), len(Y)]
     if min(sizes) < 2: raise InputError(f'mmd needs two rows of each domain, got {sizes}')
     squares = _squared_distances(torch.cat([X, Y]))
-    if gamma is None:
-        pairs = ~torch.eye(len(squares), dtype=torch.bool, device=squares.device)
-        gamma = 1/squares.detach()[pairs].median().clamp_min(1e-12)
+    if gamma is None: gamma = 1/_median_of_pairs(squares.detach())
     of_x, of_y = torch.exp(-gamma*squares).split(sizes)
     within_x, across = of_x.split(sizes, 1)
     within_y = of_y.split(sizes, 1)[1]
@@ -125,7 +128,7 @@ def _columns_of_labels(y):
     Y = y.astype(float) if y.dtype.kind == 'f' else (y == np.unique(y)).astype(float)
     return Y - Y.mean(0)
 
-# %% ../nbs/10_discrepancy.ipynb #3ad68a4b
+# %% ../nbs/10_discrepancy.ipynb #5f07c2ec
 def logme(Fs:Rows, # Features of labelled target examples from a source model, (n, d)
           y        # Their labels, (n,): classes (int, str) or numbers (float)
          )->float:
@@ -155,16 +158,15 @@ def align_domains(X:Rows, Y:Rows, # Vectors of source and target, (n, d) and (m,
                   shrink:float=.1   # Towards a round covariance: few vectors estimate it badly
                  )->tuple[np.ndarray, np.ndarray]: # (X, Y), aligned, float32
     "Bring two domains into a common space without labels."
-    if how not in ('center', 'whiten', 'coral'):
-        raise InputError(f"how is {how!r}, expected 'center', 'whiten' or 'coral'")
+    kinds = ('center', 'whiten', 'coral')
+    if how not in kinds: raise InputError(f'how is {how!r}, expected one of {", ".join(kinds)}')
     X, Y = (to_numpy(x, np.float32) for x in (X, Y))
     A = X - X.mean(0)
     if how == 'center': return A, Y - Y.mean(0)
     white = A @ _covariance_power(X, -.5, shrink)
-    if how == 'coral':
-        return (white @ _covariance_power(Y, .5, shrink) + Y.mean(0)).astype(np.float32), Y
-    B = (Y - Y.mean(0)) @ _covariance_power(Y, -.5, shrink)
-    return white.astype(np.float32), B.astype(np.float32)
+    colour = _covariance_power(Y, .5 if how == 'coral' else -.5, shrink)
+    if how == 'coral': return (white @ colour + Y.mean(0)).astype(np.float32), Y
+    return white.astype(np.float32), ((Y - Y.mean(0)) @ colour).astype(np.float32)
 
 # %% ../nbs/10_discrepancy.ipynb #93abf64e
 class _Reverse(torch.autograd.Function):

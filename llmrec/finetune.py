@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from fastcore.basics import patch
 from torch import nn
 from .core import InputError, l2_normalize, set_seed
 from .data import Domain
@@ -74,7 +75,7 @@ def _train_epoch(model, batches, opt, source, lam):
         n += len(y)
     return total/n
 
-# %% ../nbs/11_finetune.ipynb #94197856
+# %% ../nbs/11_finetune.ipynb #606593f6
 def train_classifier(model:nn.Module, batches:Iterable, # (x, y) of the target
                      n_epochs:int=10, lr:float=1e-4,
                      source:nn.Module|None=None, lam:float=0., # θ_s and λ of the penalty
@@ -131,23 +132,26 @@ def _decayed_histories(user, vectors, half_life, window):
         X[age:][same] += np.float32(2**(-(age - 1)/half_life))*vectors[:-age][same]
     return X
 
-# %% ../nbs/11_finetune.ipynb #2e19445d
+# %% ../nbs/11_finetune.ipynb #33d0a027
+def _places(user):
+    "Of each interaction: its user, whether it is the user's last, and how many came before."
+    grouped = pd.Series(user).groupby(user)
+    last = grouped.cumcount(ascending=False) == 0
+    return pd.DataFrame(dict(user=user, last=last, history=grouped.cumcount()))
+
+# %% ../nbs/11_finetune.ipynb #033ff014
 def next_item_examples(log:pd.DataFrame, # user, item; each user's in order of time
-                       V:np.ndarray,     # Item vectors, (n, dim)
-                       items,            # Their ids, (n,)
+                       V:np.ndarray, items, # Item vectors, (n, dim), and their ids, (n,)
                        half_life:float=4., window:int=20 # Of the history; interactions that count
                       )->tuple: # Interest vectors (m, dim), next item (m,), user and history
     "Every interaction of a log as an example: the decayed history before it, and the item itself."
     order = np.argsort(pd.factorize(log['user'])[0], kind='stable')
     user = log['user'].to_numpy()[order]
     item = pd.Index(items).get_indexer(log['item'])[order]
-    if (item < 0).any():
-        raise InputError(f'{int((item < 0).sum())} rows of the log are of items without a vector: '
-                         'drop them or encode their texts')
-    grouped = pd.Series(user).groupby(user)
-    known = grouped.cumcount()
-    last = grouped.cumcount(ascending=False) == 0
-    about, keep = pd.DataFrame(dict(user=user, last=last, history=known)), (known > 0).to_numpy()
+    missing = (item < 0).sum()
+    if missing: raise InputError(f'{missing} rows of the log have no item vector: encode their texts')
+    about = _places(user)
+    keep = (about.history > 0).to_numpy()
     X = _decayed_histories(user, np.asarray(V, np.float32)[item], half_life, window)
     return l2_normalize(X[keep]), item[keep], about[keep].reset_index(drop=True)
 
@@ -172,7 +176,7 @@ class LoRALinear(nn.Module):
         self.scale = scale/rank
     def forward(self, W:torch.Tensor)->torch.Tensor: return W + self.B @ self.A * self.scale
 
-# %% ../nbs/11_finetune.ipynb #26fafd2a
+# %% ../nbs/11_finetune.ipynb #149c2278
 class Adapter(nn.Module):
     "x + up(relu(down(x))), zero at the start (Houlsby et al., 2019)."
     def __init__(self, dim:int, rank:int=16):
@@ -202,11 +206,21 @@ def _add_lora(encoder, rank):
         change = LoRALinear(*layer.weight.shape, rank).to(layer.weight)
         nn.utils.parametrize.register_parametrization(layer, 'weight', change)
 
+# %% ../nbs/11_finetune.ipynb #258e8edf
+def _groups(model, gradual, lr, decay):
+    "Parameter groups, head first: what learns, or each layer with a rate of its own."
+    groups = [dict(params=list(model.head.parameters()), lr=lr, name='head')]
+    if gradual:
+        return groups + [dict(params=list(layer.parameters()), lr=lr*decay**(i + 1), name=name)
+                         for i, (name, layer) in enumerate(layerwise_groups(model.encoder))]
+    rest = [p for n, p in model.named_parameters() if p.requires_grad and not n.startswith('head.')]
+    return groups + ([dict(params=rest, lr=lr, name='encoder')] if rest else [])
+
 def _check_strategy(name):
     if name not in FINETUNE_STRATEGIES:
         raise InputError(f'strategy is {name!r}, expected one of {", ".join(FINETUNE_STRATEGIES)}')
 
-# %% ../nbs/11_finetune.ipynb #277e21b9
+# %% ../nbs/11_finetune.ipynb #b1bb9680
 def apply_finetune_strategy(model:TransferClassifier, # With the source's weights loaded
                             name:str,       # One of `FINETUNE_STRATEGIES`
                             lr:float=1e-3, decay:float=.5, # Of the head; gradual: factor a layer
@@ -220,12 +234,7 @@ def apply_finetune_strategy(model:TransferClassifier, # With the source's weight
     if name == 'adapter':
         model.adapter = Adapter(model.head.in_features, rank).to(model.head.weight)
     model.head.requires_grad_(True)
-    groups = [dict(params=list(model.head.parameters()), lr=lr, name='head')]
-    if name == 'gradual':
-        return groups + [dict(params=list(layer.parameters()), lr=lr*decay**(i + 1), name=n)
-                         for i, (n, layer) in enumerate(layerwise_groups(model.encoder))]
-    rest = [p for n, p in model.named_parameters() if p.requires_grad and not n.startswith('head.')]
-    return groups + ([dict(params=rest, lr=lr, name='encoder')] if rest else [])
+    return _groups(model, name == 'gradual', lr, decay)
 
 # %% ../nbs/11_finetune.ipynb #7806076a
 class GradualUnfreezeCB(Callback):
@@ -240,8 +249,7 @@ class GradualUnfreezeCB(Callback):
 @torch.no_grad()
 def zero_shot_gain(model:nn.Module,   # Untrained target model
                    source:nn.Module|Mapping, # Source model, or its parameters by name
-                   batches:Iterable,  # Training examples of the target, (x, y), on any device
-                   k:int=10, max_rows:int=2000 # So many examples are enough
+                   batches:Iterable, k:int=10, max_rows:int=2000 # (x, y) of the target, on any device
                   )->float:
     "NDCG@k on training examples with the source's parameters, minus without: nothing is trained."
     own, given = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
@@ -265,6 +273,15 @@ def _choose(strategy, model, source, dls):
     return strategy, why
 
 # %% ../nbs/11_finetune.ipynb #30d5244c
+def _callbacks(strategy, model, source, groups, lam, kind):
+    "The penalty or the unfreezing that a strategy needs."
+    if strategy == 'gradual': return [GradualUnfreezeCB(groups)]
+    if strategy != 'supervised': return []
+    # what models do on a batch is compared for the target's items: the source's weights in its model
+    teacher = copy.deepcopy(model) if kind in ('delta', 'distill') else source
+    return [TransferPenaltyCB(teacher, lam, kind)]
+
+# %% ../nbs/11_finetune.ipynb #4c5bad54
 def transfer_fit(model:TransferClassifier, dls:DataLoaders, # Target model and batches
                  source:nn.Module|None=None, # Source model; None only for 'scratch'
                  strategy:str='supervised', # One of `FINETUNE_STRATEGIES`, or 'auto'
@@ -274,11 +291,8 @@ def transfer_fit(model:TransferClassifier, dls:DataLoaders, # Target model and b
     "Fit `model` to the target by a named strategy."
     strategy, why = _choose(strategy, model, source, dls)
     loaded = load_pretrained(model, {} if strategy == 'scratch' else source)
-    # for what models do on a batch: the source's weights, the target's items
-    teacher = copy.deepcopy(model) if kind in ('delta', 'distill') else source
-    groups, cbs = apply_finetune_strategy(model, strategy, lr), list(cbs)
-    if strategy == 'supervised': cbs.append(TransferPenaltyCB(teacher, lam, kind))
-    if strategy == 'gradual': cbs.append(GradualUnfreezeCB(groups))
+    groups = apply_finetune_strategy(model, strategy, lr)
+    cbs = [*cbs, *_callbacks(strategy, model, source, groups, lam, kind)]
     learn = Learner(model, dls, lr=lr, params=groups, cbs=cbs, **kw)
     learn.report, learn.strategy, learn.why = load_report(model, loaded), strategy, why
     return learn.fit(n_epochs) if groups else learn
@@ -286,17 +300,16 @@ def transfer_fit(model:TransferClassifier, dls:DataLoaders, # Target model and b
 # %% ../nbs/11_finetune.ipynb #fabd6345
 def lambda_search(make:Callable, # Function without arguments: a new target model
                   dls:DataLoaders, source:nn.Module, # Batches with `.valid`; source model
-                  lams:Iterable[float]=(0., 1e-3, 1e-2, 1e-1, 1.), # Path of λ
+                  lams:Iterable[float]=(0., 1e-3, 1e-2, 1e-1, 1.),
                   **kw  # For `transfer_fit`: kind, n_epochs, lr, seed …
                  )->tuple[float, pd.DataFrame]: # Best λ; λ, validation loss, way from the source
     "Choose λ of the penalty on the target's validation examples."
-    if dls.valid is None:
-        raise InputError('lambda_search chooses on validation rows: give dls a `.valid`')
+    if dls.valid is None: raise InputError('lambda_search needs validation rows: give dls a `.valid`')
     rows = []
     for lam in lams:
         learn = transfer_fit(make(), dls, source, 'supervised' if lam else 'full', lam=lam, **kw)
-        way = transfer_penalty(source, learn.model).item()
-        rows.append((lam, learn.recorder.history.valid_loss.min(), way))
+        loss = learn.recorder.history.valid_loss.min()
+        rows.append((lam, loss, transfer_penalty(source, learn.model).item()))
     path = pd.DataFrame(rows, columns=['lam', 'valid_loss', 'way'])
     return float(path.lam[path.valid_loss.idxmin()]), path
 
@@ -354,12 +367,21 @@ def _measures(s, t, seed):
                 probe=zero_shot_gain(own, probe, [(X, y)]))
 
 # %% ../nbs/11_finetune.ipynb #1fdd359c
+def _best_first(table, by):
+    "Candidates sorted by a measure, or by their mean rank over all."
+    distances = ['mmd', 'coral', 'a_distance']
+    sign = np.where(table.columns.isin(distances), -1, 1)
+    table['mean'] = -(table*sign).rank(ascending=False).mean(axis=1)
+    if by not in table:
+        raise InputError(f'by is {by!r}, expected one of {", ".join(table.columns)}')
+    return table.sort_values(by, ascending=by in distances, kind='stable')
+
+# %% ../nbs/11_finetune.ipynb #efcc7079
 def rank_sources(target:Domain,     # Domain where we recommend; only its training log
                  candidates:Mapping|list[Domain], # {name: Domain} or list of Domains
                  encode:Callable,   # From texts to vectors, such as `TextEncoder().encode`
                  by:str='probe',    # Column to sort by, or 'mean': mean rank over all of them
-                 max_rows:int=1000, # Items a domain, the most frequent; twice as many examples
-                 seed:int=0
+                 max_rows:int=1000, seed:int=0 # Items a domain; twice as many examples
                 )->pd.DataFrame: # A candidate a row, best first
     "How promising each source is: overlap, distances, fit to labels, a probe transfer."
     if not isinstance(candidates, Mapping):
@@ -367,13 +389,7 @@ def rank_sources(target:Domain,     # Domain where we recommend; only its traini
     examples = lambda domain: _examples_of(domain, encode, max_rows, seed)
     there = examples(target)
     table = {name: _measures(examples(domain), there, seed) for name, domain in candidates.items()}
-    table = pd.DataFrame(table).T
-    distances = ['mmd', 'coral', 'a_distance']
-    sign = np.where(table.columns.isin(distances), -1, 1)
-    table['mean'] = -(table*sign).rank(ascending=False).mean(axis=1)
-    if by not in table:
-        raise InputError(f'by is {by!r}, expected one of {", ".join(table.columns)}')
-    return table.sort_values(by, ascending=by in distances, kind='stable')
+    return _best_first(pd.DataFrame(table).T, by)
 
 # %% ../nbs/11_finetune.ipynb #115414c6
 class DomainAlignCB(Callback):
@@ -385,26 +401,34 @@ class DomainAlignCB(Callback):
         if kind not in ('mmd', 'coral', 'dann'):
             raise InputError(f"kind is {kind!r}, expected 'mmd', 'coral' or 'dann'")
         self.other, self.kind, self.lam = torch.as_tensor(other), kind, lam
-    def before_fit(self, learn:Learner)->None:
-        self.dist = dict(mmd=mmd, coral=coral).get(self.kind)
-        if self.dist: return
-        self.dist = DomainDiscriminator(learn.model.head.in_features).to(learn.acc.device)
-        opt = getattr(learn.opt, 'optimizer', learn.opt)
-        opt.add_param_group(dict(params=list(self.dist.parameters()), lr=learn.lr))
-    def after_loss(self, learn:Learner)->None:
-        x = learn.batch[0]
-        if not learn.training or len(x) < 2: return
-        some = self.other[torch.randint(len(self.other), (len(x),))]
-        there = learn.model.features(to_device(some, x.device).to(x.dtype))
-        distance = self.dist(learn.model.features(x), there)
-        learn.loss = learn.loss + self.lam*distance
-        learn.recorder.add('distance', distance.detach(), len(x))
     def state_dict(self)->dict: return self.dist.state_dict() if self.kind == 'dann' else {}
     def load_state_dict(self, state:Mapping)->None:
         if self.kind == 'dann': self.dist.load_state_dict(state)
 
+# %% ../nbs/11_finetune.ipynb #562915bc
+@patch
+def before_fit(self:DomainAlignCB, learn:Learner)->None:
+    "The distance; the parameters of a discriminator learn with the model's."
+    self.dist = dict(mmd=mmd, coral=coral).get(self.kind)
+    if self.dist: return
+    self.dist = DomainDiscriminator(learn.model.head.in_features).to(learn.acc.device)
+    opt = getattr(learn.opt, 'optimizer', learn.opt)
+    opt.add_param_group(dict(params=list(self.dist.parameters()), lr=learn.lr))
+
+# %% ../nbs/11_finetune.ipynb #1ee54494
+@patch
+def after_loss(self:DomainAlignCB, learn:Learner)->None:
+    "Add the distance to a batch of the other domain."
+    x = learn.batch[0]
+    if not learn.training or len(x) < 2: return
+    some = self.other[torch.randint(len(self.other), (len(x),))]
+    there = learn.model.features(to_device(some, x.device).to(x.dtype))
+    distance = self.dist(learn.model.features(x), there)
+    learn.loss = learn.loss + self.lam*distance
+    learn.recorder.add('distance', distance.detach(), len(x))
+
 # %% ../nbs/11_finetune.ipynb #188ef8cf
-@dataclass
+@dataclass(repr=False)
 class TransferEffect:
     "What a transfer did against its twin from scratch; prints as one sentence."
     word:str          # 'helped', 'no effect' or 'hurt'
@@ -418,13 +442,16 @@ class TransferEffect:
     metric:str = 'metric'
     level:float = .95
     slices:pd.DataFrame|None = None # The same by slice
-    def __str__(self)->str:
-        what = 'had no statistically significant effect' if self.word == 'no effect' else self.word
-        seeds = f'{self.seeds} seed{"s"*(self.seeds > 1)}'
-        return (f'Transfer {what}: {self.metric} {self.mean:.4f} against {self.twin:.4f} from '
-                f'scratch, {self.difference:+.4f} ({self.level:.0%} interval {self.lo:+.4f} … '
-                f'{self.hi:+.4f}; {self.n:,} users, {seeds}).')
-    __repr__ = __str__
+
+# %% ../nbs/11_finetune.ipynb #1c5e6654
+@patch
+def __repr__(self:TransferEffect)->str:
+    "What happened, with the numbers."
+    what = 'had no statistically significant effect' if self.word == 'no effect' else self.word
+    seeds = f'{self.seeds} seed{"s"*(self.seeds > 1)}'
+    return (f'Transfer {what}: {self.metric} {self.mean:.4f} against {self.twin:.4f} from '
+            f'scratch, {self.difference:+.4f} ({self.level:.0%} interval {self.lo:+.4f} … '
+            f'{self.hi:+.4f}; {self.n:,} users, {seeds}).')
 
 # %% ../nbs/11_finetune.ipynb #4b7a940c
 def _paired(with_source, twin):
@@ -433,8 +460,7 @@ def _paired(with_source, twin):
         if set(with_source.index) != set(twin.index) or with_source.index.has_duplicates:
             raise InputError(f'{len(with_source)} rows with source and {len(twin)} of the twin are '
                              'not the same users, once each: evaluate both on one test set')
-        twin = twin.loc[with_source.index].to_numpy().T
-        with_source = with_source.to_numpy().T
+        with_source, twin = (x.loc[with_source.index].to_numpy().T for x in (with_source, twin))
     a, b = (np.atleast_2d(np.asarray(x, float)) for x in (with_source, twin))
     if a.shape != b.shape:
         raise InputError(f'with source {a.shape}, twin {b.shape}: '
@@ -466,7 +492,17 @@ def _effect(a, b, metric, margin, n_boot, level, seed):
     return TransferEffect(word, means[0], float(lo), float(hi), *means[1:],
                           a.shape[1], len(a), metric, level)
 
-# %% ../nbs/11_finetune.ipynb #50566563
+# %% ../nbs/11_finetune.ipynb #06221f80
+def _by_slice(a, b, labels, *how):
+    "The effect on each slice of users, a row each."
+    if len(labels) != a.shape[1]:
+        raise InputError(f'{len(labels)} slices for {a.shape[1]} users: give one label a user')
+    part = lambda k: vars(_effect(a[:, labels == k], b[:, labels == k], *how))
+    parts = {k: part(k) for k in pd.unique(labels)}
+    columns = ['n', 'mean', 'twin', 'difference', 'lo', 'hi', 'word']
+    return pd.DataFrame(parts).T[columns].rename_axis('slice').sort_index()
+
+# %% ../nbs/11_finetune.ipynb #29fc4a86
 def transfer_effect(with_source,  # Metric of each user: Series, DataFrame (users, seeds) or array
                     twin,         # The same from scratch
                     slices=None,  # A label for each user, in the order of `with_source`
@@ -477,14 +513,7 @@ def transfer_effect(with_source,  # Metric of each user: Series, DataFrame (user
     a, b = _paired(with_source, twin)
     effect = _effect(a, b, metric, margin, n_boot, level, seed)
     if slices is None: return effect
-    labels = np.asarray(slices)
-    if len(labels) != effect.n:
-        raise InputError(f'{len(labels)} slices for {effect.n} users: give one label a user')
-    how = metric, margin, n_boot, level, seed
-    part = lambda k: _effect(a[:, labels == k], b[:, labels == k], *how)
-    parts = {k: vars(part(k)) for k in pd.unique(labels)}
-    columns = ['n', 'mean', 'twin', 'difference', 'lo', 'hi', 'word']
-    effect.slices = pd.DataFrame(parts).T[columns].rename_axis('slice').sort_index()
+    effect.slices = _by_slice(a, b, np.asarray(slices), metric, margin, n_boot, level, seed)
     return effect
 
 # %% ../nbs/11_finetune.ipynb #d9dffe3d
@@ -519,7 +548,7 @@ def _measure_arms(make, X, y, arms, measure, seed, lr, bs, kw):
         out[arm] = to_numpy(measure(learn.model.eval()))
     return out
 
-# %% ../nbs/11_finetune.ipynb #fa4cb231
+# %% ../nbs/11_finetune.ipynb #967bec60
 def _point(n, arm, metric, twin):
     "A row of a learning curve; the band is over users and seeds."
     effect = transfer_effect(metric, twin)
@@ -528,11 +557,18 @@ def _point(n, arm, metric, twin):
                 diff_lo=effect.lo, diff_hi=effect.hi, verdict=effect.word)
 
 # %% ../nbs/11_finetune.ipynb #14f35d42
+def _metrics_of(n, make, X, y, arms, measure, seeds, lr, bs, kw):
+    "The metric of each arm on `n` examples, (seeds, test users); each seed draws its own examples."
+    draws = [np.random.default_rng(seed).permutation(len(y))[:n] for seed in seeds]
+    got = [_measure_arms(lambda: make(at), X[at], y[at], arms, measure, seed, lr, bs, kw)
+           for seed, at in zip(seeds, draws)]
+    return {arm: np.stack([run[arm] for run in got]) for arm in arms}
+
+# %% ../nbs/11_finetune.ipynb #8d4d06be
 def learning_curve(make:Callable,    # make(rows): a new model for these training examples
-                   X, y,             # All training examples of the target
-                   arms:Mapping,     # {name: (source or None, strategy)}; the first is the twin
+                   X, y, arms:Mapping, # All examples; {name: (source or None, strategy)}, first the twin
                    measure:Callable, # measure(model) -> metric of each test user
-                   sizes:Iterable=(16, 64, 256, 1024, None), # Training examples, None: all
+                   sizes:Iterable=(16, 64, 256, 1024, None), # Training examples; None: all
                    seeds:Iterable[int]=(0, 1, 2), # Each draws its own
                    lr:float=1e-3, bs:int=128, **kw # For `transfer_fit`
                   )->pd.DataFrame: # size, arm, mean, lo, hi, and the verdict against the twin
@@ -540,9 +576,6 @@ def learning_curve(make:Callable,    # make(rows): a new model for these trainin
     kw, twin, out = dict(kw, cbs=[SchedCB(cosine), *kw.get('cbs', ())]), next(iter(arms)), []
     for size in sizes:
         n = min(size or len(y), len(y))
-        draws = [np.random.default_rng(seed).permutation(len(y))[:n] for seed in seeds]
-        got = [_measure_arms(lambda: make(at), X[at], y[at], arms, measure, seed, lr, bs, kw)
-               for seed, at in zip(seeds, draws)]
-        metrics = {arm: np.stack([run[arm] for run in got]) for arm in arms}
+        metrics = _metrics_of(n, make, X, y, arms, measure, seeds, lr, bs, kw)
         out += [_point(n, arm, m, metrics[twin]) for arm, m in metrics.items()]
     return pd.DataFrame(out)

@@ -262,7 +262,7 @@ class RecorderCB(Callback):
         here = getattr(value, 'device', torch.device('cpu')).type == 'cpu'
         if here or len(self.queue) >= self.late: self.settle()
 
-# %% ../nbs/09_learner.ipynb #a5845446
+# %% ../nbs/09_learner.ipynb #804c6b1d
 @patch
 def settle(self:RecorderCB)->None:
     "Read the numbers that wait."
@@ -277,7 +277,7 @@ def settle(self:RecorderCB)->None:
             self._losses.append(value)
             self._check(value, step)
 
-# %% ../nbs/09_learner.ipynb #784b5feb
+# %% ../nbs/09_learner.ipynb #a6dd9807
 @patch
 def _check(self:RecorderCB, loss, step):
     "A loss that is not finite is an error; float16 skips such steps by itself."
@@ -285,6 +285,7 @@ def _check(self:RecorderCB, loss, step):
     raise InputError(f'the loss is {loss} at step {step}: take a smaller lr than {self.lr:g}, '
                      'or clip gradients with ClipCB')
 
+# %% ../nbs/09_learner.ipynb #1dbf2f22
 @patch
 def after_epoch(self:RecorderCB, learn:Learner)->None:
     "The epoch's row: means over the examples of all processes."
@@ -294,7 +295,7 @@ def after_epoch(self:RecorderCB, learn:Learner)->None:
     means = {k: float(total/n) for k, (total, n) in sums.items()}
     self.rows.append(dict(epoch=learn.epoch + 1, **means))
 
-# %% ../nbs/09_learner.ipynb #c7786005
+# %% ../nbs/09_learner.ipynb #cdbd3037
 @patch(as_prop=True)
 def losses(self:RecorderCB)->list:
     "The loss of every batch so far."
@@ -307,7 +308,7 @@ def sums(self:RecorderCB)->dict:
     self.settle()
     return self._sums
 
-# %% ../nbs/09_learner.ipynb #38964eef
+# %% ../nbs/09_learner.ipynb #330bf7c4
 @patch(as_prop=True)
 def history(self:RecorderCB)->pd.DataFrame:
     "An epoch a row."
@@ -350,7 +351,7 @@ class ClipCB(Callback):
     def before_step(self, learn:Learner)->None:
         self.last = learn.acc.clip_grad_norm_(learn.model.parameters(), self.norm)
 
-# %% ../nbs/09_learner.ipynb #b9dd45cb
+# %% ../nbs/09_learner.ipynb #c8777c4e
 class ProgressCB(Callback):
     "A bar with the loss and examples per second on the error stream."
     order, bar = 50, None
@@ -406,7 +407,7 @@ class ExperimentTrackerCB(Callback):
         means = {k: v for k, v in learn.recorder.rows[-1].items() if k != 'epoch'}
         learn.acc.log(means, step=learn.step)
 
-# %% ../nbs/09_learner.ipynb #8fc685a3
+# %% ../nbs/09_learner.ipynb #be7ebb68
 @patch
 def before_fit(self:ExperimentTrackerCB, learn:Learner)->None:
     "Open the run."
@@ -418,6 +419,7 @@ def before_fit(self:ExperimentTrackerCB, learn:Learner)->None:
     learn.acc.init_trackers(self.project, run)
     self.tracking = True
 
+# %% ../nbs/09_learner.ipynb #d353f412
 @patch
 def cleanup_fit(self:ExperimentTrackerCB, learn:Learner)->None:
     "Close the run, whatever ended it."
@@ -435,7 +437,7 @@ def cosine(opt:torch.optim.Optimizer, total:int, warmup:float=.1)->lr_scheduler.
     fall = lambda i: .5*(1 + math.cos(math.pi*(i - w)/max(total - w, 1)))
     return lr_scheduler.LambdaLR(opt, lambda i: (i + 1)/w if i < w else fall(i))
 
-# %% ../nbs/09_learner.ipynb #1ee8fed6
+# %% ../nbs/09_learner.ipynb #9f57006d
 def one_cycle(opt:torch.optim.Optimizer, total:int, pct_start:float=.25)->lr_scheduler.LRScheduler:
     "One cycle: up to the learning rate, down to almost nothing; momentum the other way."
     top = [g['lr'] for g in opt.param_groups]
@@ -501,10 +503,14 @@ class EarlyStopCB(Callback):
             self.best, self.bad, self.epoch = value, 0, learn.epoch + 1
             self.weights = copy.deepcopy(learn.model.state_dict())
         if self.bad >= self.patience: raise CancelFit
-    def after_fit(self, learn:Learner)->None:
-        if self.weights is not None: learn.model.load_state_dict(self.weights)
 
-# %% ../nbs/09_learner.ipynb #d9ca285e
+# %% ../nbs/09_learner.ipynb #f2e4c35c
+@patch
+def after_fit(self:EarlyStopCB, learn:Learner)->None:
+    "Back to the best weights."
+    if self.weights is not None: learn.model.load_state_dict(self.weights)
+
+# %% ../nbs/09_learner.ipynb #ecce461d
 @patch
 def _watched(self:EarlyStopCB, row):
     "The number it watches."
@@ -512,30 +518,35 @@ def _watched(self:EarlyStopCB, row):
     raise InputError(f'EarlyStopCB watches {self.monitor!r}, the run records {list(row)}: '
                      'choose one of these')
 
+# %% ../nbs/09_learner.ipynb #91d1a0c4
 @patch
 def state_dict(self:EarlyStopCB)->dict:
     "The best value, its epoch and weights, and how many epochs brought nothing better."
     return {name: getattr(self, name) for name in self.kept}
 
+# %% ../nbs/09_learner.ipynb #75e168f2
 @patch
 def load_state_dict(self:EarlyStopCB, state:Mapping)->None:
     "What `state_dict` gave."
     vars(self).update({name: state[name] for name in self.kept})
 
 # %% ../nbs/09_learner.ipynb #7d7de6d0
+def _put(tensor, tensors):
+    "Keep a tensor; the key it leaves."
+    key = f't{len(tensors)}'
+    tensors[key] = tensor.detach().cpu().clone().contiguous()
+    return {'tensor': key}
+
+# %% ../nbs/09_learner.ipynb #765915c2
 def _pack(o, tensors):
     "Nested Python data as JSON; tensors go to `tensors` and leave their key."
-    if isinstance(o, torch.Tensor):
-        key = f't{len(tensors)}'
-        tensors[key] = o.detach().cpu().clone().contiguous()
-        return {'tensor': key}
+    pack = lambda v: _pack(v, tensors)
+    if isinstance(o, torch.Tensor): return _put(o, tensors)
     if isinstance(o, np.ndarray):
         whole = torch.from_numpy(o.astype(np.int64))
-        return {'array': _pack(whole, tensors), 'dtype': str(o.dtype)}
-    pack = lambda v: _pack(v, tensors)
+        return {'array': pack(whole), 'dtype': str(o.dtype)}
     if isinstance(o, dict): return {'dict': [[pack(k), pack(v)] for k, v in o.items()]}
-    if isinstance(o, tuple): return {'tuple': [_pack(v, tensors) for v in o]}
-    if isinstance(o, list): return {'list': [_pack(v, tensors) for v in o]}
+    if isinstance(o, (tuple, list)): return {type(o).__name__: [pack(v) for v in o]}
     if isinstance(o, np.generic): return o.item()
     if o is None or isinstance(o, (bool, int, float, str)): return o
     raise TypeError(f'cannot store {type(o).__name__} in a checkpoint')
@@ -608,14 +619,21 @@ class CheckpointCB(Callback):
     def before_batch(self, learn:Learner)->None:
         if self.rng is not None: _set_generators(self.rng)
         self.rng = None
-    def after_batch(self, learn:Learner)->None:
-        due = learn.training and learn.last and self.every and learn.step % self.every == 0
-        if due: self.save(learn, learn.epoch, learn.i + 1)
-    def after_epoch(self, learn:Learner)->None:
-        self.rng = None
-        self.save(learn, learn.epoch + 1, 0)
 
-# %% ../nbs/09_learner.ipynb #927d3285
+# %% ../nbs/09_learner.ipynb #002b767c
+@patch
+def after_batch(self:CheckpointCB, learn:Learner)->None:
+    "Save in the middle of an epoch, where it is due."
+    due = learn.training and learn.last and self.every and learn.step % self.every == 0
+    if due: self.save(learn, learn.epoch, learn.i + 1)
+
+@patch
+def after_epoch(self:CheckpointCB, learn:Learner)->None:
+    "Save after every epoch."
+    self.rng = None
+    self.save(learn, learn.epoch + 1, 0)
+
+# %% ../nbs/09_learner.ipynb #73078fac
 @patch
 def parts(self:CheckpointCB, learn:Learner)->dict:
     "Objects with state, by name: model, optimiser, loss scaler, and every callback that has one."
@@ -624,6 +642,7 @@ def parts(self:CheckpointCB, learn:Learner)->dict:
     stateful = [cb for cb in learn.cbs if hasattr(cb, 'load_state_dict')]
     return parts | {f'cb{i}.{type(cb).__name__}': cb for i, cb in enumerate(stateful)}
 
+# %% ../nbs/09_learner.ipynb #19ab19c4
 @patch
 def save(self:CheckpointCB, learn:Learner, epoch:int, batch:int)->None:
     "Write the checkpoint: the next epoch, and how many of its batches are done."
@@ -632,7 +651,7 @@ def save(self:CheckpointCB, learn:Learner, epoch:int, batch:int)->None:
     parts = {name: part.state_dict() for name, part in self.parts(learn).items()}
     save_state(self.path, where | parts)
 
-# %% ../nbs/09_learner.ipynb #aa11c5da
+# %% ../nbs/09_learner.ipynb #e91fa271
 @patch
 def before_fit(self:CheckpointCB, learn:Learner)->None:
     "Go on from the file if it is there."
@@ -641,6 +660,7 @@ def before_fit(self:CheckpointCB, learn:Learner)->None:
         for left in self.path.parent.glob(f'.{self.path.name}.*.tmp'): left.unlink(missing_ok=True)
     if self.resume and self.path.exists(): self.load(learn, load_state(self.path))
 
+# %% ../nbs/09_learner.ipynb #cb135fac
 @patch
 def load(self:CheckpointCB, learn:Learner, state:Mapping)->None:
     "Put the learner and its callbacks where the checkpoint was written."
@@ -661,17 +681,22 @@ class TransferPenaltyCB(Callback):
                  lam:float|Mapping=.1,   # λ, or {beginning of a name: λ} for 'norm' and 'squared'
                  kind:str|Callable='norm', # One of `kinds`, or a function(source, target)
                  **kw):           # For the penalty: eps, beta, fisher, w, T
-        if not callable(kind) and kind not in self.kinds:
-            raise InputError(f'kind is {kind!r}, expected one of {", ".join(self.kinds)} '
-                             'or a function')
         self.on_rows = kind in ('delta', 'distill')     # these compare what models do on the batch
-        if self.on_rows and not isinstance(source, nn.Module):
-            raise InputError(f'kind {kind!r} needs the source model itself')
+        self._check(source, kind)
         self.model = copy.deepcopy(source).eval().requires_grad_(False) if self.on_rows else None
         self.source = {k: p.detach().clone() for k, p in named_params(source).items()}
         self.lam, self.kind, self.kw = lam, kind, kw
 
-# %% ../nbs/09_learner.ipynb #cbd368f3
+# %% ../nbs/09_learner.ipynb #f35e566a
+@patch
+def _check(self:TransferPenaltyCB, source, kind):
+    "Is there such a penalty, and what it needs?"
+    if not callable(kind) and kind not in self.kinds:
+        raise InputError(f'kind is {kind!r}, expected one of {", ".join(self.kinds)} or a function')
+    if self.on_rows and not isinstance(source, nn.Module):
+        raise InputError(f'kind {kind!r} needs the source model itself')
+
+# %% ../nbs/09_learner.ipynb #b71074dd
 @patch
 def penalty(self:TransferPenaltyCB, model:nn.Module, *x)->torch.Tensor:
     "The term added to the loss, λ included; `x`: the batch, for 'delta' and 'distill'."
@@ -684,12 +709,13 @@ def penalty(self:TransferPenaltyCB, model:nn.Module, *x)->torch.Tensor:
     if self.kind == 'distill': return lam*distill(self.model(*x), model(*x), **kw)
     return transfer_loss(0., s, model, lam, squared=self.kind == 'squared', **kw)
 
-# %% ../nbs/09_learner.ipynb #30072641
+# %% ../nbs/09_learner.ipynb #05300db3
 @patch
 def before_fit(self:TransferPenaltyCB, learn:Learner)->None:
     "The source goes where the target is."
     if self.on_rows: self.model.to(learn.acc.device)
 
+# %% ../nbs/09_learner.ipynb #1f8aa383
 @patch
 def after_loss(self:TransferPenaltyCB, learn:Learner)->None:
     "Add the penalty while training; the exact step comes after the optimiser's."
@@ -698,6 +724,7 @@ def after_loss(self:TransferPenaltyCB, learn:Learner)->None:
     learn.loss = learn.loss + term
     learn.recorder.add('penalty', term.detach(), len(learn.y))
 
+# %% ../nbs/09_learner.ipynb #012bddb1
 @patch
 def after_step(self:TransferPenaltyCB, learn:Learner)->None:
     "The proximal step, for 'prox'."

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from torch import nn
 from .core import InputError
 
-# %% ../nbs/08_transfer.ipynb #d5744076
+# %% ../nbs/08_transfer.ipynb #4cb3179a
 def to_numpy(x, dtype=None)->np.ndarray:
     "An array of what lies anywhere: a tensor on any device, an array, a list."
     if not isinstance(x, torch.Tensor): return np.asarray(x, dtype)
@@ -39,15 +39,13 @@ def _shared_rows(source, target, source_ids, target_ids):
     at = torch.from_numpy(places).to(target.device)
     return source.detach().to(target)[at[at >= 0]], target[at >= 0]
 
-# %% ../nbs/08_transfer.ipynb #18b1a4a9
+# %% ../nbs/08_transfer.ipynb #4a1bef34
 def match_params(source:Params, # Module, dict or sequence of tensors
                  target:Params, # The same
                  ids:dict|None=None # {table name: (source item ids, target item ids)}: row by row
                 )->list[tuple]: # Of (name, source tensor without gradient, target tensor)
     "Pairs of parameters with the same name and shape, or of the rows of one item."
-    theta_s = named_params(source)
-    theta_t = named_params(target)
-    pairs = []
+    pairs, theta_s, theta_t = [], named_params(source), named_params(target)
     for name in [k for k in theta_t if k in theta_s]:
         s, t = theta_s[name], theta_t[name]
         if name in (ids or {}) and s.shape[1:] == t.shape[1:]:
@@ -91,8 +89,8 @@ def _group(name, lam):
 # %% ../nbs/08_transfer.ipynb #5292beec
 def transfer_loss(loss:torch.Tensor|float,  # Task loss on the target, scalar
                   source:Params, target:Params, # θ_source, θ_target
-                  lam:float|Mapping=.1,     # λ, or {beginning of a name: λ}
-                  squared:bool=False, eps:float=0. # See `transfer_penalty`
+                  lam:float|Mapping=.1, # λ, or {beginning of a name: λ}
+                  squared:bool=False, eps:float=0.
                  )->torch.Tensor:
     "The article's transfer loss (§4.2.3): loss + λ‖θ_source − θ_target‖."
     penalty = lambda s, t: transfer_penalty(s, t, squared, eps)
@@ -115,7 +113,7 @@ def l2sp(source:Params, target:Params,  # θ_source, θ_target
     new = sum((p**2).sum() for name, p in named_params(target).items() if name not in matched)
     return alpha/2*transfer_penalty(source, target, squared=True) + beta/2*new
 
-# %% ../nbs/08_transfer.ipynb #49a22b83
+# %% ../nbs/08_transfer.ipynb #7c6d8b66
 def _example_gradients(model, params, batch, loss_func):
     "Gradients of each example of a batch by name, (examples, *shape of the parameter)."
     def example_loss(params, *example):
@@ -129,7 +127,7 @@ def device_of(model:nn.Module)->torch.device:
     "The device of a model's first parameter; the CPU where it has none."
     return next((p.device for p in model.parameters()), torch.device('cpu'))
 
-# %% ../nbs/08_transfer.ipynb #24b35f01
+# %% ../nbs/08_transfer.ipynb #553611e1
 def fisher_diag(model:nn.Module, # Trained source model
                 batches:Iterable, # Of (x..., y), tensors on any device
                 loss_func:Callable=F.cross_entropy # Mean loss of a batch
@@ -183,7 +181,7 @@ def _copy_rows(source, target, source_ids, target_ids):
     target[there] = source[torch.from_numpy(at[at >= 0])].to(target)
     return len(there)
 
-# %% ../nbs/08_transfer.ipynb #0a6e2845
+# %% ../nbs/08_transfer.ipynb #51ab4c5a
 def _copy_one(name, target, source, ids):
     "Copy one tensor if it fits; (status, detail)."
     if name not in source: return 're-initialised', 'no such name in the source'
@@ -217,12 +215,11 @@ def load_report(model:nn.Module, # Target, after `load_pretrained` and `apply_fi
     "Which tensors were copied, skipped, re-initialised; which are trained or frozen; their share."
     if loaded is None:
         loaded = load_pretrained(copy.deepcopy(model), {}).assign(status='own', detail='')
-    grad = {k: 'trained' if p.requires_grad else 'frozen' for k, p in model.named_parameters()}
+    grad = {k: ('frozen', 'trained')[p.requires_grad] for k, p in model.named_parameters()}
     new = [(k, tuple(p.shape), p.numel(), 'added', '') for k, p in model.named_parameters()
            if k not in set(loaded.name)]
-    rows = [*loaded.itertuples(index=False, name=None), *new]
-    report = pd.DataFrame(rows, columns=loaded.columns)
+    report = pd.DataFrame([*loaded.values.tolist(), *new], columns=loaded.columns)
     report['state'] = [grad.get(k, '' if status == 'left behind' else 'buffer')
                        for k, status in zip(report.name, report.status)]
-    report['share'] = report.numbers/max(report.numbers.sum(), 1)
+    report = report.assign(share=report.numbers/max(report.numbers.sum(), 1))
     return report[['name', 'shape', 'share', 'status', 'state', 'detail']]
