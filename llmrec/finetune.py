@@ -75,7 +75,7 @@ def _train_epoch(model, batches, opt, source, lam):
         n += len(y)
     return total/n
 
-# %% ../nbs/11_finetune.ipynb #606593f6
+# %% ../nbs/11_finetune.ipynb #f32690ff
 def train_classifier(model:nn.Module, batches:Iterable, # (x, y) of the target
                      n_epochs:int=10, lr:float=1e-4,
                      source:nn.Module|None=None, lam:float=0., # θ_s and λ of the penalty
@@ -132,14 +132,14 @@ def _decayed_histories(user, vectors, half_life, window):
         X[age:][same] += np.float32(2**(-(age - 1)/half_life))*vectors[:-age][same]
     return X
 
-# %% ../nbs/11_finetune.ipynb #33d0a027
+# %% ../nbs/11_finetune.ipynb #f3f7cb3f
 def _places(user):
     "Of each interaction: its user, whether it is the user's last, and how many came before."
     grouped = pd.Series(user).groupby(user)
     last = grouped.cumcount(ascending=False) == 0
     return pd.DataFrame(dict(user=user, last=last, history=grouped.cumcount()))
 
-# %% ../nbs/11_finetune.ipynb #033ff014
+# %% ../nbs/11_finetune.ipynb #946f23b1
 def next_item_examples(log:pd.DataFrame, # user, item; each user's in order of time
                        V:np.ndarray, items, # Item vectors, (n, dim), and their ids, (n,)
                        half_life:float=4., window:int=20 # Of the history; interactions that count
@@ -149,7 +149,7 @@ def next_item_examples(log:pd.DataFrame, # user, item; each user's in order of t
     user = log['user'].to_numpy()[order]
     item = pd.Index(items).get_indexer(log['item'])[order]
     missing = (item < 0).sum()
-    if missing: raise InputError(f'{missing} rows of the log have no item vector: encode their texts')
+    if missing: raise InputError(f'{missing} rows of the log have no item vector: encode them')
     about = _places(user)
     keep = (about.history > 0).to_numpy()
     X = _decayed_histories(user, np.asarray(V, np.float32)[item], half_life, window)
@@ -176,7 +176,7 @@ class LoRALinear(nn.Module):
         self.scale = scale/rank
     def forward(self, W:torch.Tensor)->torch.Tensor: return W + self.B @ self.A * self.scale
 
-# %% ../nbs/11_finetune.ipynb #149c2278
+# %% ../nbs/11_finetune.ipynb #3b38c518
 class Adapter(nn.Module):
     "x + up(relu(down(x))), zero at the start (Houlsby et al., 2019)."
     def __init__(self, dim:int, rank:int=16):
@@ -206,7 +206,7 @@ def _add_lora(encoder, rank):
         change = LoRALinear(*layer.weight.shape, rank).to(layer.weight)
         nn.utils.parametrize.register_parametrization(layer, 'weight', change)
 
-# %% ../nbs/11_finetune.ipynb #258e8edf
+# %% ../nbs/11_finetune.ipynb #1d599bb0
 def _groups(model, gradual, lr, decay):
     "Parameter groups, head first: what learns, or each layer with a rate of its own."
     groups = [dict(params=list(model.head.parameters()), lr=lr, name='head')]
@@ -220,7 +220,7 @@ def _check_strategy(name):
     if name not in FINETUNE_STRATEGIES:
         raise InputError(f'strategy is {name!r}, expected one of {", ".join(FINETUNE_STRATEGIES)}')
 
-# %% ../nbs/11_finetune.ipynb #b1bb9680
+# %% ../nbs/11_finetune.ipynb #cda492e5
 def apply_finetune_strategy(model:TransferClassifier, # With the source's weights loaded
                             name:str,       # One of `FINETUNE_STRATEGIES`
                             lr:float=1e-3, decay:float=.5, # Of the head; gradual: factor a layer
@@ -249,7 +249,7 @@ class GradualUnfreezeCB(Callback):
 @torch.no_grad()
 def zero_shot_gain(model:nn.Module,   # Untrained target model
                    source:nn.Module|Mapping, # Source model, or its parameters by name
-                   batches:Iterable, k:int=10, max_rows:int=2000 # (x, y) of the target, on any device
+                   batches:Iterable, k:int=10, max_rows:int=2000 # (x, y) of the target
                   )->float:
     "NDCG@k on training examples with the source's parameters, minus without: nothing is trained."
     own, given = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
@@ -277,11 +277,11 @@ def _callbacks(strategy, model, source, groups, lam, kind):
     "The penalty or the unfreezing that a strategy needs."
     if strategy == 'gradual': return [GradualUnfreezeCB(groups)]
     if strategy != 'supervised': return []
-    # what models do on a batch is compared for the target's items: the source's weights in its model
+    # what models do on a batch is compared on the target's items: the source's weights there
     teacher = copy.deepcopy(model) if kind in ('delta', 'distill') else source
     return [TransferPenaltyCB(teacher, lam, kind)]
 
-# %% ../nbs/11_finetune.ipynb #4c5bad54
+# %% ../nbs/11_finetune.ipynb #c695b953
 def transfer_fit(model:TransferClassifier, dls:DataLoaders, # Target model and batches
                  source:nn.Module|None=None, # Source model; None only for 'scratch'
                  strategy:str='supervised', # One of `FINETUNE_STRATEGIES`, or 'auto'
@@ -304,7 +304,7 @@ def lambda_search(make:Callable, # Function without arguments: a new target mode
                   **kw  # For `transfer_fit`: kind, n_epochs, lr, seed …
                  )->tuple[float, pd.DataFrame]: # Best λ; λ, validation loss, way from the source
     "Choose λ of the penalty on the target's validation examples."
-    if dls.valid is None: raise InputError('lambda_search needs validation rows: give dls a `.valid`')
+    if dls.valid is None: raise InputError('lambda_search needs validation rows: give a `.valid`')
     rows = []
     for lam in lams:
         learn = transfer_fit(make(), dls, source, 'supervised' if lam else 'full', lam=lam, **kw)
@@ -376,7 +376,7 @@ def _best_first(table, by):
         raise InputError(f'by is {by!r}, expected one of {", ".join(table.columns)}')
     return table.sort_values(by, ascending=by in distances, kind='stable')
 
-# %% ../nbs/11_finetune.ipynb #efcc7079
+# %% ../nbs/11_finetune.ipynb #ee10c03d
 def rank_sources(target:Domain,     # Domain where we recommend; only its training log
                  candidates:Mapping|list[Domain], # {name: Domain} or list of Domains
                  encode:Callable,   # From texts to vectors, such as `TextEncoder().encode`
@@ -405,7 +405,7 @@ class DomainAlignCB(Callback):
     def load_state_dict(self, state:Mapping)->None:
         if self.kind == 'dann': self.dist.load_state_dict(state)
 
-# %% ../nbs/11_finetune.ipynb #562915bc
+# %% ../nbs/11_finetune.ipynb #9c14d3b6
 @patch
 def before_fit(self:DomainAlignCB, learn:Learner)->None:
     "The distance; the parameters of a discriminator learn with the model's."
@@ -415,7 +415,7 @@ def before_fit(self:DomainAlignCB, learn:Learner)->None:
     opt = getattr(learn.opt, 'optimizer', learn.opt)
     opt.add_param_group(dict(params=list(self.dist.parameters()), lr=learn.lr))
 
-# %% ../nbs/11_finetune.ipynb #1ee54494
+# %% ../nbs/11_finetune.ipynb #808c727b
 @patch
 def after_loss(self:DomainAlignCB, learn:Learner)->None:
     "Add the distance to a batch of the other domain."
@@ -443,7 +443,7 @@ class TransferEffect:
     level:float = .95
     slices:pd.DataFrame|None = None # The same by slice
 
-# %% ../nbs/11_finetune.ipynb #1c5e6654
+# %% ../nbs/11_finetune.ipynb #d3bbaf10
 @patch
 def __repr__(self:TransferEffect)->str:
     "What happened, with the numbers."
@@ -492,7 +492,7 @@ def _effect(a, b, metric, margin, n_boot, level, seed):
     return TransferEffect(word, means[0], float(lo), float(hi), *means[1:],
                           a.shape[1], len(a), metric, level)
 
-# %% ../nbs/11_finetune.ipynb #06221f80
+# %% ../nbs/11_finetune.ipynb #b5a5fa2d
 def _by_slice(a, b, labels, *how):
     "The effect on each slice of users, a row each."
     if len(labels) != a.shape[1]:
@@ -502,7 +502,7 @@ def _by_slice(a, b, labels, *how):
     columns = ['n', 'mean', 'twin', 'difference', 'lo', 'hi', 'word']
     return pd.DataFrame(parts).T[columns].rename_axis('slice').sort_index()
 
-# %% ../nbs/11_finetune.ipynb #29fc4a86
+# %% ../nbs/11_finetune.ipynb #977883ac
 def transfer_effect(with_source,  # Metric of each user: Series, DataFrame (users, seeds) or array
                     twin,         # The same from scratch
                     slices=None,  # A label for each user, in the order of `with_source`
@@ -548,7 +548,7 @@ def _measure_arms(make, X, y, arms, measure, seed, lr, bs, kw):
         out[arm] = to_numpy(measure(learn.model.eval()))
     return out
 
-# %% ../nbs/11_finetune.ipynb #967bec60
+# %% ../nbs/11_finetune.ipynb #0e492fbc
 def _point(n, arm, metric, twin):
     "A row of a learning curve; the band is over users and seeds."
     effect = transfer_effect(metric, twin)
@@ -564,9 +564,9 @@ def _metrics_of(n, make, X, y, arms, measure, seeds, lr, bs, kw):
            for seed, at in zip(seeds, draws)]
     return {arm: np.stack([run[arm] for run in got]) for arm in arms}
 
-# %% ../nbs/11_finetune.ipynb #8d4d06be
+# %% ../nbs/11_finetune.ipynb #4e94f68e
 def learning_curve(make:Callable,    # make(rows): a new model for these training examples
-                   X, y, arms:Mapping, # All examples; {name: (source or None, strategy)}, first the twin
+                   X, y, arms:Mapping, # All; {name: (source or None, strategy)}, first the twin
                    measure:Callable, # measure(model) -> metric of each test user
                    sizes:Iterable=(16, 64, 256, 1024, None), # Training examples; None: all
                    seeds:Iterable[int]=(0, 1, 2), # Each draws its own

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from torch import nn
 from .core import InputError
 
-# %% ../nbs/08_transfer.ipynb #4cb3179a
+# %% ../nbs/08_transfer.ipynb #dcd1e7af
 def to_numpy(x, dtype=None)->np.ndarray:
     "An array of what lies anywhere: a tensor on any device, an array, a list."
     if not isinstance(x, torch.Tensor): return np.asarray(x, dtype)
@@ -39,7 +39,7 @@ def _shared_rows(source, target, source_ids, target_ids):
     at = torch.from_numpy(places).to(target.device)
     return source.detach().to(target)[at[at >= 0]], target[at >= 0]
 
-# %% ../nbs/08_transfer.ipynb #4a1bef34
+# %% ../nbs/08_transfer.ipynb #605a7288
 def match_params(source:Params, # Module, dict or sequence of tensors
                  target:Params, # The same
                  ids:dict|None=None # {table name: (source item ids, target item ids)}: row by row
@@ -89,8 +89,7 @@ def _group(name, lam):
 # %% ../nbs/08_transfer.ipynb #5292beec
 def transfer_loss(loss:torch.Tensor|float,  # Task loss on the target, scalar
                   source:Params, target:Params, # θ_source, θ_target
-                  lam:float|Mapping=.1, # λ, or {beginning of a name: λ}
-                  squared:bool=False, eps:float=0.
+                  lam:float|Mapping=.1, squared:bool=False, eps:float=0. # λ, or λ by name
                  )->torch.Tensor:
     "The article's transfer loss (§4.2.3): loss + λ‖θ_source − θ_target‖."
     penalty = lambda s, t: transfer_penalty(s, t, squared, eps)
@@ -113,7 +112,7 @@ def l2sp(source:Params, target:Params,  # θ_source, θ_target
     new = sum((p**2).sum() for name, p in named_params(target).items() if name not in matched)
     return alpha/2*transfer_penalty(source, target, squared=True) + beta/2*new
 
-# %% ../nbs/08_transfer.ipynb #7c6d8b66
+# %% ../nbs/08_transfer.ipynb #e538a4bf
 def _example_gradients(model, params, batch, loss_func):
     "Gradients of each example of a batch by name, (examples, *shape of the parameter)."
     def example_loss(params, *example):
@@ -127,7 +126,7 @@ def device_of(model:nn.Module)->torch.device:
     "The device of a model's first parameter; the CPU where it has none."
     return next((p.device for p in model.parameters()), torch.device('cpu'))
 
-# %% ../nbs/08_transfer.ipynb #553611e1
+# %% ../nbs/08_transfer.ipynb #db8463fe
 def fisher_diag(model:nn.Module, # Trained source model
                 batches:Iterable, # Of (x..., y), tensors on any device
                 loss_func:Callable=F.cross_entropy # Mean loss of a batch
@@ -181,7 +180,7 @@ def _copy_rows(source, target, source_ids, target_ids):
     target[there] = source[torch.from_numpy(at[at >= 0])].to(target)
     return len(there)
 
-# %% ../nbs/08_transfer.ipynb #51ab4c5a
+# %% ../nbs/08_transfer.ipynb #47b176a7
 def _copy_one(name, target, source, ids):
     "Copy one tensor if it fits; (status, detail)."
     if name not in source: return 're-initialised', 'no such name in the source'
