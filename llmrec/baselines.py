@@ -39,11 +39,16 @@ class Popularity(Expert):
         self.pop = np.log1p(counts).astype(np.float32)
     def score_histories(self, hist:Histories) -> np.ndarray:
         return np.tile(self.pop, (len(hist), 1))
-    def constant_scores(self) -> np.ndarray: return self.pop
-    def update(self, data:Dataset, users:np.ndarray, exact:bool=False,
-               shared:dict|None=None) -> None:
-        "Count again: that is cheap and exact."
-        self.fit_dataset(data)
+
+# %% ../nbs/13_baselines.ipynb #e8e163d3
+@patch
+def constant_scores(self:Popularity) -> np.ndarray: return self.pop
+
+@patch
+def update(self:Popularity, data:Dataset, users:np.ndarray, exact:bool=False,
+           shared:dict|None=None) -> None:
+    "Count again: that is cheap and exact."
+    self.fit_dataset(data)
 
 # %% ../nbs/13_baselines.ipynb #79a56x9f
 class Content(Expert):
@@ -69,16 +74,24 @@ class Content(Expert):
     def score_histories(self, hist:Histories) -> np.ndarray:
         H = decayed_matrix(self.seen(hist), self.data.n_items, self.half_life)
         return l2_normalize(H @ self.v) @ self.item_matrix().T
-    def attributions(self, hist:Histories, item:int) -> np.ndarray:
-        length = np.linalg.norm(decayed_sum(self.seen(hist), self.half_life, self.v))
-        def parts(hist):
-            cosines = self.v[hist.item] @ self.v[item]
-            return recency_weights(hist, self.half_life)*cosines/max(length, 1e-12)
-        return restricted_attributions(hist, self.data.n_target, self.use_source_history, parts)
-    def item_matrix(self) -> np.ndarray: return self.v[:self.data.n_target]
-    def query(self, hist:Histories) -> tuple:
-        interest = decayed_sum(self.seen(hist), self.half_life, self.v)
-        return l2_normalize(interest[None])[0], None
+
+# %% ../nbs/13_baselines.ipynb #e5b0d7f1
+@patch
+def attributions(self:Content, hist:Histories, item:int) -> np.ndarray:
+    length = np.linalg.norm(decayed_sum(self.seen(hist), self.half_life, self.v))
+    def parts(hist):
+        cosines = self.v[hist.item] @ self.v[item]
+        return recency_weights(hist, self.half_life)*cosines/max(length, 1e-12)
+    return restricted_attributions(hist, self.data.n_target, self.use_source_history, parts)
+
+@patch
+def item_matrix(self:Content) -> np.ndarray: return self.v[:self.data.n_target]
+
+# %% ../nbs/13_baselines.ipynb #823ba156
+@patch
+def query(self:Content, hist:Histories) -> tuple:
+    interest = decayed_sum(self.seen(hist), self.half_life, self.v)
+    return l2_normalize(interest[None])[0], None
 
 # %% ../nbs/13_baselines.ipynb #3d26d4c3
 class RepeatConsumption(Expert):
@@ -110,25 +123,29 @@ class Random(Expert):
         return (hashed >> np.uint64(40)).astype(np.float32)/2**24
 
 # %% ../nbs/13_baselines.ipynb #907e7220
-def _largest(values, k): # -> (len(values),) boolean
-    "Where the k largest values stand; of equal ones the first."
+def _largest(values, columns, k): # -> (len(values),) boolean
+    "Where the k largest values stand; of equal ones those in the first columns."
     edge = np.partition(values, len(values) - k)[len(values) - k]
     keep = values > edge
     equal = np.nonzero(values == edge)[0]
-    keep[equal[:k - keep.sum()]] = True
+    first = np.argsort(columns[equal])[:k - keep.sum()]
+    keep[equal[first]] = True
     return keep
 
+# %% ../nbs/13_baselines.ipynb #d892fcac
 def topk_sparse(S:np.ndarray|sp.spmatrix, # (m, n)
                 k:int) -> sp.csr_matrix:  # (m, n)
     "The k largest positive entries of each row; of equal ones those in the first columns."
     S = sp.csr_matrix(S)
-    S.sort_indices()
     keep = S.data > 0
     for row in np.nonzero(np.diff(S.indptr) > k)[0]:
         run = slice(S.indptr[row], S.indptr[row + 1])
-        keep[run] &= _largest(S.data[run], k)
-    ptr = np.concatenate([[0], np.cumsum(keep)])[S.indptr]
-    return sp.csr_matrix((S.data[keep], S.indices[keep], ptr), S.shape)
+        keep[run] &= _largest(S.data[run], S.indices[run], k)
+    at = np.nonzero(keep)[0]
+    parts = S.data[at], S.indices[at], np.searchsorted(at, S.indptr)
+    top = sp.csr_matrix(parts, S.shape)
+    top.sort_indices()
+    return top
 
 # %% ../nbs/13_baselines.ipynb #32d17957
 class ItemKNN(Expert):
@@ -153,15 +170,22 @@ class ItemKNN(Expert):
         self.S = sp.vstack(blocks).tocsr()
     def score_histories(self, hist:Histories) -> np.ndarray:
         return (decayed_matrix(hist, self.data.n_items, self.half_life) @ self.S).toarray()
-    def attributions(self, hist:Histories, item:int) -> np.ndarray:
-        column = self.S[:, [item]].toarray()[:, 0]
-        return recency_weights(hist, self.half_life)*column[hist.item]
-    def add_items(self, data:Dataset, m:int) -> None:
-        "New items have no neighbours yet."
-        shape = data.n_items, data.n_target
-        self.S = sp.csr_matrix(insert_columns(self.S, data.n_target - m, m), shape=shape)
-        self.data = data
-    def sparse_scorer(self) -> Callable: return sparse_product(self.S, self.half_life)
+
+# %% ../nbs/13_baselines.ipynb #d60874c3
+@patch
+def attributions(self:ItemKNN, hist:Histories, item:int) -> np.ndarray:
+    column = self.S[:, [item]].toarray()[:, 0]
+    return recency_weights(hist, self.half_life)*column[hist.item]
+
+@patch
+def add_items(self:ItemKNN, data:Dataset, m:int) -> None:
+    "New items have no neighbours yet."
+    shape = data.n_items, data.n_target
+    self.S = sp.csr_matrix(insert_columns(self.S, data.n_target - m, m), shape=shape)
+    self.data = data
+
+@patch
+def sparse_scorer(self:ItemKNN) -> Callable: return sparse_product(self.S, self.half_life)
 
 # %% ../nbs/13_baselines.ipynb #347d0bc6
 class UserKNN(Expert):
@@ -173,14 +197,6 @@ class UserKNN(Expert):
         self.shrink = shrink
     def _fit(self, data:Dataset) -> None:
         self.X = binarize(decayed_matrix(data.hist, data.n_items))
-    def similar(self, H:sp.csr_matrix) -> sp.csr_matrix: # (m, N) -> (m, users)
-        "Cosines of the k training users nearest to each history."
-        C = (H @ self.X.T).tocsr()
-        row = np.repeat(np.arange(C.shape[0]), np.diff(C.indptr))
-        own = np.sqrt(np.diff(H.indptr)).astype(np.float32)[row]
-        other = np.sqrt(np.diff(self.X.indptr)).astype(np.float32)[C.indices]
-        C.data = C.data/(own*other + np.float32(self.shrink))
-        return topk_sparse(C, self.k)
     def score_histories(self, hist:Histories) -> np.ndarray:
         H = binarize(decayed_matrix(hist, self.data.n_items))
         scores = np.zeros((len(hist), self.data.n_target), np.float32)
@@ -188,6 +204,17 @@ class UserKNN(Expert):
         for block in batch_slices(len(hist), 512):
             scores[block] = (self.similar(H[block]) @ taken).toarray()
         return scores
+
+# %% ../nbs/13_baselines.ipynb #f40554ab
+@patch
+def similar(self:UserKNN, H:sp.csr_matrix) -> sp.csr_matrix: # (m, N) -> (m, users)
+    "Cosines of the k training users nearest to each history."
+    C = (H @ self.X.T).tocsr()
+    row = np.repeat(np.arange(C.shape[0]), np.diff(C.indptr))
+    own = np.sqrt(np.diff(H.indptr)).astype(np.float32)[row]
+    other = np.sqrt(np.diff(self.X.indptr)).astype(np.float32)[C.indices]
+    C.data = C.data/(own*other + np.float32(self.shrink))
+    return topk_sparse(C, self.k)
 
 # %% ../nbs/13_baselines.ipynb #0728dfec
 def fold_in(V:np.ndarray,      # (N, f) item factors
@@ -203,6 +230,7 @@ def fold_in(V:np.ndarray,      # (N, f) item factors
     A = gram + reg*np.eye(V.shape[1], dtype=np.float32) + own.T @ ((c - 1)*own)
     return A, c*own
 
+# %% ../nbs/13_baselines.ipynb #18ce9ccb
 def n_threads() -> int:
     "Threads for `implicit`: `$OMP_NUM_THREADS`, else the cores that this process may use."
     told = os.environ.get('OMP_NUM_THREADS', '')
@@ -223,11 +251,6 @@ class ALS(Expert):
         self.half_life = half_life
         self.seed = seed
         self.use_gpu = use_gpu
-    def model(self): # -> implicit's AlternatingLeastSquares
-        "The library's model with our settings, unfitted."
-        als = import_optional('implicit.als', 'baselines').AlternatingLeastSquares
-        return als(self.factors, regularization=self.reg, alpha=self.alpha, iterations=self.epochs,
-                   use_gpu=self.use_gpu, num_threads=n_threads(), random_state=self.seed)
     def _fit(self, data:Dataset) -> None:
         model = self.model()
         if not self.use_gpu: # a start that does not depend on who is there
@@ -241,12 +264,27 @@ class ALS(Expert):
         self.V = V*(data.counts > 0)[:, None]
     def score_histories(self, hist:Histories) -> np.ndarray:
         return self.user_factors(hist) @ self.item_matrix().T
-    def add_items(self, data:Dataset, m:int) -> None:
-        "Factors of new items are zero."
-        self.V = np.insert(self.V, data.n_target - m, np.zeros((m, 1), np.float32), 0)
-        self.data = data
-    def item_matrix(self) -> np.ndarray: return self.V[:self.data.n_target]
-    def query(self, hist:Histories) -> tuple: return self.user_factors(hist)[0], None
+
+# %% ../nbs/13_baselines.ipynb #ece0930a
+@patch
+def model(self:ALS): # -> implicit's AlternatingLeastSquares
+    "The library's model with our settings, unfitted."
+    als = import_optional('implicit.als', 'baselines').AlternatingLeastSquares
+    return als(self.factors, regularization=self.reg, alpha=self.alpha, iterations=self.epochs,
+               use_gpu=self.use_gpu, num_threads=n_threads(), random_state=self.seed)
+
+@patch
+def add_items(self:ALS, data:Dataset, m:int) -> None:
+    "Factors of new items are zero."
+    self.V = np.insert(self.V, data.n_target - m, np.zeros((m, 1), np.float32), 0)
+    self.data = data
+
+# %% ../nbs/13_baselines.ipynb #7e7f1809
+@patch
+def item_matrix(self:ALS) -> np.ndarray: return self.V[:self.data.n_target]
+
+@patch
+def query(self:ALS, hist:Histories) -> tuple: return self.user_factors(hist)[0], None
 
 # %% ../nbs/13_baselines.ipynb #13e3fa21
 @patch
@@ -255,6 +293,7 @@ def gram(self:ALS) -> np.ndarray: # (f, f)
     if getattr(self, '_gram', (None,))[0] is not self.V: self._gram = self.V, self.V.T @ self.V
     return self._gram[1]
 
+# %% ../nbs/13_baselines.ipynb #043765fa
 @patch
 def user_factors(self:ALS, hist:Histories) -> np.ndarray: # (users, f)
     "Factors that the training would give to users with these histories."
@@ -269,6 +308,7 @@ def user_factors(self:ALS, hist:Histories) -> np.ndarray: # (users, f)
         factors[user] = np.linalg.solve(A, C.sum(0))
     return factors
 
+# %% ../nbs/13_baselines.ipynb #c1629e79
 @patch
 def _by_library(self:ALS, X):
     "The same by `implicit`."
@@ -288,6 +328,7 @@ def parts(self:ALS, hist:Histories) -> np.ndarray: # One history -> (interaction
     place = np.minimum(np.searchsorted(items, hist.item), len(items) - 1)
     return recency_weights(hist, self.half_life)[:, None]*each[place]
 
+# %% ../nbs/13_baselines.ipynb #55e0a4e1
 @patch
 def attributions(self:ALS, hist:Histories, item:int) -> np.ndarray:
     "What each interaction of one history adds to the score of an item."
@@ -320,12 +361,19 @@ class BPR(Expert):
         H = self.mean_factors(data.hist)[active]
         ridge = H.T @ H + 1e-2*np.eye(H.shape[1])
         self.A = np.linalg.solve(ridge, H.T @ model.user_factors[active]).astype(np.float32)
-    def mean_factors(self, hist:Histories) -> np.ndarray: # (users, factors + 2)
-        "Mean item factors of histories, and a one."
-        X = decayed_matrix(hist, self.data.n_items, self.half_life)
-        mean = (X @ self.V)/np.maximum(np.asarray(X.sum(1)), 1e-9)
-        return np.concatenate([mean, np.ones((len(hist), 1))], 1).astype(np.float32)
     def score_histories(self, hist:Histories) -> np.ndarray:
         return self.mean_factors(hist) @ self.A @ self.item_matrix().T
-    def item_matrix(self) -> np.ndarray: return self.V[:self.data.n_target]
-    def query(self, hist:Histories) -> tuple: return (self.mean_factors(hist) @ self.A)[0], None
+
+# %% ../nbs/13_baselines.ipynb #5253fe29
+@patch
+def mean_factors(self:BPR, hist:Histories) -> np.ndarray: # (users, factors + 2)
+    "Mean item factors of histories, and a one."
+    X = decayed_matrix(hist, self.data.n_items, self.half_life)
+    mean = (X @ self.V)/np.maximum(np.asarray(X.sum(1)), 1e-9)
+    return np.concatenate([mean, np.ones((len(hist), 1))], 1).astype(np.float32)
+
+@patch
+def item_matrix(self:BPR) -> np.ndarray: return self.V[:self.data.n_target]
+
+@patch
+def query(self:BPR, hist:Histories) -> tuple: return (self.mean_factors(hist) @ self.A)[0], None

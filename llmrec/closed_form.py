@@ -47,6 +47,7 @@ def _gram(X):
     for block in batch_slices(len(G), 512): G[:, block] = (X.T @ X[:, block]).toarray()
     return G
 
+# %% ../nbs/14_closed_form.ipynb #cc994b50
 def _inverse(G):
     "Inverse of a symmetric positive definite matrix, in place, by Cholesky."
     factor, info = sl.lapack.spotrf(G, lower=1, overwrite_a=1)
@@ -95,6 +96,7 @@ class _Solved:
 
 _SOLVED = weakref.WeakValueDictionary()
 
+# %% ../nbs/14_closed_form.ipynb #28df8384
 class EASE(Expert):
     "EASE; recent interactions count more in scores."
     saved = ('rows', 'B', 'far')
@@ -142,9 +144,10 @@ def solve(self:EASE, data:Dataset) -> tuple: # rows (r,), B (r, n), far (N, n) s
     B = np.zeros((len(rows), n), np.float32)
     if len(rows):
         full = ease(binarize(decayed_matrix(hist, data.n_items, np.inf, rows)), self.lam)
-        for b in batch_slices(len(rows), 512): B[b, rows[own]] = full[b][:, own]
+        for block in batch_slices(len(rows), 512): B[block, rows[own]] = full[block][:, own]
     return rows, B, self.beyond(hist, np.setdiff1d(np.nonzero(counts[:n])[0], rows))
 
+# %% ../nbs/14_closed_form.ipynb #37ae112b
 @patch
 def beyond(self:EASE, hist:Histories, at:np.ndarray) -> sp.csr_matrix|None: # (N, n)
     "Columns of the target's items `at`, which are beyond the inverse."
@@ -163,6 +166,7 @@ def attributions(self:EASE, hist:Histories, item:int) -> np.ndarray:
     parts = lambda hist: recency_weights(hist, self.half_life)*column[hist.item]
     return restricted_attributions(hist, self.data.n_target, self.use_source_history, parts)
 
+# %% ../nbs/14_closed_form.ipynb #7f14f4ac
 @patch
 def add_items(self:EASE, data:Dataset, m:int) -> None:
     "Nothing predicts new items yet."
@@ -179,28 +183,35 @@ def add_items(self:EASE, data:Dataset, m:int) -> None:
 
 # %% ../nbs/14_closed_form.ipynb #c7c3d77f
 @patch
-def sparse_scorer(self:EASE) -> Callable:
-    "Items of the inverse, and those that neighbours predict."
-    n = self.data.n_target
-    own = self.rows[self.rows < n]
+def inner_scorer(self:EASE) -> tuple: # Columns, function of one history: their scores
+    "Scores of the target's items that are in the inverse."
+    own = self.rows[self.rows < self.data.n_target]
     B = np.ascontiguousarray(self.B[:, own])
     place = np.full(self.data.n_items, -1)
     place[self.rows] = np.arange(len(self.rows))
-    def dense(hist):
+    def scorer(hist):
+        hist = self.seen(hist)
         at = place[hist.item]
         weight = recency_weights(hist, self.half_life)[at >= 0].astype(np.float32)
         return weight @ B[at[at >= 0]]
-    if self.far is None: return lambda hist: (own, dense(self.seen(hist)))
-    columns = np.union1d(own, np.unique(self.far.indices))
-    inner = np.searchsorted(columns, own)
+    return own, scorer
+
+# %% ../nbs/14_closed_form.ipynb #76654d0c
+@patch
+def sparse_scorer(self:EASE) -> Callable:
+    "Items of the inverse, and those that neighbours predict."
+    own, inner = self.inner_scorer()
+    if self.far is None: return lambda hist: (own, inner(hist))
     outer = sparse_product(self.far, self.half_life)
-    def both(hist):
+    columns = np.union1d(own, np.unique(self.far.indices))
+    place = np.searchsorted(columns, own)
+    def scorer(hist):
         scores = np.zeros(len(columns), np.float32)
-        scores[inner] = dense(self.seen(hist))
+        scores[place] = inner(hist)
         at, values = outer(self.seen(hist))
         scores[np.searchsorted(columns, at)] = values
         return columns, scores
-    return both
+    return scorer
 
 # %% ../nbs/14_closed_form.ipynb #02ddcd03
 @patch
@@ -209,6 +220,7 @@ def follower(self:EASE) -> IncrementalEASE|None:
     kept = getattr(self, '_incremental', None)
     return kept if kept is not None and kept.data is self.data else None
 
+# %% ../nbs/14_closed_form.ipynb #bf790681
 @patch
 def take(self:EASE, follower:IncrementalEASE) -> None:
     "Weights, and the index, of an inverse."
@@ -237,6 +249,7 @@ def update(self:EASE, data:Dataset, users:np.ndarray, exact:bool=False,
     shared[key] = follower
     self.take(follower)
 
+# %% ../nbs/14_closed_form.ipynb #682da485
 @patch
 def forget(self:EASE, data:Dataset, gone:np.ndarray) -> str:
     "Learn without users: by a downdate of the inverse, if it follows; else anew."
@@ -265,22 +278,28 @@ class KernelTransfer(Expert):
         self.mean_pop = float(pop.mean()) if len(pop) else 0.
         self.known = np.concatenate([U, V, pop - self.mean_pop], 1).astype(np.float32)
         self.extend(data)
-    def factors(self, data:Dataset) -> tuple: # (s, r), (s, r)
-        "U and V of B over the items that have interactions."
-        if len(self.S) < 2: return np.zeros((len(self.S), 1)), np.zeros((len(self.S), 1))
-        X = binarize(decayed_matrix(data.hist, data.n_items, np.inf, self.S))
-        return low_rank(ease(X, self.lam), self.rank)
-    def extend(self, data:Dataset) -> None:
-        "Factors and log counts of all items, by the kernel."
-        phi = item_features(data)
-        counts = data.counts[self.S]
-        Z = gp_extend(phi, self.S, counts, self.known, self.noise, self.sharp)
-        rank = self.known.shape[1]//2
-        self.P = Z[:, :rank].copy()
-        self.Q = Z[:data.n_target, rank:2*rank].copy()
-        self.pop = Z[:data.n_target, -1] + np.float32(self.mean_pop)
     def score_histories(self, hist:Histories) -> np.ndarray:
         return (decayed_matrix(hist, self.data.n_items, self.half_life) @ self.P) @ self.Q.T
+
+# %% ../nbs/14_closed_form.ipynb #75aca916
+@patch
+def factors(self:KernelTransfer, data:Dataset) -> tuple: # (s, r), (s, r)
+    "U and V of B over the items that have interactions."
+    if len(self.S) < 2: return np.zeros((len(self.S), 1)), np.zeros((len(self.S), 1))
+    X = binarize(decayed_matrix(data.hist, data.n_items, np.inf, self.S))
+    return low_rank(ease(X, self.lam), self.rank)
+
+# %% ../nbs/14_closed_form.ipynb #fdfe1042
+@patch
+def extend(self:KernelTransfer, data:Dataset) -> None:
+    "Factors and log counts of all items, by the kernel."
+    phi = item_features(data)
+    counts = data.counts[self.S]
+    Z = gp_extend(phi, self.S, counts, self.known, self.noise, self.sharp)
+    rank = self.known.shape[1]//2
+    self.P = Z[:, :rank].copy()
+    self.Q = Z[:data.n_target, rank:2*rank].copy()
+    self.pop = Z[:data.n_target, -1] + np.float32(self.mean_pop)
 
 # %% ../nbs/14_closed_form.ipynb #609f2436
 @patch
@@ -296,8 +315,10 @@ def add_items(self:KernelTransfer, data:Dataset, m:int) -> None:
     self.extend(data)
     self.data = data
 
+# %% ../nbs/14_closed_form.ipynb #2d586e14
 @patch
 def item_matrix(self:KernelTransfer) -> np.ndarray: return self.Q
+
 @patch
 def query(self:KernelTransfer, hist:Histories) -> tuple:
     return decayed_sum(hist, self.half_life, self.P), None
@@ -367,6 +388,7 @@ def solve(self:NextItemRidge, X:sp.csr_matrix, y:np.ndarray) -> np.ndarray: # (s
         R = sl.cho_solve(factor, R, check_finite=False)
     return np.ascontiguousarray(R)
 
+# %% ../nbs/14_closed_form.ipynb #6ada051a
 @patch
 def attributions(self:NextItemRidge, hist:Histories, item:int) -> np.ndarray:
     "What each interaction adds to the score of an item."
@@ -403,6 +425,7 @@ def add_items(self:NextItemRidge, data:Dataset, m:int) -> None:
     self._incremental = None
     self.data = data
 
+# %% ../nbs/14_closed_form.ipynb #8b468a11
 @patch
 def update(self:NextItemRidge, data:Dataset, users:np.ndarray, exact:bool=False,
            shared:dict|None=None) -> None:
@@ -440,24 +463,33 @@ class BilinearContent(Expert):
     def score_histories(self, hist:Histories) -> np.ndarray:
         interest = decayed_matrix(hist, self.data.n_items, self.half_life) @ self.phi
         return l2_normalize(interest) @ self.M @ (self.item_matrix() - self.mu).T
-    def attributions(self, hist:Histories, item:int) -> np.ndarray:
-        length = np.linalg.norm(decayed_sum(hist, self.half_life, self.phi))
-        each = self.phi[hist.item] @ self.M @ (self.phi[item] - self.mu)
-        return recency_weights(hist, self.half_life)*each/max(length, 1e-12)
-    def add_items(self, data:Dataset, m:int) -> None:
-        self.phi = project_new_items(self.phi, data, m)
-        self.data = data
-    def item_matrix(self) -> np.ndarray: return self.phi[:self.data.n_target]
-    def query(self, hist:Histories) -> tuple:
-        interest = decayed_sum(hist, self.half_life, self.phi)
-        return l2_normalize(interest[None])[0] @ self.M, None
+
+# %% ../nbs/14_closed_form.ipynb #e195bcbf
+@patch
+def attributions(self:BilinearContent, hist:Histories, item:int) -> np.ndarray:
+    length = np.linalg.norm(decayed_sum(hist, self.half_life, self.phi))
+    each = self.phi[hist.item] @ self.M @ (self.phi[item] - self.mu)
+    return recency_weights(hist, self.half_life)*each/max(length, 1e-12)
+
+@patch
+def add_items(self:BilinearContent, data:Dataset, m:int) -> None:
+    self.phi = project_new_items(self.phi, data, m)
+    self.data = data
+
+@patch
+def item_matrix(self:BilinearContent) -> np.ndarray: return self.phi[:self.data.n_target]
+
+# %% ../nbs/14_closed_form.ipynb #9a723b8a
+@patch
+def query(self:BilinearContent, hist:Histories) -> tuple:
+    interest = decayed_sum(hist, self.half_life, self.phi)
+    return l2_normalize(interest[None])[0] @ self.M, None
 
 # %% ../nbs/14_closed_form.ipynb #42d1a9f9
 def slim(X:sp.spmatrix,     # (users, N) interaction matrix
          l1:float=2.,       # λ₁: sparseness
          l2:float=100.,     # λ₂: as in EASE
-         rho:float=1000.,   # Strength of the tie between B and C
-         steps:int=40       # ADMM iterations
+         rho:float=1000., steps:int=40 # Strength of the tie between B and C; ADMM iterations
         ) -> np.ndarray:    # (N, N) float32, not negative, zero diagonal
     "The item–item matrix of SLIM, by ADMM."
     G = np.asarray((X.T @ X).todense(), np.float32)
@@ -494,10 +526,13 @@ class SLIM(Expert):
         self.B[:, self.rows[own]] = slim(X, self.l1, self.l2)[:, own]
     def score_histories(self, hist:Histories) -> np.ndarray:
         return decayed_matrix(hist, self.data.n_items, self.half_life, self.rows) @ self.B
-    def attributions(self, hist:Histories, item:int) -> np.ndarray:
-        column = np.zeros(self.data.n_items)
-        column[self.rows] = self.B[:, item]
-        return recency_weights(hist, self.half_life)*column[hist.item]
+
+# %% ../nbs/14_closed_form.ipynb #54a072af
+@patch
+def attributions(self:SLIM, hist:Histories, item:int) -> np.ndarray:
+    column = np.zeros(self.data.n_items)
+    column[self.rows] = self.B[:, item]
+    return recency_weights(hist, self.half_life)*column[hist.item]
 
 # %% ../nbs/14_closed_form.ipynb #68c30504
 class Markov(Expert):
@@ -516,10 +551,15 @@ class Markov(Expert):
         self._incremental = None
     def score_histories(self, hist:Histories) -> np.ndarray:
         return (decayed_matrix(hist, self.data.n_items, self.half_life) @ self.M).toarray()
-    def attributions(self, hist:Histories, item:int) -> np.ndarray:
-        column = self.M[:, [item]].toarray()[:, 0]
-        return recency_weights(hist, self.half_life)*column[hist.item]
-    def sparse_scorer(self) -> Callable: return sparse_product(self.M, self.half_life)
+
+# %% ../nbs/14_closed_form.ipynb #c9e49cbe
+@patch
+def attributions(self:Markov, hist:Histories, item:int) -> np.ndarray:
+    column = self.M[:, [item]].toarray()[:, 0]
+    return recency_weights(hist, self.half_life)*column[hist.item]
+
+@patch
+def sparse_scorer(self:Markov) -> Callable: return sparse_product(self.M, self.half_life)
 
 # %% ../nbs/14_closed_form.ipynb #a2c91ac4
 @patch
@@ -530,6 +570,7 @@ def add_items(self:Markov, data:Dataset, m:int) -> None:
     self._incremental = None
     self.data = data
 
+# %% ../nbs/14_closed_form.ipynb #fa54893e
 @patch
 def update(self:Markov, data:Dataset, users:np.ndarray, exact:bool=False,
            shared:dict|None=None) -> None:
@@ -570,6 +611,7 @@ def zscore(scores:np.ndarray) -> np.ndarray: # (m, n) -> (m, n)
     scores = scores - scores.mean(1, keepdims=True)
     return scores/np.maximum(scores.std(1, keepdims=True), 1e-9)
 
+# %% ../nbs/14_closed_form.ipynb #23ad3175
 class Blend(Expert):
     "(1 − w)·first + w·second on standardised scores; w is the best on last interactions."
     saved = ('pair', 'weight')
@@ -591,11 +633,14 @@ class Blend(Expert):
         self.found = {w: next_item_ndcg(scores(w), hist, y[pick], data.n_target) for w in self.grid}
         self.weight = max(self.found, key=self.found.get)
         for expert in self.pair: expert.fit_dataset(data)
-    def mix(self, hist:Histories, weight:float) -> np.ndarray: # (users, n)
-        "Scores with one weight of the second."
-        first, second = (zscore(expert.score_histories(hist)) for expert in self.pair)
-        return (1 - weight)*first + weight*second
     def score_histories(self, hist:Histories) -> np.ndarray: return self.mix(hist, self.weight)
+
+# %% ../nbs/14_closed_form.ipynb #125d3119
+@patch
+def mix(self:Blend, hist:Histories, weight:float) -> np.ndarray: # (users, n)
+    "Scores with one weight of the second."
+    first, second = (zscore(expert.score_histories(hist)) for expert in self.pair)
+    return (1 - weight)*first + weight*second
 
 # %% ../nbs/14_closed_form.ipynb #da9cf643
 def _suggest(trial, name, space):
@@ -605,6 +650,7 @@ def _suggest(trial, name, space):
     suggest = trial.suggest_int if whole else trial.suggest_float
     return suggest(name, space[0], space[1], log='log' in space)
 
+# %% ../nbs/14_closed_form.ipynb #82e5fd68
 def hyperparameter_search(make:Callable, # Class, or function: keywords to an unfitted expert
                           space:dict,    # {argument: [choices], (low, high) or (low, high, 'log')}
                           data:Dataset,  # Training interactions

@@ -126,7 +126,7 @@ def cache_dir(sub:str='' # Folder below the root, such as 'vectors'
 def atomic_write(path:str|Path, # File to write
                  mode:str='w', # 'w' for text (UTF-8), 'wb' for bytes
                 )->Iterator[Any]:
-    "Context manager: a file whose content replaces `path` only when the block ends without an error."
+    "Context manager: a file whose content replaces `path` only if the block ends without error."
     path = Path(path)
     number, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp')
     text = {} if 'b' in mode else dict(encoding='utf-8', newline='')
@@ -188,13 +188,14 @@ def _limit_free()->float:
 
 # %% ../nbs/50_core.ipynb #80a41719
 def free_memory()->float:
-    "Bytes this process can still take: of the machine, its container and `ulimit -v`; else infinite."
+    "Bytes this process can take: of the machine, its container and `ulimit -v`; else infinite."
     asked = [_system_free, _limit_free,
              lambda: _group_free('memory.max', 'memory.current'),
              lambda: _group_free('memory/memory.limit_in_bytes', 'memory/memory.usage_in_bytes')]
     free = [float('inf')]
+    unknown = (OSError, ValueError, StopIteration, ImportError)
     for ask in asked:
-        with contextlib.suppress(OSError, ValueError, StopIteration, ImportError): free.append(ask())
+        with contextlib.suppress(*unknown): free.append(ask())
     return min(free)
 
 def peak_memory_mb()->int|None:

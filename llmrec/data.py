@@ -39,7 +39,8 @@ def _missing(s:pd.Series)->np.ndarray:
     return null | (s == '').fillna(False).to_numpy(bool) if is_text_column(s) else null
 
 # %% ../nbs/01_data.ipynb #5ab93bbf
-def _sound(text:str)->bool: return text.isascii() or text == text.encode('utf-8', 'replace').decode()
+def _sound(text:str)->bool:
+    return text.isascii() or text == text.encode('utf-8', 'replace').decode()
 
 def _written(s:pd.Series, where:str)->pd.Series:
     "Text ids that files can hold: halves of surrogate pairs are refused."
@@ -78,12 +79,14 @@ def _ids(s:pd.Series, where:str)->pd.Series:
     if isinstance(s.dtype, pd.CategoricalDtype): s = s.astype(s.cat.categories.dtype)
     missing = _missing(s)
     if missing.any():
-        raise InputError(f'{where}: row {_first(missing)} has no id ({int(missing.sum())} of {len(s)} '
-                         'rows): drop these rows or fill it in')
+        n = int(missing.sum())
+        raise InputError(f'{where}: row {_first(missing)} has no id ({n} of {len(s)} rows): '
+                         'drop these rows or fill it in')
     if is_text_column(s): return _object_ids(s, where)
     numeric = pd.api.types.is_numeric_dtype(s) and not pd.api.types.is_bool_dtype(s)
     if not numeric or s.dtype.kind in 'bc':
-        raise InputError(f'{where}: ids are of type {s.dtype}: turn them into whole numbers or text')
+        raise InputError(f'{where}: ids are of type {s.dtype}: '
+                         'turn them into whole numbers or text')
     return _whole_ids(s, where)
 
 # %% ../nbs/01_data.ipynb #0a155bad
@@ -153,7 +156,8 @@ def require_columns(df:pd.DataFrame, # A table
     for c in wanted:
         if c not in df.columns: raise InputError(f'{where} has no column {_hint(c, df)}')
     twice = df.columns[df.columns.duplicated()]
-    if len(twice): raise InputError(f'{where} has two columns called {twice[0]!r}: keep one of them')
+    if len(twice):
+        raise InputError(f'{where} has two columns called {twice[0]!r}: keep one of them')
 
 # %% ../nbs/01_data.ipynb #3cae1e1a
 def _hint(column:str, df:pd.DataFrame)->str:
@@ -261,8 +265,9 @@ def _check_times(log:pd.DataFrame, name:str, notes:list[str])->pd.DataFrame:
     t = _seconds(log['time'], where)
     bad = np.isnan(t)
     if bad.mean() > .5:
-        raise InputError(f'{where}: {int(bad.sum()):,} of {len(t):,} rows have no usable time, such as '
-                         f"row {_first(bad)} ({_value(log['time'], _first(bad))!r}): give dates, "
+        example = _value(log['time'], _first(bad))
+        raise InputError(f'{where}: {int(bad.sum()):,} of {len(t):,} rows have no usable time, '
+                         f'such as row {_first(bad)} ({example!r}): give dates, '
                          'or seconds since 1970, or drop the column')
     _note(notes, name, bad.sum(), 'rows with a negative or unreadable time: dropped')
     return log[~bad].assign(time=t[~bad].astype(np.int64))
@@ -332,7 +337,8 @@ def _known_items(log:pd.DataFrame, name:str, items:pd.DataFrame, notes:list[str]
         theirs = _value(items['item'], 0)
         raise InputError(f'log of {name}: no item of the log is in the item table '
                          f'(log: {ours!r}, {type(ours).__name__}; '
-                         f'table: {theirs!r}, {type(theirs).__name__}): the two must use the same ids')
+                         f'table: {theirs!r}, {type(theirs).__name__}): '
+                         'the two must use the same ids')
     example = _value(log['item'], _first(~known))
     _note(notes, name, (~known).sum(),
           f'rows whose item is not in the item table, such as {example!r}: dropped')
@@ -500,7 +506,8 @@ def _toy_words(g:np.random.Generator, q:np.ndarray, words:slice)->np.ndarray: # 
     return vocabulary[topic, g.integers(vocabulary.shape[1], size=topic.shape)]
 
 # %% ../nbs/01_data.ipynb #0764fdaf
-def _toy_items(g:np.random.Generator, kind:str, n:int, words:slice)->tuple[pd.DataFrame, np.ndarray]:
+def _toy_items(g:np.random.Generator, kind:str, n:int, words:slice
+              )->tuple[pd.DataFrame, np.ndarray]:
     "Items with a mixture of topics, and a text that is drawn from it."
     topics = np.array(list(_TASTES))
     n_topics = len(topics)
@@ -560,8 +567,10 @@ def _toy_log(g:np.random.Generator, users:Sequence[str], p:np.ndarray, items:pd.
     event = g.choice(len(share), len(row), p=share)
     own = g.random(len(row)) < trust[event]
     item = np.where(own, _draw(g, preference, row), g.choice(len(items), len(row), p=popularity))
-    log = pd.DataFrame(dict(user=np.asarray(users)[row], item=items['item'].to_numpy()[item],
-                            time=_toy_times(g, row, len(users)), event=np.array(list(_EVENTS))[event]))
+    event = np.array(list(_EVENTS))[event]
+    time = _toy_times(g, row, len(users))
+    item = items['item'].to_numpy()[item]
+    log = pd.DataFrame(dict(user=np.asarray(users)[row], item=item, time=time, event=event))
     log = log.drop_duplicates(['user', 'item']).sort_values(['time', 'user'], kind='stable')
     return log.reset_index(drop=True)
 
@@ -579,7 +588,7 @@ def _check_toy(shared:float, seed:int, **sizes:Any)->None:
 def make_synthetic_pair(seed:int=0, # Any integer: another world
                         n_users:Sequence[int]=(400, 300), # Users of source and target
                         n_items:Sequence[int]=(200, 100), # Items of source and target
-                        n_rows:Sequence[float]=(40, 8), # Mean interactions of a source and target user
+                        n_rows:Sequence[float]=(40, 8), # Mean interactions of a user in each
                         shared:float=.1, # Share of target users who are source users as well
                         beta:float=8. # How much preference matters; 0: not at all
                        )->DomainPair: # `.truth`: tastes, users, items, events

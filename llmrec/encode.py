@@ -403,7 +403,8 @@ def _encode_new(self:TextEncoder, X:np.ndarray, keys:np.ndarray, todo:np.ndarray
 
 # %% ../nbs/05_encode.ipynb #f93f429a
 _probes = ['milk', 'Organic Whole Milk, 1 Gallon', 'The Matrix (1999), science fiction',
-           '手机壳 透明', 'Чай зелёный 100 г', 'A light, quick read for a long flight, with a happy end. '*8]
+           '手机壳 透明', 'Чай зелёный 100 г',
+           'A light, quick read for a long flight, with a happy end. '*8]
 
 # %% ../nbs/05_encode.ipynb #50c28361
 @patch
@@ -746,7 +747,8 @@ def _byte_pairs(texts:Iterable[str], vocab:int, special:Sequence[str])->Any:
     t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     t.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(vocab_size=vocab, special_tokens=list(special),
-                                  show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                                  show_progress=False)
     t.train_from_iterator(texts, trainer)
     return t
 

@@ -93,7 +93,7 @@ def make_eval_task(split:Split, items:Iterable, # Split; ids of the candidates
     return _task(users, items, test[fresh], row[fresh], col[fresh], past,
                  seen if exclude_seen else seen*0, int((~fresh).sum()))
 
-# %% ../nbs/04_evaluation.ipynb #99d26854
+# %% ../nbs/04_evaluation.ipynb #72694bf7
 def _task(users:pd.Index, items:pd.Index, test:pd.DataFrame, row:np.ndarray, col:np.ndarray,
           past:sp.csr_matrix, seen:sp.csr_matrix, repeats:int)->EvalTask:
     "The task of the users who have something left to test."
@@ -144,7 +144,7 @@ def _pairs_of(task:EvalTask, users:slice)->slice:
     "Test pairs of a block of users."
     return slice(*np.searchsorted(task.row, [users.start, users.stop]))
 
-# %% ../nbs/04_evaluation.ipynb #8b26761e
+# %% ../nbs/04_evaluation.ipynb #8945a998
 def _rank_block(scores:np.ndarray, task:EvalTask, users:slice, k:int, ties:tuple,
                 candidates:int|None, seed:int)->tuple:
     "Lists, ranks, mid-ranks and number of candidates of a block of users, from their scores."
@@ -160,7 +160,7 @@ def _rank_block(scores:np.ndarray, task:EvalTask, users:slice, k:int, ties:tuple
     mid[~known] = (left + (lost - 1)/2)[row[~known]]
     return top_lists(scores, k, *ties), rank, mid, left + lost
 
-# %% ../nbs/04_evaluation.ipynb #c5de02dd
+# %% ../nbs/04_evaluation.ipynb #32a08c39
 @dataclass
 class _Ranking:
     "A task in the making: what stays the same for all blocks, and the results so far."
@@ -210,7 +210,7 @@ def _list_table(rec:dict|pd.DataFrame)->tuple:
         raise InputError(f'a table of lists has columns user, item, and rank or score; found {list(rec.columns)}')
     return rec, rec[by].to_numpy()*(1 if by == 'rank' else -1)
 
-# %% ../nbs/04_evaluation.ipynb #522c7f1c
+# %% ../nbs/04_evaluation.ipynb #9f2dc8d2
 def list_task(rec:dict|pd.DataFrame, # {user: [items, best first]}, or a table: user, item, and rank or score
               task:EvalTask, k:int=10)->tuple: # Lists (m, k), ranks (pairs,)
     "Lists as `rank_task` gives them; items that are no candidates are taken out."
@@ -241,7 +241,7 @@ def _by_order(user:np.ndarray, col:np.ndarray, place:np.ndarray, task:EvalTask, 
     top[user[order], position] = col[order]
     return top
 
-# %% ../nbs/04_evaluation.ipynb #537d6459
+# %% ../nbs/04_evaluation.ipynb #46a8849a
 def _placed(user:np.ndarray, col:np.ndarray, place:np.ndarray, task:EvalTask, k:int)->np.ndarray:
     "Lists (m, k) from interactions (user, item, place), without gaps."
     top = _by_place(user, col, place, len(task.users), k)
@@ -277,7 +277,7 @@ def _quarter(times:pd.Series)->np.ndarray:
     names = np.array(['first quarter', 'second quarter', 'third quarter', 'last quarter'])
     return names[np.searchsorted(np.quantile(times, [.25, .5, .75]), times)]
 
-# %% ../nbs/04_evaluation.ipynb #38f4247f
+# %% ../nbs/04_evaluation.ipynb #d8a50bc3
 def group_labels(name:str, pairs:pd.DataFrame, # 'evidence', 'time', or a column of `table`; test interactions
                  train:pd.DataFrame,  # Interactions that count as evidence
                  table:pd.DataFrame|None=None # Item table
@@ -311,7 +311,7 @@ def _cell(rank:np.ndarray, row:np.ndarray, k:int, n_boot:int, seed:int, kind:str
     return {'n': len(users), 'rows': len(row), f'ndcg@{k}': ndcg.mean(), 'lo': lo[0], 'hi': hi[0],
             f'recall@{k}': metric[f'recall@{k}'].mean(), f'hit@{k}': metric[f'hit@{k}'].mean()}
 
-# %% ../nbs/04_evaluation.ipynb #51f9915b
+# %% ../nbs/04_evaluation.ipynb #e3df1a80
 def slice_table(name:str, rank:np.ndarray, row:np.ndarray, # Its name; (pairs,) ranks and users
                 labels:tuple, k:int=10, # (pairs,) label of the item, of the user
                 n_boot:int=1000, seed:int=0, kind:str='bca')->pd.DataFrame:
@@ -344,7 +344,7 @@ class Report:
         interval = ' [{:.3f}, {:.3f}]'.format(*self.intervals[metric]) if metric in self.intervals else ''
         return f'{self.metrics[metric]:.3f}{interval}'
 
-# %% ../nbs/04_evaluation.ipynb #7685087a
+# %% ../nbs/04_evaluation.ipynb #f8756954
 @patch(as_prop=True)
 def table(self:Report)->pd.DataFrame:
     "Metrics by rows, cut-offs by columns, as text with intervals."
@@ -356,7 +356,7 @@ def table(self:Report)->pd.DataFrame:
     wide = wide.rename(columns=lambda k: '@' + k if k else 'all')
     return wide.rename_axis(index=None, columns=self.name or None)
 
-# %% ../nbs/04_evaluation.ipynb #22afb9dd
+# %% ../nbs/04_evaluation.ipynb #5af42049
 @patch
 def grid(self:Report, slice:str='evidence')->pd.DataFrame:
     "A slice as item × user, with n."
@@ -377,7 +377,7 @@ def notes(self:Report)->list:
     again = [f'{repeats} test rows repeat the past and were dropped'] if repeats else []
     return [line] + [f'LEAK: {leak}' for leak in protocol['leaks']] + again
 
-# %% ../nbs/04_evaluation.ipynb #10319cbb
+# %% ../nbs/04_evaluation.ipynb #1d91ab88
 @patch
 def _repr_html_(self:Report)->str:
     "Metrics, slices that are not too long, and notes."
@@ -445,7 +445,7 @@ def _report_content(source:str)->dict:
     if lost: raise InputError(f'this is not a report, it lacks {", ".join(sorted(lost))}: write it again with to_json')
     return content
 
-# %% ../nbs/04_evaluation.ipynb #a03be22b
+# %% ../nbs/04_evaluation.ipynb #8eccf81c
 @patch(cls_method=True)
 def from_json(cls:Report, source:str)->Report: # Text, or a file
     "Read what `to_json` wrote."
@@ -466,7 +466,7 @@ def _error_bars(axis:Any, values:np.ndarray, lo:np.ndarray, hi:np.ndarray, label
     axis.set(yticks=range(len(labels)), yticklabels=labels, xlabel='mean over users, with interval', title=title)
     axis.invert_yaxis()
 
-# %% ../nbs/04_evaluation.ipynb #8b687ce3
+# %% ../nbs/04_evaluation.ipynb #4dc65031
 @patch
 def plot(self:Report, metrics:list|None=None): # Metrics to draw; None: those between 0 and 1 with an interval
     "Metrics with intervals, and the evidence table as a heat map."
@@ -508,7 +508,7 @@ def _test_hash(pairs:pd.DataFrame)->str:
     with np.errstate(over='ignore'): users = hash_ids(pairs['user'])*np.uint64(3)
     return _fingerprint(users, hash_ids(pairs['item'], 1))
 
-# %% ../nbs/04_evaluation.ipynb #94f2fb1e
+# %% ../nbs/04_evaluation.ipynb #73560466
 def _protocol(split:Split, task:EvalTask, seen:str|bool, candidates:int|None, grades:str|None, seed:int,
               domain:Any)->dict:
     "Everything two reports must share."
@@ -597,7 +597,7 @@ def _candidates_of(rec:Any, table:pd.DataFrame|None)->np.ndarray:
         raise InputError('lists do not say what else could have been shown: pass items=, the item table')
     return table['item'].to_numpy()
 
-# %% ../nbs/04_evaluation.ipynb #f9bde243
+# %% ../nbs/04_evaluation.ipynb #1cc33c75
 def _catalogue(rec:Any, items:pd.DataFrame|None, domain:Any, vectors:np.ndarray|None)->tuple:
     "Item table and candidate ids."
     table = items if items is not None else getattr(domain, 'items', None)
@@ -654,7 +654,7 @@ def _evidence_log(split:Split, evidence:str, candidates:int|None)->pd.DataFrame:
         raise InputError(f'candidates is {candidates}: expected a number above 0, or None for all')
     return split.train if evidence == 'train' else pd.concat([split.train, split.valid])
 
-# %% ../nbs/04_evaluation.ipynb #8839fa74
+# %% ../nbs/04_evaluation.ipynb #692a2370
 def _ranked(rec:Any, task:EvalTask, k:int, seed:int, block:int|None, candidates:int|None)->_Ranked:
     "Rank the task, or look the test items up in finished lists."
     if _are_lists(rec): return _Ranked(*list_task(rec, task, k))
@@ -666,7 +666,7 @@ def _intervals(per_user:pd.DataFrame, n_boot:int, seed:int, kind:str)->dict:
     lo, hi = bootstrap(per_user.to_numpy(), n_boot, seed, kind=kind)
     return {name: (float(a), float(b)) for name, a, b in zip(per_user, lo, hi)}
 
-# %% ../nbs/04_evaluation.ipynb #423890cb
+# %% ../nbs/04_evaluation.ipynb #ea102584
 def _slices(names:Iterable, task:EvalTask, rank:np.ndarray, evidence:pd.DataFrame, table:pd.DataFrame,
             k:int, n_boot:int, seed:int, kind:str)->pd.DataFrame:
     "All cells of all slices."
@@ -715,7 +715,7 @@ def _difference(field:str, ours:Any, theirs:Any)->tuple:
     key = next(key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
     return f'{field}.{key}', ours.get(key), theirs.get(key)
 
-# %% ../nbs/04_evaluation.ipynb #c06d5cb4
+# %% ../nbs/04_evaluation.ipynb #8901eade
 def check_same_protocol(a:str, b:str, report_a:Report, report_b:Report):
     "Raise an `InputError` that names the first field in which two protocols differ."
     for field in COMPARED:
@@ -743,7 +743,7 @@ class Comparison:
     def __repr__(self)->str: return self.verdict
     def _repr_html_(self)->str: return self.table.round(4).to_html(index=False) + f'<p>{escape(self.verdict)}</p>'
 
-# %% ../nbs/04_evaluation.ipynb #11722953
+# %% ../nbs/04_evaluation.ipynb #1e52a41c
 def _sentence(row:Any, alpha:float)->str:
     "What one comparison says."
     how = f'no statistically significant difference in {row.metric} from'
@@ -752,7 +752,7 @@ def _sentence(row:Any, alpha:float)->str:
             f"[{row.lo:+.4f}, {row.hi:+.4f}], p = {row.p_holm:.2g} after Holm; {row.wins} users win, "
             f"{row.ties} tie, {row.losses} lose.")
 
-# %% ../nbs/04_evaluation.ipynb #c1413712
+# %% ../nbs/04_evaluation.ipynb #d9717eac
 @patch
 def plot(self:Comparison):
     "Differences with intervals; filled where Holm's p is below alpha."

@@ -26,6 +26,7 @@ def woodbury_terms(P:np.ndarray,         # (N, N) inverse
     PU = np.asarray(U @ P)
     return PU, np.asarray(U @ PU.T) + np.diag(1/np.asarray(c, float))
 
+# %% ../nbs/60_incremental.ipynb #56a38706
 def woodbury(P:np.ndarray,         # (N, N) inverse, float64, changed in place
              U:np.ndarray|sp.spmatrix, # (r, N) rows that come or go
              c:np.ndarray          # (r,) +1 comes, -1 goes; or any weights but 0
@@ -47,6 +48,7 @@ def widened(P:np.ndarray,  # (m, m) inverse
     wide[np.ix_(at, at)] = P
     return wide
 
+# %% ../nbs/60_incremental.ipynb #950ab51c
 def one_of(y:np.ndarray, # (r,) columns
            n:int         # Number of columns
           ) -> sp.csr_matrix:
@@ -70,15 +72,20 @@ class IncrementalEASE:
         "Which user has which item."
         X = decayed_matrix(self.seen(data), data.n_items, np.inf, self.rows)
         return binarize(X).astype(float)
-    def invert(self) -> None:
-        "P from X, anew."
-        gram = np.asarray((self.X.T @ self.X).todense())
-        self.P = sl.inv(gram + self.lam*np.eye(len(gram)), overwrite_a=True)
-    def settle(self, data:Dataset) -> None:
-        "All is as `data` says; B is computed when somebody asks."
-        self.data = data
-        self._B = None
-        self._without = None
+
+# %% ../nbs/60_incremental.ipynb #b7229d52
+@patch
+def invert(self:IncrementalEASE) -> None:
+    "P from X, anew."
+    gram = np.asarray((self.X.T @ self.X).todense())
+    self.P = sl.inv(gram + self.lam*np.eye(len(gram)), overwrite_a=True)
+
+@patch
+def settle(self:IncrementalEASE, data:Dataset) -> None:
+    "All is as `data` says; B is computed when somebody asks."
+    self.data = data
+    self._B = None
+    self._without = None
 
 # %% ../nbs/60_incremental.ipynb #0404f605
 @patch(as_prop=True)
@@ -93,6 +100,7 @@ def B(self:IncrementalEASE) -> np.ndarray: # (rows, n) float32
         self._B[:, self.rows[:own]] = weights
     return self._B
 
+# %% ../nbs/60_incremental.ipynb #55fc41bc
 @patch
 def widen(self:IncrementalEASE, new:np.ndarray) -> None:
     "Places for items that have their first interaction."
@@ -122,6 +130,7 @@ def follow(self:IncrementalEASE, data:Dataset # New users stand at its end
     self.settle(data)
     return len(changed)
 
+# %% ../nbs/60_incremental.ipynb #1252d1dd
 @patch
 def move(self:IncrementalEASE, come:sp.csr_matrix, go:sp.csr_matrix) -> None:
     "Rows of users come and go; arrays are never written into, since copies may share them."
@@ -166,6 +175,7 @@ def _seen(data, expert, users):
     both = getattr(expert, 'use_source_history', True)
     return restrict_domain(select_users(data.hist, users), data.n_target, both)
 
+# %% ../nbs/60_incremental.ipynb #f3daee90
 def moves(data:Dataset, expert:Expert, # One that learns from transitions
           users:np.ndarray,            # (m,) numbers of users
           skip:np.ndarray              # (m,) places of their histories to pass over
@@ -188,6 +198,7 @@ def _begins(long, short):
     "Does one array begin with another?"
     return len(short) <= len(long) and (long[:len(short)] == short).all()
 
+# %% ../nbs/60_incremental.ipynb #62d2801c
 def change(old:Dataset, new:Dataset, expert:Expert, users:np.ndarray
           ) -> tuple: # X (r, N), y (r,), signs (r,): transitions that came (+1) and went (-1)
     "What the transitions of some users gained and lost."
@@ -216,15 +227,18 @@ class IncrementalRidge:
             known = expert.kernel.P[self.S]
             self.W = self.W - expert.rho*(known - expert.lam*self.P @ known) @ expert.kernel.Q.T
         self.data = data
-    def widen(self, lam:float, new:np.ndarray) -> None:
-        "Places for items that have their first interaction."
-        S = np.union1d(self.S, new)
-        at = np.searchsorted(S, self.S)
-        W = np.zeros((len(S), self.W.shape[1]))
-        W[at] = self.W
-        self.P = widened(self.P, at, len(S), lam)
-        self.W = W
-        self.S = S
+
+# %% ../nbs/60_incremental.ipynb #92b3d491
+@patch
+def widen(self:IncrementalRidge, lam:float, new:np.ndarray) -> None:
+    "Places for items that have their first interaction."
+    S = np.union1d(self.S, new)
+    at = np.searchsorted(S, self.S)
+    W = np.zeros((len(S), self.W.shape[1]))
+    W[at] = self.W
+    self.P = widened(self.P, at, len(S), lam)
+    self.W = W
+    self.S = S
 
 # %% ../nbs/60_incremental.ipynb #84c77ebe
 @patch
@@ -239,6 +253,7 @@ def follow(self:IncrementalRidge, expert:Expert, data:Dataset, users:np.ndarray)
     if len(y): self.step(expert, X[:, self.S].astype(float), y, signs)
     self.data = data
 
+# %% ../nbs/60_incremental.ipynb #ee963231
 @patch
 def step(self:IncrementalRidge, expert:Expert, U:sp.csr_matrix, y:np.ndarray,
          signs:np.ndarray) -> None:
@@ -265,15 +280,21 @@ class IncrementalMarkov:
         Y.data *= signs.astype(np.float32)
         total = X.multiply(signs.reshape(-1, 1)).sum(0)
         return (X.T @ Y).tocsr(), np.asarray(total, float).ravel()
-    def follow(self, expert:Expert, data:Dataset, users:np.ndarray) -> None:
-        "Follow the interactions of `users` to the index `data`."
-        if self.data is data: return
-        C, total = self.count(*change(self.data, data, expert, users))
-        self.C = self.C + C
-        self.total = self.total + total
-        self.data = data
-    def shares(self, shrink:float) -> sp.csr_matrix: # (N, n)
-        "What `Markov` scores with."
-        M = self.C.copy()
-        M.data = M.data/np.repeat(self.total + shrink, np.diff(M.indptr)).astype(np.float32)
-        return M
+
+# %% ../nbs/60_incremental.ipynb #b39b18fc
+@patch
+def follow(self:IncrementalMarkov, expert:Expert, data:Dataset, users:np.ndarray) -> None:
+    "Follow the interactions of `users` to the index `data`."
+    if self.data is data: return
+    C, total = self.count(*change(self.data, data, expert, users))
+    self.C = self.C + C
+    self.total = self.total + total
+    self.data = data
+
+# %% ../nbs/60_incremental.ipynb #9e38f28d
+@patch
+def shares(self:IncrementalMarkov, shrink:float) -> sp.csr_matrix: # (N, n)
+    "What `Markov` scores with."
+    M = self.C.copy()
+    M.data = M.data/np.repeat(self.total + shrink, np.diff(M.indptr)).astype(np.float32)
+    return M

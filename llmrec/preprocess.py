@@ -96,7 +96,8 @@ def _cleaning_steps(domain:Domain, k_user:int, k_item:int, min_value:float|None,
     log = domain.log
     user, _ = pd.factorize(log['user'])
     item, _ = pd.factorize(log['item'])
-    steps = [('repeated rows', lambda keep: keep & ~_repeated(log), 'same user, item, time and event')]
+    why = 'same user, item, time and event'
+    steps = [('repeated rows', lambda keep: keep & ~_repeated(log), why)]
     why = 'over 50 × the median number of rows, and 1,000'
     if bots: steps.append(('bots', lambda keep: keep & ~_bots(user, keep)[user], why))
     if min_value is not None:
@@ -117,7 +118,8 @@ def clean(domain:Domain,       # Raw domain
     check_type(domain, Domain, 'domain')
     check_int(k_user, 'k_user')
     check_int(k_item, 'k_item')
-    keep, report = _apply_steps(_cleaning_steps(domain, k_user, k_item, min_value, bots), len(domain.log))
+    steps = _cleaning_steps(domain, k_user, k_item, min_value, bots)
+    keep, report = _apply_steps(steps, len(domain.log))
     log = domain.log[keep].reset_index(drop=True)
     if not len(log) and len(domain.log):
         raise InputError(f'cleaning drops all {len(domain.log)} rows of {domain.name!r}: '
@@ -241,7 +243,7 @@ def gini(x:Sequence[float])->float:
 
 # %% ../nbs/02_preprocess.ipynb #93b6d33d
 def sparsity(domain:Domain)->dict[str, float]:
-    "Size, density and long tail of a domain: the numbers on which branch C of the flow chart decides."
+    "Size, density and long tail of a domain: on these branch C of the flow chart decides."
     log = check_type(domain, Domain, 'domain').log
     per_user = log['user'].value_counts()
     per_item = log['item'].value_counts().reindex(domain.items['item'], fill_value=0)
@@ -298,10 +300,11 @@ def _sort_ties(order:np.ndarray, key:np.ndarray, tie:np.ndarray)->np.ndarray:
     rows = order[at]
     if not len(rows): return order
     free = 64 - int(group[-1]).bit_length()
-    packed = group.astype(np.uint64) << np.uint64(free) | tie[rows].astype(np.uint64) >> np.uint64(64 - free)
+    high = group.astype(np.uint64) << np.uint64(free)
+    packed = high | tie[rows].astype(np.uint64) >> np.uint64(64 - free)
     by_packed = np.argsort(packed)
     rows = rows[by_packed]
-    again, group = _tied(packed[by_packed])       # equal in the bits that fitted: look at all of them
+    again, group = _tied(packed[by_packed])       # equal in the bits that fitted: look at all
     left = rows[again]
     rows[again] = left[np.lexsort((left, tie[left], group))]
     order[at] = rows
@@ -407,7 +410,7 @@ def _split_cold(domain:Domain|pd.DataFrame, column:str, frac:float, seed:int)->S
 
 # %% ../nbs/02_preprocess.ipynb #8fcb83a9
 def split_cold_items(domain:Domain|pd.DataFrame, frac:float=.2, seed:int=0)->Split:
-    "A share of items has no interaction in training, all of them in the test; another in validation."
+    "A share of items has all its interactions in the test, another share in validation."
     return _split_cold(domain, 'item', frac, seed)
 
 def split_cold_users(domain:Domain|pd.DataFrame, frac:float=.2, seed:int=0)->Split:
@@ -426,14 +429,15 @@ def split_kfold_users(domain:Domain|pd.DataFrame, k:int=5, seed:int=0)->list[Spl
     def one(i:int)->Split:
         test = of_row == i
         valid = of_row == (i + 1) % k
-        return _make(log, [~test & ~valid, valid, test], name='k-fold users', k=k, fold=i, seed=seed)
+        parts = [~test & ~valid, valid, test]
+        return _make(log, parts, name='k-fold users', k=k, fold=i, seed=seed)
     return [one(i) for i in range(k)]
 
 # %% ../nbs/02_preprocess.ipynb #6a781a61
 def truncate_source(source:Domain, # Source domain
                     split:Split    # Split of the target
                    )->Domain:
-    "The source from before the test: before a global cut, and before each test user's first test row."
+    "The source before a global cut, and before each test user's first test row."
     check_type(source, Domain, 'source')
     check_type(split, Split, 'split')
     if 'time' not in source.log or 'time' not in split.test or not len(split.test): return source
@@ -496,7 +500,8 @@ def _order_predicts(split:Split, items:pd.DataFrame)->dict:
     if n < 20: return _found(check, 0, 1, 'too few cold items to tell')
     auc = roc_auc_score(tested, np.flatnonzero(cold))
     bad = abs(auc - .5) > 1/np.sqrt(n) + .1
-    return _found(check, int(bad), 1, f'AUC {auc:.2f} among items without training rows', leak=False)
+    example = f'AUC {auc:.2f} among items without training rows'
+    return _found(check, int(bad), 1, example, leak=False)
 
 # %% ../nbs/02_preprocess.ipynb #9e1715d1
 def _rank_correlation(x:np.ndarray, y:np.ndarray)->float:
@@ -512,7 +517,8 @@ def _features_of_all(split:Split, items:pd.DataFrame)->dict:
         x = items[c].fillna(items[c].median()).to_numpy(float)
         with_test = _rank_correlation(x, everything)
         if with_test > .98 and with_test > _rank_correlation(x, past): bad.append(c)
-    return _found('item columns computed from all rows', len(bad), len(items.columns), ', '.join(bad))
+    check = 'item columns computed from all rows'
+    return _found(check, len(bad), len(items.columns), ', '.join(bad))
 
 # %% ../nbs/02_preprocess.ipynb #dd767053
 def _lower(x:pd.Series)->pd.Series: return x.astype(str).str.lower()
@@ -530,7 +536,7 @@ def _in_profiles(split:Split, items:pd.DataFrame, profiles:Any)->dict:
 # %% ../nbs/02_preprocess.ipynb #eb73150b
 def leakage_audit(split:Split,        # What to check
                   items:pd.DataFrame, # Item table
-                  texts:Sequence[str]|None=None, # (n_items,) what the encoder reads; None: `item_text`
+                  texts:Sequence[str]|None=None, # (n_items,) for the encoder; None: `item_text`
                   profiles:dict|pd.Series|None=None # {user: text} that describes users, if any
                  )->pd.DataFrame:
     "Look for leaks: one row a check, with count, share, example and verdict ok, warning or leak."
@@ -539,9 +545,9 @@ def leakage_audit(split:Split,        # What to check
     if not len(items): raise InputError('item table is empty')
     texts = item_text(items) if texts is None else texts
     _check_texts_of(items, texts)
-    return pd.DataFrame([_same_rows(split), _future_rows(split), _in_profiles(split, items, profiles),
-                         _order_predicts(split, items), _duplicates(items, texts),
-                         _features_of_all(split, items)])
+    return pd.DataFrame([_same_rows(split), _future_rows(split),
+                         _in_profiles(split, items, profiles), _order_predicts(split, items),
+                         _duplicates(items, texts), _features_of_all(split, items)])
 
 # %% ../nbs/02_preprocess.ipynb #74402f0a
 def _check_texts_of(items:pd.DataFrame, texts:Sequence[str])->None:

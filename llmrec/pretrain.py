@@ -18,412 +18,553 @@ import sys
 import tempfile
 import torch
 import torch.nn.functional as F
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fastcore.basics import patch
 from pathlib import Path
-from torch import nn
-from .core import (
-    InputError, batch_slices, cache_dir, def_device, import_optional, progress, set_seed)
-from .encode import (
-    TextEncoder, TfidfEncoder, check_texts, clear_errors, is_decoder, knn_search, load_model,
-    pool, quiet_libraries, train_tokenizer, write_json)
+from torch import Tensor, nn
+from typing import Any
+from llmrec.core import (
+    InputError, batch_slices, cache_dir, def_device, import_optional, progress, set_seed,
+    write_json)
+from .encode import TextEncoder, TfidfEncoder, check_texts, knn_search, pool, train_tokenizer
+from .model_files import clear_errors, is_decoder, load_model, quiet_libraries, read_json
 
 # %% ../nbs/06_pretrain.ipynb #1ee782a8
-def split_texts(texts,   # Texts of one domain
-             frac=.1, # Share kept aside, at least one text
-             seed=0
-            ):        # (train, held)
+def _plain(text:Any)->Any:
+    "A text without case and extra spacing; a pair as it is."
+    return ' '.join(text.lower().split()) if isinstance(text, str) else text
+
+# %% ../nbs/06_pretrain.ipynb #3c7c9c52
+def split_texts(texts:Iterable[str], # Texts of one domain
+                frac:float=.1,       # Share kept aside, at least one text
+                seed:int=0
+               )->tuple[list[str], list[str]]: # train, held
     "Split distinct texts; texts that differ in case or spacing only are the same."
-    texts = list({' '.join(t.lower().split()): t for t in check_texts(texts) if t.strip()}.values())
+    texts = list({_plain(text): text for text in check_texts(texts) if text.strip()}.values())
     if len(texts) < 2:
-        raise InputError(f'{len(texts)} distinct texts: at least 2 are needed to train on one and ask about the other')
+        raise InputError(f'{len(texts)} distinct texts: at least 2 are needed to train on one '
+                         'and ask about the other')
     order = np.random.default_rng(seed).permutation(len(texts))
-    k = min(len(texts) - 1, max(1, round(frac*len(texts))))
-    return [texts[i] for i in order[k:]], [texts[i] for i in order[:k]]
+    n_held = min(len(texts) - 1, max(1, round(frac*len(texts))))
+    return [texts[i] for i in order[n_held:]], [texts[i] for i in order[:n_held]]
 
 # %% ../nbs/06_pretrain.ipynb #cfbec7d5
-def domain_sampling_probs(n, T=2.):
-    "Share of each domain in the mixture, from its number of texts."
+def domain_sampling_probs(n:Sequence[int], # Texts of each domain
+                          T:float=2.       # Temperature
+                         )->np.ndarray:    # (len(n),)
+    "Share of each domain in the mixture."
     p = np.asarray(n, float)**(1/T)
     return p/p.sum()
 
-def sample_mixture(parts, # Texts of each domain, a list of lists
-              T=2.,  # Temperature
-              seed=0
-             )->list:
-    "As many texts as there are in all, in the shares of `mixture`, shuffled."
-    parts = [p for p in parts if len(p)]
-    rng, n = np.random.default_rng(seed), [len(p) for p in parts]
-    want = np.round(domain_sampling_probs(n, T)*sum(n)).astype(int)
-    rows = [np.concatenate([rng.permutation(m) for _ in range(-(-w//m))])[:w] if w else [] for w, m in zip(want, n)]
-    out = [p[i] for p, r in zip(parts, rows) for i in r]
-    return [out[i] for i in rng.permutation(len(out))]
+def _draw_rows(rng:np.random.Generator, wanted:int, n:int)->np.ndarray:
+    "`wanted` of `n` rows: as many permutations as it takes, the last one cut."
+    rounds = -(-wanted//n)
+    if not rounds: return np.zeros(0, int)
+    return np.concatenate([rng.permutation(n) for _ in range(rounds)])[:wanted]
+
+# %% ../nbs/06_pretrain.ipynb #6fb7c60c
+def sample_mixture(parts:Sequence[Sequence], # Texts of each domain, a list of lists
+                   T:float=2.,  # Temperature
+                   seed:int=0
+                  )->list:
+    "As many texts as there are in all, in the shares of the mixture, shuffled."
+    parts = [part for part in parts if len(part)]
+    sizes = [len(part) for part in parts]
+    rng = np.random.default_rng(seed)
+    wanted = np.round(domain_sampling_probs(sizes, T)*sum(sizes)).astype(int)
+    drawn = []
+    for part, w in zip(parts, wanted): drawn += [part[i] for i in _draw_rows(rng, w, len(part))]
+    return [drawn[i] for i in rng.permutation(len(drawn))]
 
 # %% ../nbs/06_pretrain.ipynb #1f3487c2
-def _digest(*what): return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:24]
+def _digest(*what:Any)->str:
+    text = json.dumps(what, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
-def _tiny_model(kind, tok, dim, layers, heads, max_len):
+# %% ../nbs/06_pretrain.ipynb #92c7a131
+def _tiny_model(kind:str, tok:Any, dim:int, layers:int, heads:int, max_len:int)->nn.Module:
     "A small BERT or GPT-2 with random weights."
     from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
     ids = dict(vocab_size=len(tok), pad_token_id=tok.pad_token_id)
     if kind == 'tiny-gpt':
         ids |= dict(bos_token_id=tok.eos_token_id, eos_token_id=tok.eos_token_id)
-        return GPT2LMHeadModel(GPT2Config(n_positions=max_len, n_embd=dim, n_layer=layers, n_head=heads, **ids))
-    return BertForMaskedLM(BertConfig(hidden_size=dim, num_hidden_layers=layers, num_attention_heads=heads,
-                                      intermediate_size=4*dim, max_position_embeddings=max_len, **ids))
+        size = dict(n_positions=max_len, n_embd=dim, n_layer=layers, n_head=heads)
+        return GPT2LMHeadModel(GPT2Config(**size, **ids))
+    size = dict(hidden_size=dim, num_hidden_layers=layers, num_attention_heads=heads,
+                intermediate_size=4*dim, max_position_embeddings=max_len)
+    return BertForMaskedLM(BertConfig(**size, **ids))
 
 # %% ../nbs/06_pretrain.ipynb #c064a162
-def tiny_encoder(texts,            # Corpus for the tokenizer: texts of all domains
-                 kind='tiny-bert', # or 'tiny-gpt'
-                 dim=128, layers=2, heads=4, vocab=4000, max_len=64, seed=0,
-                 out=None,         # Directory; None: in the cache folder
-                 **kw              # To TextEncoder
+def tiny_encoder(texts:Iterable[str],    # Corpus for the tokenizer: texts of all domains
+                 kind:str='tiny-bert',   # or 'tiny-gpt'
+                 dim:int=128, layers:int=2, heads:int=4, vocab:int=4000, max_len:int=64, seed:int=0,
+                 out:str|Path|None=None, # Directory; None: in the cache folder
+                 **kw:Any                # To TextEncoder
                 )->TextEncoder:
     "A small random BERT or GPT with a tokenizer trained on `texts`, saved and opened."
-    if kind not in ('tiny-bert', 'tiny-gpt'): raise InputError(f"kind={kind!r}: expected 'tiny-bert' or 'tiny-gpt'")
+    if kind not in ('tiny-bert', 'tiny-gpt'):
+        raise InputError(f"kind={kind!r}: expected 'tiny-bert' or 'tiny-gpt'")
     texts = sorted(set(check_texts(texts)))
-    out = Path(out or cache_dir('models')/f'{kind}-{_digest(texts, dim, layers, heads, vocab, max_len, seed)}')
+    size = (dim, layers, heads)
+    key = _digest(texts, *size, vocab, max_len, seed)
+    out = Path(out or cache_dir('models')/f'{kind}-{key}')
     if not (out/'model.safetensors').exists():
-        tok = train_tokenizer(texts, vocab, kind == 'tiny-gpt', max_len)
-        set_seed(seed)
-        with quiet_libraries(), _saved(out) as d:
-            tok.save_pretrained(d)
-            _tiny_model(kind, tok, dim, layers, heads, max_len).save_pretrained(d)
+        _make_tiny(out, texts, kind, size, vocab, max_len, seed)
     return TextEncoder(out, **kw)
+
+# %% ../nbs/06_pretrain.ipynb #1c2eb286
+def _make_tiny(out:Path, texts:list[str], kind:str, size:tuple, vocab:int, max_len:int, seed:int
+              )->None:
+    "Write a small random model and its tokenizer."
+    tok = train_tokenizer(texts, vocab, kind == 'tiny-gpt', max_len)
+    set_seed(seed)
+    with quiet_libraries(), _saved(out) as folder:
+        tok.save_pretrained(folder)
+        _tiny_model(kind, tok, *size, max_len).save_pretrained(folder)
 
 # %% ../nbs/06_pretrain.ipynb #556a6b2e
 @contextlib.contextmanager
-def _saved(out):
-    "A temporary directory whose files move into `out` when all of them are written, the weights last."
+def _saved(out:Path)->Iterator[Path]:
+    "A temporary directory whose files move into `out` when all are written, the weights last."
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as d:
-        yield Path(d)
-        for p in sorted(Path(d).iterdir(), key=lambda p: p.suffix == '.safetensors'): os.replace(p, out/p.name)
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        yield Path(folder)
+        files = sorted(Path(folder).iterdir(), key=lambda p: p.suffix == '.safetensors')
+        for file in files: os.replace(file, out/file.name)
 
 # %% ../nbs/06_pretrain.ipynb #0c1871e7
-def _questions(ids, decoder, mask, special):
-    "Pairs `(input, labels)`: one for a decoder's text, one for each hidden token of an encoder's text."
+def _questions(ids:list[int], decoder:bool, mask:int, special:set)->list[tuple]:
+    "Pairs `(input, labels)`: one for a decoder's text, one for each hidden token of an encoder's."
     if decoder: return [(ids, ids)]
-    at = [t for t, w in enumerate(ids) if w not in special]
-    return [(ids[:t] + [mask] + ids[t + 1:], [-100]*t + [ids[t]] + [-100]*(len(ids) - t - 1)) for t in at]
+    found = []
+    for t, token in enumerate(ids):
+        if token in special: continue
+        after = len(ids) - t - 1
+        found.append((ids[:t] + [mask] + ids[t + 1:], [-100]*t + [token] + [-100]*after))
+    return found
 
-def _rows(rows, pad):
+# %% ../nbs/06_pretrain.ipynb #d636988d
+def _rows(rows:Sequence[tuple], pad:int)->tuple[Tensor, Tensor, Tensor]: # input, labels, mask
     "Right-padded tensors of `(input, labels)` rows."
-    n = max(len(i) for i, _ in rows)
-    x = torch.tensor([i + [pad]*(n - len(i)) for i, _ in rows])
-    y = torch.tensor([l + [-100]*(n - len(l)) for _, l in rows])
-    m = torch.tensor([[1]*len(i) + [0]*(n - len(i)) for i, _ in rows])
+    n = max(len(ids) for ids, _ in rows)
+    x = torch.tensor([ids + [pad]*(n - len(ids)) for ids, _ in rows])
+    y = torch.tensor([labels + [-100]*(n - len(labels)) for _, labels in rows])
+    m = torch.tensor([[1]*len(ids) + [0]*(n - len(ids)) for ids, _ in rows])
     return x, y, m
 
 # %% ../nbs/06_pretrain.ipynb #557a3f2e
+def _all_questions(lm:Any, tok:Any, texts:Iterable[str], max_len:int)->list[tuple]:
+    "The questions of all texts, short ones first."
+    decoder = is_decoder(lm.config.to_dict())
+    special = {token for token in tok.all_special_ids if token != tok.unk_token_id}
+    found = []
+    for ids in tok(list(texts), truncation=True, max_length=max_len)['input_ids']:
+        if len(ids) > 1: found += _questions(ids, decoder, tok.mask_token_id, special)
+    if not found: raise InputError('the texts hold no tokens to ask about')
+    return sorted(found, key=lambda question: len(question[0]))
+
+# %% ../nbs/06_pretrain.ipynb #238069aa
+def _surprise(lm:Any, x:Tensor, y:Tensor, m:Tensor)->tuple[float, int]:
+    "Sum of −log p of the asked tokens, and their number."
+    z = lm(input_ids=x, attention_mask=m).logits
+    if is_decoder(lm.config.to_dict()):
+        z = z[:, :-1]
+        y = y[:, 1:]
+    asked = y != -100
+    loss = F.cross_entropy(z[asked].float(), y[asked], reduction='sum')
+    return loss.item(), asked.sum().item()
+
+# %% ../nbs/06_pretrain.ipynb #9bce9995
 @torch.no_grad()
-def perplexity(lm,         # A model of transformers with its head: ...ForMaskedLM or ...ForCausalLM
-               tok,        # Its tokenizer
-               texts,      # Texts it has not read
-               max_len=128 # Tokens read of each
+def perplexity(lm:Any,               # A model with its head: ...ForMaskedLM or ...ForCausalLM
+               tok:Any,              # Its tokenizer
+               texts:Iterable[str],  # Texts it has not read
+               max_len:int=128       # Tokens read of each
               )->float:
     "Perplexity of a decoder, pseudo-perplexity of an encoder, per token."
-    decoder, special = is_decoder(lm.config.to_dict()), {i for i in tok.all_special_ids if i != tok.unk_token_id}
-    ids = tok(list(texts), truncation=True, max_length=max_len)['input_ids']
-    q = sorted((q for i in ids for q in _questions(i, decoder, tok.mask_token_id, special) if len(i) > 1),
-               key=lambda q: len(q[0]))
-    if not q: raise InputError('the texts hold no tokens to ask about')
-    total = n = 0
-    for b in progress(list(batch_slices(len(q), 128)), 'perplexity'):
-        x, y, m = (t.to(lm.device) for t in _rows(q[b], tok.pad_token_id or 0))
-        z = lm.eval()(input_ids=x, attention_mask=m).logits
-        if decoder: z, y = z[:, :-1], y[:, 1:]
-        on = y != -100
-        total += F.cross_entropy(z[on].float(), y[on], reduction='sum').item()
-        n += on.sum().item()
+    questions = _all_questions(lm, tok, texts, max_len)
+    lm.eval()
+    parts = []
+    for block in progress(list(batch_slices(len(questions), 128)), 'perplexity'):
+        tensors = _rows(questions[block], tok.pad_token_id or 0)
+        parts.append(_surprise(lm, *[t.to(lm.device) for t in tensors]))
+    total, n = np.sum(parts, 0)
     return float(np.exp(total/n))
 
 # %% ../nbs/06_pretrain.ipynb #00c4d3b7
-def _lm_collate(tok, decoder, seed=0):
+def _masked_batch(collator:Callable, rows:list[dict])->dict:
+    "A batch with hidden tokens; a batch of short texts may come out without one, then again."
+    for _ in range(9):
+        batch = collator(rows)
+        if (batch['labels'] != -100).any(): break
+    return batch
+
+# %% ../nbs/06_pretrain.ipynb #7ab09010
+def _lm_collate(tok:Any, decoder:bool)->Callable:
     "Collator for token lists; rows that already carry labels (held-out texts) are only padded."
     from transformers import DataCollatorForLanguageModeling
     if tok.pad_token is None: tok.pad_token = tok.eos_token
-    lm = DataCollatorForLanguageModeling(tok, mlm=not decoder)
-    pad = tok.pad_token_id
-    def collate(rows):
-        if 'labels' not in rows[0]:
-            for _ in range(9):   # a batch of short texts may come out without a hidden token
-                if ((b := lm(rows))['labels'] != -100).any(): break
-            return b
-        x, y, m = _rows([(r['input_ids'], r['labels']) for r in rows], pad)
+    collator = DataCollatorForLanguageModeling(tok, mlm=not decoder)
+    def collate(rows:list[dict])->dict:
+        if 'labels' not in rows[0]: return _masked_batch(collator, rows)
+        x, y, m = _rows([(row['input_ids'], row['labels']) for row in rows], tok.pad_token_id)
         return dict(input_ids=x, labels=y, attention_mask=m)
     return collate
 
 # %% ../nbs/06_pretrain.ipynb #4fae2e2c
-def _frozen(rows, collate, seed=0):
+def _frozen(rows:list[dict], collate:Callable, seed:int=0)->list[dict]:
     "Rows with inputs and labels drawn once."
     torch.manual_seed(seed)
-    out = [collate([r]) for r in rows]
-    return [dict(input_ids=o['input_ids'][0].tolist(), labels=o['labels'][0].tolist()) for o in out]
+    drawn = [collate([row]) for row in rows]
+    return [{k: one[k][0].tolist() for k in ('input_ids', 'labels')} for one in drawn]
 
 # %% ../nbs/06_pretrain.ipynb #b7468831
-def info_nce(a,       # Unit vectors, (batch, dim)
-             b,       # Those of their partners, (batch, dim)
-             tau=.05, # Temperature
-             ia=None, # Number of the text of each row of a, (batch,): equal numbers are never pushed apart
-             ib=None  # The same for b
-            ):
+def info_nce(a:Tensor,       # Unit vectors, (batch, dim)
+             b:Tensor,       # Those of their partners, (batch, dim)
+             tau:float=.05,  # Temperature
+             ia:Tensor|None=None, # Number of the text of each row of a, (batch,)
+             ib:Tensor|None=None  # The same for b
+            )->Tensor:
     "Symmetric contrastive loss with the other rows of the batch as negatives."
     z = a@b.T/tau
-    if ia is not None:
-        same = (ib[:, None] == ib) | (ia[:, None] == ib) | (ia[:, None] == ia) | (ib[:, None] == ia)
-        z = z.masked_fill(same & ~torch.eye(len(a), dtype=torch.bool, device=a.device), -torch.inf)
+    if ia is not None: z = z.masked_fill(_same_text(ia, ib), -torch.inf)
     y = torch.arange(len(a), device=a.device)
     return (F.cross_entropy(z, y) + F.cross_entropy(z.T, y))/2
 
+# %% ../nbs/06_pretrain.ipynb #7c2797c3
+def _same_text(ia:Tensor, ib:Tensor)->Tensor: # (batch, batch)
+    "Which negatives share a text with a pair, the pair itself apart."
+    same = (ib[:, None] == ib) | (ia[:, None] == ib) | (ia[:, None] == ia) | (ib[:, None] == ia)
+    return same & ~torch.eye(len(ia), dtype=torch.bool, device=ia.device)
+
 # %% ../nbs/06_pretrain.ipynb #b514d0a8
-def cooccurrence_pairs(log,      # Training log: user, item [, time]
-             text,     # Text of each item: dict or Series
-             n=20_000, # At most so many pairs
-             seed=0
-            )->list:   # [(text, text), ...]
-    "Distinct pairs of texts that users consumed one after the other, rows of equal time in seeded order."
+def cooccurrence_pairs(log:pd.DataFrame, # Training log: user, item [, time]
+                       text:Mapping|pd.Series, # Text of each item
+                       n:int=20_000, # At most so many pairs
+                       seed:int=0
+                      )->list[tuple[str, str]]:
+    "Distinct pairs of texts that users consumed one after the other; equal times in seeded order."
     log = log.sample(frac=1, random_state=seed)
     log = log.sort_values(['user', 'time'] if 'time' in log else 'user', kind='stable')
-    t, u = log['item'].map(dict(text)).to_numpy(object), log['user'].to_numpy()
-    ok = (u[1:] == u[:-1]) & (t[1:] != t[:-1]) & pd.notna(t[1:]) & pd.notna(t[:-1])
-    P = {tuple(sorted(p)) for p in zip(t[:-1][ok], t[1:][ok])}
-    P = sorted(P)
-    return [P[i] for i in np.random.default_rng(seed).permutation(len(P))[:n]]
+    texts = log['item'].map(dict(text)).to_numpy(object)
+    users = log['user'].to_numpy()
+    first = texts[:-1]
+    second = texts[1:]
+    ok = (users[1:] == users[:-1]) & (second != first) & pd.notna(second) & pd.notna(first)
+    pairs = sorted({tuple(sorted(pair)) for pair in zip(first[ok], second[ok])})
+    return [pairs[i] for i in np.random.default_rng(seed).permutation(len(pairs))[:n]]
 
 # %% ../nbs/06_pretrain.ipynb #28307f2b
 class ContrastiveModel(nn.Module):
     "A model body whose loss brings the two texts of each pair together; `labels` number the texts."
-    def __init__(self, body, pooling, tau):
+    def __init__(self, body:nn.Module, pooling:str, tau:float):
         super().__init__()
-        self.body, self.pooling, self.tau = body, pooling, tau
+        self.body = body
+        self.pooling = pooling
+        self.tau = tau
 
-    def forward(self, input_ids, attention_mask, labels=None):
+    def forward(self, input_ids:Tensor, attention_mask:Tensor, labels:Tensor)->dict:
         h = self.body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         a, b = F.normalize(pool(h, attention_mask, self.pooling), dim=1).chunk(2)
         return dict(loss=info_nce(a, b, self.tau, *labels.chunk(2)))
 
-def _view(ids, rng, drop=.2):
-    "A view of a text: some of its inner tokens left out."
-    return [w for i, w in enumerate(ids) if i in (0, len(ids) - 1) or rng.random() > drop]
-
 # %% ../nbs/06_pretrain.ipynb #6820696c
-def _pair_collate(ids, pad, seed=0):
-    "Collator for pairs of row numbers into the token lists `ids`; a row paired with itself gives two views."
+def _view(ids:list[int], rng:np.random.Generator, drop:float=.2)->list[int]:
+    "A view of a text: some of its inner tokens left out."
+    ends = (0, len(ids) - 1)
+    return [token for i, token in enumerate(ids) if i in ends or rng.random() > drop]
+
+# %% ../nbs/06_pretrain.ipynb #5c6fd317
+def _pair_collate(ids:list[list[int]], pad:int, seed:int=0)->Callable:
+    "Collator for pairs of row numbers into `ids`; a row paired with itself gives two views."
     rng = np.random.default_rng(seed)
-    def collate(rows):
-        rows = [r['pair'] for r in rows]
-        at = [a for a, _ in rows] + [b for _, b in rows]
-        same = {a for a, b in rows if a == b}
-        x, _, m = _rows([(_view(ids[i], rng) if i in same else ids[i], []) for i in at], pad)
+    def collate(rows:list[dict])->dict:
+        pairs = [row['pair'] for row in rows]
+        at = [first for first, _ in pairs] + [second for _, second in pairs]
+        alone = {first for first, second in pairs if first == second}
+        shown = [_view(ids[i], rng) if i in alone else ids[i] for i in at]
+        x, _, m = _rows([(tokens, []) for tokens in shown], pad)
         return dict(input_ids=x, attention_mask=m, labels=torch.tensor(at))
     return collate
 
 # %% ../nbs/06_pretrain.ipynb #21f3c0d7
-def pair_recall_at_k(enc,   # A TextEncoder
-                pairs, # Held-out pairs of texts
-                k=10,
-                texts=None # Texts to search; None: those of the pairs
-               )->float:
+def pair_recall_at_k(enc:TextEncoder,
+                     pairs:Sequence[tuple[str, str]], # Held-out pairs of texts
+                     k:int=10,
+                     texts:Iterable[str]=() # Texts to search beside those of the pairs
+                    )->float:
     "Share of pairs whose second text is among the `k` nearest neighbours of the first."
-    texts = list(dict.fromkeys([*(texts if texts is not None else ()), *(t for p in pairs for t in p)]))
-    row, X = {t: i for i, t in enumerate(texts)}, enc.encode(texts)
-    I, _ = knn_search(X, k=k)
-    return float(np.mean([row[b] in I[row[a]] for a, b in pairs]))
+    of_pairs = [text for pair in pairs for text in pair]
+    texts = list(dict.fromkeys([*(() if texts is None else texts), *of_pairs]))
+    row = {text: i for i, text in enumerate(texts)}
+    near, _ = knn_search(enc.encode(texts), k=k)
+    return float(np.mean([row[b] in near[row[a]] for a, b in pairs]))
 
 # %% ../nbs/06_pretrain.ipynb #4147935a
-def _lora(model, r, heads=()):
-    "The model with frozen weights and low-rank additions to every linear layer (and `heads` trained whole)."
+def _lora(model:nn.Module, r:int, heads:Iterable[str]=())->nn.Module:
+    "The model with frozen weights and low-rank additions to every linear layer (`heads` whole)."
     peft = import_optional('peft', 'lora')
-    cfg = peft.LoraConfig(r=r, lora_alpha=2*r, target_modules='all-linear', modules_to_save=list(heads) or None)
-    return peft.get_peft_model(model, cfg)
+    config = peft.LoraConfig(r=r, lora_alpha=2*r, target_modules='all-linear',
+                             modules_to_save=list(heads) or None)
+    return peft.get_peft_model(model, config)
 
 # %% ../nbs/06_pretrain.ipynb #6178f4cb
-def _lm_task(enc, train, held, objective, lora, seed):
-    "Model with head, collator, rows, held-out rows and new heads for a masked or causal objective."
+def _with_head(enc:TextEncoder, objective:str, seed:int)->tuple[nn.Module, set[str]]:
+    "The model with its head, and which parts of it are new: drawn at random."
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
-    decoder, tok = objective == 'clm', enc.tokenizer
-    auto = AutoModelForCausalLM if decoder else AutoModelForMaskedLM
-    set_seed(seed)   # a head that the checkpoint lacks is drawn at random
+    auto = AutoModelForCausalLM if objective == 'clm' else AutoModelForMaskedLM
+    set_seed(seed)
     with quiet_libraries(), clear_errors(f'{enc.name}: no {objective} model can be made of it'):
-        lm, info = auto.from_pretrained(enc.path, output_loading_info=True, use_safetensors=True, local_files_only=True)
-    new = {k.split('.')[0] for k in info['missing_keys']}
-    collate = _lm_collate(tok, decoder, seed)
-    rows = lambda ts: [dict(input_ids=i) for i in enc.tokenize(ts) if len(i) > 1]
-    model = _lora(lm.float(), lora, new) if lora else lm.float()
-    return model, collate, rows(train), {d: _frozen(rows(t), collate, seed) for d, t in held.items()}, new
+        lm, info = auto.from_pretrained(enc.path, output_loading_info=True, use_safetensors=True,
+                                        local_files_only=True, trust_remote_code=False)
+    return lm.float(), {key.split('.')[0] for key in info['missing_keys']}
+
+# %% ../nbs/06_pretrain.ipynb #13f7a51b
+def _lm_task(enc:TextEncoder, train:list[str], held:dict, objective:str, lora:int, seed:int)->tuple:
+    "Model with head, collator, rows, held-out rows and new heads for a masked or causal objective."
+    model, new = _with_head(enc, objective, seed)
+    collate = _lm_collate(enc.tokenizer, objective == 'clm')
+    rows = lambda texts: [dict(input_ids=ids) for ids in enc.tokenize(texts) if len(ids) > 1]
+    if lora: model = _lora(model, lora, new)
+    frozen = {domain: _frozen(rows(texts), collate, seed) for domain, texts in held.items()}
+    return model, collate, rows(train), frozen, new
 
 # %% ../nbs/06_pretrain.ipynb #c059d3bd
-def _pair_task(enc, train, held, lora, tau, seed):
-    "Model, collator, rows and held-out rows for the contrastive objective; `train` and `held` are pairs."
-    texts = list(dict.fromkeys(t for p in train + sum(held.values(), []) for t in p))
-    row, ids = {t: i for i, t in enumerate(texts)}, enc.tokenize(texts)
-    rows = lambda ps: [dict(pair=(row[a], row[b])) for a, b in ps]
+def _pair_task(enc:TextEncoder, train:list[tuple], held:dict, lora:int, tau:float, seed:int)->tuple:
+    "Model, collator, rows and held-out rows for the contrastive objective; all of pairs."
+    pairs = train + sum(held.values(), [])
+    texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+    row = {text: i for i, text in enumerate(texts)}
+    rows = lambda pairs: [dict(pair=(row[a], row[b])) for a, b in pairs]
+    ids = enc.tokenize(texts)
     set_seed(seed)
     # a copy to train, even if vectors are computed in bfloat16
     enc._model, enc._tok = load_model(enc.path, enc.device, 'float32')
-    model = ContrastiveModel(_lora(enc._model, lora) if lora else enc._model, enc.pooling, tau)
+    body = _lora(enc._model, lora) if lora else enc._model
+    model = ContrastiveModel(body, enc.pooling, tau).train()
     collate = _pair_collate(ids, enc.tokenizer.pad_token_id or 0, seed)
-    return model.train(), collate, rows(train), {d: rows(p) for d, p in held.items()}, ()
+    return model, collate, rows(train), {domain: rows(ps) for domain, ps in held.items()}, set()
 
-def _task(enc, train, held, objective, lora, tau, seed):
+# %% ../nbs/06_pretrain.ipynb #c8c19c7a
+def _task(enc:TextEncoder, train:list, held:dict, objective:str, lora:int, tau:float, seed:int
+         )->tuple:
     if objective == 'contrastive': return _pair_task(enc, train, held, lora, tau, seed)
     return _lm_task(enc, train, held, objective, lora, seed)
 
 # %% ../nbs/06_pretrain.ipynb #b48d9115
-def _trainer(model, collate, train, evals, out, device, plan, args):
+def _training_settings(plan:dict, n:int, measure:str, folder:Path, device:Any)->dict:
+    "Arguments of the Trainer: a warm-up of a tenth, a cosine, one evaluation an epoch."
+    show = os.environ.get('LLMREC_PROGRESS', str(int(sys.stderr.isatty())))
+    epochs = plan['epochs']
+    batch = plan['batch_size']
+    steps = max(1, epochs*n//batch)
+    kind = def_device(device).type
+    schedule = dict(num_train_epochs=epochs, learning_rate=plan['lr'], weight_decay=.01,
+                    warmup_steps=steps//10, lr_scheduler_type='cosine', seed=plan['seed'],
+                    per_device_train_batch_size=batch, per_device_eval_batch_size=2*batch)
+    choice = dict(eval_strategy='epoch', save_strategy='epoch', save_total_limit=1,
+                  load_best_model_at_end=True, metric_for_best_model=measure,
+                  greater_is_better=False)
+    return dict(output_dir=str(folder), logging_steps=max(1, steps//20), report_to=[],
+                disable_tqdm=show != '1', use_cpu=kind == 'cpu',
+                dataloader_pin_memory=kind == 'cuda', remove_unused_columns=False,
+                prediction_loss_only=True, label_names=['labels'],
+                **schedule, **choice)
+
+# %% ../nbs/06_pretrain.ipynb #e9d79bbb
+def _trainer(model:nn.Module, collate:Callable, train:list, evals:dict, folder:Path, device:Any,
+             plan:dict, args:dict)->Any:
     "A `transformers.Trainer` that evaluates and saves after each epoch, and may stop there."
     from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
     from transformers.trainer_callback import PrinterCallback
-    show, epochs, batch = os.environ.get('LLMREC_PROGRESS',
-                                         str(int(sys.stderr.isatty()))), plan['epochs'], plan['batch_size']
-    steps = max(1, epochs*len(train)//batch)
-    kw = dict(output_dir=str(out/'checkpoints'), num_train_epochs=epochs, learning_rate=plan['lr'], seed=plan['seed'],
-              per_device_train_batch_size=batch, per_device_eval_batch_size=2*batch, eval_strategy='epoch',
-              save_strategy='epoch',
-              save_total_limit=1, load_best_model_at_end=True, metric_for_best_model=f'eval_{next(iter(evals))}_loss',
-              greater_is_better=False, logging_steps=max(1, steps//20), warmup_steps=steps//10,
-              lr_scheduler_type='cosine',
-              weight_decay=.01, report_to=[], disable_tqdm=show != '1', use_cpu=def_device(device).type == 'cpu',
-              dataloader_pin_memory=def_device(device).type == 'cuda', remove_unused_columns=False,
-              prediction_loss_only=True, label_names=['labels'])
-    tr = Trainer(model=model, args=TrainingArguments(**{**kw, **args}), data_collator=collate, train_dataset=train,
-                 eval_dataset=evals, callbacks=[EarlyStoppingCallback(plan['patience'])])
-    tr.remove_callback(PrinterCallback)
-    return tr
+    measure = f'eval_{next(iter(evals))}_loss'
+    settings = {**_training_settings(plan, len(train), measure, folder, device), **args}
+    trainer = Trainer(model=model, args=TrainingArguments(**settings), data_collator=collate,
+                      train_dataset=train, eval_dataset=evals,
+                      callbacks=[EarlyStoppingCallback(plan['patience'])])
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 # %% ../nbs/06_pretrain.ipynb #f944cea2
-def _history(log):
+def _curve(name:str)->str|None:
+    "The curve that a logged value belongs to; None if it is no loss."
+    if name == 'loss': return 'training'
+    if not (name.startswith('eval_') and name.endswith('_loss')): return None
+    return name.removeprefix('eval_').removesuffix('_loss')
+
+def _history(log:list[dict])->pd.DataFrame:
     "Loss curves of a Trainer as a table: step, epoch, curve, loss."
-    rows = [(h['step'], h['epoch'], k.removeprefix('eval_').removesuffix('_loss') if k != 'loss' else 'training', v)
-            for h in log for k, v in h.items() if k == 'loss' or k.startswith('eval_') and k.endswith('_loss')]
+    rows = []
+    for entry in log:
+        for name, value in entry.items():
+            if _curve(name): rows.append((entry['step'], entry['epoch'], _curve(name), value))
     return pd.DataFrame(rows, columns=['step', 'epoch', 'curve', 'loss'])
 
 # %% ../nbs/06_pretrain.ipynb #7905749f
-def _pairs_of(texts, pairs, valid, seed):
+def _pairs_of(texts:list[str], pairs:Sequence|None, valid:float, seed:int)->tuple[list, list]:
     "Training and held-out pairs: the given ones, else each text with itself."
     if pairs is None:
-        train, held = split_texts(texts, valid, seed)
-        return [(t, t) for t in train], [(t, t) for t in held]
-    pairs = [tuple(check_texts(p)) for p in pairs]
-    if len(pairs) < 2 or {len(p) for p in pairs} != {2}:
+        return tuple([(text, text) for text in part] for part in split_texts(texts, valid, seed))
+    pairs = [tuple(check_texts(pair)) for pair in pairs]
+    if len(pairs) < 2 or {len(pair) for pair in pairs} != {2}:
         raise InputError('pairs: expected at least two pairs (text, text)')
-    k = max(1, round(valid*len(pairs)))
+    n_held = max(1, round(valid*len(pairs)))
     order = np.random.default_rng(seed).permutation(len(pairs))
-    return [pairs[i] for i in order[k:]], [pairs[i] for i in order[:k]]
+    return [pairs[i] for i in order[n_held:]], [pairs[i] for i in order[:n_held]]
 
 # %% ../nbs/06_pretrain.ipynb #c0db4b21
 @patch
 def pretrain(self:TextEncoder,
-             texts,            # Texts of the target domain
-             source=None,      # Texts of the source domain, mixed in
-             objective=None,   # 'mlm', 'clm' or 'contrastive'; None: masked for encoders, causal for decoders
-             pairs=None,       # For 'contrastive': texts consumed together in the target; None: two views of each text
-             source_pairs=None, # The same for the source
-             temperature=2.,   # Of the mixture
-             tau=.05,          # Of the contrastive loss
-             lora=0,           # Rank of LoRA; 0: train all weights
-             epochs=3, lr=None, batch_size=32,
-             valid=.1,         # Share kept aside
-             patience=2,       # Epochs without progress on the held-out target texts
-             seed=0, out=None, # Directory of the result; None: in the cache folder
-             **args            # To transformers.TrainingArguments, such as bf16=True
+             texts:Iterable[str],    # Texts of the target domain
+             source:Iterable[str]|None=None, # Texts of the source domain, mixed in
+             objective:str|None=None, # 'mlm', 'clm' or 'contrastive'; None: what suits the model
+             pairs:Sequence|None=None, # 'contrastive': texts that go together; None: two views
+             source_pairs:Sequence|None=None, # The same for the source
+             temperature:float=2.,   # Of the mixture
+             tau:float=.05,          # Of the contrastive loss
+             lora:int=0,             # Rank of LoRA; 0: train all weights
+             epochs:int=3, lr:float|None=None, batch_size:int=32,
+             valid:float=.1,         # Share kept aside
+             patience:int=2,         # Epochs without progress on the held-out target texts
+             seed:int=0,
+             out:str|Path|None=None, # Directory of the result; None: in the cache folder
+             **args:Any              # To transformers.TrainingArguments, such as bf16=True
             )->TextEncoder:
-    "Pretrain on target and source texts; afterwards `.history` holds the loss curves and `.report` what changed."
-    texts, source = check_texts(texts), check_texts([] if source is None else source)
+    "Pretrain in place on target and source texts; `.history` and `.report` say what happened."
+    texts = check_texts(texts)
+    source = check_texts([] if source is None else source)
     objective = _objective(self, objective, pairs, source_pairs)
-    plan = dict(objective=objective, lora=lora, seed=seed, epochs=epochs, lr=lr or (3e-4 if lora else 1e-4),
-                batch_size=batch_size,
-                patience=patience, mix=(temperature, valid), tau=tau)
-    key = _digest(self.fingerprint, self.pooling, self.max_len, self.prompt, texts, source, pairs, source_pairs, plan,
-                  args)
+    lr = lr or (3e-4 if lora else 1e-4)
+    plan = dict(objective=objective, lora=lora, seed=seed, epochs=epochs, batch_size=batch_size,
+                lr=lr, patience=patience, mix=(temperature, valid), tau=tau)
+    key = _digest(self.fingerprint, self.pooling, self.max_len, self.prompt, texts, source, pairs,
+                  source_pairs, plan, args)
     out = Path(out or cache_dir('models')/f'{objective}-{key}')
-    if _json_or_none(out/'pretrain.json').get('key') != key:
-        self._pretrain(out, key, dict(target=(texts, pairs), source=(source, source_pairs)), args, **plan)
-    done = json.loads((out/'pretrain.json').read_text())
-    self.open(out, self.pooling, self.max_len, self.prompt)
-    self.history, self.report = pd.DataFrame(done['history']), pd.DataFrame(done['report'])
-    return self
+    domains = dict(target=(texts, pairs), source=(source, source_pairs))
+    done = read_json(out/'pretrain.json').get('key') == key
+    if not done: self._pretrain(out, key, domains, args, **plan)
+    return self._point_to(out)
 
 # %% ../nbs/06_pretrain.ipynb #36f9fe08
-def _json_or_none(path): return json.loads(path.read_text()) if path.exists() else {}
-
-def _objective(enc, objective, *pairs):
+def _objective(enc:TextEncoder, objective:str|None, *pairs:Any)->str:
     "The objective, checked against the architecture."
-    decoder = is_decoder(json.loads((enc.path/'config.json').read_text()))
-    ok = ['clm' if decoder else 'mlm', 'contrastive']
-    if (objective := objective or ok[0]) not in ok:
-        raise InputError(
-            f'objective={objective!r}: {enc.name} is {"a decoder" if decoder else "an encoder"}, expected one of {ok}')
-    if objective != 'contrastive' and any(p is not None for p in pairs):
+    decoder = is_decoder(read_json(enc.path/'config.json'))
+    possible = ['clm' if decoder else 'mlm', 'contrastive']
+    objective = objective or possible[0]
+    if objective not in possible:
+        kind = 'a decoder' if decoder else 'an encoder'
+        raise InputError(f'objective={objective!r}: {enc.name} is {kind}, '
+                         f'expected one of {possible}')
+    if objective != 'contrastive' and any(given is not None for given in pairs):
         raise InputError("pairs are for objective='contrastive'")
     return objective
 
-def pretrain(encoder, source_texts, target_texts, objective=None, **kw):
+# %% ../nbs/06_pretrain.ipynb #da29d419
+@patch
+def _point_to(self:TextEncoder, out:Path)->TextEncoder:
+    "Become the pretrained encoder of a directory."
+    done = read_json(out/'pretrain.json')
+    self.open(out, self.pooling, self.max_len, self.prompt)
+    self.history = pd.DataFrame(done['history'])
+    self.report = pd.DataFrame(done['report'])
+    return self
+
+def pretrain(encoder:TextEncoder, source_texts:Iterable[str], target_texts:Iterable[str],
+             objective:str|None=None, **kw:Any)->TextEncoder:
     "Pretrain `encoder` on the texts of both domains; see `TextEncoder.pretrain`."
     return encoder.pretrain(target_texts, source=source_texts, objective=objective, **kw)
 
 # %% ../nbs/06_pretrain.ipynb #42f7f5c7
+def _split_domains(domains:dict, objective:str, valid:float, seed:int)->dict[str, tuple]:
+    "Training and held-out texts, or pairs, of each domain that has any."
+    parts = {}
+    for domain, (texts, pairs) in domains.items():
+        if not (len(texts) or pairs): continue
+        if objective == 'contrastive': parts[domain] = _pairs_of(texts, pairs, valid, seed)
+        else: parts[domain] = split_texts(texts, valid, seed)
+    return parts
+
+def _unseen(texts:list, held:Iterable[list])->list:
+    "Texts (or pairs) that no domain keeps aside."
+    kept = {_plain(text) for part in held for text in part}
+    return [text for text in texts if _plain(text) not in kept]
+
+# %% ../nbs/06_pretrain.ipynb #80569230
 @patch
-def _pretrain(self:TextEncoder, out, key, domains, args, objective, mix, **plan):
+def _pretrain(self:TextEncoder, out:Path, key:str, domains:dict, args:dict, objective:str,
+              mix:tuple, tau:float, **plan:Any)->None:
     "Train, measure before and after, and write the directory `out`."
-    T, valid = mix
-    split = _pairs_of if objective == 'contrastive' else lambda t, _, *a: split_texts(t, *a)
-    parts = {d: split(*t, valid, plan['seed']) for d, t in domains.items() if len(t[0]) or t[1]}
-    held = {d: p[1] for d, p in parts.items()}
-    train = sample_mixture([_unseen(p[0], held.values()) for p in parts.values()], T, plan['seed'])
-    model, collate, rows, evals, new = _task(self, train, held, objective, plan['lora'], plan.pop('tau'), plan['seed'])
-    score = lambda: _recalls(self, held) if objective == 'contrastive' else {
-        f'perplexity {d}': perplexity(model, self.tokenizer, t[:200], self.max_len) for d, t in held.items()}
+    temperature, valid = mix
+    seed = plan['seed']
+    parts = _split_domains(domains, objective, valid, seed)
+    held = {domain: part for domain, (_, part) in parts.items()}
+    unseen = [_unseen(part, held.values()) for part, _ in parts.values()]
+    train = sample_mixture(unseen, temperature, seed)
+    model, collate, rows, evals, new = _task(self, train, held, objective, plan['lora'], tau, seed)
     try:
         with quiet_libraries():
-            tr = _trainer(model, collate, rows, evals, out, self.device, plan, args)
-            before = {**_losses(tr), **score()}
-            tr.train(resume_from_checkpoint=any((out/'checkpoints').glob('checkpoint-*')) or None)
-            after = {**_losses(tr), **score()}
-    finally: self._model = None   # whatever stops us, no half-trained model answers under the old name
+            folder = out/'checkpoints'/key[:12]   # of this run, not of another in the same place
+            trainer = _trainer(model, collate, rows, evals, folder, self.device, plan, args)
+            before = self._measure(trainer, held, objective)
+            resume = any(folder.glob('checkpoint-*')) or None
+            trainer.train(resume_from_checkpoint=resume)
+            after = self._measure(trainer, held, objective)
+    finally: self._model = None   # whatever stops us, no half-trained model answers
     report = [dict(measure=k, before=before[k], after=after[k]) for k in before]
-    self._finish(out, model, dict(key=key, history=_history(tr.state.log_history).to_dict('list'), new_head=bool(new),
-                                  report=report))
+    history = _history(trainer.state.log_history).to_dict('list')
+    self._finish(out, model, dict(key=key, history=history, new_head=bool(new), report=report))
 
 # %% ../nbs/06_pretrain.ipynb #b22b4bdb
-def _key(t): return ' '.join(t.lower().split()) if isinstance(t, str) else t
-def _unseen(texts, held):
-    "Texts (or pairs) that no domain keeps aside."
-    held = {_key(t) for h in held for t in h}
-    return [t for t in texts if _key(t) not in held]
+@patch
+def _measure(self:TextEncoder, trainer:Any, held:dict, objective:str)->dict[str, float]:
+    "Held-out losses, and what they mean: perplexity, or recall of pairs."
+    measured = _losses(trainer)
+    if objective == 'contrastive': return measured | _recalls(self, held)
+    for domain, texts in held.items():
+        found = perplexity(trainer.model, self.tokenizer, texts[:200], self.max_len)
+        measured[f'perplexity {domain}'] = found
+    return measured
 
-def _recalls(enc, held, k=10):
-    "Recall of held-out pairs of two texts in each domain, by the model in training, which leaves nothing in the cache."
-    cache, enc.cache = enc.cache, False
+# %% ../nbs/06_pretrain.ipynb #9ece7054
+def _recalls(enc:TextEncoder, held:dict, k:int=10)->dict[str, float]:
+    "Recall of held-out pairs by the model in training, which leaves nothing in the cache."
+    cache = enc.cache
+    enc.cache = False
     enc.model.eval()
+    found = {}
     try:
-        return {f'recall@{k} {d}': pair_recall_at_k(enc, two[:1000], k) for d, p in held.items()
-                if (two := [(a, b) for a, b in p if a != b])}
+        for domain, pairs in held.items():
+            two = [(a, b) for a, b in pairs if a != b]
+            if two: found[f'recall@{k} {domain}'] = pair_recall_at_k(enc, two[:1000], k)
     finally: enc.cache = cache
+    return found
 
 # %% ../nbs/06_pretrain.ipynb #4f804455
-def _losses(tr):
+def _losses(trainer:Any)->dict[str, float]:
     "Held-out loss of each domain, without a trace in the loss curves."
-    n = len(tr.state.log_history)
-    out = {f'loss {d}': tr.evaluate(e, metric_key_prefix='eval')['eval_loss'] for d, e in tr.eval_dataset.items()}
-    del tr.state.log_history[n:]
-    return out
+    n = len(trainer.state.log_history)
+    losses = {}
+    for domain, rows in trainer.eval_dataset.items():
+        losses[f'loss {domain}'] = trainer.evaluate(rows, metric_key_prefix='eval')['eval_loss']
+    del trainer.state.log_history[n:]
+    return losses
 
 # %% ../nbs/06_pretrain.ipynb #c4dc8c78
 @patch
-def _finish(self:TextEncoder, out, model, about):
-    "Write the trained model, its tokenizer and the encoder's settings into `out`; drop the checkpoints."
+def _finish(self:TextEncoder, out:Path, model:nn.Module, about:dict)->None:
+    "Write the trained model, its tokenizer and the encoder's settings; drop the checkpoints."
     model = model.body if isinstance(model, ContrastiveModel) else model
     if hasattr(model, 'merge_and_unload'): model = model.merge_and_unload()
-    with quiet_libraries(), _saved(out) as d:
-        model.save_pretrained(d)
-        self._tok.save_pretrained(d)
+    with quiet_libraries(), _saved(out) as folder:
+        model.save_pretrained(folder)
+        self._tok.save_pretrained(folder)
     self._dump_settings(out)
     write_json(out/'pretrain.json', about)
     shutil.rmtree(out/'checkpoints', ignore_errors=True)
 
+# %% ../nbs/06_pretrain.ipynb #15659978
 @patch
-def pretrain(self:TfidfEncoder, *args, **kw):
+def pretrain(self:TfidfEncoder, *args:Any, **kw:Any)->TfidfEncoder:
     "There is nothing to pretrain: an error that says what to do instead."
-    raise InputError(
-        "TextEncoder('tfidf') has no language model to pretrain: call fit(texts), or take tiny_encoder(texts)")
+    raise InputError("TextEncoder('tfidf') has no language model to pretrain: call fit(texts), "
+                     'or take tiny_encoder(texts)')

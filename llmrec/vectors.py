@@ -87,7 +87,7 @@ def _event_values(log:pd.DataFrame, events:dict)->np.ndarray:
                          f'events names {list(events)}; add it')
     return value.to_numpy(float)
 
-# %% ../nbs/07_vectors.ipynb #9681bbb3
+# %% ../nbs/07_vectors.ipynb #4e6bbdbd
 def _recency(log:pd.DataFrame, half_life:float, clock:str)->np.ndarray:
     "2^(−age/τ) of each interaction."
     if not half_life > 0: raise InputError(f'half_life is {half_life}, expected a number > 0 or None')
@@ -167,7 +167,7 @@ def _choice_loss(X:np.ndarray, y:np.ndarray, keep:np.ndarray, theta:np.ndarray, 
     chance = _probabilities(X, keep, theta)[np.arange(len(y)), y]
     return -np.log(np.maximum(chance, 1e-300)).sum() + ridge*theta @ theta
 
-# %% ../nbs/07_vectors.ipynb #92bd1d56
+# %% ../nbs/07_vectors.ipynb #9ac1ec6b
 def _newton_step(X:np.ndarray, y:np.ndarray, keep:np.ndarray, theta:np.ndarray, ridge:float)->tuple:
     "Newton's step, at most 5 long and shortened until it helps, and the curvature, (f, f)."
     chance = _probabilities(X, keep, theta)
@@ -183,7 +183,7 @@ def _newton_step(X:np.ndarray, y:np.ndarray, keep:np.ndarray, theta:np.ndarray, 
         step = step/2
     return step, curvature
 
-# %% ../nbs/07_vectors.ipynb #5bdee854
+# %% ../nbs/07_vectors.ipynb #c147deb2
 def _within_lists(X:np.ndarray, keep:np.ndarray)->tuple:
     "Features with standard deviation 1 within lists, and their former one; inf where it is 0."
     X = np.where(keep[..., None], X, 0)
@@ -222,7 +222,7 @@ def _sampled_choices(before:pd.DataFrame, last:pd.DataFrame, items:pd.Index, can
     keep[:, 0] = True
     return columns, keep
 
-# %% ../nbs/07_vectors.ipynb #394a4be8
+# %% ../nbs/07_vectors.ipynb #8360508b
 def _event_votes(before:pd.DataFrame, last:pd.DataFrame, V:np.ndarray, items:pd.Index, events:list,
                  columns:np.ndarray)->np.ndarray: # (choices, candidates, events + 1)
     "Features of @eq-event-votes of all candidates."
@@ -262,7 +262,7 @@ def _check_learn(log:pd.DataFrame, V:np.ndarray, items:Iterable, most:int, candi
     check_int(candidates, 'candidates', 1)
     _require_events(log)
 
-# %% ../nbs/07_vectors.ipynb #eb951b34
+# %% ../nbs/07_vectors.ipynb #60b64dfb
 def _event_shares(before:pd.DataFrame, n_choices:int, label:str|None)->pd.Series:
     "Share of each event, most frequent first; all of it for the `label`, if there is one."
     share = before['event'].value_counts(normalize=True)
@@ -274,7 +274,7 @@ def _event_shares(before:pd.DataFrame, n_choices:int, label:str|None)->pd.Series
         raise InputError(f'no row before the last ones has event {label!r}; there are {list(share.index)}')
     return (share.index == label)*pd.Series(1., share.index)
 
-# %% ../nbs/07_vectors.ipynb #6f7b41e3
+# %% ../nbs/07_vectors.ipynb #f383b294
 def _fitted_weights(before:pd.DataFrame, last:pd.DataFrame, V:np.ndarray, items:pd.Index, share:pd.Series,
                     candidates:int, rng)->pd.DataFrame:
     "The table of `fit_event_weights`."
