@@ -252,7 +252,7 @@ class ALS(Expert):
         self.seed = seed
         self.use_gpu = use_gpu
     def _fit(self, data:Dataset) -> None:
-        model = self.model()
+        model = self.model(self.use_gpu)
         if not self.use_gpu: # a start that does not depend on who is there
             rng = np.random.default_rng(self.seed)
             start = rng.uniform(-.01, .01, (data.n_items, self.factors))
@@ -267,11 +267,11 @@ class ALS(Expert):
 
 # %% ../nbs/13_baselines.ipynb #ece0930a
 @patch
-def model(self:ALS): # -> implicit's AlternatingLeastSquares
+def model(self:ALS, use_gpu:bool=False) -> object: # AlternatingLeastSquares of `implicit`
     "The library's model with our settings, unfitted."
     als = import_optional('implicit.als', 'baselines').AlternatingLeastSquares
     return als(self.factors, regularization=self.reg, alpha=self.alpha, iterations=self.epochs,
-               use_gpu=self.use_gpu, num_threads=n_threads(), random_state=self.seed)
+               use_gpu=use_gpu, num_threads=n_threads(), random_state=self.seed)
 
 @patch
 def add_items(self:ALS, data:Dataset, m:int) -> None:
@@ -298,7 +298,7 @@ def gram(self:ALS) -> np.ndarray: # (f, f)
 def user_factors(self:ALS, hist:Histories) -> np.ndarray: # (users, f)
     "Factors that the training would give to users with these histories."
     X = decayed_matrix(hist, self.data.n_items, self.half_life)
-    if len(hist) > 8 and not self.use_gpu:
+    if len(hist) > 8:
         try: return self._by_library(X)
         except ImportError: pass
     factors = np.zeros((len(hist), self.V.shape[1]), np.float32)

@@ -90,7 +90,7 @@ def _ridge_column(X, g, j, norm, lam, k): # g: column j of XᵀX, sparse
 # %% ../nbs/14_closed_form.ipynb #299430ce
 class _Solved:
     "What experts of one λ have learned from the same histories."
-    def __init__(self, hist, weights):
+    def __init__(self, hist:Histories, weights:tuple):
         self.hist = hist            # as long as it lives, no other object has its id
         self.weights = weights
 

@@ -18,6 +18,7 @@ import scipy.sparse as sp
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 from .core import InputError, batch_slices, hash_ids
 from .data import Domain, as_user_list, check_interactions, require_known_users
 from .preprocess import sort_by_time
@@ -45,7 +46,7 @@ class Histories:
         "Interactions of the same user that follow each one, (interactions,)."
         return np.repeat(self.ptr[1:], self.lengths) - 1 - np.arange(len(self.item))
 
-# %% ../nbs/52_dataset.ipynb #b49c4b77
+# %% ../nbs/52_dataset.ipynb #619e0908
 def pointers(lengths:np.ndarray # (users,)
             )->np.ndarray:      # (users + 1,) int64
     "Where each run begins, and where the last one ends."
@@ -77,7 +78,7 @@ def mask_interactions(hist:Histories, # Histories
 
 # %% ../nbs/52_dataset.ipynb #940052bd
 def recency_weights(hist:Histories, half_life:float, floor:float=.01)->np.ndarray: # (interactions,)
-    "Weight of each interaction, halved every `half_life` interactions; zero where less than `floor` is left."
+    "Weight of each interaction, halved every `half_life` of them; zero below `floor`."
     decay = np.exp2(-hist.age/half_life)
     return hist.weight*decay*(decay >= floor)
 
@@ -87,7 +88,7 @@ def decayed_matrix(hist:Histories,           # Histories
                    cols:np.ndarray|None=None,# Sorted items to keep as columns; None: all
                    floor:float=.01           # Decay weights below it are dropped
                   )->sp.csr_matrix:          # (users, N) or (users, len(cols)) float32
-    "Histories as a sparse matrix in which an interaction's weight halves every `half_life` interactions."
+    "Histories as a sparse matrix of weights that halve every `half_life` interactions."
     weight = recency_weights(hist, half_life, floor)
     item = hist.item
     keep = weight != 0
@@ -95,7 +96,8 @@ def decayed_matrix(hist:Histories,           # Histories
         item = np.searchsorted(cols, hist.item)
         keep &= np.append(cols, -1)[item] == hist.item
     shape = (len(hist), n_items if cols is None else len(cols))
-    matrix = sp.csr_matrix((weight[keep].astype(np.float32), item[keep], pointers(keep)[hist.ptr]), shape)
+    ptr = pointers(keep)[hist.ptr]
+    matrix = sp.csr_matrix((weight[keep].astype(np.float32), item[keep], ptr), shape)
     matrix.sum_duplicates()
     return matrix
 
@@ -123,7 +125,7 @@ class Dataset:
     table: pd.DataFrame         # Item tables of all domains, (N, ...)
     vectors: np.ndarray|None    # (N, d) text vectors
     phi: np.ndarray|None = None # (N, f) text and attributes together, once they are computed
-    feature_map: Callable|None = None # Item table, vectors -> rows of phi, for items that come later
+    feature_map: Callable|None = None # (item table, vectors) -> phi of items that come later
     @property
     def n_target(self)->int:
         "Items of the target."
@@ -148,16 +150,17 @@ def _lookup(index:pd.Index, ids:pd.Index, where:str)->np.ndarray:
     return found
 
 def _distinct(ids:pd.Series)->tuple:
-    "Number of each row's id, and the distinct ids as objects: work on ids is done once for each of them."
+    "Number of each row's id, and the distinct ids as objects."
     codes, ids = pd.factorize(ids, use_na_sentinel=False)
     return codes, pd.Index(ids, dtype=object)
 
 def _weights(log:pd.DataFrame)->np.ndarray:
     "Weight of each interaction, (len(log),) float32; 1 where the log has none."
-    return np.asarray(log['weight'], np.float32) if 'weight' in log else np.ones(len(log), np.float32)
+    if 'weight' in log: return np.asarray(log['weight'], np.float32)
+    return np.ones(len(log), np.float32)
 
 # %% ../nbs/52_dataset.ipynb #32bdd326
-def as_list(x)->list:
+def as_list(x:Any)->list:
     "None, one thing or several, as a list."
     if x is None: return []
     return list(x) if isinstance(x, (list, tuple)) else [x]
@@ -168,7 +171,8 @@ def _coded(log:pd.DataFrame, items:pd.DataFrame, users:pd.Index, offset:int, whe
     item_code, item_ids = _distinct(log['item'])
     column = offset + _lookup(pd.Index(items['item'], dtype=object), item_ids, where)
     timed = 'time' in log
-    return dict(user=users.get_indexer(user_ids)[user_code], item=column[item_code], weight=_weights(log),
+    return dict(user=users.get_indexer(user_ids)[user_code], item=column[item_code],
+                weight=_weights(log),
                 time=np.asarray(log['time']) if timed else np.arange(len(log)),
                 tie=hash_ids(item_ids)[item_code] if timed else np.zeros(len(log), np.uint64))
 
@@ -177,7 +181,7 @@ def _joined(parts:list)->dict:
     if len(parts) == 1: return parts.pop()
     return {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
 
-# %% ../nbs/52_dataset.ipynb #dfb96654
+# %% ../nbs/52_dataset.ipynb #abdc6857
 def _kept_apart(number:int, ids)->pd.Series|str:
     "Ids of source `number` (from 0) that are no users of other domains."
     return f'{number}\x1f' + (ids.astype(str) if isinstance(ids, pd.Series) else str(ids))
@@ -186,7 +190,8 @@ def _logs(train:pd.DataFrame, sources:list, share_users:bool|list)->list:
     "Logs of all domains, with user ids of their own where they are not shared."
     if isinstance(share_users, (bool, np.bool_)): share_users = [share_users]*len(sources)
     if len(share_users) != len(sources):
-        raise InputError(f'share_users has {len(share_users)} entries for {len(sources)} sources: give one a source')
+        raise InputError(f'share_users has {len(share_users)} entries for {len(sources)} sources: '
+                         'give one a source')
     logs = [train]
     for number, (domain, shared) in enumerate(zip(sources, share_users)):
         log = domain.log
@@ -199,34 +204,41 @@ def _user_index(logs:list)->pd.Index:
     users = pd.Index(pd.unique(ids), dtype=object)
     return users[np.argsort(hash_ids(users), kind='stable')]
 
-# %% ../nbs/52_dataset.ipynb #8bb40549
+# %% ../nbs/52_dataset.ipynb #2c44d74c
+def _by_user(coded:dict, n_users:int)->tuple:
+    "Histories and times, sorted by user, time and tie."
+    order = sort_by_time(coded['user'], coded['time'], coded['tie'])
+    ptr = pointers(np.bincount(coded['user'], minlength=n_users))
+    return Histories(ptr, coded['item'][order], coded['weight'][order]), coded['time'][order]
+
+# %% ../nbs/52_dataset.ipynb #d1d45f2b
 def make_dataset(train:pd.DataFrame, # Log of the target: user, item [, time, weight]
                  items:pd.DataFrame, # Item table of the target
                  source:Domain|list|None=None, # Domain, or list of Domains, or None
-                 vectors:np.ndarray|None=None, # (N, d) text vectors of the target's items, then of each source's
-                 share_users:bool|list=True # Is a user id of two domains the same person? One answer, or one a source
+                 vectors:np.ndarray|None=None, # (N, d) text vectors, the target's first
+                 share_users:bool|list=True # Is one id one person? One answer, or one a source
                 )->Dataset:
     "Bring the logs of target and sources under one index."
     sources = as_list(source)
     tables = [items] + [domain.items for domain in sources]
     offsets = pointers([len(table) for table in tables])
     if vectors is not None and len(vectors) != offsets[-1]:
-        raise InputError(f'vectors has {len(vectors)} rows, but target and sources have {offsets[-1]} items')
+        raise InputError(f'vectors has {len(vectors)} rows, '
+                         f'but target and sources have {offsets[-1]} items')
     logs = _logs(train, sources, share_users)
     users = _user_index(logs)
     names = ['target'] + [domain.name for domain in sources]
-    coded = _joined([_coded(log, table, users, offset, name)
-                     for log, table, offset, name in zip(logs, tables, offsets, names)])
-    order = sort_by_time(coded['user'], coded['time'], coded['tie'])
-    ptr = pointers(np.bincount(coded['user'], minlength=len(users)))
-    return Dataset(users, np.asarray(items['item']), [pd.Index(table['item'], dtype=object) for table in tables],
-                   Histories(ptr, coded['item'][order], coded['weight'][order]),
-                   coded['time'][order] if all('time' in log for log in logs) else None,
+    coded = [_coded(log, table, users, offset, name)
+             for log, table, offset, name in zip(logs, tables, offsets, names)]
+    hist, time = _by_user(_joined(coded), len(users))
+    ids = [pd.Index(table['item'], dtype=object) for table in tables]
+    return Dataset(users, np.asarray(items['item']), ids, hist,
+                   time if all('time' in log for log in logs) else None,
                    pd.concat(tables, ignore_index=True), vectors)
 
 # %% ../nbs/52_dataset.ipynb #45e9abd8
 def histories(data:Dataset, # Index of users and items
-              users         # Ids; unknown ones get an empty history
+              users:Iterable # Ids; unknown ones get an empty history
              )->Histories:
     "Histories of `users` in the training interactions."
     try: found = data.users.get_indexer(pd.Index(users, dtype=object))
@@ -249,12 +261,13 @@ def _columns(data:Dataset, ids:list)->np.ndarray:
     return out
 
 def histories_from_items(data:Dataset, # Index of users and items
-                         seqs:Iterable # One sequence of item ids a user, oldest first; unknown items are skipped
+                         seqs:Iterable # Item ids of each user, oldest first; unknown: skipped
                         )->Histories:
     "Histories of users who are not in the log, from the ids of their items."
     seqs = [list(ids) for ids in seqs]
     columns = _columns(data, [x for ids in seqs for x in ids])
-    every = Histories(pointers([len(ids) for ids in seqs]), columns, np.ones(len(columns), np.float32))
+    ptr = pointers([len(ids) for ids in seqs])
+    every = Histories(ptr, columns, np.ones(len(columns), np.float32))
     return mask_interactions(every, columns >= 0)
 
 # %% ../nbs/52_dataset.ipynb #79a56xeb
@@ -273,7 +286,7 @@ def restricted_attributions(hist:Histories, n_target:int, use_source_history:boo
 
 # %% ../nbs/52_dataset.ipynb #01a37x21
 def training_histories(data:Dataset)->Histories:
-    "Histories to train on by ids: of all domains if a user stands in the target and elsewhere, else the target's."
+    "Histories to train on by ids: of all domains if some user is in several, else the target's."
     own = data.hist.item < data.n_target
     in_target = np.bincount(data.hist.user, own, len(data.hist))
     bridged = ((in_target > 0) & (in_target < data.hist.lengths)).any()
@@ -285,13 +298,13 @@ def _spaced(rows:np.ndarray, at_most:int)->np.ndarray:
     "At most so many of the rows, drawn evenly."
     return rows[np.linspace(0, len(rows) - 1, min(at_most, len(rows))).astype(int)]
 
-# %% ../nbs/52_dataset.ipynb #274306e4
+# %% ../nbs/52_dataset.ipynb #0b36c937
 def prefix_examples(data:Dataset,        # Interactions of all domains
                     half_life:float=4.,  # Decay of the history, in interactions
                     max_len:int=50,      # Interactions to look back
                     max_examples:int=300_000, # Examples at most, drawn evenly
                     floor:float=.02,     # Decay weights below it are dropped
-                    among:np.ndarray|None=None # (N,) boolean: items that are predicted; None: the target's
+                    among:np.ndarray|None=None # (N,) boolean: items predicted; None: the target's
                    )->tuple:             # X (T, N) sparse, y (T,) columns
     "Every target interaction that has a history before it: the decayed history and the item."
     hist = data.hist
@@ -309,7 +322,8 @@ def prefix_examples(data:Dataset,        # Interactions of all domains
 # %% ../nbs/52_dataset.ipynb #e383a927
 def keep_interactions(data:Dataset, keep:np.ndarray)->Dataset: # (interactions,) boolean
     "The same index with some of the interactions."
-    return replace(data, hist=mask_interactions(data.hist, keep), time=None if data.time is None else data.time[keep])
+    time = None if data.time is None else data.time[keep]
+    return replace(data, hist=mask_interactions(data.hist, keep), time=time)
 
 def drop_items(data:Dataset, gone:np.ndarray)->Dataset: # (N,) boolean
     "The same index without the interactions of the items `gone`."
@@ -353,9 +367,9 @@ def history_until(data:Dataset, users:np.ndarray, times:np.ndarray)->Histories:
     hist = Histories(ptr, data.hist.item[rows], data.hist.weight[rows])
     return mask_interactions(hist, data.time[rows] <= np.repeat(times, np.diff(ptr)))
 
-# %% ../nbs/52_dataset.ipynb #30e82eb5
+# %% ../nbs/52_dataset.ipynb #7f08c1f7
 def basket_start(data:Dataset, rows:np.ndarray)->np.ndarray: # Places -> places
-    "First interaction of the basket (one user, one time) that each ends; itself if nothing came before."
+    "First interaction of the basket that each ends; itself if nothing came before the basket."
     if data.time is None: return rows
     user = data.hist.user
     ends = np.zeros(len(data.hist), data.time.dtype)  # dates or numbers
@@ -371,14 +385,15 @@ def _one_of_each(data:Dataset, start:np.ndarray, last:np.ndarray, seed:int)->np.
     rows = np.random.default_rng(seed).permutation(rows)
     return rows[np.unique(data.hist.user[rows], return_index=True)[1]]
 
-def hold_out_last_basket(data:Dataset, min_rows:int=2, seed:int=0)->tuple: # Dataset, Histories, items (m,)
-    "Take one target interaction of each user's last basket: the rest, what came before the basket, the items."
+def hold_out_last_basket(data:Dataset, min_rows:int=2, # Interactions of a user, at least
+                         seed:int=0)->tuple: # The rest, histories before the basket, items (m,)
+    "Take one target interaction of each user's last basket away."
     last = _last_target(data, min_rows)
     start = basket_start(data, last)
     rows = _one_of_each(data, start, last, seed)
     return _hold_out(data, rows), history_before(data.hist, start), data.hist.item[rows]
 
-# %% ../nbs/52_dataset.ipynb #d0ce65c5
+# %% ../nbs/52_dataset.ipynb #4b843aaf
 def has_item(hist:Histories, items:np.ndarray)->np.ndarray: # (users,) columns -> (users,) boolean
     "Which users have their item in their history."
     out = np.zeros(len(hist), bool)
@@ -405,14 +420,15 @@ def next_item_ranks(score:Callable,     # Histories -> (m, n) scores
         out.append(rank_of_target(score(block), target[b], seen))
     return np.concatenate(out)
 
-def next_item_ndcg(score:Callable, hist:Histories, target:np.ndarray, n_target:int, k:int=10)->float:
+def next_item_ndcg(score:Callable, hist:Histories, target:np.ndarray, n_target:int,
+                   k:int=10)->float:
     "Mean NDCG@k of next items; the arguments are those of `next_item_ranks`."
     if not len(target): return 0.
     return float(ndcg_of_ranks(next_item_ranks(score, hist, target, n_target), k).mean())
 
-# %% ../nbs/52_dataset.ipynb #610d98b5
+# %% ../nbs/52_dataset.ipynb #7ace2add
 def _place_after(values:np.ndarray, low:np.ndarray, high:np.ndarray, x:np.ndarray)->np.ndarray:
-    "For each x, the first place from `low` to `high` whose value is greater; the runs are ascending."
+    "For each x, the first place from `low` to `high` with a greater value; runs are ascending."
     unsure = low < high
     while unsure.any():
         middle = (low + high)//2
@@ -430,7 +446,7 @@ def _with_users(users:pd.Index, log:pd.DataFrame)->tuple:
     return users, users.get_indexer(ids)[code]
 
 def _new_times(data:Dataset, log:pd.DataFrame)->np.ndarray|None:
-    "Times of new interactions; the latest known one where the log has none, None where the index has none."
+    "Times of new interactions; the latest known time where the log has none."
     if data.time is None: return None
     if 'time' in log: return np.asarray(log['time'])
     latest = data.time.max() if len(data.time) else 0
@@ -440,7 +456,7 @@ def _new_times(data:Dataset, log:pd.DataFrame)->np.ndarray|None:
 def append_interactions(data:Dataset, # Index of users and items
                         log:pd.DataFrame # user, item [, time, weight], of the target
                        )->Dataset:
-    "The same index with more target interactions, and users, if there are new ones; they come last at their time."
+    "The same index with more target interactions, and users; old ones come first at equal times."
     log = check_interactions(log)
     users, user = _with_users(data.users, log)
     item_code, item_ids = _distinct(log['item'])
@@ -451,8 +467,8 @@ def append_interactions(data:Dataset, # Index of users and items
     time = _new_times(data, log)
     return _merged(data, users, user, item, _weights(log), time)
 
-def _merged(data:Dataset, users:pd.Index, user:np.ndarray, item:np.ndarray, weight:np.ndarray,
-            time:np.ndarray|None)->Dataset:
+def _merged(data:Dataset, users:pd.Index, user:np.ndarray, item:np.ndarray,
+            weight:np.ndarray, time:np.ndarray|None)->Dataset:
     "Old and new interactions by user and time, in one pass over the old ones."
     order = np.lexsort((user,) if time is None else (time, user))
     user = user[order]
@@ -460,10 +476,12 @@ def _merged(data:Dataset, users:pd.Index, user:np.ndarray, item:np.ndarray, weig
     at = old[user + 1]
     if time is not None: at = _place_after(data.time, old[user], at, time[order])
     ptr = old + pointers(np.bincount(user, minlength=len(users)))
-    hist = Histories(ptr, np.insert(data.hist.item, at, item[order]), np.insert(data.hist.weight, at, weight[order]))
-    return replace(data, users=users, hist=hist, time=None if time is None else np.insert(data.time, at, time[order]))
+    hist = Histories(ptr, np.insert(data.hist.item, at, item[order]),
+                     np.insert(data.hist.weight, at, weight[order]))
+    if time is not None: time = np.insert(data.time, at, time[order])
+    return replace(data, users=users, hist=hist, time=time)
 
-# %% ../nbs/52_dataset.ipynb #91073a01
+# %% ../nbs/52_dataset.ipynb #acb11b83
 def shift_ids(columns:np.ndarray, n:int, m:int)->np.ndarray:
     "Column numbers after `m` items were inserted at `n`."
     return np.where(columns >= n, columns + m, columns)
@@ -483,11 +501,12 @@ def insert_items(data:Dataset, items:pd.DataFrame, vectors:np.ndarray|None)->Dat
     n = data.n_target
     ids = data.all_items[0].append(pd.Index(items['item'], dtype=object))
     phi = data.feature_map(items, vectors) if data.feature_map is not None else None
+    table = pd.concat([data.table.iloc[:n], items, data.table.iloc[n:]], ignore_index=True)
     return replace(data, items=np.concatenate([data.items, np.asarray(items['item'])]),
                    all_items=[ids] + data.all_items[1:],
                    hist=replace(data.hist, item=shift_ids(data.hist.item, n, len(items))),
-                   table=pd.concat([data.table.iloc[:n], items, data.table.iloc[n:]], ignore_index=True),
-                   vectors=_insert_rows(data.vectors, n, vectors), phi=_insert_rows(data.phi, n, phi))
+                   table=table, vectors=_insert_rows(data.vectors, n, vectors),
+                   phi=_insert_rows(data.phi, n, phi))
 
 # %% ../nbs/52_dataset.ipynb #14b78x43
 class HistoriesWithAge(Histories):
@@ -509,8 +528,8 @@ def history_subsets(hist:Histories, # One history of m interactions
     return Histories(pointers(keep.sum(1)), hist.item[chosen], hist.weight[chosen])
 
 # %% ../nbs/52_dataset.ipynb #bcf17xdf
-def places_of(data:Dataset, users)->np.ndarray: # Id or ids -> (users of data,) boolean
-    "Who is meant by ids: that user in the target, in every source, and in sources whose ids were kept apart."
+def places_of(data:Dataset, users:Any)->np.ndarray: # Id or ids -> (users of data,) boolean
+    "Who is meant by ids: that user in the target and in every source, shared or kept apart."
     users = as_user_list(users)
     out = np.zeros(len(data.users), bool)
     known = []
@@ -549,7 +568,8 @@ def to_domains(data:Dataset)->list:
     out = []
     for number, (low, high) in enumerate(domain_ranges(data)):
         items = data.table.iloc[low:high].reset_index(drop=True)
-        items = items.assign(item=np.asarray(data.all_items[number])).infer_objects().dropna(axis=1, how='all')
+        items = items.assign(item=np.asarray(data.all_items[number]))
+        items = items.infer_objects().dropna(axis=1, how='all')
         name = f'source {number}' if number else 'target'
         out.append(Domain(name, _domain_log(data, number, low, high), items))
     return out

@@ -21,8 +21,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fastcore.basics import patch
 from html import escape
+from importlib.metadata import distributions
 from typing import Any
-from .core import InputError, atomic_write, batch_slices, check_type, hash_ids, peak_memory_mb, progress
+from .core import (
+    InputError, atomic_write, batch_slices, check_type, hash_ids, peak_memory_mb, progress)
 from .data import require_columns
 from .preprocess import Split, leakage_audit
 from .metrics import (
@@ -46,7 +48,8 @@ class EvalTask:
 # %% ../nbs/04_evaluation.ipynb #15880958
 def _counted(log:pd.DataFrame, users:pd.Index, items:pd.Index)->sp.csr_matrix:
     "A log as a sparse matrix of counts; interactions of others are left out."
-    row, col = users.get_indexer(log['user']), items.get_indexer(log['item'])
+    row = users.get_indexer(log['user'])
+    col = items.get_indexer(log['item'])
     known = (row >= 0) & (col >= 0)
     ones = np.ones(known.sum(), np.float32)
     return sp.csr_matrix((ones, (row[known], col[known])), (len(users), len(items)))
@@ -60,7 +63,7 @@ def _present(matrix:sp.csr_matrix, row:np.ndarray, col:np.ndarray)->np.ndarray:
 
 # %% ../nbs/04_evaluation.ipynb #00390cf2
 def _distinct_pairs(test:pd.DataFrame, grades:str|None)->tuple:
-    "Test interactions, each user and item once, the best grade first; users in an order that tells nothing."
+    "Test pairs, each once, the best grade first; users in an order that tells nothing."
     if grades is not None and grades not in test:
         raise InputError(f'grades={grades!r} is not a column of the test log: {list(test.columns)}')
     if grades is not None: test = test.sort_values(grades, ascending=False, kind='stable')
@@ -68,6 +71,7 @@ def _distinct_pairs(test:pd.DataFrame, grades:str|None)->tuple:
     users = pd.Index(pd.unique(test['user']))
     return test, users[np.argsort(hash_ids(users), kind='stable')]
 
+# %% ../nbs/04_evaluation.ipynb #4105a56b
 def _masked(split:Split, users:pd.Index, items:pd.Index, mask:pd.DataFrame|None)->tuple:
     "Training interactions, and everything that is no candidate, two sparse matrices."
     past = _counted(split.train, users, items)
@@ -77,29 +81,35 @@ def _masked(split:Split, users:pd.Index, items:pd.Index, mask:pd.DataFrame|None)
     return past, seen + _counted(mask, users, items)
 
 # %% ../nbs/04_evaluation.ipynb #b4d15aa6
+def _candidate_index(ids:Iterable)->pd.Index:
+    "Ids of the candidates, each once."
+    items = pd.Index(ids)
+    if items.is_unique: return items
+    raise InputError(f'items: {items[items.duplicated()][0]!r} stands twice among the candidates')
+
+# %% ../nbs/04_evaluation.ipynb #a3c92f9b
 def make_eval_task(split:Split, items:Iterable, # Split; ids of the candidates
                    exclude_seen:bool=True, # Mask training and validation items?
                    grades:str|None=None,   # Column of the test log that grades relevance
-                   mask:pd.DataFrame|None=None # Log of further items to mask, which no model may see
+                   mask:pd.DataFrame|None=None # Log of further items that are no candidates
                   )->EvalTask:
     "Turn a split into a ranking task."
-    items = pd.Index(items)
-    if not items.is_unique:
-        raise InputError(f'items: {items[items.duplicated()][0]!r} stands twice among the candidates')
+    items = _candidate_index(items)
     test, users = _distinct_pairs(split.test, grades)
     past, seen = _masked(split, users, items, mask)
-    row, col = users.get_indexer(test['user']), items.get_indexer(test['item'])
+    row = users.get_indexer(test['user'])
+    col = items.get_indexer(test['item'])
     fresh = ~_present(seen, row, col) if exclude_seen else np.ones(len(row), bool)
     return _task(users, items, test[fresh], row[fresh], col[fresh], past,
                  seen if exclude_seen else seen*0, int((~fresh).sum()))
 
-# %% ../nbs/04_evaluation.ipynb #72694bf7
+# %% ../nbs/04_evaluation.ipynb #2e8e25fb
 def _task(users:pd.Index, items:pd.Index, test:pd.DataFrame, row:np.ndarray, col:np.ndarray,
           past:sp.csr_matrix, seen:sp.csr_matrix, repeats:int)->EvalTask:
     "The task of the users who have something left to test."
     if not len(row):
-        raise InputError(f'nothing to test: {repeats} test rows, {repeats} of them repeat the past; use '
-                         'exclude_seen=False for repeats')
+        raise InputError(f'nothing to test: {repeats} test rows, all of them repeat the past; '
+                         'use exclude_seen=False for repeats')
     keep, row = np.unique(row, return_inverse=True)
     order = np.lexsort((hash_ids(test['item']), row))
     seen = seen[keep]
@@ -113,13 +123,13 @@ def _score_block(rec:Any, users:np.ndarray, n_items:int)->np.ndarray:
     scores = rec.score(users)
     scores = np.asarray(scores.detach().cpu() if hasattr(scores, 'detach') else scores)
     if scores.shape != (len(users), n_items):
-        raise InputError(f'score gave shape {scores.shape} for {len(users)} users and {n_items} items: '
-                         f'expected {(len(users), n_items)}')
+        raise InputError(f'score gave shape {scores.shape} for {len(users)} users '
+                         f'and {n_items} items: expected {(len(users), n_items)}')
     return scores if scores.dtype in (np.float32, np.float64) else scores.astype(np.float32)
 
 # %% ../nbs/04_evaluation.ipynb #aa4fac07
-def _sample_candidates(scores:np.ndarray, task:EvalTask, users:slice, row:np.ndarray, col:np.ndarray,
-                       count:int, seed:int)->np.ndarray: # (users,) how many are masked
+def _sample_candidates(scores:np.ndarray, task:EvalTask, users:slice, row:np.ndarray,
+                       col:np.ndarray, count:int, seed:int)->np.ndarray: # (users,) masked
     "Mask all but `count` random candidates and the test items of each user, in place."
     last = np.uint64(2**64 - 1)
     key = hash_ids(task.users[users], seed + 3)[:, None] ^ hash_ids(task.items, seed + 4)
@@ -133,7 +143,7 @@ def _sample_candidates(scores:np.ndarray, task:EvalTask, users:slice, row:np.nda
 
 # %% ../nbs/04_evaluation.ipynb #14daa491
 def _mask_seen(scores:np.ndarray, task:EvalTask, users:slice)->tuple:
-    "A copy of the scores without the items that are no candidates, and how many these are, (users,)."
+    "A copy of the scores without the items that are no candidates; how many these are."
     ptr = task.seen.indptr[users.start:users.stop + 1]
     masked = np.diff(ptr)
     scores = np.array(scores, order='C')
@@ -144,7 +154,7 @@ def _pairs_of(task:EvalTask, users:slice)->slice:
     "Test pairs of a block of users."
     return slice(*np.searchsorted(task.row, [users.start, users.stop]))
 
-# %% ../nbs/04_evaluation.ipynb #8945a998
+# %% ../nbs/04_evaluation.ipynb #662e07bc
 def _rank_block(scores:np.ndarray, task:EvalTask, users:slice, k:int, ties:tuple,
                 candidates:int|None, seed:int)->tuple:
     "Lists, ranks, mid-ranks and number of candidates of a block of users, from their scores."
@@ -152,15 +162,17 @@ def _rank_block(scores:np.ndarray, task:EvalTask, users:slice, k:int, ties:tuple
     pairs = _pairs_of(task, users)
     row, col = task.row[pairs] - users.start, task.col[pairs]
     known = col >= 0
-    if candidates: masked = _sample_candidates(scores, task, users, row[known], col[known], candidates, seed)
-    rank, mid = np.full(len(row), np.inf), np.full(len(row), np.nan)
+    if candidates:
+        masked = _sample_candidates(scores, task, users, row[known], col[known], candidates, seed)
+    rank = np.full(len(row), np.inf)
+    mid = np.full(len(row), np.nan)
     rank[known], mid[known] = item_ranks(scores, row[known], col[known], *ties, masked)
-    lost = np.bincount(row[~known], minlength=len(scores))        # items without a column share the last places
+    lost = np.bincount(row[~known], minlength=len(scores))        # they share the last places
     left = scores.shape[1] - masked
     mid[~known] = (left + (lost - 1)/2)[row[~known]]
     return top_lists(scores, k, *ties), rank, mid, left + lost
 
-# %% ../nbs/04_evaluation.ipynb #32a08c39
+# %% ../nbs/04_evaluation.ipynb #80b9293b
 @dataclass
 class _Ranking:
     "A task in the making: what stays the same for all blocks, and the results so far."
@@ -169,69 +181,88 @@ class _Ranking:
     ties: tuple                 # π, o
     seed: int
     candidates: int|None
-    def __post_init__(self):
-        m, pairs = len(self.task.users), len(self.task.row)
+    def __post_init__(self)->None:
+        m = len(self.task.users)
+        pairs = len(self.task.row)
         self.top = np.empty((m, self.k), np.int32)
-        self.rank, self.mid, self.n_candidates = np.empty(pairs), np.empty(pairs), np.empty(m)
-    def add(self, users:slice, scores:np.ndarray):
-        "Rank one block of users."
-        pairs = _pairs_of(self.task, users)
-        self.top[users], self.rank[pairs], self.mid[pairs], self.n_candidates[users] = _rank_block(
-            scores, self.task, users, self.k, (self.ties[0], self.ties[1][users]), self.candidates, self.seed)
+        self.rank = np.empty(pairs)
+        self.mid = np.empty(pairs)
+        self.n_candidates = np.empty(m)
+
+# %% ../nbs/04_evaluation.ipynb #32e9ce3a
+@patch
+def add(self:_Ranking, users:slice, scores:np.ndarray)->None:
+    "Rank one block of users."
+    pairs = _pairs_of(self.task, users)
+    ties = self.ties[0], self.ties[1][users]
+    self.top[users], self.rank[pairs], self.mid[pairs], self.n_candidates[users] = _rank_block(
+        scores, self.task, users, self.k, ties, self.candidates, self.seed)
 
 # %% ../nbs/04_evaluation.ipynb #23b2424b
+def _parts(start:int, scores:np.ndarray)->tuple:
+    "A block of scores in parts that fit the cache: users of each, and its scores."
+    cuts = list(batch_slices(len(scores), max(1, 2**19//scores.shape[1])))
+    users = [slice(start + cut.start, start + cut.stop) for cut in cuts]
+    return users, [scores[cut] for cut in cuts]
+
+# %% ../nbs/04_evaluation.ipynb #9b06afd8
 def rank_task(rec:Any,        # Has `score(users)`
               task:EvalTask, k:int=10, seed:int=0,
               block:int|None=None,     # Users scored at a time; None: 2²⁴ scores
               candidates:int|None=None # Random candidates a user; None: all
-             )->tuple:        # Lists (m, k), ranks and mid-ranks (pairs,), candidates (m,), seconds to score
+             )->tuple:        # Lists (m, k), ranks, mid-ranks (pairs,), candidates (m,), seconds
     "Rank the whole task."
     ranking = _Ranking(task, k, tie_break_keys(task.items, task.users, seed), seed, candidates)
-    n_items, spent = len(task.items), 0.
-    blocks = list(batch_slices(len(task.users), block or max(1, 2**24//n_items)))
+    spent = 0.
+    blocks = list(batch_slices(len(task.users), block or max(1, 2**24//len(task.items))))
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for b in progress(blocks, 'ranking'):
             started = time.perf_counter()
-            scores = _score_block(rec, task.users[b].to_numpy(), n_items)
+            scores = _score_block(rec, task.users[b].to_numpy(), len(task.items))
             spent += time.perf_counter() - started
-            parts = [slice(b.start + c.start, b.start + c.stop)
-                     for c in batch_slices(len(scores), max(1, 2**19//n_items))]
-            list(pool.map(lambda part: ranking.add(part, scores[part.start - b.start:part.stop - b.start]), parts))
+            list(pool.map(ranking.add, *_parts(b.start, scores)))
     return ranking.top, ranking.rank, ranking.mid, ranking.n_candidates, spent
 
 # %% ../nbs/04_evaluation.ipynb #cc05e4e8
 def _list_table(rec:dict|pd.DataFrame)->tuple:
     "Lists as a table of user and item, and the place of each item, as numbers that grow downwards."
     if isinstance(rec, dict):
-        rows = [(user, item, place) for user, items in rec.items() for place, item in enumerate(items)]
+        rows = [(user, item, place) for user, items in rec.items()
+                for place, item in enumerate(items)]
         rec = pd.DataFrame(rows, columns=['user', 'item', 'rank'])
     by = next((c for c in ('rank', 'score') if c in rec), None)
     if by is None or not {'user', 'item'} <= set(rec):
-        raise InputError(f'a table of lists has columns user, item, and rank or score; found {list(rec.columns)}')
+        raise InputError('a table of lists has columns user, item, and rank or score; '
+                         f'found {list(rec.columns)}')
     return rec, rec[by].to_numpy()*(1 if by == 'rank' else -1)
 
-# %% ../nbs/04_evaluation.ipynb #9f2dc8d2
-def list_task(rec:dict|pd.DataFrame, # {user: [items, best first]}, or a table: user, item, and rank or score
+# %% ../nbs/04_evaluation.ipynb #03113beb
+def list_task(rec:dict|pd.DataFrame, # {user: [items]}, or a table: user, item, rank or score
               task:EvalTask, k:int=10)->tuple: # Lists (m, k), ranks (pairs,)
     "Lists as `rank_task` gives them; items that are no candidates are taken out."
     table, place = _list_table(rec)
-    user, col = task.users.get_indexer(table['user']), task.items.get_indexer(table['item'])
+    user = task.users.get_indexer(table['user'])
+    col = task.items.get_indexer(table['item'])
     if (col < 0).any():
-        raise InputError(f'lists hold item {table["item"].iloc[int((col < 0).argmax())]!r}, which is not '
-                         f'among the {len(task.items)} candidates')
+        unknown = table['item'].iloc[int((col < 0).argmax())]
+        raise InputError(f'lists hold item {unknown!r}, which is not among the '
+                         f'{len(task.items)} candidates')
     keep = user >= 0
     keep[keep] = ~_present(task.seen, user[keep], col[keep])
     top = _placed(user[keep], col[keep], place[keep], task, k)
     return _found_in(top, task)
 
 # %% ../nbs/04_evaluation.ipynb #bb9157de
-def _by_place(user:np.ndarray, col:np.ndarray, place:np.ndarray, n_users:int, k:int)->np.ndarray|None:
+def _by_place(user:np.ndarray, col:np.ndarray, place:np.ndarray, n_users:int,
+              k:int)->np.ndarray|None:
     "Lists where the ranks are small whole numbers, each once; None where they are not."
-    if not len(place) or place.dtype.kind not in 'iu' or place.min() < 0 or place.max() >= 1000: return None
+    if not len(place) or place.dtype.kind not in 'iu': return None
+    if place.min() < 0 or place.max() >= 1000: return None
     top = np.full((n_users, max(k, int(place.max()) + 1)), -1, np.int32)
     top[user, place] = col
     return top if np.count_nonzero(top >= 0) == len(user) else None
 
+# %% ../nbs/04_evaluation.ipynb #420fcc84
 def _by_order(user:np.ndarray, col:np.ndarray, place:np.ndarray, task:EvalTask, k:int)->np.ndarray:
     "Lists by sorting, ties by a hash of the item."
     order = np.lexsort((tie_break_keys(task.items, [])[0][col], place, user))
@@ -241,7 +272,7 @@ def _by_order(user:np.ndarray, col:np.ndarray, place:np.ndarray, task:EvalTask, 
     top[user[order], position] = col[order]
     return top
 
-# %% ../nbs/04_evaluation.ipynb #46a8849a
+# %% ../nbs/04_evaluation.ipynb #0d439464
 def _placed(user:np.ndarray, col:np.ndarray, place:np.ndarray, task:EvalTask, k:int)->np.ndarray:
     "Lists (m, k) from interactions (user, item, place), without gaps."
     top = _by_place(user, col, place, len(task.users), k)
@@ -261,7 +292,8 @@ def _found_in(top:np.ndarray, task:EvalTask)->tuple:
     return top, np.where(hit.any(1), hit.argmax(1), np.inf)
 
 # %% ../nbs/04_evaluation.ipynb #43cceb50
-ITEM_BUCKETS, USER_BUCKETS = ('0', '1–4', '5–19', '20+'), ('0', '1–2', '3–5', '6+')
+ITEM_BUCKETS = ('0', '1–4', '5–19', '20+')
+USER_BUCKETS = ('0', '1–2', '3–5', '6+')
 
 def item_bucket(counts:np.ndarray)->np.ndarray:
     "The class of `ITEM_BUCKETS` of so many interactions."
@@ -272,13 +304,15 @@ def user_bucket(counts:np.ndarray)->np.ndarray:
     return np.array(USER_BUCKETS)[np.digitize(counts, [1, 3, 6])]
 
 # %% ../nbs/04_evaluation.ipynb #06ed510a
-def _quarter(times:pd.Series)->np.ndarray:
+def _quarter(pairs:pd.DataFrame)->np.ndarray:
     "Which quarter of the test, by time, each interaction falls in."
+    if 'time' not in pairs: raise InputError("slices=('time',) needs a column 'time' in the log")
+    times = pairs['time']
     names = np.array(['first quarter', 'second quarter', 'third quarter', 'last quarter'])
     return names[np.searchsorted(np.quantile(times, [.25, .5, .75]), times)]
 
-# %% ../nbs/04_evaluation.ipynb #d8a50bc3
-def group_labels(name:str, pairs:pd.DataFrame, # 'evidence', 'time', or a column of `table`; test interactions
+# %% ../nbs/04_evaluation.ipynb #3874868b
+def group_labels(name:str, pairs:pd.DataFrame, # 'evidence', 'time' or a column; test interactions
                  train:pd.DataFrame,  # Interactions that count as evidence
                  table:pd.DataFrame|None=None # Item table
                 )->tuple: # Label of the item, label of the user, of each test interaction
@@ -287,11 +321,11 @@ def group_labels(name:str, pairs:pd.DataFrame, # 'evidence', 'time', or a column
     if name == 'evidence': return item_bucket(count('item')), user_bucket(count('user'))
     every = np.full(len(pairs), 'all', dtype=object)
     if name == 'time':
-        if 'time' not in pairs: raise InputError("slices=('time',) needs a column 'time' in the log")
-        return _quarter(pairs['time']), every
+        return _quarter(pairs), every
     if table is None or name not in table:
         raise InputError(f"slices: {name!r} is not 'evidence', 'time' or a column of items=")
-    return pairs['item'].map(table.set_index('item')[name]).fillna('unknown').astype(str).to_numpy(), every
+    label = pairs['item'].map(table.set_index('item')[name]).fillna('unknown')
+    return label.astype(str).to_numpy(), every
 
 # %% ../nbs/04_evaluation.ipynb #b06b766c
 def _with_all(labels:np.ndarray, known:tuple)->list:
@@ -300,6 +334,7 @@ def _with_all(labels:np.ndarray, known:tuple)->list:
     ordered = [x for x in known if x in found] if found <= set(known) else sorted(found)
     return ordered if ordered == ['all'] else [*ordered, 'all']
 
+# %% ../nbs/04_evaluation.ipynb #69c942d0
 def _cell(rank:np.ndarray, row:np.ndarray, k:int, n_boot:int, seed:int, kind:str)->dict:
     "Metrics of the test interactions of one cell."
     users, row = np.unique(row, return_inverse=True)
@@ -311,7 +346,7 @@ def _cell(rank:np.ndarray, row:np.ndarray, k:int, n_boot:int, seed:int, kind:str
     return {'n': len(users), 'rows': len(row), f'ndcg@{k}': ndcg.mean(), 'lo': lo[0], 'hi': hi[0],
             f'recall@{k}': metric[f'recall@{k}'].mean(), f'hit@{k}': metric[f'hit@{k}'].mean()}
 
-# %% ../nbs/04_evaluation.ipynb #e3df1a80
+# %% ../nbs/04_evaluation.ipynb #9a54a3ba
 def slice_table(name:str, rank:np.ndarray, row:np.ndarray, # Its name; (pairs,) ranks and users
                 labels:tuple, k:int=10, # (pairs,) label of the item, of the user
                 n_boot:int=1000, seed:int=0, kind:str='bca')->pd.DataFrame:
@@ -329,7 +364,7 @@ def slice_table(name:str, rank:np.ndarray, row:np.ndarray, # Its name; (pairs,) 
 # %% ../nbs/04_evaluation.ipynb #053ad72c
 @dataclass(repr=False)
 class Report:
-    "What `evaluate` found: numbers, intervals, slices, their cost, and the protocol under which they hold."
+    "What `evaluate` found: numbers, intervals, slices, their cost, and their protocol."
     metrics: dict           # {'ndcg@10': mean over users}
     intervals: dict         # {'ndcg@10': (lo, hi)}; catalogue-wide numbers have none
     per_user: pd.DataFrame  # One row a test user
@@ -339,16 +374,19 @@ class Report:
     name: str = ''
     def __getitem__(self, metric:str)->float: return self.metrics[metric]
     def __repr__(self)->str: return '\n'.join([self.table.to_string(), *self.notes])
-    def _cell(self, metric:str)->str:
-        "A number as text, with its interval."
-        interval = ' [{:.3f}, {:.3f}]'.format(*self.intervals[metric]) if metric in self.intervals else ''
-        return f'{self.metrics[metric]:.3f}{interval}'
 
-# %% ../nbs/04_evaluation.ipynb #f8756954
+# %% ../nbs/04_evaluation.ipynb #bbf2a7cd
+def _metric_text(report:Report, metric:str)->str:
+    "A number as text, with its interval."
+    text = f'{report.metrics[metric]:.3f}'
+    if metric not in report.intervals: return text
+    return text + ' [{:.3f}, {:.3f}]'.format(*report.intervals[metric])
+
+# %% ../nbs/04_evaluation.ipynb #362dec71
 @patch(as_prop=True)
 def table(self:Report)->pd.DataFrame:
     "Metrics by rows, cut-offs by columns, as text with intervals."
-    parts = [(*metric.partition('@')[::2], self._cell(metric)) for metric in self.metrics]
+    parts = [(*metric.partition('@')[::2], _metric_text(self, metric)) for metric in self.metrics]
     long = pd.DataFrame(parts, columns=['metric', 'k', 'value'])
     wide = long.pivot(index='metric', columns='k', values='value')
     ks = sorted(wide.columns, key=lambda k: (k == '', int(k or 0)))
@@ -356,7 +394,7 @@ def table(self:Report)->pd.DataFrame:
     wide = wide.rename(columns=lambda k: '@' + k if k else 'all')
     return wide.rename_axis(index=None, columns=self.name or None)
 
-# %% ../nbs/04_evaluation.ipynb #5af42049
+# %% ../nbs/04_evaluation.ipynb #023158a1
 @patch
 def grid(self:Report, slice:str='evidence')->pd.DataFrame:
     "A slice as item × user, with n."
@@ -371,13 +409,14 @@ def grid(self:Report, slice:str='evidence')->pd.DataFrame:
 def notes(self:Report)->list:
     "The protocol and its warnings, one line each."
     protocol = self.protocol
-    line = (f"{protocol['test']}; candidates: {protocol['candidates']}; seen items {protocol['seen']}; "
-            f"split {protocol['split'].get('name', '?')}; ties by {protocol['ties']}")
+    line = (f"{protocol['test']}; candidates: {protocol['candidates']}; "
+            f"seen items {protocol['seen']}; split {protocol['split'].get('name', '?')}; "
+            f"ties by {protocol['ties']}")
     repeats = protocol['repeats']
     again = [f'{repeats} test rows repeat the past and were dropped'] if repeats else []
     return [line] + [f'LEAK: {leak}' for leak in protocol['leaks']] + again
 
-# %% ../nbs/04_evaluation.ipynb #1d91ab88
+# %% ../nbs/04_evaluation.ipynb #f0e47969
 @patch
 def _repr_html_(self:Report)->str:
     "Metrics, slices that are not too long, and notes."
@@ -399,8 +438,9 @@ def to_latex(self:Report)->str:
     table = self.table
     line = lambda cells: ' & '.join(map(_latex, cells)) + r' \\'
     rows = [line([name, *values]) for name, values in zip(table.index, table.to_numpy())]
-    return '\n'.join([r'\begin{tabular}{l' + 'r'*table.shape[1] + '}', r'\toprule', line(['', *table.columns]),
-                      r'\midrule', *rows, r'\bottomrule', r'\end{tabular}', *(f'% {note}' for note in self.notes)])
+    head = [r'\begin{tabular}{l' + 'r'*table.shape[1] + '}', r'\toprule']
+    foot = [r'\bottomrule', r'\end{tabular}', *(f'% {note}' for note in self.notes)]
+    return '\n'.join([*head, line(['', *table.columns]), r'\midrule', *rows, *foot])
 
 # %% ../nbs/04_evaluation.ipynb #bc1957dc
 def _plain(value:Any)->Any:
@@ -422,11 +462,14 @@ def _null_columns(table:pd.DataFrame)->dict:
 def to_json(self:Report, path:str|None=None, # File to write; None: return the text
             per_user:bool=True)->str|None:
     "Everything as JSON; NaN becomes null."
-    content = dict(name=self.name, metrics={key: _null(value) for key, value in self.metrics.items()},
-                   intervals={key: [_null(float(x)) for x in pair] for key, pair in self.intervals.items()},
+    metrics = {key: _null(value) for key, value in self.metrics.items()}
+    intervals = {key: [_null(float(x)) for x in pair] for key, pair in self.intervals.items()}
+    content = dict(name=self.name, metrics=metrics, intervals=intervals,
                    slices=_null_columns(self.slices), cost=self.cost, protocol=self.protocol)
-    if per_user: content |= dict(users=self.per_user.index.tolist(), per_user=_null_columns(self.per_user))
-    text = json.dumps(content, default=_plain, ensure_ascii=False, indent=None if per_user else 1, allow_nan=False)
+    if per_user:
+        content |= dict(users=self.per_user.index.tolist(), per_user=_null_columns(self.per_user))
+    text = json.dumps(content, default=_plain, ensure_ascii=False, allow_nan=False,
+                      indent=None if per_user else 1)
     if path is None: return text
     with atomic_write(path) as file: file.write(text)
 
@@ -439,19 +482,21 @@ def _report_content(source:str)->dict:
             with open(text, encoding='utf-8') as file: text = file.read() or 'an empty file'
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f'{text[:60]!r} is not a report ({error}): write it again with to_json') from error
+        raise InputError(f'{text[:60]!r} is not a report ({error}): '
+                         'write it again with to_json') from error
     fields = {'metrics', 'intervals', 'slices', 'cost', 'protocol', 'name'}
-    lost = fields - set(content if isinstance(content, dict) else ())
-    if lost: raise InputError(f'this is not a report, it lacks {", ".join(sorted(lost))}: write it again with to_json')
+    lost = ', '.join(sorted(fields - set(content if isinstance(content, dict) else ())))
+    if lost: raise InputError(f'this is not a report, it lacks {lost}: write it again with to_json')
     return content
 
-# %% ../nbs/04_evaluation.ipynb #8eccf81c
+# %% ../nbs/04_evaluation.ipynb #6a52b216
 @patch(cls_method=True)
 def from_json(cls:Report, source:str)->Report: # Text, or a file
     "Read what `to_json` wrote."
     content = _report_content(source)
     number = lambda value: np.nan if value is None else value
-    columns = {name: pd.to_numeric(pd.Series(values)) for name, values in content.get('per_user', {}).items()}
+    columns = {name: pd.to_numeric(pd.Series(values))
+               for name, values in content.get('per_user', {}).items()}
     users = pd.Index(content.get('users', []), name='user')
     return cls({name: number(value) for name, value in content['metrics'].items()},
                {name: tuple(map(number, pair)) for name, pair in content['intervals'].items()},
@@ -461,24 +506,39 @@ def from_json(cls:Report, source:str)->Report: # Text, or a file
 # %% ../nbs/04_evaluation.ipynb #86adedc9
 def _error_bars(axis:Any, values:np.ndarray, lo:np.ndarray, hi:np.ndarray, labels:list, title:str):
     "One metric a line, with its interval."
-    below, above = np.nan_to_num(values - lo).clip(0), np.nan_to_num(hi - values).clip(0)
+    below = np.nan_to_num(values - lo).clip(0)
+    above = np.nan_to_num(hi - values).clip(0)
     axis.errorbar(values, range(len(labels)), xerr=[below, above], fmt='o', c='#0072B2')
-    axis.set(yticks=range(len(labels)), yticklabels=labels, xlabel='mean over users, with interval', title=title)
+    axis.set(yticks=range(len(labels)), yticklabels=labels, title=title,
+             xlabel='mean over users, with interval')
     axis.invert_yaxis()
 
-# %% ../nbs/04_evaluation.ipynb #4dc65031
+# %% ../nbs/04_evaluation.ipynb #52632d36
+def _cell_text(cell:Any, value:float)->str:
+    "Value, interval and n of a cell."
+    interval = '' if cell.lo != cell.lo else f'\n[{cell.lo:.2f}, {cell.hi:.2f}]'
+    return f'{value:.3f}{interval}\nn={cell.n}'
+
+def _shares(report:Report)->list:
+    "Metrics between 0 and 1 that have an interval."
+    beyond = ('popularity', 'novelty', 'miscalibration')
+    return [name for name in report.intervals
+            if 0 <= report.metrics[name] <= 1 and not name.startswith(beyond)]
+
+# %% ../nbs/04_evaluation.ipynb #e2780c8a
 @patch
-def plot(self:Report, metrics:list|None=None): # Metrics to draw; None: those between 0 and 1 with an interval
+def plot(self:Report, metrics:list|None=None # None: those between 0 and 1 with an interval
+        )->Any: # A Matplotlib figure
     "Metrics with intervals, and the evidence table as a heat map."
     import matplotlib.pyplot as plt
-    beyond = ('popularity', 'novelty', 'miscalibration')
-    names = metrics or [name for name in self.intervals if 0 <= self.metrics[name] <= 1 and not name.startswith(beyond)]
+    names = metrics or _shares(self)
     cells = self.slices[self.slices['slice'] == 'evidence'] if len(self.slices) else self.slices
     panels = 1 + bool(len(cells))
     size = (.5 + 4.5*panels, 1.2 + .27*max(len(names), 8))
     fig, axes = plt.subplots(1, panels, figsize=size, squeeze=False, layout='constrained')
+    values = np.array([self.metrics[name] for name in names])
     lo, hi = np.array([self.intervals[name] for name in names]).T
-    _error_bars(axes[0, 0], np.array([self.metrics[name] for name in names]), lo, hi, names, self.name)
+    _error_bars(axes[0, 0], values, lo, hi, names, self.name)
     if len(cells): _heat(axes[0, 1], cells, cells.columns[5])
     return fig
 
@@ -487,50 +547,48 @@ def _heat(axis:Any, cells:pd.DataFrame, metric:str):
     "One slice as a heat map with value, interval and n in each cell."
     items = [x for x in (*ITEM_BUCKETS, 'all') if x in set(cells['item'])]
     users = [x for x in (*USER_BUCKETS, 'all') if x in set(cells['user'])]
-    wide = cells.pivot(index='item', columns='user', values=metric).reindex(index=items, columns=users)
+    wide = cells.pivot(index='item', columns='user', values=metric)
+    wide = wide.reindex(index=items, columns=users)
     axis.imshow(wide, cmap='cividis', aspect='auto', vmin=0)
-    bright = .6*np.nanmax(wide.to_numpy())
     for cell in cells.itertuples():
         value = wide.loc[cell.item, cell.user]
-        interval = '' if cell.lo != cell.lo else f'\n[{cell.lo:.2f}, {cell.hi:.2f}]'
-        axis.text(users.index(cell.user), items.index(cell.item), f'{value:.3f}{interval}\nn={cell.n}',
-                  ha='center', va='center', fontsize=7, c='w' if value < bright else 'k')
-    axis.set(xticks=range(len(users)), xticklabels=users, yticks=range(len(items)), yticklabels=items,
-             xlabel="interactions in the user's history", ylabel='training interactions of the item', title=metric)
+        x, y = users.index(cell.user), items.index(cell.item)
+        axis.text(x, y, _cell_text(cell, value), ha='center', va='center', fontsize=7,
+                  c='w' if value < .6*np.nanmax(wide.to_numpy()) else 'k')
+    axis.set(xticks=range(len(users)), xticklabels=users, yticks=range(len(items)),
+             yticklabels=items, xlabel="interactions in the user's history",
+             ylabel='training interactions of the item', title=metric)
 
 # %% ../nbs/04_evaluation.ipynb #b4a7f755
 def _fingerprint(*hashes:np.ndarray)->str:
     "One hash of many, whatever their order."
-    with np.errstate(over='ignore'): return format(int(np.bitwise_xor.reduce(sum(hashes[1:], hashes[0]))), '016x')
+    with np.errstate(over='ignore'): total = sum(hashes[1:], hashes[0])
+    return format(int(np.bitwise_xor.reduce(total)), '016x')
 
 def _test_hash(pairs:pd.DataFrame)->str:
     "Which test interactions these are."
     with np.errstate(over='ignore'): users = hash_ids(pairs['user'])*np.uint64(3)
     return _fingerprint(users, hash_ids(pairs['item'], 1))
 
-# %% ../nbs/04_evaluation.ipynb #73560466
-def _protocol(split:Split, task:EvalTask, seen:str|bool, candidates:int|None, grades:str|None, seed:int,
-              domain:Any)->dict:
+# %% ../nbs/04_evaluation.ipynb #c5d4ab5b
+def _protocol(split:Split, task:EvalTask, seen:str|bool, candidates:int|None, grades:str|None,
+              seed:int, domain:Any)->dict:
     "Everything two reports must share."
+    pool = f'all {len(task.items):,} items'
+    if candidates: pool = f'{candidates} sampled and the test items'
     return dict(domain=getattr(domain, 'name', domain), split=split.protocol,
-                test=f'{len(task.row):,} test rows of {len(task.users):,} users', test_hash=_test_hash(task.pairs),
-                candidates=(f'{candidates} sampled and the test items' if candidates
-                            else f'all {len(task.items):,} items'),
+                test=f'{len(task.row):,} test rows of {len(task.users):,} users',
+                test_hash=_test_hash(task.pairs), candidates=pool,
                 catalogue_hash=_fingerprint(hash_ids(task.items)), seen=seen or 'kept',
                 relevance='every test row' + (f'; graded by {grades}' if grades else ''),
                 ties='seeded permutation of ids', seed=seed, repeats=task.repeats)
 
 # %% ../nbs/04_evaluation.ipynb #d5d30288
-def _version(package:str)->str|None:
-    "Version of an installed package."
-    from importlib.metadata import version, PackageNotFoundError
-    try: return version(package)
-    except PackageNotFoundError: return None
-
 def _versions()->dict:
-    "Versions of what computed the numbers."
+    "Versions of what computed the numbers; None for a package that is not installed."
+    version = lambda name: next((found.version for found in distributions(name=name)), None)
     packages = ('llmrec', 'numpy', 'scipy', 'pandas', 'torch')
-    return dict(python=platform.python_version()) | {name: _version(name) for name in packages}
+    return dict(python=platform.python_version()) | {name: version(name) for name in packages}
 
 # %% ../nbs/04_evaluation.ipynb #d69d775d
 def _size(value:Any)->int:
@@ -548,7 +606,8 @@ def count_parameters(rec:Any)->int:
 def _leaks(split:Split, table:pd.DataFrame)->list:
     "Findings of the audit that are leaks, as text; also as a warning."
     audit = leakage_audit(split, table)
-    leaks = [f'{row.check}: {row.found} rows, {row.example}' for row in audit[audit.verdict == 'leak'].itertuples()]
+    found = audit[audit.verdict == 'leak']
+    leaks = [f'{row.check}: {row.found} rows, {row.example}' for row in found.itertuples()]
     if leaks: warnings.warn('the split leaks: ' + '; '.join(leaks), stacklevel=3)
     return leaks
 
@@ -561,24 +620,28 @@ class _Catalogue:
     vectors: np.ndarray|None        # (n, d), for diversity
     categories: sp.csr_matrix|None  # (n, categories) shares, for miscalibration
 
-def _catalogue_facts(task:EvalTask, train:pd.DataFrame, table:pd.DataFrame, vectors:np.ndarray|None)->_Catalogue:
+# %% ../nbs/04_evaluation.ipynb #044998a0
+def _catalogue_facts(task:EvalTask, train:pd.DataFrame, table:pd.DataFrame,
+                     vectors:np.ndarray|None)->_Catalogue:
     "Facts of the candidates, in their order."
     pairs = train.drop_duplicates(['user', 'item'])
     counts = pairs['item'].value_counts().reindex(task.items).fillna(0).to_numpy()
     categories = None
-    if 'category' in table: categories, _ = category_shares(table.set_index('item')['category'].reindex(task.items))
+    if 'category' in table:
+        column = table.set_index('item')['category'].reindex(task.items)
+        categories, _ = category_shares(column)
     return _Catalogue(counts, pairs['user'].nunique(), vectors, categories)
 
 # %% ../nbs/04_evaluation.ipynb #9deab2e3
 def _beyond(top:np.ndarray, k:int, task:EvalTask, facts:_Catalogue)->tuple:
     "Metrics of lists cut at k: per user, and over the catalogue."
-    top, past = top[:, :k], task.past
+    top = top[:, :k]
     user = {f'novelty@{k}': novelty(top, facts.counts, facts.n_users),
             f'popularity@{k}': mean_popularity(top, facts.counts, facts.n_users),
-            f'lift@{k}': popularity_lift(top, past, facts.counts, facts.n_users)}
+            f'lift@{k}': popularity_lift(top, task.past, facts.counts, facts.n_users)}
     if facts.vectors is not None: user[f'diversity@{k}'] = diversity(top, facts.vectors)
     if facts.categories is not None:
-        user[f'miscalibration@{k}'] = miscalibration(top, past, facts.categories)
+        user[f'miscalibration@{k}'] = miscalibration(top, task.past, facts.categories)
     n_items = len(task.items)
     return user, {f'coverage@{k}': coverage(top, n_items), f'gini@{k}': concentration(top, n_items)}
 
@@ -591,13 +654,14 @@ def _candidates_of(rec:Any, table:pd.DataFrame|None)->np.ndarray:
     "Candidate ids: the model's items, or those of the item table where lists are judged."
     if not _are_lists(rec):
         if hasattr(rec, 'score') and hasattr(rec, 'items'): return np.asarray(rec.items)
-        raise InputError(f'rec is a {type(rec).__name__}: expected .score(users) and .items, or lists, '
-                         '{user: [items]}')
+        raise InputError(f'rec is a {type(rec).__name__}: expected .score(users) and .items, '
+                         'or lists, {user: [items]}')
     if table is None:
-        raise InputError('lists do not say what else could have been shown: pass items=, the item table')
+        raise InputError('lists do not say what else could have been shown: '
+                         'pass items=, the item table')
     return table['item'].to_numpy()
 
-# %% ../nbs/04_evaluation.ipynb #1cc33c75
+# %% ../nbs/04_evaluation.ipynb #6b955a5e
 def _catalogue(rec:Any, items:pd.DataFrame|None, domain:Any, vectors:np.ndarray|None)->tuple:
     "Item table and candidate ids."
     table = items if items is not None else getattr(domain, 'items', None)
@@ -616,10 +680,13 @@ class _Ranked:
     n_candidates: np.ndarray|None = None
     seconds: float = 0.
 
-def _measure(task:EvalTask, ranked:_Ranked, ks:list, grades:str|None, facts:_Catalogue|None)->tuple:
+# %% ../nbs/04_evaluation.ipynb #0a8593ac
+def _measure(task:EvalTask, ranked:_Ranked, ks:list, grades:str|None,
+             facts:_Catalogue|None)->tuple:
     "All metrics: per user, and over the catalogue; `facts` is None where lists mean nothing."
     gain = task.pairs[grades].to_numpy(float) if grades else None
-    user, whole = topk_metrics(ranked.rank, task.row, len(task.users), ks, gain), {}
+    user = topk_metrics(ranked.rank, task.row, len(task.users), ks, gain)
+    whole = {}
     if ranked.mid is not None: user['auc'] = auc_per_user(ranked.mid, task.row, ranked.n_candidates)
     for k in ks if facts is not None else ():
         of_users, of_catalogue = _beyond(ranked.top, k, task, facts)
@@ -654,7 +721,7 @@ def _evidence_log(split:Split, evidence:str, candidates:int|None)->pd.DataFrame:
         raise InputError(f'candidates is {candidates}: expected a number above 0, or None for all')
     return split.train if evidence == 'train' else pd.concat([split.train, split.valid])
 
-# %% ../nbs/04_evaluation.ipynb #692a2370
+# %% ../nbs/04_evaluation.ipynb #f97c7d8b
 def _ranked(rec:Any, task:EvalTask, k:int, seed:int, block:int|None, candidates:int|None)->_Ranked:
     "Rank the task, or look the test items up in finished lists."
     if _are_lists(rec): return _Ranked(*list_task(rec, task, k))
@@ -666,13 +733,26 @@ def _intervals(per_user:pd.DataFrame, n_boot:int, seed:int, kind:str)->dict:
     lo, hi = bootstrap(per_user.to_numpy(), n_boot, seed, kind=kind)
     return {name: (float(a), float(b)) for name, a, b in zip(per_user, lo, hi)}
 
-# %% ../nbs/04_evaluation.ipynb #ea102584
-def _slices(names:Iterable, task:EvalTask, rank:np.ndarray, evidence:pd.DataFrame, table:pd.DataFrame,
-            k:int, n_boot:int, seed:int, kind:str)->pd.DataFrame:
+# %% ../nbs/04_evaluation.ipynb #ed4cd2f9
+def _slices(names:Iterable, task:EvalTask, rank:np.ndarray, evidence:pd.DataFrame,
+            table:pd.DataFrame, k:int, n_boot:int, seed:int, kind:str)->pd.DataFrame:
     "All cells of all slices."
-    cells = [slice_table(name, rank, task.row, group_labels(name, task.pairs, evidence, table), k, n_boot, seed, kind)
-             for name in names]
+    cells = []
+    for name in names:
+        labels = group_labels(name, task.pairs, evidence, table)
+        cells.append(slice_table(name, rank, task.row, labels, k, n_boot, seed, kind))
     return pd.concat(cells, ignore_index=True) if cells else pd.DataFrame({'slice': []})
+
+# %% ../nbs/04_evaluation.ipynb #3a374ccd
+def _named(per_user:pd.DataFrame, cells:pd.DataFrame, candidates:int|None)->tuple:
+    "Metrics under another name where candidates are sampled."
+    if not candidates: return per_user, cells
+    rename = lambda column: 'sampled_' + column if '@' in column else column
+    return per_user.add_prefix('sampled_'), cells.rename(columns=rename)
+
+def _name_of(rec:Any)->str:
+    "The model's name, or its class."
+    return '' if _are_lists(rec) else str(getattr(rec, 'name', type(rec).__name__))
 
 def _masking(exclude_seen:bool, mask:pd.DataFrame|None)->str|bool:
     "How seen items were treated, for the protocol."
@@ -680,34 +760,45 @@ def _masking(exclude_seen:bool, mask:pd.DataFrame|None)->str|bool:
     return 'masked' if mask is None else f'masked, with {len(mask):,} rows more'
 
 # %% ../nbs/04_evaluation.ipynb #4c548cc0
-def evaluate(rec:Any, split:Split, ks=(10,), # Has `.score(users)` and `.items`, or lists; train, valid, test; list lengths
-             items:pd.DataFrame|None=None, slices=('evidence',), # Item table; 'evidence', 'time' or its columns
-             exclude_seen:bool=True, candidates:int|None=None, # Mask seen items? None: all; else so many random ones
-             n_boot:int=1000, seed:int=0, audit:bool=True, # Resamples; seed of ties and resamples; look for leaks?
-             block:int|None=None, domain=None, vectors=None, # Users at a time; Domain or name; (n, d) for diversity
-             grades:str|None=None, interval:str='bca', evidence:str='train', # Test column; 'percentile'; 'train+valid'
-             beyond:bool=True, name:str='', mask=None)->Report: # Coverage …? Name; log of further items to mask
-    "Rank all candidates for all test users and report metrics, intervals, slices, cost and protocol."
-    started, ks, known = time.perf_counter(), _lengths(ks), _evidence_log(split, evidence, candidates)
+def evaluate(rec:Any, # `.score(users)` and `.items`; or lists: {user: [items]}, or a table
+             split:Split, ks:Iterable=(10,), # Train, valid, test; lengths of the list
+             items:pd.DataFrame|None=None,   # Item table: for audit, categories, slices by column
+             slices:Iterable=('evidence',),  # 'evidence', 'time', columns of `items`
+             exclude_seen:bool=True,         # Mask items of training and validation?
+             candidates:int|None=None,       # None: all; else so many random ones (biased)
+             n_boot:int=1000, seed:int=0,    # Resamples; seed of ties and resamples
+             audit:bool=True, block:int|None=None, # Look for leaks? Users scored at a time
+             domain:Any=None, vectors:np.ndarray|None=None, # Or its name; (n, d) for diversity
+             grades:str|None=None, interval:str='bca', # Test column of relevance; or 'percentile'
+             evidence:str='train',           # Interactions that count as evidence: or 'train+valid'
+             beyond:bool=True, name:str='',  # Also coverage, novelty, …; name of the report
+             mask:pd.DataFrame|None=None     # Log of further items that are no candidates
+            )->Report:
+    "Rank all candidates for all test users; metrics, intervals, slices, cost and protocol."
+    started = time.perf_counter()
+    ks = _lengths(ks)
+    known = _evidence_log(split, evidence, candidates)
     table, ids = _catalogue(rec, items, domain, vectors)
     leaks = _leaks(split, table) if audit else []
     task = make_eval_task(split, ids, exclude_seen, grades, mask)
     ranked = _ranked(rec, task, ks[-1], seed, block, candidates)
-    facts = _catalogue_facts(task, split.train, table, vectors) if beyond and not candidates else None
+    lists_mean = beyond and not candidates
+    facts = _catalogue_facts(task, split.train, table, vectors) if lists_mean else None
     user, whole = _measure(task, ranked, ks, grades, facts)
-    prefix = 'sampled_' if candidates else ''
-    per_user = pd.DataFrame({prefix + k: v for k, v in user.items()}, index=task.users.rename('user'))
     cells = _slices(slices, task, ranked.rank, known, table, ks[0], n_boot, seed, interval)
-    cells = cells.rename(columns=lambda c: prefix + c if '@' in c else c)
-    how = dict(leaks=leaks, evidence=evidence, interval=f'{interval}, {n_boot} resamples of users', audit=audit)
-    protocol = _protocol(split, task, _masking(exclude_seen, mask), candidates, grades, seed, domain)
-    return Report({k: float(v) for k, v in per_user.mean().items()} | whole,
-                  _intervals(per_user, n_boot, seed, interval), per_user, cells,
-                  _cost(rec, ranked, time.perf_counter() - started), protocol | how | dict(versions=_versions()),
-                  name or ('' if _are_lists(rec) else str(getattr(rec, 'name', type(rec).__name__))))
+    seen = _masking(exclude_seen, mask)
+    protocol = _protocol(split, task, seen, candidates, grades, seed, domain)
+    protocol |= dict(leaks=leaks, evidence=evidence, audit=audit, versions=_versions(),
+                     interval=f'{interval}, {n_boot} resamples of users')
+    per_user, cells = _named(pd.DataFrame(user, task.users.rename('user')), cells, candidates)
+    metrics = {name: float(value) for name, value in per_user.mean().items()} | whole
+    intervals = _intervals(per_user, n_boot, seed, interval)
+    cost = _cost(rec, ranked, time.perf_counter() - started)
+    return Report(metrics, intervals, per_user, cells, cost, protocol, name or _name_of(rec))
 
 # %% ../nbs/04_evaluation.ipynb #ff13c774
-COMPARED = ('domain', 'split', 'test', 'test_hash', 'candidates', 'catalogue_hash', 'seen', 'relevance', 'ties', 'seed')
+COMPARED = ('domain', 'split', 'test', 'test_hash', 'candidates', 'catalogue_hash', 'seen',
+            'relevance', 'ties', 'seed')
 
 def _difference(field:str, ours:Any, theirs:Any)->tuple:
     "The first entry in which two protocols differ, and both values."
@@ -715,17 +806,19 @@ def _difference(field:str, ours:Any, theirs:Any)->tuple:
     key = next(key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
     return f'{field}.{key}', ours.get(key), theirs.get(key)
 
-# %% ../nbs/04_evaluation.ipynb #8901eade
-def check_same_protocol(a:str, b:str, report_a:Report, report_b:Report):
+# %% ../nbs/04_evaluation.ipynb #fd6d4c3e
+def check_same_protocol(a:str, b:str, report_a:Report, report_b:Report)->None:
     "Raise an `InputError` that names the first field in which two protocols differ."
     for field in COMPARED:
-        ours, theirs = report_a.protocol.get(field), report_b.protocol.get(field)
+        ours = report_a.protocol.get(field)
+        theirs = report_b.protocol.get(field)
         if ours == theirs or field == 'domain' and None in (ours, theirs): continue
         field, ours, theirs = _difference(field, ours, theirs)
-        raise InputError(f'{a!r} and {b!r} cannot be compared: {field} is {ours!r} in one and {theirs!r} '
-                         'in the other; evaluate both under one protocol')
+        raise InputError(f'{a!r} and {b!r} cannot be compared: {field} is {ours!r} in one and '
+                         f'{theirs!r} in the other; evaluate both under one protocol')
     if not report_a.per_user.index.equals(report_b.per_user.index):
-        raise InputError(f'{a!r} and {b!r} cannot be compared: per_user is missing or holds other users')
+        raise InputError(f'{a!r} and {b!r} cannot be compared: '
+                         'per_user is missing or holds other users')
 
 # %% ../nbs/04_evaluation.ipynb #3fe29688
 @dataclass(repr=False)
@@ -734,27 +827,30 @@ class Comparison:
     table: pd.DataFrame
     alpha: float = .05
     def __getattr__(self, name:str)->Any:
-        if name.startswith('_') or name == 'table' or name not in self.table: raise AttributeError(name)
+        if name.startswith('_') or name == 'table' or name not in self.table:
+            raise AttributeError(name)
         return self.table[name].iloc[0]
     @property
     def verdict(self)->str:
         "One sentence a comparison."
         return ' '.join(_sentence(row, self.alpha) for row in self.table.itertuples())
     def __repr__(self)->str: return self.verdict
-    def _repr_html_(self)->str: return self.table.round(4).to_html(index=False) + f'<p>{escape(self.verdict)}</p>'
+    def _repr_html_(self)->str:
+        return self.table.round(4).to_html(index=False) + f'<p>{escape(self.verdict)}</p>'
 
-# %% ../nbs/04_evaluation.ipynb #1e52a41c
+# %% ../nbs/04_evaluation.ipynb #0ed65d34
 def _sentence(row:Any, alpha:float)->str:
     "What one comparison says."
     how = f'no statistically significant difference in {row.metric} from'
     if row.p_holm < alpha: how = f"{'higher' if row.difference > 0 else 'lower'} {row.metric} than"
-    return (f"{row.a} ({row.mean_a:.3f}) has {how} {row.b} ({row.mean_b:.3f}): {row.difference:+.4f} "
-            f"[{row.lo:+.4f}, {row.hi:+.4f}], p = {row.p_holm:.2g} after Holm; {row.wins} users win, "
-            f"{row.ties} tie, {row.losses} lose.")
+    return (f"{row.a} ({row.mean_a:.3f}) has {how} {row.b} ({row.mean_b:.3f}): "
+            f"{row.difference:+.4f} [{row.lo:+.4f}, {row.hi:+.4f}], "
+            f"p = {row.p_holm:.2g} after Holm; "
+            f"{row.wins} users win, {row.ties} tie, {row.losses} lose.")
 
-# %% ../nbs/04_evaluation.ipynb #d9717eac
+# %% ../nbs/04_evaluation.ipynb #9b8eef9e
 @patch
-def plot(self:Comparison):
+def plot(self:Comparison)->Any: # A Matplotlib figure
     "Differences with intervals; filled where Holm's p is below alpha."
     import matplotlib.pyplot as plt
     fig, axis = plt.subplots(figsize=(6, 1 + .35*len(self.table)), layout='constrained')
@@ -764,7 +860,8 @@ def plot(self:Comparison):
         axis.errorbar(row.difference, i, xerr=span, fmt='o', c='#0072B2', mfc=fill)
     axis.axvline(0, c='k', lw=.8)
     labels = [f'{row.a} − {row.b}, {row.metric}' for row in self.table.itertuples()]
-    axis.set(yticks=range(len(labels)), yticklabels=labels, xlabel='paired difference, with 95 % interval')
+    axis.set(yticks=range(len(labels)), yticklabels=labels,
+             xlabel='paired difference, with 95 % interval')
     axis.invert_yaxis()
     return fig
 
@@ -772,25 +869,32 @@ def plot(self:Comparison):
 def _values(name:str, report:Report, metric:str)->np.ndarray:
     "A metric of each user."
     if metric in report.per_user: return report.per_user[metric].to_numpy(float)
-    raise InputError(f'metric {metric!r} is not in the report {name!r}, which has {", ".join(report.per_user)}')
+    raise InputError(f'metric {metric!r} is not in the report {name!r}, '
+                     f'which has {", ".join(report.per_user)}')
 
+def _check_reports(reports:dict)->None:
+    "At least two reports, by name."
+    check_type(reports, dict, 'reports', '{name: Report}')
+    for name, report in reports.items(): check_type(report, Report, f'report {name!r}')
+    if len(reports) < 2: raise InputError(f'compare needs two reports, got {len(reports)}')
+
+# %% ../nbs/04_evaluation.ipynb #73aaad84
 def _paired(ours:np.ndarray, theirs:np.ndarray, n_boot:int, n_perm:int, seed:int)->dict:
     "What `compare` says of two metrics of the same users."
     both = np.isfinite(ours) & np.isfinite(theirs)
     difference = (ours - theirs)[both]
     lo, hi = paired_interval(difference, n_boot, seed)
-    return dict(mean_a=ours[both].mean(), mean_b=theirs[both].mean(), difference=difference.mean(), lo=lo, hi=hi,
-                p=permutation_p(difference, n_perm, seed), wins=int((difference > 0).sum()),
-                ties=int((difference == 0).sum()), losses=int((difference < 0).sum()))
+    return dict(mean_a=ours[both].mean(), mean_b=theirs[both].mean(), difference=difference.mean(),
+                lo=lo, hi=hi, p=permutation_p(difference, n_perm, seed),
+                wins=int((difference > 0).sum()), ties=int((difference == 0).sum()),
+                losses=int((difference < 0).sum()))
 
-# %% ../nbs/04_evaluation.ipynb #f730d188
+# %% ../nbs/04_evaluation.ipynb #b9cf50e4
 def compare(reports:dict,            # {name: Report}; the first is compared with each other one
             metric:str|list='ndcg@10', # Metric, or several
             n_boot:int=2000, n_perm:int=10_000, seed:int=0, alpha:float=.05)->Comparison:
-    "Is the first better than the others? Paired by user, with interval, permutation p, and Holm over all rows."
-    check_type(reports, dict, 'reports', '{name: Report}')
-    for name, report in reports.items(): check_type(report, Report, f'report {name!r}')
-    if len(reports) < 2: raise InputError(f'compare needs two reports, got {len(reports)}')
+    "Is the first better? Paired by user, with interval, permutation p, and Holm over all rows."
+    _check_reports(reports)
     (a, first), *others = reports.items()
     rows = []
     for b, other in others:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import scipy.linalg as sl
 import scipy.sparse as sp
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from .core import InputError, batch_slices, check_memory, l2_normalize
 from .data import Domain
@@ -22,7 +22,7 @@ from .dataset import (
     Dataset, Histories, binarize, decayed_matrix, make_dataset, mask_interactions,
     most_frequent_items, select_users)
 
-# %% ../nbs/53_features.ipynb #c23fcf0a
+# %% ../nbs/53_features.ipynb #0a4ba498
 _all_ = ['split_values']
 
 # %% ../nbs/53_features.ipynb #d476a2b8
@@ -51,15 +51,16 @@ def apply_whitening(X:np.ndarray, mean:np.ndarray, matrix:np.ndarray, size:int=8
     X = np.asarray(X)
     out = np.empty((len(X), matrix.shape[1]), np.float32)
     wide = matrix.astype(np.float64)
-    for b in batch_slices(len(X), size): out[b] = l2_normalize((X[b] - mean.astype(np.float64)) @ wide)
+    for b in batch_slices(len(X), size):
+        out[b] = l2_normalize((X[b] - mean.astype(np.float64)) @ wide)
     return out
 
 def partial_whiten(X:np.ndarray, whitening:float=.25)->np.ndarray: # (N, d) -> (N, k) float32
-    "Centre vectors, divide each principal direction by its standard deviation to `whitening`, scale rows to length one."
+    "Centre, divide principal directions by their deviation to `whitening`, normalise rows."
     return apply_whitening(X, *whitening_map(X, whitening))
 
 # %% ../nbs/53_features.ipynb #1837ef6d
-def _entries(column)->tuple:
+def _entries(column:Iterable)->tuple:
     "Row and value of each entry of a column of categories."
     cells = split_values(column)
     row = np.repeat(np.arange(len(cells)), [len(values) for values in cells])
@@ -70,31 +71,33 @@ class OneHotMap:
     "Categories as they were counted once."
     values: pd.Index    # (v,) known values
     idf: np.ndarray     # (v,) their weights
-    def __call__(self, column)->sp.csr_matrix: # (n, v), rows of length one or zero
+    def __call__(self, column:Iterable)->sp.csr_matrix: # (n, v), rows of length one or zero
         "Multi-hot categories of a column; unknown values are left out."
         row, value = _entries(column)
         place = self.values.get_indexer(pd.Index(value, dtype=object))
-        row, place = row[place >= 0], place[place >= 0]
+        row = row[place >= 0]
+        place = place[place >= 0]
         X = sp.csr_matrix((self.idf[place], (row, place)), (len(column), len(self.values)))
         length = np.sqrt(np.asarray(X.multiply(X).sum(1)).ravel())
         return (sp.diags(1/np.where(length > 0, length, 1)) @ X).tocsr().astype(np.float32)
 
-# %% ../nbs/53_features.ipynb #4be6d91b
-def fit_one_hot(column, max_values:int=1000)->OneHotMap:
-    "Count the categories of a column; rarer values than the first so many, and unique ones, are left out."
+# %% ../nbs/53_features.ipynb #8521b9f7
+def fit_one_hot(column:Iterable, max_values:int=1000)->OneHotMap:
+    "Count the categories of a column; rarer ones than `max_values`, and unique ones, are left out."
     _, value = _entries(column)
     count = pd.Series(value, dtype=object).value_counts()
     count = count[count > 1].sort_index().sort_values(ascending=False, kind='stable')[:max_values]
-    return OneHotMap(pd.Index(count.index, dtype=object), np.log(1 + len(column)/count.to_numpy(float)))
+    idf = np.log(1 + len(column)/count.to_numpy(float))
+    return OneHotMap(pd.Index(count.index, dtype=object), idf)
 
-def one_hot(column,             # Cells of one column: strings, lists, or strings joined by | ; , >
+def one_hot(column:Iterable,    # Cells: strings, lists, or strings joined by | ; , >
             max_values:int=1000 # Rarer values than the first so many are left out
            )->sp.csr_matrix:    # (n, values) float32, rows of length one or zero
     "Multi-hot categories, each weighted by its inverse document frequency."
     return fit_one_hot(column, max_values)(column)
 
 # %% ../nbs/53_features.ipynb #2cd0f8fc
-def _numbers(column)->np.ndarray:
+def _numbers(column:Iterable)->np.ndarray:
     "A column of numbers or dates as float64; NaN for unknown."
     column = pd.Series(column)
     if not pd.api.types.is_datetime64_any_dtype(column):
@@ -107,12 +110,13 @@ class BinMap:
     values: np.ndarray  # (v,) known numbers, ascending, each once
     upto: np.ndarray    # (v + 1,) how many rows have a smaller number than the i-th
     mean: np.ndarray    # (bins,) mean membership
-    def __call__(self, column)->np.ndarray: # (n, bins) float32; zeros for unknown numbers
+    def __call__(self, column:Iterable)->np.ndarray: # (n, bins) float32; zeros for unknown numbers
         "Centred membership in each bin."
         number = _numbers(column)
         known = np.isfinite(number)
         out = np.zeros((len(number), len(self.mean)), np.float32)
-        if len(self.values): out[known] = _memberships(self._rank(number[known]), len(self.mean)) - self.mean
+        if not len(self.values): return out
+        out[known] = _memberships(self._rank(number[known]), len(self.mean)) - self.mean
         return out
     def _rank(self, number:np.ndarray)->np.ndarray:
         "Share of rows below each number, ties half."
@@ -125,8 +129,8 @@ def _memberships(rank:np.ndarray, n_bins:int)->np.ndarray:
     middle = (np.arange(n_bins) + .5)/n_bins
     return l2_normalize(np.exp(-.5*((rank[:, None] - middle)*n_bins)**2))
 
-# %% ../nbs/53_features.ipynb #085c1130
-def fit_bins(column, n_bins:int=8)->BinMap:
+# %% ../nbs/53_features.ipynb #424d48cb
+def fit_bins(column:Iterable, n_bins:int=8)->BinMap:
     "Cut the numbers of a column into bins of equal share."
     number = _numbers(column)
     values, count = np.unique(number[np.isfinite(number)], return_counts=True)
@@ -136,7 +140,7 @@ def fit_bins(column, n_bins:int=8)->BinMap:
         bins.mean = count @ members/count.sum()
     return bins
 
-def soft_bins(column,      # Numbers or dates; NaN for unknown
+def soft_bins(column:Iterable, # Numbers or dates; NaN for unknown
               n_bins:int=8 # Bins
              )->np.ndarray: # (n, n_bins) float32; rows of unknown numbers are zero
     "Numbers as centred membership in `n_bins` overlapping bins of equal share."
@@ -156,10 +160,11 @@ def attribute_columns(data:Dataset)->list:
 
 def _column_map(column:pd.Series)->Callable:
     "Numbers and dates are binned, everything else is a category."
-    is_number = pd.api.types.is_numeric_dtype(column) or pd.api.types.is_datetime64_any_dtype(column)
+    kinds = pd.api.types
+    is_number = kinds.is_numeric_dtype(column) or kinds.is_datetime64_any_dtype(column)
     return fit_bins(column) if is_number else fit_one_hot(column)
 
-# %% ../nbs/53_features.ipynb #257814f7
+# %% ../nbs/53_features.ipynb #61686bee
 @dataclass
 class FeatureMap:
     "From item table and text vectors to φ, as fitted once on a catalogue."
@@ -181,8 +186,9 @@ class FeatureMap:
 def _stacked(parts:list)->np.ndarray:
     "Blocks side by side in one float32 array; no block is dense twice."
     width = sum(part.shape[1] for part in parts)
-    check_memory(4*parts[0].shape[0]*width, 'the features of the items', 'leave out text vectors or columns')
-    out = np.zeros((parts[0].shape[0], width), np.float32)
+    n_items = parts[0].shape[0]
+    check_memory(4*n_items*width, 'the features of the items', 'leave out text vectors or columns')
+    out = np.zeros((n_items, width), np.float32)
     start = 0
     for part in parts:
         block = out[:, start:start + part.shape[1]]
@@ -193,20 +199,24 @@ def _stacked(parts:list)->np.ndarray:
         start += block.shape[1]
     return out
 
-# %% ../nbs/53_features.ipynb #64523d16
+# %% ../nbs/53_features.ipynb #e553720b
 def fit_feature_map(data:Dataset,      # Item tables and text vectors of all domains
                     weight:float=.5,   # Weight of each attribute beside the text's 1
                     whitening:float=.25 # Whitening of the text vectors
                    )->tuple:           # FeatureMap, φ (N, f) float32
     "Fit whitening, categories and bins on a catalogue; φ has a mean squared length of 1."
     text = None if data.vectors is None else whitening_map(data.vectors, whitening)
-    names = [name for name in data.table if name not in _TEXT and data.table[name].notna().sum() > 1]
+    names = [name for name in data.table
+             if name not in _TEXT and data.table[name].notna().sum() > 1]
     columns = {name: _column_map(data.table[name]) for name in names}
     fitted = FeatureMap(text, {name: x for name, x in columns.items() if _width(x) > 1}, weight)
     parts = fitted.parts(data.table, data.vectors)
-    if not parts: raise InputError('items have neither text vectors nor attributes: nothing is known of a new item')
+    if not parts:
+        raise InputError('items have neither text vectors nor attributes: '
+                         'nothing is known of a new item')
     phi = _stacked(parts)
-    fitted.scale = float(max(np.sqrt(np.einsum('if,if->i', phi, phi, dtype=np.float64).mean()), 1e-12))
+    squares = np.einsum('if,if->i', phi, phi, dtype=np.float64)
+    fitted.scale = float(max(np.sqrt(squares.mean()), 1e-12))
     phi /= np.float32(fitted.scale)
     return fitted, phi
 
@@ -233,7 +243,7 @@ def low_rank(B:np.ndarray, rank:int)->tuple: # (n, m) -> U (n, rank), V (m, rank
     root = np.sqrt(values[:rank])
     return U[:, :rank]*root, Vt[:rank].T*root
 
-# %% ../nbs/53_features.ipynb #d06ee16a
+# %% ../nbs/53_features.ipynb #e4640ef2
 def _cholesky(phi:np.ndarray, counts:np.ndarray, noise:float, sharp:float)->tuple:
     "Cholesky factor of K_SS + diag(σ²/c), in float64: the matrix is nearly singular."
     wide = phi.astype(np.float64)
@@ -251,7 +261,7 @@ def gp_extend(phi:np.ndarray,    # (N, f) features of all items
               known:np.ndarray,  # Items S that have interactions
               counts:np.ndarray, # (len(S),) their interactions
               values:np.ndarray, # (len(S), r) what was measured there
-              noise:float=10.,   # σ²: the interactions at which measurement and prior weigh the same
+              noise:float=10.,   # σ²: interactions at which measurement and prior weigh alike
               sharp:float=3.     # κ of the kernel
              )->np.ndarray:      # (N, r) float32
     "Extend values measured at items S to all items: A @ values of @eq-gp."
@@ -270,12 +280,12 @@ def _join_alone(phi:np.ndarray, counts:np.ndarray, E:np.ndarray, prior:np.ndarra
 
 def gp_smooth_embeddings(phi:np.ndarray,    # (N, f) features of all items
                          counts:np.ndarray, # (N,) interactions of each
-                         E:np.ndarray,      # (N, r) embeddings; those of items without interactions are not used
+                         E:np.ndarray,      # (N, r) embeddings; used where counts are above 0
                          n:int,             # Embeddings of the first n are wanted
                          noise:float=3., sharp:float=3., # σ² and κ of `gp_extend`
                          max_items:int=3000 # Items in S
                         )->np.ndarray:      # (n, r) float32
-    "Embeddings in which rare items lean on those like them, and items without interactions are made of them."
+    "Embeddings in which rare items lean on those like them, and new items are made of them."
     S = most_frequent_items(counts, max_items)
     if not len(S): return E[:n].astype(np.float32)
     factor = _cholesky(phi[S], counts[S], noise, sharp)
@@ -288,21 +298,21 @@ def gp_smooth_embeddings(phi:np.ndarray,    # (N, f) features of all items
 
 # %% ../nbs/53_features.ipynb #3fc09bed
 def pca_features(phi:np.ndarray, dim:int=128)->np.ndarray: # (N, f) -> (N, dim) float32
-    "The `dim` directions of the features with most variance, rows scaled to mean squared length one."
+    "The `dim` directions of most variance, rows scaled to mean squared length one."
     _, directions = np.linalg.eigh(np.asarray(phi.T @ phi, np.float64))
     x = phi @ directions[:, ::-1][:, :dim].astype(np.float32)
     return (x/max(np.sqrt((x**2).sum(1).mean()), 1e-12)).astype(np.float32)
 
 def _enough_rows(phi:np.ndarray, rows:np.ndarray, at_most:int=20_000)->np.ndarray:
-    "Rows that determine a linear map of the features: an even draw, and the largest of each feature."
+    "Rows that determine a linear map: an even draw, and the largest of each feature."
     if len(rows) <= at_most: return rows
     even = rows[np.linspace(0, len(rows) - 1, at_most).astype(int)]
     largest = np.zeros(phi.shape[1], np.int64)
     for j in range(phi.shape[1]): largest[j] = rows[np.abs(phi[rows, j]).argmax()]
     return np.unique(np.append(even, largest))
 
-def project_new_items(compact:np.ndarray, # (N - m, dim) compact features without the `m` new target items
-                      data:Dataset, m:int # Index with them; their number
+def project_new_items(compact:np.ndarray,   # (N - m, dim) compact features of the old items
+                      data:Dataset, m:int # Index with `m` new target items
                      )->np.ndarray:       # (N, dim) float32
     "Compact features with rows for the new items, by the linear map that made the old rows."
     phi = item_features(data)
@@ -310,11 +320,12 @@ def project_new_items(compact:np.ndarray, # (N - m, dim) compact features withou
     old = _enough_rows(phi, np.r_[0:first, data.n_target:data.n_items])
     known = phi[old].astype(np.float64)
     before = np.where(old < first, old, old - m)
-    W = np.linalg.lstsq(known.T @ known + 1e-3*np.eye(phi.shape[1]), known.T @ compact[before], rcond=None)[0]
+    gram = known.T @ known + 1e-3*np.eye(phi.shape[1])
+    W = np.linalg.lstsq(gram, known.T @ compact[before], rcond=None)[0]
     new = phi[first:data.n_target] @ W
     return np.concatenate([compact[:first], new, compact[first:]]).astype(np.float32)
 
-# %% ../nbs/53_features.ipynb #3d0f062a
+# %% ../nbs/53_features.ipynb #5f62e6b8
 def _unit_rows(X:sp.spmatrix)->sp.csr_matrix:
     "Binary rows scaled to length one."
     return sp.diags(1/np.sqrt(np.maximum(np.asarray(X.sum(1)).ravel(), 1))) @ X.tocsr()
@@ -325,20 +336,21 @@ def _centred_products(A:sp.csr_matrix, B:sp.csr_matrix)->np.ndarray:
     return (A @ B.T).toarray() - (A @ mean)[:, None] - (B @ mean) + mean @ mean
 
 def _ridge_weights(X:sp.csr_matrix, Q:sp.csr_matrix, ridge:float)->np.ndarray:
-    "Kernel ridge: how much each training user counts in the prediction for each of Q, (len(X), len(Q))."
-    K, Q = (X @ X.T).toarray(), (Q @ X.T).toarray()
+    "Kernel ridge: weight of each training user in the prediction for each of Q, (len(X), len(Q))."
+    K = (X @ X.T).toarray()
+    Q = (Q @ X.T).toarray()
     column = K.mean(0)
     K = K - column - column[:, None] + column.mean()
     Q = Q - Q.mean(1, keepdims=True) - column + column.mean()
     K[np.diag_indices_from(K)] += ridge*max(np.trace(K)/len(K), 1e-12)
     return sl.solve(K, Q.T, assume_a='pos')
 
-# %% ../nbs/53_features.ipynb #b7bd0fea
-def cross_domain_predictability(X:sp.spmatrix, Y:sp.spmatrix, # (m, N), (m, n) interactions of the same ids, sparse
+# %% ../nbs/53_features.ipynb #2e598964
+def cross_domain_predictability(X:sp.spmatrix, Y:sp.spmatrix, # (m, N), (m, n): the same m ids
                                 ridge:float=10., # In mean eigenvalues
                                 seed:int=0)->np.ndarray: # (m,)
-    "How much better a user's interactions in one domain predict theirs in the other than another user's do."
-    X, Y = _unit_rows(X), _unit_rows(Y)
+    "How much better a user's own interactions in one domain predict the other than another's do."
+    X, Y = map(_unit_rows, (X, Y))
     half = np.random.default_rng(seed).permutation(X.shape[0]) % 2 == 0
     out = np.zeros(X.shape[0])
     for fit in (half, ~half):
@@ -349,9 +361,9 @@ def cross_domain_predictability(X:sp.spmatrix, Y:sp.spmatrix, # (m, N), (m, n) i
         out[~fit] = own - next_user
     return out
 
-# %% ../nbs/53_features.ipynb #9e37c8cb
+# %% ../nbs/53_features.ipynb #965ad860
 def _text_agreement(data:Dataset, hist:Histories, vectors:np.ndarray)->np.ndarray:
-    "How much closer a user's interest vectors in target and source are than those of two users, (users,)."
+    "How much closer a user's interest vectors of both domains are than those of two users."
     whitened = partial_whiten(vectors)
     profiles = []
     for own in (hist.item < data.n_target, hist.item >= data.n_target):
@@ -373,16 +385,18 @@ def _bridging_users(data:Dataset, at_most:int, seed:int)->tuple:
     return np.random.default_rng(seed).permutation(both)[:at_most], len(both)
 
 def test_shared_user_ids(target:Domain, source:Domain,
-                         v_target:np.ndarray|None=None, v_source:np.ndarray|None=None, # Text vectors of their items
+                         v_target:np.ndarray|None=None, # Text vectors of the target's items
+                         v_source:np.ndarray|None=None, # and of the source's
                          seed:int=0)->tuple: # Standard errors, number of shared ids
-    "How much more one id agrees in two domains than two ids do, in standard errors; infinite below 20 shared ids."
+    "How much more one id agrees in two domains than two ids do; infinite below 20 shared ids."
     data = make_dataset(target.log, target.items, source)
     users, shared = _bridging_users(data, 2000, seed)
     if shared < 20: return np.inf, shared
     hist = select_users(data.hist, users)
     X = binarize(decayed_matrix(hist, data.n_items))
     found = [cross_domain_predictability(X[:, data.n_target:], X[:, :data.n_target], seed=seed)]
-    if v_target is not None: found.append(_text_agreement(data, hist, np.concatenate([v_target, v_source])))
+    if v_target is not None:
+        found.append(_text_agreement(data, hist, np.concatenate([v_target, v_source])))
     return max(_standard_errors(x) for x in found), shared
 
-test_shared_user_ids.__test__ = False                             # a test of hypotheses: pytest must not collect it
+test_shared_user_ids.__test__ = False                             # pytest must not collect it

@@ -12,7 +12,7 @@ __all__ = ['rank_of_target', 'ndcg_of_ranks', 'tie_break_keys', 'top_lists', 'it
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from .core import InputError, batch_slices, hash_ids, l2_normalize
 from .preprocess import gini
 
@@ -26,14 +26,14 @@ def rank_of_target(scores:np.ndarray, # (m, n) scores
     own = np.take_along_axis(scores, target[:, None], 1)
     return (scores > own).sum(1) + ((scores == own).sum(1) - 1)/2
 
-# %% ../nbs/03_metrics.ipynb #36a06d27
+# %% ../nbs/03_metrics.ipynb #0b423957
 def _position(group:np.ndarray, n_groups:int)->np.ndarray:
     "Running number of each entry within its group; `group` is ascending."
     count = np.bincount(group, minlength=n_groups)
     first = np.cumsum(count) - count
     return np.arange(len(group)) - first[group]
 
-# %% ../nbs/03_metrics.ipynb #adffe533
+# %% ../nbs/03_metrics.ipynb #72111a0d
 def _ideal_dcg(user:np.ndarray, k:int, n_users:int, gain:np.ndarray|None)->np.ndarray:
     "Discounted gain of the best order of each user's relevant items, (n_users,)."
     if gain is None:
@@ -44,7 +44,7 @@ def _ideal_dcg(user:np.ndarray, k:int, n_users:int, gain:np.ndarray|None)->np.nd
     gained = np.where(place < k, gain[order]/np.log2(place + 2), 0)
     return np.bincount(user[order], gained, minlength=n_users)
 
-# %% ../nbs/03_metrics.ipynb #d7747538
+# %% ../nbs/03_metrics.ipynb #8fd5f9c3
 def ndcg_of_ranks(ranks:np.ndarray, # (pairs,) ranks from 0; inf: cannot be ranked
                   k:int=10,
                   user:np.ndarray|None=None, # (pairs,) number of the user; None: one pair each
@@ -59,10 +59,10 @@ def ndcg_of_ranks(ranks:np.ndarray, # (pairs,) ranks from 0; inf: cannot be rank
     return np.where(ideal > 0, gained/np.where(ideal > 0, ideal, 1), np.nan)
 
 # %% ../nbs/03_metrics.ipynb #4680a081
-def tie_break_keys(items,     # (n,) ids
-                   users,     # (m,) ids
+def tie_break_keys(items:Iterable, # (n,) ids
+                   users:Iterable, # (m,) ids
                    seed:int=0
-                  )->tuple:   # π (n,), o (m,)
+                  )->tuple:        # π (n,), o (m,)
     "Place of each item in a seeded permutation, and the rotation of each user; from ids only."
     place = np.empty(len(items), np.int64)
     place[np.argsort(hash_ids(items, 2*seed + 1), kind='stable')] = np.arange(len(items))
@@ -84,7 +84,7 @@ def _floor(scores:np.ndarray, k:int)->np.ndarray:
         raise InputError('scores hold NaN: a recommender must give every item a number')
     return np.maximum(floor, np.finfo(scores.dtype).min)
 
-# %% ../nbs/03_metrics.ipynb #59a90b4b
+# %% ../nbs/03_metrics.ipynb #fc1c8b13
 def _shortlist(scores:np.ndarray, k:int, place:np.ndarray, turn:np.ndarray)->tuple:
     "Entries at or above the floor of their row: row, column, score and tie key."
     n_items = scores.shape[1]
@@ -93,7 +93,7 @@ def _shortlist(scores:np.ndarray, k:int, place:np.ndarray, turn:np.ndarray)->tup
     tie = (place[col] + turn[row]) % n_items
     return row, col, scores.ravel()[flat], tie
 
-# %% ../nbs/03_metrics.ipynb #3d0741eb
+# %% ../nbs/03_metrics.ipynb #76f8003c
 def _first_k(value:np.ndarray, tie:np.ndarray, k:int)->np.ndarray:
     "Places of the first k of the values, ties by `tie`."
     last = np.partition(value, len(value) - k)[len(value) - k]
@@ -102,7 +102,7 @@ def _first_k(value:np.ndarray, tie:np.ndarray, k:int)->np.ndarray:
     wanted = k - len(sure)
     return np.append(sure, tied[np.argpartition(tie[tied], wanted - 1)[:wanted]])
 
-# %% ../nbs/03_metrics.ipynb #b7681fd6
+# %% ../nbs/03_metrics.ipynb #f05e0eb6
 def _keep_first(row:np.ndarray, value:np.ndarray, tie:np.ndarray, k:int, n_rows:int)->np.ndarray:
     "Which entries of a shortlist stay, (entries,) boolean: of long rows the first k only."
     count = np.bincount(row, minlength=n_rows)
@@ -152,7 +152,7 @@ def _count_at(scores:np.ndarray, row:np.ndarray, value:np.ndarray, many:np.ndarr
         out[0, pair] = _counts(np.greater, part, value[pair])
         out[1, pair] = _counts(np.greater_equal, part, value[pair])
 
-# %% ../nbs/03_metrics.ipynb #fa27faaf
+# %% ../nbs/03_metrics.ipynb #eab5ad7e
 def _above(scores:np.ndarray, row:np.ndarray, value:np.ndarray)->tuple:
     "For each value in its row of scores: how many scores are greater, and how many equal."
     many = np.bincount(row, minlength=len(scores)) > 12
@@ -168,12 +168,12 @@ def _above(scores:np.ndarray, row:np.ndarray, value:np.ndarray)->tuple:
 # %% ../nbs/03_metrics.ipynb #2c11dc8b
 def item_ranks(scores:np.ndarray,  # (m, n) scores; -inf: no candidate
                row:np.ndarray, col:np.ndarray, # (pairs,) whose rank is wanted; row ascending
-               place:np.ndarray, turn:np.ndarray, # π, o of `tie_break_keys`
-               masked:np.ndarray)->tuple: # (m,) how many columns of each row are no candidates
-    "Rank from 0 of each pair under @eq-ties (inf if its score is -inf), and with ties half."
+               place:np.ndarray, turn:np.ndarray, masked:np.ndarray # π, o; (m,) columns masked
+              )->tuple:            # (pairs,) ranks, and ranks with ties half
+    "Rank from 0 of each pair under @eq-ties; inf if its score is -inf."
     value = scores[row, col]
-    above, tied = _above(scores, row, value)
     bottom = value == -np.inf
+    above, tied = _above(scores, row, value)
     mid = above + (tied - 1 - bottom*np.asarray(masked)[row])/2
     rank = np.where(bottom, np.inf, above)
     key = _tie_key(np.asarray(place), np.asarray(turn), scores.shape[1])
@@ -182,7 +182,7 @@ def item_ranks(scores:np.ndarray,  # (m, n) scores; -inf: no candidate
         rank[pair] += (key(same, row[pair]) < key(col[pair], row[pair])).sum()
     return rank, mid
 
-# %% ../nbs/03_metrics.ipynb #bd3e0760
+# %% ../nbs/03_metrics.ipynb #bc1a933b
 def _tie_key(place:np.ndarray, turn:np.ndarray, n_items:int)->Callable:
     "The order of tied columns for one row, as a function of both."
     return lambda col, row: (place[col] + turn[row]) % n_items
@@ -205,7 +205,7 @@ def _metrics_at(k:int, rank:np.ndarray, user:np.ndarray, relevant:np.ndarray)->d
 def topk_metrics(rank:np.ndarray, # (pairs,) rank of each relevant item, from 0; inf: not ranked
                  row:np.ndarray,  # (pairs,) its user
                  m:int,           # Users
-                 ks=(10,), gain:np.ndarray|None=None # Cut-offs; grades for 'graded_ndcg'
+                 ks:Iterable=(10,), gain:np.ndarray|None=None # Cut-offs; grades for 'graded_ndcg'
                 )->dict:          # {'ndcg@10': (m,)}
     "Precision, recall, F1, hit rate, MRR, MAP and NDCG of each user at each k."
     order = np.lexsort((rank, row))
@@ -250,7 +250,7 @@ def concentration(top:np.ndarray, n:int)->float:
     return gini(np.bincount(top[top >= 0], minlength=n))
 
 # %% ../nbs/03_metrics.ipynb #90d7c9d5
-def novelty(top:np.ndarray, c:np.ndarray, m:int)->np.ndarray: # Lists, (n,) users of each item, users
+def novelty(top:np.ndarray, c:np.ndarray, m:int)->np.ndarray: # c: (n,) users of each item; m: all
     "Bits of surprise of each list: how few users interacted with its items."
     return _row_mean(_listed(top, len(c)), -np.log2(np.maximum(c, 1)/max(m, 1)))
 
@@ -275,7 +275,7 @@ def diversity(top:np.ndarray, vectors:np.ndarray)->np.ndarray:
     length = np.asarray(lists.sum(1)).ravel()
     return 1 - np.where(length > 1, cosines/np.maximum(length*(length - 1), 1), np.nan)
 
-# %% ../nbs/03_metrics.ipynb #88bde93c
+# %% ../nbs/03_metrics.ipynb #a99a885f
 _SEPARATORS = str.maketrans(';,>', '|||')
 
 def _split_value(value)->list:
@@ -286,13 +286,14 @@ def _split_value(value)->list:
     else: parts = [part.strip() for part in str(value).translate(_SEPARATORS).split('|')]
     return list(dict.fromkeys(part for part in parts if part))
 
-def split_values(column)->list: # Cells: text, lists, numbers or missing values -> lists of str
+def split_values(column:Iterable # Cells: text, lists, numbers or missing values
+                )->list:         # A list of str a cell
     "The values of each cell: lists as they are, text split at | ; , and >; none for missing ones."
     return [_split_value(value) for value in column]
 
-# %% ../nbs/03_metrics.ipynb #631e10ee
-def category_shares(column # Cells of the category column, one an item
-                   )->tuple: # (items, categories) sparse, rows sum to 1 or 0; names of the categories
+# %% ../nbs/03_metrics.ipynb #8637f2a9
+def category_shares(column:Iterable # Cells of the category column, one an item
+                   )->tuple: # (items, categories) sparse, rows sum to 1 or 0; their names
     "Share of each category in each item."
     cells = split_values(column)
     length = np.array([len(values) for values in cells], np.int64)
@@ -301,12 +302,13 @@ def category_shares(column # Cells of the category column, one an item
     share = np.repeat(1/np.maximum(length, 1), length)
     return sp.csr_matrix((share, (row, code)), (len(cells), len(names))), list(names)
 
-# %% ../nbs/03_metrics.ipynb #b35e0c9e
+# %% ../nbs/03_metrics.ipynb #47f3d222
 def _distribution(X:sp.csr_matrix, shares:sp.csr_matrix)->np.ndarray:
     "Mean share of each category over the items of each row."
     total = (X @ shares).toarray()
     return total/total.sum(1, keepdims=True)
 
+# %% ../nbs/03_metrics.ipynb #4aef9232
 def miscalibration(top:np.ndarray, # (m, k) lists
                    past:sp.csr_matrix, shares:sp.csr_matrix, # (m, n) histories; (n, categories)
                    alpha:float=.01)->np.ndarray: # (m,)
@@ -332,7 +334,7 @@ def _draw_means(X:np.ndarray, n_boot:int, rng:np.random.Generator)->np.ndarray:
         out[b] = np.stack(drawn).astype(np.float32) @ centred/n + mean
     return out
 
-# %% ../nbs/03_metrics.ipynb #a6e1854a
+# %% ../nbs/03_metrics.ipynb #d5e3ffd7
 def bootstrap_means(X:np.ndarray, # (users, m) values, no NaN
                     n_boot:int=1000, seed:int=0)->np.ndarray: # (n_boot, m)
     "Means of users drawn with replacement."
@@ -341,7 +343,8 @@ def bootstrap_means(X:np.ndarray, # (users, m) values, no NaN
     out = np.empty((n_boot, X.shape[1]))
     rest = []
     for j in range(X.shape[1]):
-        values, count = np.unique(X[:, j].round(12), return_counts=True) # whatever the order of sums before
+        # rounded, so that the order of earlier sums does not matter
+        values, count = np.unique(X[:, j].round(12), return_counts=True)
         if len(values)*10 < n or n < 50:
             out[:, j] = rng.multinomial(n, count/n, size=n_boot) @ values/n
         else: rest.append(j)
@@ -373,15 +376,15 @@ def _check_bootstrap(n_boot:int, kind:str):
     if kind not in ('bca', 'percentile'):
         raise InputError(f"interval {kind!r} is not 'bca' or 'percentile'")
     if n_boot and n_boot < 100:
-        raise InputError(f'n_boot={n_boot} resamples do not make an interval: take 1000, or 0 for none')
+        raise InputError(f'n_boot={n_boot} resamples do not make an interval: '
+                         'take 1000, or 0 for none')
 
 # %% ../nbs/03_metrics.ipynb #29703466
 def bootstrap(X:np.ndarray, # (users,) or (users, m) values
               n_boot:int=1000, seed:int=0, level:float=.95, kind:str='bca')->tuple: # lo, hi: (m,)
     "Interval of the mean of each column over users; NaN is left out; none for fewer than 5 users."
     _check_bootstrap(n_boot, kind)
-    X = np.asarray(X, float).reshape(len(X), -1)
-    levels = np.array([(1 - level)/2, (1 + level)/2])
+    X, levels = np.asarray(X, float).reshape(len(X), -1), np.array([(1 - level)/2, (1 + level)/2])
     out = np.full((2, X.shape[1]), np.nan)
     for keep, columns in _by_mask(np.isfinite(X)):
         values = X[keep][:, columns]
@@ -392,7 +395,7 @@ def bootstrap(X:np.ndarray, # (users,) or (users, m) values
             out[:, j] = np.quantile(boot[:, i], at)
     return out[0], out[1]
 
-# %% ../nbs/03_metrics.ipynb #9f8d2577
+# %% ../nbs/03_metrics.ipynb #91a6ffd7
 def _two_way_means(table:np.ndarray, n_boot:int, rng:np.random.Generator)->np.ndarray:
     "Means of (seeds, users) with both drawn with replacement, (n_boot,)."
     n_seeds, n_users = table.shape
@@ -404,7 +407,7 @@ def _two_way_means(table:np.ndarray, n_boot:int, rng:np.random.Generator)->np.nd
         out[b] = ((users @ table.T)*seeds).sum(1)
     return out
 
-# %% ../nbs/03_metrics.ipynb #18de2aa6
+# %% ../nbs/03_metrics.ipynb #e5fb6071
 def paired_interval(difference:np.ndarray, # (users,) or (seeds, users) paired differences
                     n_boot:int=2000, seed:int=0, level:float=.95)->tuple: # lo, hi
     "Interval of the mean difference (BCa); with several seeds, users and seeds are resampled."
@@ -441,6 +444,7 @@ def permutation_p(difference:np.ndarray, # (users,) paired differences
     bar = abs(difference.sum())*(1 - 1e-9)*(1 - 1e-6)
     return float((1 + (np.abs(sums) >= bar).sum())/(1 + n_perm))
 
+# %% ../nbs/03_metrics.ipynb #594a940f
 def holm(p:np.ndarray)->np.ndarray:
     "Holm's adjustment of p-values."
     p = np.asarray(p, float)

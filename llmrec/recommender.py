@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from html import escape
 from pathlib import Path
 import numpy as np
@@ -24,21 +25,22 @@ import pandas as pd
 from huggingface_hub import ModelHubMixin
 from sklearn.base import BaseEstimator, clone
 from .core import (
-    InputError, atomic_write, batch_slices, check_int, check_memory, check_type, l2_normalize)
+    InputError, atomic_write, batch_slices, check_int, check_memory, check_type, default_device,
+    l2_normalize)
 from .data import Domain, check_interactions, require_columns
 from .preprocess import item_text, price_edges
-from .encode import as_encoder, encoder_from_folder
+from .encode import TextEncoder, as_encoder, encoder_from_state
 from .vectors import fit_event_weights
 from .dataset import (
     Dataset, Histories, append_interactions, as_list, drop_users, histories, histories_from_items,
     history_until, hold_out_last_basket, insert_items, make_dataset, mask_interactions, places_of,
     seen_items, select_users)
-from .features import attribute_columns, item_features
-from .expert import Expert, pack_experts, unpack_experts
-from .fusion import Fusion, Gate, test_shared_user_ids
+from .features import attribute_columns, item_features, test_shared_user_ids
+from .expert import pack_experts, unpack_experts
+from .fusion import Fusion, Gate
 from .lists import (
     RecommendationTable, TextIndex, calibrate, category_distribution, item_mask, mmr,
-    short_explanation, similar_items, to_table, top_k)
+    short_explanation, similar_items, to_table, top_columns, top_k)
 from .serve import RequestScorer
 from .explain import (
     Counterfactual, Explanation, TokenAttributions, counterfactual, explain, token_attributions)
@@ -47,7 +49,7 @@ from .privacy import forget_users
 
 log = logging.getLogger(__name__)
 
-# %% ../nbs/23_recommender.ipynb #103bf619
+# %% ../nbs/23_recommender.ipynb #30231960
 def _texts(domains, edges):
     "One text per item of each domain; prices of the target by `edges`, of the others by their own."
     texts = item_text(domains[0].items, edges=edges)
@@ -131,7 +133,7 @@ def _held_out(data, valid, seed, plan):
                 'in time, histories are taken whole')
     return data, whole, items
 
-# %% ../nbs/23_recommender.ipynb #a6ce9aff
+# %% ../nbs/23_recommender.ipynb #fe151ad5
 SOURCE_MODES = ('auto', 'supervised', 'unsupervised', 'target')
 BUDGETS = ('fast', 'auto', 'full')
 
@@ -150,7 +152,7 @@ def _shared_users(target, sources, vectors, strategy, seed, plan):
         plan.append(f'{count} user ids stand in both domains{name}{tested}{kept}')
     return shared
 
-# %% ../nbs/23_recommender.ipynb #90c56e41
+# %% ../nbs/23_recommender.ipynb #87e274c9
 @dataclass
 class Fitted:
     "What a `Recommender` has learned; replaced as a whole, never changed."
@@ -162,27 +164,26 @@ class Fitted:
     notes: list                             # Plan of `fit`, beside the fusion's
     cost: dict
     results: dict = field(default_factory=dict)    # Reports by name: numbers with intervals
-    waiting: frozenset = frozenset()        # Users with interactions the experts have not learned
     scorer: RequestScorer|None = None       # Answers single requests, after `serve`
     @property
     def data(self)->Dataset: return self.fusion.data
     @property
     def plan(self)->list: return [*self.notes, *self.fusion.plan]
-    def with_fusion(self, fusion:Fusion, **changes)->'Fitted':
+    def with_fusion(self, fusion:Fusion)->'Fitted':
         "The same with another fusion; a scorer is laid out for it."
         scorer = self.scorer and self.scorer.renew(fusion)
-        return replace(self, fusion=fusion, scorer=scorer, **changes)
-    @property
+        return replace(self, fusion=fusion, scorer=scorer)
+    @cached_property
     def item_vectors(self)->np.ndarray:
         "Unit vectors of the target's items: text and attributes, centred; (n, d)."
         return l2_normalize(item_features(self.data)[:self.data.n_target])
-    @property
+    @cached_property
     def text_index(self)->TextIndex:
         "Text vectors of the target's items, laid out for queries."
         width = self.encoder.dim
         return TextIndex(self.data.vectors[:self.data.n_target, :width])
 
-# %% ../nbs/23_recommender.ipynb #f2632a0e
+# %% ../nbs/23_recommender.ipynb #0b95aaeb
 def _fit_all(params, target, sources, valid, vectors):
     "Texts, index, gate and experts: a `Fitted`."
     began, plan = time.perf_counter(), []
@@ -209,14 +210,14 @@ def _fit_all(params, target, sources, valid, vectors):
     cost = dict(fit_seconds=time.perf_counter() - began, parameters=count_parameters(fusion))
     return Fitted(fusion, encoder, edges, weights, shared, plan, cost)
 
-# %% ../nbs/23_recommender.ipynb #ef771e66
+# %% ../nbs/23_recommender.ipynb #64277bf9
 def count_parameters(fusion:Fusion)->int:
     "Numbers learned by experts and gate."
     _, arrays = pack_experts(fusion.experts)
     learned = sum(x.size for x in arrays.values() if np.asarray(x).dtype.kind == 'f')
     return int(learned + sum(x.numel() for x in fusion.gate.parameters()))
 
-# %% ../nbs/23_recommender.ipynb #87ffa9f6
+# %% ../nbs/23_recommender.ipynb #705f65dd
 def as_ids(ids:object, what:str='users')->tuple: # -> list of ids, was it a single one?
     "One id or any iterable of ids, as a list."
     if isinstance(ids, (str, int, np.generic)): return [ids], True
@@ -261,12 +262,11 @@ def _packed(fitted):
     table = {c: _json_column(data.table[c]) for c in data.table if c != 'item'}
     meta = dict(format=FORMAT, experts=experts, notes=fitted.notes, cost=fitted.cost,
                 shared=fitted.shared, events=fitted.event_weights, results=fitted.results,
-                waiting=[_plain(x) for x in sorted(fitted.waiting, key=str)],
                 users=[_plain(x) for x in data.users], table=table,
                 items=[[_plain(x) for x in ids] for ids in data.all_items])
     return arrays | {f'experts.{name}': x for name, x in learned.items()}, meta
 
-# %% ../nbs/23_recommender.ipynb #272c7dc8
+# %% ../nbs/23_recommender.ipynb #730439b6
 def _write(folder, fitted, params, card):
     "Write a fitted model into a folder; `model.json` comes last."
     from safetensors.numpy import save as pack
@@ -276,8 +276,9 @@ def _write(folder, fitted, params, card):
     meta |= dict(params=params, sha256=hashlib.sha256(blob).hexdigest(), encoder=None)
     with atomic_write(folder/f"model-{meta['sha256'][:12]}.safetensors", 'wb') as f: f.write(blob)
     if fitted.encoder is not None:
-        meta['encoder'] = f'encoder-{hashlib.sha256(str(fitted.encoder.fingerprint).encode()).hexdigest()[:12]}'
-        if not (folder/meta['encoder']).is_dir(): fitted.encoder.save(folder/meta['encoder'])
+        digest = hashlib.sha256(str(fitted.encoder.fingerprint).encode()).hexdigest()[:12]
+        state = fitted.encoder.state(folder/f'encoder-{digest}')
+        meta['encoder'] = dict(folder=f'encoder-{digest}', state=state)
     meta['check'] = hashlib.sha256(json.dumps(meta).encode()).hexdigest()
     with atomic_write(folder/'README.md') as f: f.write(card)
     with atomic_write(folder/'model.json') as f: json.dump(meta, f)
@@ -290,7 +291,8 @@ def _tidy(folder, meta):
         ours = re.fullmatch('model-[0-9a-f]{12}.safetensors', old.name)
         if ours and meta['sha256'][:12] not in old.name: old.unlink(missing_ok=True)
     for old in folder.glob('encoder-*'):
-        if re.fullmatch('encoder-[0-9a-f]{12}', old.name) and old.name != meta['encoder']:
+        used = meta['encoder'] and meta['encoder']['folder']
+        if re.fullmatch('encoder-[0-9a-f]{12}', old.name) and old.name != used:
             shutil.rmtree(old, ignore_errors=True)
     for old in folder.glob('.model*.tmp'):
         with contextlib.suppress(OSError):
@@ -327,17 +329,22 @@ def _read_arrays(folder, meta):
         raise InputError(f'{file} is damaged (checksum differs): save the model again')
     return unpack(blob)
 
-def _read(folder):
+def _read_encoder(folder, saved, encoder, device):
+    "The encoder of a saved model; `encoder`: the object itself, where it was one of others."
+    if saved is None: return None
+    return encoder_from_state(saved['state'], folder/saved['folder'], encoder, device)
+
+def _read(folder, encoder=None, device=None):
     "Description, arrays and encoder; another process may be saving there at the same moment."
     for last in (False, False, True):
         try:
             meta = _read_meta(folder)
-            encoder = meta['encoder'] and encoder_from_folder(folder/meta['encoder'])
-            return meta, _read_arrays(folder, meta), encoder
+            found = _read_encoder(folder, meta['encoder'], encoder, device)
+            return meta, _read_arrays(folder, meta), found
         except FileNotFoundError:
             if last or not (folder/'model.json').is_file(): raise
 
-# %% ../nbs/23_recommender.ipynb #3f767981
+# %% ../nbs/23_recommender.ipynb #8589dacb
 def _check_fit(data):
     "Refuse interactions, users and items that do not belong together."
     hist = data.hist
@@ -370,9 +377,9 @@ def _unpacked(meta, arrays, encoder):
     learned = {k.split('.', 1)[1]: x for k, x in arrays.items() if k.startswith('experts.')}
     fusion = unpack_experts(meta['experts'], learned, data)[0]
     return Fitted(fusion, encoder, arrays.get('edges'), meta['events'], meta['shared'],
-                  meta['notes'], meta['cost'], meta['results'], frozenset(meta['waiting']))
+                  meta['notes'], meta['cost'], meta['results'])
 
-# %% ../nbs/23_recommender.ipynb #8e5902f3
+# %% ../nbs/23_recommender.ipynb #28f6c179
 _CARD = """---
 library_name: llmrec
 tags: [recommender-system, transfer-learning, cold-start, llmrec]
@@ -412,7 +419,7 @@ def model_card(fitted:Fitted, name:str)->str: # What is fitted; its description 
     return _CARD.format(about=about, plan=plan, results=_results_table(fitted.results),
                         n_items=data.n_target)
 
-# %% ../nbs/23_recommender.ipynb #3d7da90d
+# %% ../nbs/23_recommender.ipynb #b490e3c4
 def renamed(old:str, new:str)->Callable: # Old and new name of a method
     "A method under its old name, which warns; it goes with the next version."
     def method(self, *args, **kwargs):
@@ -422,7 +429,7 @@ def renamed(old:str, new:str)->Callable: # Old and new name of a method
     method.__doc__ = f'Deprecated: `{new}`.'
     return method
 
-# %% ../nbs/23_recommender.ipynb #ced876f1
+# %% ../nbs/23_recommender.ipynb #1b28c12c
 def _check_params(encoder, strategy, budget, seed, experts, events):
     "Errors that name the argument, what was found and what was expected."
     for name, value, known in (('strategy', strategy, SOURCE_MODES), ('budget', budget, BUDGETS)):
@@ -442,7 +449,7 @@ def _check_params(encoder, strategy, budget, seed, experts, events):
             raise InputError(f'events: the weight of {event!r} is {weight!r}: expected a finite '
                              'number of at least 0')
 
-# %% ../nbs/23_recommender.ipynb #1c987fcb
+# %% ../nbs/23_recommender.ipynb #2b4086e3
 def _column(data, item):
     "The column of a target item."
     column = int(data.all_items[0].get_indexer(pd.Index([item], dtype=object))[0])
@@ -478,21 +485,20 @@ def _allowed(data, kind=None, mask=None, items=None):
     listed[[_column(data, item) for item in as_ids(items, 'items')[0]]] = True
     return allowed & listed
 
-# %% ../nbs/23_recommender.ipynb #3b3c2be3
+# %% ../nbs/23_recommender.ipynb #117f5d30
 def _best(fitted, hist, k, exclude_seen, allowed):
     "Columns and scores of the k best items of histories, (m, k); -1 where items run out."
     check_int(k, 'k', 1)
     fusion, scorer = fitted.fusion, fitted.scorer
     if scorer and len(hist) <= scorer.most: return scorer.best(hist, k, exclude_seen, allowed)
-    every = np.arange(fusion.data.n_target)
     columns, scores = [], []
     for block in batch_slices(max(len(hist), 1), 1024):
         part = select_users(hist, np.arange(block.start, min(block.stop, len(hist))))
         table = fusion.score_histories(part)
         if exclude_seen: table[seen_items(part, fusion.data.n_target)] = -np.inf
         table[:, ~allowed] = -np.inf
-        found, values = top_k(table, every, k)
-        columns.append(np.where(np.isfinite(values), found, -1).astype(np.int64))
+        found, values = top_columns(table, k)
+        columns.append(found)
         scores.append(values)
     return np.concatenate(columns), np.concatenate(scores)
 
@@ -520,7 +526,7 @@ def _picked(fitted, columns, scores, places, k):
     scores = np.where(none, -np.inf, np.take_along_axis(scores, places, 1))
     return name_columns(columns, fitted.data.items), scores
 
-# %% ../nbs/23_recommender.ipynb #00af6230
+# %% ../nbs/23_recommender.ipynb #a3313e6f
 def _encode_query(encoder, sentence):
     "The vector of a query, (dim,); what people ask for is not written to disk."
     private = dict(keep=False) if isinstance(encoder, TextEncoder) else {}
@@ -674,11 +680,7 @@ class Recommender(BaseEstimator, ModelHubMixin):
             new = _weighted(check_interactions(new), state.event_weights)
             data = append_interactions(state.data, new)
             users = np.unique(data.users.get_indexer(pd.Index(new['user'], dtype=object)))
-            waiting = state.waiting | set(data.users[users]) if refresh else state.waiting
-            due = data.users.get_indexer(pd.Index(list(waiting), dtype=object))
-            fusion, learned = follow(state.fusion, data, users, refresh, due)
-            waiting = frozenset() if learned else frozenset(waiting)
-            self._state = state.with_fusion(fusion, waiting=waiting)
+            self._state = state.with_fusion(follow(state.fusion, data, users, refresh))
         return self
     def add_items(self, items:pd.DataFrame)->'Recommender': # item, title [, ...]
         "Take new items into the catalogue; they can be recommended at once."
@@ -704,8 +706,7 @@ class Recommender(BaseEstimator, ModelHubMixin):
             gone = places_of(state.data, users)
             if gate == 'keep': fusion, report = forget_users(state.fusion, gone, neural)
             else: fusion, report = _refitted_without(state.fusion, gone)
-            waiting = state.waiting - set(as_ids(users)[0])
-            self._state = state.with_fusion(fusion, waiting=waiting)
+            self._state = state.with_fusion(fusion)
         return report
     def to(self, device:object)->'Recommender': # 'cpu', 'cuda', 'cuda:1'
         "Move encoder and networks to a device, and stay there."
@@ -808,8 +809,11 @@ class Recommender(BaseEstimator, ModelHubMixin):
         ids, _ = as_ids(users)
         columns, scores = _pool(state, ids, max(pool, k), options)
         wanted, member = category_distribution(state.data, histories(state.data, ids), column)
-        places = [calibrate(scores[b], member[np.maximum(columns[b], 0)], wanted[b], k, lam)
-                  for b in batch_slices(len(scores), 256)]
+        def members(block): # (m, p, c) of a block's candidates
+            found = member[np.maximum(columns[block], 0).ravel()].toarray()
+            return found.reshape(*columns[block].shape, -1)
+        places = [calibrate(scores[b], members(b), wanted[b], k, lam)
+                  for b in batch_slices(len(scores), 64)]
         return _picked(state, columns, scores, places, k)
     def similar(self, item:object, k:int=10,
                 by:str='text', # 'text' and attributes, or 'people': what the same users had
@@ -915,13 +919,16 @@ class Recommender(BaseEstimator, ModelHubMixin):
             raise InputError(f'{folder} is a file: name a folder to save the model in')
         encoder = self._params['encoder']
         params = {k: v for k, v in self._params.items() if k not in ('experts', 'device')}
-        params['encoder'] = encoder if isinstance(encoder, str) or encoder is None else 'saved'
+        if not (encoder is None or isinstance(encoder, str)): params['encoder'] = 'saved'
         _write(folder, state, params, model_card(state, repr(self)))
     @classmethod
-    def load(cls, path:object, device:object=None)->'Recommender': # Folder that `save` wrote
+    def load(cls, path:object,     # Folder that `save` wrote
+             device:object=None,   # Where to compute; None: what is there
+             encoder:object=None   # The encoder, where it was an object that is not ours to save
+            )->'Recommender':
         "The model that `save` wrote."
         folder = Path(path)
-        meta, arrays, encoder = _read(folder)
+        meta, arrays, encoder = _read(folder, encoder, device)
         params = meta['params']
         if params['encoder'] == 'saved': params['encoder'] = encoder
         try:

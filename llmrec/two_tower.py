@@ -7,99 +7,183 @@ __all__ = ['ResidualProjection', 'TowerNet', 'TwoTower']
 
 # %% ../nbs/16_two_tower.ipynb #5e7c2fda
 import numpy as np
+import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
-from fastcore.basics import patch
+from collections.abc import Sequence
+from fastcore.basics import patch, store_attr
 from torch import nn
-from .core import set_seed
-from .dataset import decayed_matrix, most_frequent_items, prefix_examples
+from .core import batch_slices, set_seed
+from .dataset import (
+    Dataset, Histories, decayed_matrix, most_frequent_items, prefix_examples)
 from .features import item_features, pca_features, project_new_items
 from .learner import (
-    DataLoaders, EarlyStopCB, Learner, SchedCB, TensorLoader, TransferPenaltyCB, cosine)
-from .expert import Expert
-from .sequence import flatten_params
+    Callback, DataLoaders, EarlyStopCB, Learner, SchedCB, TensorLoader, TransferPenaltyCB, cosine)
+from .sequence import NeuralExpert
 
 # %% ../nbs/16_two_tower.ipynb #b8acb60e
 class ResidualProjection(nn.Module):
     "x + a hidden layer of x, unit length; the identity at the start."
-    def __init__(self, dim, hidden=256):
+    def __init__(self, dim:int, hidden:int=256):
         super().__init__()
-        self.up, self.down = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
-        nn.init.zeros_(self.down.weight); nn.init.zeros_(self.down.bias)
-    def forward(self, x):
+        self.up = nn.Linear(dim, hidden)
+        self.down = nn.Linear(hidden, dim)
+        nn.init.zeros_(self.down.weight)
+        nn.init.zeros_(self.down.bias)
+    def forward(self, x:torch.Tensor)->torch.Tensor: # (n, dim) -> (n, dim)
         x = F.normalize(x, dim=-1)
         return F.normalize(x + self.down(F.gelu(self.up(x))), dim=-1)
 
+# %% ../nbs/16_two_tower.ipynb #7b41d687
 class TowerNet(nn.Module):
-    "Logits of the next item from an interest vector; `face` names the items to choose from."
-    def __init__(self, dim, hidden=256):
+    "Logits of the next item, of those that `set_candidates` names, from an interest vector."
+    def __init__(self, dim:int, hidden:int=256):
         super().__init__()
-        self.user, self.item = ResidualProjection(dim, hidden), ResidualProjection(dim, hidden)
-        self.scale, self.pop = nn.Parameter(torch.tensor(2.)), nn.Parameter(torch.tensor(1.))
-    def set_candidates(self, V, counts): # (m, dim) item vectors, (m,) their rows
-        t = lambda x: torch.as_tensor(x, dtype=torch.float32, device=self.scale.device)
-        self.V, self.logn = t(V), torch.log1p(t(counts))
-        return self
-    def forward(self, u): # (batch, dim) -> (batch, m)
-        return self.scale.exp()*self.user(u) @ self.item(self.V).T + self.pop*self.logn
+        self.user = ResidualProjection(dim, hidden)
+        self.item = ResidualProjection(dim, hidden)
+        self.scale = nn.Parameter(torch.tensor(2.))    # log a
+        self.pop = nn.Parameter(torch.tensor(1.))      # β
+        self.register_buffer('candidates', torch.zeros(0, dim), persistent=False)
+        self.register_buffer('log_counts', torch.zeros(0), persistent=False)
+
+# %% ../nbs/16_two_tower.ipynb #4298f6d9
+@patch
+def set_candidates(self:TowerNet, vectors:np.ndarray, # (m, dim) features of the items
+                   counts:np.ndarray)->TowerNet:      # (m,) their interactions
+    "Choose from these items from now on."
+    device = self.scale.device
+    self.candidates = torch.as_tensor(vectors, dtype=torch.float32, device=device)
+    self.log_counts = torch.log1p(torch.as_tensor(counts, dtype=torch.float32, device=device))
+    return self
+
+@patch
+def forward(self:TowerNet, u:torch.Tensor)->torch.Tensor: # (batch, dim) -> (batch, m)
+    "Scaled cosines of the mapped vectors, and popularity."
+    cosines = self.user(u) @ self.item(self.candidates).T
+    return self.scale.exp()*cosines + self.pop*self.log_counts
 
 # %% ../nbs/16_two_tower.ipynb #76480674
-class TwoTower(Expert):
-    "Maps of interest and item vectors, trained on the sources, then on the target with the transfer penalty (§4.2.3)."
-    def __init__(self, half_life:float=8., dim:int=128, hidden:int=256, # Decay of the history; features; hidden units
-                 lr:float=4e-3, epochs:int=8, bs:int=1024,    # Training, until a tenth of the rows no longer gains
-                 lam:float=.01, kind:str='norm',              # λ and form of the penalty: see `TransferPenaltyCB`
-                 cap:int=2000, rows:int=20_000, seed:int=0):  # Items to choose from and rows to learn from, at most
-        self.half_life, self.dim, self.hidden, self.lr, self.epochs, self.bs = half_life, dim, hidden, lr, epochs, bs
-        self.lam, self.kind, self.cap, self.rows, self.seed = lam, kind, cap, rows, seed
-    def _fit(self, d):
-        set_seed(self.seed)
-        self.phi, self.curves, cbs = pca_features(item_features(d), self.dim), [], []
-        self._net, own = TowerNet(self.phi.shape[1], self.hidden), np.arange(d.n_items) < d.n_target
-        if self.train(d, ~own, 'source') and self.lam: cbs = [TransferPenaltyCB(self._net, self.lam, self.kind)]
-        self.train(d, own, 'target', cbs)
-        self.theta, self.pop = flatten_params(self._net), d.counts[:d.n_target].astype(np.float32)
-        self.embed()
-    def embed(self):
-        "Item vectors of the target, (n, dim)."
-        net = self.net.set_candidates(self.phi[:self.data.n_target], self.pop)
-        with torch.no_grad(): self.E = net.item(net.V).cpu().numpy()
+class TwoTower(NeuralExpert):
+    "Maps of interest and item vectors, trained on the sources, then on the target (§4.2.3)."
+    phrase = 'text, by a map that was trained'
+    saved = ('theta', 'phi', 'pop', 'item_vectors', 'curves')
+    def __init__(self, half_life:float=8., dim:int=128, hidden:int=256, # History; features; units
+                 lr:float=4e-3, epochs:int=8, bs:int=1024, # Training, until it no longer gains
+                 lam:float=.01, kind:str='norm', # λ and form of the transfer penalty
+                 max_items:int=2000, max_examples:int=20_000, # To choose from; to learn from
+                 seed:int=0):
+        store_attr(store_args=False)
+    def build(self)->TowerNet:
+        "Maps of the features at hand."
+        return TowerNet(self.phi.shape[1], self.hidden)
+
+# %% ../nbs/16_two_tower.ipynb #590a5dd5
+@patch
+def _fit(self:TwoTower, data:Dataset)->None:
+    "Train on the sources, then on the target, held near what was learned there."
+    set_seed(self.seed)
+    self.phi = pca_features(item_features(data), self.dim)
+    self.pop = data.counts[:data.n_target].astype(np.float32)
+    self.curves = []
+    self._net = self.build()
+    target = np.arange(data.n_items) < data.n_target
+    trained = self.train_phase(data, ~target, 'source')
+    cbs = [TransferPenaltyCB(self._net, self.lam, self.kind)] if trained and self.lam else []
+    self.train_phase(data, target, 'target', cbs)
+    self.keep(self._net)
+    self.embed()
 
 # %% ../nbs/16_two_tower.ipynb #504fd66e
 @patch
-def train(self:TwoTower, d, own, phase, cbs=()):
-    "Train on the rows of the items `own`; False if there are too few."
-    few = most_frequent_items(d.counts*own, self.cap)
-    own, place = np.isin(np.arange(d.n_items), few), np.zeros(d.n_items, np.int64)
-    place[few] = np.arange(len(few))
-    X, y = prefix_examples(d, self.half_life, cap=self.rows, among=own)
-    if len(y) < 20 or len(few) < 2: return False
-    u, y, hold = X @ self.phi, place[y], np.random.default_rng(self.seed).random(len(y)) < .1
-    self._net.set_candidates(self.phi[few], d.counts[few])
-    dls = DataLoaders(TensorLoader(u[~hold], y[~hold], bs=self.bs, shuffle=True), TensorLoader(u[hold], y[hold], bs=4*self.bs))
-    learn = Learner(self._net, dls, lr=self.lr, cbs=[SchedCB(cosine), EarlyStopCB(patience=2), *cbs], seed=self.seed)
+def phase_examples(self:TwoTower, data:Dataset, own:np.ndarray)->tuple:
+    "Items to choose from, interest vectors (t, dim), and which of the items came next (t,)."
+    items = most_frequent_items(data.counts*own, self.max_items)
+    place = np.zeros(data.n_items, np.int64)
+    place[items] = np.arange(len(items))
+    among = np.isin(np.arange(data.n_items), items)
+    histories, y = prefix_examples(data, self.half_life, 50, self.max_examples, among=among)
+    return items, histories @ self.phi, place[y]
+
+# %% ../nbs/16_two_tower.ipynb #b94e7004
+@patch
+def loaders(self:TwoTower, u:np.ndarray, y:np.ndarray)->DataLoaders:
+    "Batches to train on, and a tenth held out."
+    held = np.random.default_rng(self.seed).random(len(y)) < .1
+    train = TensorLoader(u[~held], y[~held], bs=self.bs, shuffle=True)
+    return DataLoaders(train, TensorLoader(u[held], y[held], bs=4*self.bs))
+
+# %% ../nbs/16_two_tower.ipynb #5dc50482
+@patch
+def train_phase(self:TwoTower, data:Dataset, own:np.ndarray, # (N,) boolean: items of the domain
+                phase:str, cbs:Sequence[Callback]=())->bool:
+    "Train on the interactions with the items `own`; False if there are too few."
+    items, u, y = self.phase_examples(data, own)
+    if len(y) < 20 or len(items) < 2: return False
+    self._net.set_candidates(self.phi[items], data.counts[items])
+    cbs = [SchedCB(cosine), EarlyStopCB(patience=2), *cbs]
+    learn = Learner(self._net, self.loaders(u, y), lr=self.lr, cbs=cbs, seed=self.seed,
+                    device=self.device)
     learn.fit(self.epochs)
-    self.curves += [dict(phase=phase, **r) for r in learn.recorder.rows]
+    self.curves += [dict(phase=phase, **row) for row in learn.recorder.rows]
     return True
 
-@patch(as_prop=True)
-def net(self:TwoTower):
-    "The network, with the learned weights."
-    if getattr(self, '_net', None) is None:
-        self._net = TowerNet(self.phi.shape[1], self.hidden)
-        nn.utils.vector_to_parameters(torch.from_numpy(self.theta.copy()), self._net.parameters())
-    return self._net.requires_grad_(False).cpu()
+# %% ../nbs/16_two_tower.ipynb #dee85b90
+@patch
+def serving(self:TwoTower, net:TowerNet)->TowerNet:
+    "The network without candidates."
+    return net.set_candidates(np.zeros((0, self.phi.shape[1])), np.zeros(0))
 
 @patch
-def score_histories(self:TwoTower, h):
+@torch.no_grad()
+def embed(self:TwoTower)->None:
+    "Vectors of the target's items, (n, dim)."
+    n, mapped = self.data.n_target, []
+    for block in batch_slices(n, 2**24//(4*self.hidden)):
+        phi = torch.from_numpy(self.phi[:n][block]).to(self.device)
+        mapped.append(self.net.item(phi).cpu().numpy())
+    self.item_vectors = np.concatenate(mapped)
+
+# %% ../nbs/16_two_tower.ipynb #6b0a7bda
+@patch
+@torch.no_grad()
+def user_vectors(self:TwoTower, hist:Histories)->np.ndarray: # (len(hist), dim)
+    "Mapped interest vectors, of length a."
+    u = decayed_matrix(hist, self.data.n_items, self.half_life) @ self.phi
+    mapped = self.net.user(torch.from_numpy(u).to(self.device))
+    return (self.net.scale.exp()*mapped).cpu().numpy()
+
+@patch
+def constant_part(self:TwoTower)->np.ndarray: # (n_target,)
+    "The learned share of popularity, β log(1 + c)."
+    return np.float32(self.net.pop.item())*np.log1p(self.pop)
+
+# %% ../nbs/16_two_tower.ipynb #f8df8683
+@patch
+def score_histories(self:TwoTower, hist:Histories)->np.ndarray: # (len(hist), n_target) float32
     "Scaled cosines of users' and items' vectors, and the learned share of popularity."
-    net = self.net
-    with torch.no_grad(): u = net.user(torch.from_numpy(decayed_matrix(h, self.data.n_items, self.half_life) @ self.phi)).numpy()
-    return np.float32(net.scale.exp())*(u @ self.E.T) + np.float32(net.pop)*np.log1p(self.pop)
+    return self.user_vectors(hist) @ self.item_vectors.T + self.constant_part()
+
+# %% ../nbs/16_two_tower.ipynb #adb3c920
+@patch
+def item_matrix(self:TwoTower)->np.ndarray: # (n_target, dim)
+    "Item vectors."
+    return self.item_vectors
 
 @patch
-def add_items(self:TwoTower, d, m):
-    "Take `m` new target items, the last columns of `d`: their features give their vectors."
-    self.phi, self.pop = project_new_items(self.phi, d, m), np.pad(self.pop, (0, m))
-    self.data = d
+def wide_matrix(self:TwoTower)->np.ndarray: # (1, n_target)
+    "Popularity in one row."
+    return self.constant_part()[None]
+
+@patch
+def query(self:TwoTower, hist:Histories)->tuple: # (dim,), sparse (1, 1)
+    "Scaled vector of one history; a one for the row of popularity."
+    return self.user_vectors(hist)[0], sp.csr_matrix(np.ones((1, 1), np.float32))
+
+# %% ../nbs/16_two_tower.ipynb #556ecc6d
+@patch
+def add_items(self:TwoTower, data:Dataset, m:int)->None:
+    "Take `m` new target items, the last of `data`: their features give their vectors."
+    self.phi = project_new_items(self.phi, data, m)
+    self.pop = np.pad(self.pop, (0, m))
+    self.data = data
     self.embed()

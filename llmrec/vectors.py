@@ -12,6 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 from collections.abc import Callable, Iterable
 from .core import InputError, check_int, check_type, l2_normalize
+from .data import require_columns
 from .preprocess import price_bucket, price_edges, sort_log
 
 # %% ../nbs/07_vectors.ipynb #44882f14
@@ -33,7 +34,8 @@ def interest_vector(D:'np.ndarray|torch.Tensor', # Vectors of one user's m behav
         raise InputError(f'D has {D.ndim} dimensions, expected 2 (m behaviours, n features): '
                          'pass one behaviour as [d]')
     if w is None: return D.sum(0) / max(m, 1)
-    if len(w) != m: raise InputError(f'w has {len(w)} weights, D has {m} rows: give one weight a row')
+    if len(w) != m:
+        raise InputError(f'w has {len(w)} weights, D has {m} rows: give one weight a row')
     return _array(w, D) @ D / max(m, 1)
 
 # %% ../nbs/07_vectors.ipynb #ea552793
@@ -65,7 +67,8 @@ def cosine_sim(u:'np.ndarray|torch.Tensor', # Interest vectors, (n,) or (a, n)
 def _ages(log:pd.DataFrame, clock:str)->np.ndarray:
     "Age of each interaction before its user's last one, in days or visits."
     if 'time' not in log:
-        raise InputError("half_life needs a column 'time' in the log: add it, or pass half_life=None")
+        raise InputError("half_life needs a column 'time' in the log: "
+                         'add it, or pass half_life=None')
     by_user = log.groupby('user', sort=False)['time']
     if clock == 'days': return (by_user.transform('max') - log['time']).to_numpy(float) / 86400
     if clock == 'visits': return by_user.rank(method='dense', ascending=False).to_numpy(float) - 1
@@ -75,8 +78,10 @@ def _ages(log:pd.DataFrame, clock:str)->np.ndarray:
 def _require_events(log:pd.DataFrame):
     "An error if the log has no events."
     if 'event' not in log:
-        raise InputError("event weights need a column 'event' in the log: add it, or pass events=None")
+        raise InputError("event weights need a column 'event' in the log: "
+                         'add it, or pass events=None')
 
+# %% ../nbs/07_vectors.ipynb #3ac08264
 def _event_values(log:pd.DataFrame, events:dict)->np.ndarray:
     "Weight e of each interaction's event."
     _require_events(log)
@@ -87,17 +92,18 @@ def _event_values(log:pd.DataFrame, events:dict)->np.ndarray:
                          f'events names {list(events)}; add it')
     return value.to_numpy(float)
 
-# %% ../nbs/07_vectors.ipynb #4e6bbdbd
+# %% ../nbs/07_vectors.ipynb #9e4ff29f
 def _recency(log:pd.DataFrame, half_life:float, clock:str)->np.ndarray:
     "2^(−age/τ) of each interaction."
-    if not half_life > 0: raise InputError(f'half_life is {half_life}, expected a number > 0 or None')
+    if not half_life > 0:
+        raise InputError(f'half_life is {half_life}, expected a number > 0 or None')
     return np.exp2(-_ages(log, clock)/half_life)
 
 # %% ../nbs/07_vectors.ipynb #cf9577fa
 def event_weights(log:pd.DataFrame,      # Log: user, item[, time, event]
-                  events:dict|None=None, # Weight e by event, {'view': 1, 'purchase': 3}; None: all 1
+                  events:dict|None=None, # Weight e by event, {'view': 1, 'buy': 3}; None: all 1
                   half_life:float|None=None, # τ, in days or visits; None: age does not matter
-                  popularity:float=0.,   # β: weight falls with the item's interactions to the power −β
+                  popularity:float=0.,   # β: times the item's interactions to the power −β
                   clock:str='days',      # Unit of τ: 'days' or 'visits'
                   counts:pd.Series|None=None # Interactions by item id; None counts `log`
                  )->np.ndarray:          # (len(log),)
@@ -119,22 +125,27 @@ def _find(ids:Iterable, all_ids:Iterable, what:str)->np.ndarray:
                          f'{len(all_ids)} known: drop their rows or add them')
     return place
 
+# %% ../nbs/07_vectors.ipynb #14ebed7a
 def _check_lengths(log:pd.DataFrame, V:np.ndarray, items:Iterable, w:np.ndarray):
     "One vector an item, one weight an interaction."
-    if len(V) != len(items): raise InputError(f'V has {len(V)} rows for {len(items)} items: give one vector an item')
-    if len(w) != len(log): raise InputError(f'w has {len(w)} weights for {len(log)} rows of the log: give one a row')
+    if len(V) != len(items):
+        raise InputError(f'V has {len(V)} rows for {len(items)} items: give one vector an item')
+    if len(w) != len(log):
+        raise InputError(f'w has {len(w)} weights for {len(log)} rows of the log: give one a row')
 
 # %% ../nbs/07_vectors.ipynb #50f4d5e3
 def interest_vectors(log:pd.DataFrame, # Log: user, item
-                     V:np.ndarray, items:Iterable, # Item vectors, (n_items, n), and the ids of their rows
+                     V:np.ndarray, items:Iterable, # Item vectors, (n_items, n), and their ids
                      w:Iterable|None=None, # Weight of each interaction; see `event_weights`
                      users:Iterable|None=None # None: all in the log. Unknown users get zeros
                     )->tuple:          # ids of users, U (len(users), n)
     "Interest vectors (§4.2.1) of many users in one sparse product."
-    V, w = np.asarray(V), np.ones(len(log)) if w is None else np.asarray(w, float)
+    V = np.asarray(V)
+    w = np.ones(len(log)) if w is None else np.asarray(w, float)
     _check_lengths(log, V, items, w)
     users = log['user'].unique() if users is None else np.asarray(users)
-    row, col = pd.Index(users).get_indexer(log['user']), _find(log['item'], items, 'item')
+    row = pd.Index(users).get_indexer(log['user'])
+    col = _find(log['item'], items, 'item')
     keep = row >= 0
     m = np.bincount(row[keep], minlength=len(users))
     W = sp.csr_matrix((w[keep]/m[row[keep]], (row[keep], col[keep])), (len(users), len(V)))
@@ -146,8 +157,7 @@ def leave_one_out(log:pd.DataFrame,  # Log: user, item[, time, event]
                  )->tuple:           # Earlier interactions, last ones
     "Each user's last interaction (of one event), and all interactions before these."
     check_type(log, pd.DataFrame, 'log')
-    for c in ['user', 'item'] + ['event']*(label is not None):
-        if c not in log: raise InputError(f'log has no column {c!r} (found: {", ".join(map(str, log))})')
+    require_columns(log, ['user', 'item'] + ['event']*(label is not None), 'log')
     log = sort_log(log).reset_index(drop=True)
     wanted = log if label is None else log[log['event'] == label]
     last = wanted.groupby('user', sort=False).tail(1)
@@ -167,7 +177,7 @@ def _choice_loss(X:np.ndarray, y:np.ndarray, keep:np.ndarray, theta:np.ndarray, 
     chance = _probabilities(X, keep, theta)[np.arange(len(y)), y]
     return -np.log(np.maximum(chance, 1e-300)).sum() + ridge*theta @ theta
 
-# %% ../nbs/07_vectors.ipynb #9ac1ec6b
+# %% ../nbs/07_vectors.ipynb #d0f0a4c1
 def _newton_step(X:np.ndarray, y:np.ndarray, keep:np.ndarray, theta:np.ndarray, ridge:float)->tuple:
     "Newton's step, at most 5 long and shortened until it helps, and the curvature, (f, f)."
     chance = _probabilities(X, keep, theta)
@@ -183,19 +193,20 @@ def _newton_step(X:np.ndarray, y:np.ndarray, keep:np.ndarray, theta:np.ndarray, 
         step = step/2
     return step, curvature
 
-# %% ../nbs/07_vectors.ipynb #c147deb2
+# %% ../nbs/07_vectors.ipynb #431f266b
 def _within_lists(X:np.ndarray, keep:np.ndarray)->tuple:
     "Features with standard deviation 1 within lists, and their former one; inf where it is 0."
     X = np.where(keep[..., None], X, 0)
     centred = np.where(keep[..., None], X - X.sum(1, keepdims=True)/keep.sum(1)[:, None, None], 0)
     deviation = np.sqrt((centred**2).sum((0, 1))/keep.sum())
-    deviation = np.where(deviation < 1e-9, np.inf, deviation)     # alike in every list: decides nothing
+    deviation = np.where(deviation < 1e-9, np.inf, deviation)     # always alike: decides nothing
     return X/deviation, deviation
 
+# %% ../nbs/07_vectors.ipynb #b4ef6f35
 def conditional_logit(X:np.ndarray, # (choices, candidates, features), lists padded to one length
                       y:np.ndarray, # (choices,) place of the candidate that was chosen
                       ridge:float=0., # Penalty per choice on the squared weights of scaled features
-                      keep:np.ndarray|None=None, # (choices, candidates) boolean: no padding; None: all
+                      keep:np.ndarray|None=None, # (choices, candidates) boolean; False: padding
                       steps:int=50)->tuple: # θ (features,), its covariance
     "Weights of a conditional logit (McFadden, 1974) by Newton's method."
     X = np.asarray(X, float)
@@ -209,8 +220,9 @@ def conditional_logit(X:np.ndarray, # (choices, candidates, features), lists pad
     return theta/deviation, np.linalg.inv(curvature)/np.outer(deviation, deviation)
 
 # %% ../nbs/07_vectors.ipynb #0c6d40bf
-def _sampled_choices(before:pd.DataFrame, last:pd.DataFrame, items:pd.Index, candidates:int, rng)->tuple:
-    "The item chosen and sampled others, (choices, candidates + 1), and which of these are new to the user."
+def _sampled_choices(before:pd.DataFrame, last:pd.DataFrame, items:pd.Index, candidates:int,
+                     rng:np.random.Generator)->tuple: # columns and keep, (choices, candidates + 1)
+    "The item chosen and sampled others, and which of these are new to the user."
     chosen = _find(last['item'], items, 'item')
     columns = np.column_stack([chosen, rng.integers(len(items), size=(len(last), candidates))])
     row = pd.Index(last['user'].to_numpy()).get_indexer(before['user'])
@@ -222,7 +234,7 @@ def _sampled_choices(before:pd.DataFrame, last:pd.DataFrame, items:pd.Index, can
     keep[:, 0] = True
     return columns, keep
 
-# %% ../nbs/07_vectors.ipynb #8360508b
+# %% ../nbs/07_vectors.ipynb #9edb7658
 def _event_votes(before:pd.DataFrame, last:pd.DataFrame, V:np.ndarray, items:pd.Index, events:list,
                  columns:np.ndarray)->np.ndarray: # (choices, candidates, events + 1)
     "Features of @eq-event-votes of all candidates."
@@ -237,7 +249,8 @@ def _event_votes(before:pd.DataFrame, last:pd.DataFrame, V:np.ndarray, items:pd.
     return votes
 
 # %% ../nbs/07_vectors.ipynb #3a899cd6
-def _weights_table(theta:np.ndarray, covariance:np.ndarray, share:pd.Series, rng)->pd.DataFrame:
+def _weights_table(theta:np.ndarray, covariance:np.ndarray, share:pd.Series,
+                   rng:np.random.Generator)->pd.DataFrame:
     "Weights whose mean by `share` is 1, with intervals, and p of equal weights (Wald)."
     from scipy.stats import chi2
     n_events = len(share)
@@ -262,21 +275,22 @@ def _check_learn(log:pd.DataFrame, V:np.ndarray, items:Iterable, most:int, candi
     check_int(candidates, 'candidates', 1)
     _require_events(log)
 
-# %% ../nbs/07_vectors.ipynb #60b64dfb
+# %% ../nbs/07_vectors.ipynb #fbfe5616
 def _event_shares(before:pd.DataFrame, n_choices:int, label:str|None)->pd.Series:
     "Share of each event, most frequent first; all of it for the `label`, if there is one."
     share = before['event'].value_counts(normalize=True)
     if n_choices < 30 or len(share) < 2:
-        raise InputError(f'{n_choices} users with rows before their last one and {len(share)} events are '
-                         'too few to learn from: give the weights')
+        raise InputError(f'{n_choices} users with rows before their last one and {len(share)} '
+                         'events are too few to learn from: give the weights')
     if label is None: return share
     if label not in share:
-        raise InputError(f'no row before the last ones has event {label!r}; there are {list(share.index)}')
+        raise InputError(f'no row before the last ones has event {label!r}; '
+                         f'there are {list(share.index)}')
     return (share.index == label)*pd.Series(1., share.index)
 
-# %% ../nbs/07_vectors.ipynb #f383b294
-def _fitted_weights(before:pd.DataFrame, last:pd.DataFrame, V:np.ndarray, items:pd.Index, share:pd.Series,
-                    candidates:int, rng)->pd.DataFrame:
+# %% ../nbs/07_vectors.ipynb #c96944d5
+def _fitted_weights(before:pd.DataFrame, last:pd.DataFrame, V:np.ndarray, items:pd.Index,
+                    share:pd.Series, candidates:int, rng:np.random.Generator)->pd.DataFrame:
     "The table of `fit_event_weights`."
     columns, keep = _sampled_choices(before, last, items, candidates, rng)
     votes = _event_votes(before, last, V, items, list(share.index), columns)
@@ -290,11 +304,12 @@ def _fitted_weights(before:pd.DataFrame, last:pd.DataFrame, V:np.ndarray, items:
 # %% ../nbs/07_vectors.ipynb #25bf3e84
 def fit_event_weights(log:pd.DataFrame, # Log: user, item, event [, time]
                       V:np.ndarray, items:Iterable, # Item vectors, (n_items, n), centred; their ids
-                      label:str|None=None, # Event to predict, which gets weight 1; None: any, mean weight 1
-                      most:int=3000, candidates:int=300, # Choices, and items beside the one chosen, at most
-                      seed:int=0)->pd.DataFrame: # By event: weight, lo, hi (95 %); attrs: n choices, p of equality
+                      label:str|None=None, # Event to predict, its weight is 1; None: any, mean 1
+                      most:int=3000, candidates:int=300, # Choices at most, and other items each
+                      seed:int=0)->pd.DataFrame: # By event: weight, lo, hi (95 %); attrs: n, p
     "Weights of events that best predict each user's last interaction, by a conditional logit."
-    V, rng = np.asarray(V), np.random.default_rng(seed)
+    V = np.asarray(V)
+    rng = np.random.default_rng(seed)
     _check_learn(log, V, items, most, candidates)
     before, last = leave_one_out(log, label)
     if len(last) > most: last = last.iloc[np.sort(rng.choice(len(last), most, replace=False))]
@@ -309,6 +324,7 @@ def _as_words(column:pd.Series)->pd.Series:
     words = price_bucket(column, price_edges(column))
     return pd.Series(words, dtype=object).replace('', None)
 
+# %% ../nbs/07_vectors.ipynb #c4e8789c
 def embed_attributes(items:pd.DataFrame, # Item table
                      columns:Iterable, # Names of its attribute columns
                      encode:Callable # Function from a list of texts to an array (len(texts), n)
@@ -316,7 +332,7 @@ def embed_attributes(items:pd.DataFrame, # Item table
     "Vectors c_i of each item's attributes; every distinct value is encoded once."
     C = []
     for name in columns:
-        if name not in items: raise InputError(f'column {name!r} is not in the item table: it has {list(items.columns)}')
+        require_columns(items, [name], 'item table')
         code, values = pd.factorize(_as_words(items[name]))
         encoded = np.asarray(encode([str(value) for value in values]), np.float32)
         C.append(np.where((code < 0)[:, None], np.nan, encoded[np.maximum(code, 0)]))
