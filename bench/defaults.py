@@ -13,13 +13,11 @@ from gate import targets
 
 def settings(k, rows):
     "Name of an expert to its settings by name; `k` is a fitted KernelTransfer; without target rows only those that read texts."
-    from llmrec.dataset import make_dataset
-    from llmrec.features import item_features
     from llmrec.baselines import ALS, ItemKNN
     from llmrec.closed_form import EASE, KernelTransfer, Markov, NextItemRidge
-    kriging = {f'λ={l:g} σ²={s:g} κ={c:g}': KernelTransfer(l, 10., s, c) for l, s, c in ((100, 10, 3), (300, 10, 3), (300, 1, 5), (1000, 1, 5), (1000, 1, 8))}
-    if not rows: return {'KernelTransfer': kriging}
-    return {'KernelTransfer': kriging,
+    kernels = {f'λ={l:g} σ²={s:g} κ={c:g}': KernelTransfer(l, 10., s, c) for l, s, c in ((100, 10, 3), (300, 10, 3), (300, 1, 5), (1000, 1, 5), (1000, 1, 8))}
+    if not rows: return {'KernelTransfer': kernels}
+    return {'KernelTransfer': kernels,
             'NextItemRidge': {f'λ={l:g}': NextItemRidge(k, lam=l) for l in (20., 100., 400., 1600.)},
             'EASE, half-life 10': {f'λ={l:g}': EASE(l, 10.) for l in (100., 300., 1000., 3000.)},
             'ALS': {f'f={f} λ={r:g} τ={h:g}': ALS(f, r, half_life=h) for f, r, h in
@@ -31,8 +29,7 @@ def rows(name, load):
     "NDCG@10 of every setting on one target."
     from llmrec.dataset import make_dataset
     from llmrec.features import item_features
-    from llmrec.baselines import ALS, ItemKNN
-    from llmrec.closed_form import EASE, KernelTransfer, Markov, NextItemRidge
+    from llmrec.closed_form import KernelTransfer
     from llmrec.encode import TextEncoder
     from llmrec.preprocess import item_text
     dom, split, source = load()

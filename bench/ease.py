@@ -22,13 +22,15 @@ LAM, HALF = 300., 10.
 
 class LowRankEASE(EASE):
     "EASE from the first `max_items` singular directions."
-    def _fit(self, d):
-        _, s, self.V = svds(binarize(decayed_matrix(d.hist, d.n_items)).astype(float), k=self.max_items, random_state=0)
+    def _fit(self, data):
+        X = binarize(decayed_matrix(data.hist, data.n_items)).astype(float)
+        _, s, self.V = svds(X, k=self.max_items, random_state=0)
         self.w = 1/(s**2 + self.lam) - 1/self.lam
         self.diag = 1/self.lam + (self.V**2*self.w[:, None]).sum(0)
-    def score_histories(self, h):
-        x, n = decayed_matrix(h, self.data.n_items, self.half_life), self.data.n_target
-        return x[:, :n].toarray() - ((x @ self.V.T*self.w) @ self.V[:, :n] + x[:, :n].toarray()/self.lam)/self.diag[:n]
+    def score_histories(self, hist):
+        x, n = decayed_matrix(hist, self.data.n_items, self.half_life), self.data.n_target
+        own = x[:, :n].toarray()
+        return own - ((x @ self.V.T*self.w) @ self.V[:, :n] + own/self.lam)/self.diag[:n]
 
 def measure(name, d, caps, full, rank):
     rest, u, y = split_last_interaction(d); g = np.random.default_rng(0).permutation(len(u))[:3000]

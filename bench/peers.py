@@ -344,27 +344,24 @@ LIBRARY = {p: dict(implicit='implicit', RecTools='rectools', RecBole='recbole', 
 # ---- our own systems, through the same door
 def cb2cf(**kw):
     "Factors of the items with few rows predicted from their text by ridge (after CB2CF: Barkan et al., 2019)."
-    from llmrec.dataset import make_dataset
-    from llmrec.features import item_features, one_hot, soft_bins
-    from llmrec.baselines import ALS, Content, ItemKNN, Popularity
-    from llmrec.closed_form import Blend, EASE, hyperparameter_search
-    from llmrec.sequence import SASRec, TextSASRec
+    from llmrec.features import item_features
+    from llmrec.baselines import ALS
     class CB2CF(ALS):
-        def __init__(self, ridge=10., least=5, **kw): super().__init__(**kw); self.ridge, self.least = ridge, least
-        def _fit(self, d):
-            super()._fit(d)
-            f, V, c = item_features(d), self.V, d.counts
+        def __init__(self, factors=32, reg=50., alpha=10., epochs=15, half_life=5., seed=0, use_gpu=False, ridge=10., least=5):
+            super().__init__(factors, reg, alpha, epochs, half_life, seed, use_gpu)
+            self.ridge, self.least = ridge, least
+        def _fit(self, data):
+            super()._fit(data)
+            f, V, cold = item_features(data), self.V, data.counts < self.least
             A = np.concatenate([f, np.ones((len(f), 1), np.float32)], 1)
-            w = (c >= self.least)[:, None]*A
+            w = ~cold[:, None]*A
             G = w.T @ w + self.ridge*np.eye(A.shape[1])
-            self.V = np.where((c < self.least)[:, None], A @ np.linalg.solve(G, w.T @ V), V).astype(np.float32)
+            self.V = np.where(cold[:, None], A @ np.linalg.solve(G, w.T @ V), V).astype(np.float32)
     return CB2CF(**kw)
 
 def own_systems(seconds):
     "Name: function of (Dataset, target, source, valid) that gives something with `score`."
-    from llmrec.dataset import make_dataset
-    from llmrec.features import item_features, one_hot, soft_bins
-    from llmrec.baselines import ALS, Content, ItemKNN, Popularity
+    from llmrec.baselines import Content, ItemKNN, Popularity
     from llmrec.closed_form import Blend, EASE, hyperparameter_search
     from llmrec.sequence import SASRec, TextSASRec
     from llmrec.recommender import Recommender
@@ -396,13 +393,9 @@ def work_own(a, system, name, out):
     "One of our systems on one set, in a process of its own."
     import pandas as pd, torch, warnings
     from llmrec.dataset import make_dataset
-    from llmrec.features import item_features, one_hot, soft_bins
-    from llmrec.baselines import ALS, Content, ItemKNN, Popularity
-    from llmrec.closed_form import Blend, EASE, hyperparameter_search
-    from llmrec.sequence import SASRec, TextSASRec
     from llmrec.encode import TextEncoder
     from llmrec.metrics import tie_break_keys, top_lists
-    from llmrec.evaluation import make_eval_task
+    from llmrec.evaluation import count_parameters, make_eval_task
     from llmrec.preprocess import item_text
     warnings.filterwarnings('ignore'); torch.set_num_threads(1)
     dom, split, source = load(a, name)
@@ -424,8 +417,7 @@ def work_own(a, system, name, out):
         r, c = task.seen[i[ok]].nonzero(); s[np.nonzero(ok)[0][r], c] = -np.inf
         top.append(top_lists(s, TOP, place, turn[b:b+256]))
     tried = getattr(rec, 'tuning', None)
-    from llmrec.evaluation import _parameters
-    save(out, np.concatenate(top), dict(fit=fit, tuning=0., score=time.process_time() - t, parameters=_parameters(rec), of=0, valid=None,
+    save(out, np.concatenate(top), dict(fit=fit, tuning=0., score=time.process_time() - t, parameters=count_parameters(rec), of=0, valid=None,
          settings=0 if tried is None else len(tried), setting=getattr(rec, 'tuned', '') or '; '.join(getattr(rec, 'plan', [])[-1:])), ['llmrec', 'numpy', 'torch'])
 
 def test_users(split):

@@ -11,6 +11,7 @@ import argparse
 import importlib.util
 import inspect
 import json
+import llmrec
 import numpy as np
 import os
 import pandas as pd
@@ -22,7 +23,6 @@ from collections.abc import Sequence
 from fastcore.docments import docments
 from importlib.metadata import PackageNotFoundError, files, version
 from pathlib import Path
-from . import __version__
 from .core import InputError, atomic_write, cache_dir, def_device
 from .data import plain_text
 from .readers import parse_columns, read_table
@@ -77,7 +77,7 @@ def _titles(rec):
     "Title of each target item, by id."
     return dict(zip(rec.items, rec.data.table['title'].iloc[:rec.data.n_target]))
 
-# %% ../nbs/58_cli.ipynb #41acafd0
+# %% ../nbs/58_cli.ipynb #ab81533b
 def _later_rows(path, columns, rec):
     "Interactions of a file with ids in the type of the model's."
     known = [(str(item), title) for item, title in _titles(rec).items()]
@@ -117,7 +117,7 @@ def _list_for_user(rec, user, k, kind):
     items, scores = rec.recommend([user], k, kind=kind)
     return items[0], scores[0]
 
-# %% ../nbs/58_cli.ipynb #bce57c40
+# %% ../nbs/58_cli.ipynb #6d1f2a96
 def cli_recommend(model:str='llmrec-run/model', # Folder of a saved model
                   user:str|None=None, # Whom to recommend to
                   history:str|None=None, # Or item ids, comma-separated, oldest first
@@ -146,7 +146,7 @@ def _training_log(rec):
     users = np.asarray(rec.data.users)[hist.user[own]]
     return pd.DataFrame(dict(user=users, item=np.asarray(rec.items)[hist.item[own]]))
 
-# %% ../nbs/58_cli.ipynb #f470abda
+# %% ../nbs/58_cli.ipynb #7715a217
 def cli_evaluate(model:str='llmrec-run/model', # Folder of a saved model
                  log:str|None=None, # Interactions later than the model's (CSV, TSV, Parquet)
                  columns:str|None=None, # Names in your file: user=customer_id
@@ -216,7 +216,7 @@ def _cache_size():
     size = sum(path.stat().st_size for path in folder.rglob('*') if path.is_file())
     return f'{folder}, {size/2**20:.0f} MiB'
 
-# %% ../nbs/58_cli.ipynb #7fe883c6
+# %% ../nbs/58_cli.ipynb #280e9400
 def cli_doctor()->None:
     "Say what this machine has: versions, device, threads, encoders, data, cache."
     import torch
@@ -230,7 +230,7 @@ def cli_doctor()->None:
 # %% ../nbs/58_cli.ipynb #1ab00002
 def chapters()->Path:
     "The folder that holds `nbs/` and `bench/`: the checkout, or where `pip` put them."
-    top = Path(__file__).resolve().parents[1]
+    top = Path(llmrec.__file__).resolve().parents[1]
     if (top/'nbs'/'index.ipynb').exists(): return top
     for file in files('llmrec') or []:
         path = Path(file.locate()).resolve()
@@ -265,7 +265,7 @@ def _write_new(path, content):
     except FileExistsError: return False
     return True
 
-# %% ../nbs/58_cli.ipynb #4d9565de
+# %% ../nbs/58_cli.ipynb #ccb0a8ae
 def copy_chapters(to:Path)->tuple[list[Path], list[Path]]: # Files written, files left as they are
     "Copy chapters, and the measurements they read, into a folder; what is there already stays."
     top = chapters()
@@ -298,7 +298,7 @@ def cli_lab(out:str='llmrec-lab', # Folder of your own; files in it are never ov
 COMMANDS = dict(run=cli_run, recommend=cli_recommend, evaluate=cli_evaluate, encode=cli_encode,
                 lab=cli_lab, doctor=cli_doctor)
 
-# %% ../nbs/58_cli.ipynb #316a7e3e
+# %% ../nbs/58_cli.ipynb #92034e16
 def _add_option(parser, parameter, note):
     "One parameter of a command as an option of its parser."
     name = '--' + parameter.name.replace('_', '-')
@@ -309,7 +309,7 @@ def _add_option(parser, parameter, note):
     parser.add_argument(name, type=kind, default=parameter.default, help=note,
                         dest=parameter.name, metavar=kind.__name__.upper())
 
-# %% ../nbs/58_cli.ipynb #94050d86
+# %% ../nbs/58_cli.ipynb #81d23c7d
 def _add_command(commands, name, function):
     "The parser of one command, from the function's parameters and their comments."
     parser = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
@@ -318,12 +318,12 @@ def _add_command(commands, name, function):
         note = (notes[parameter.name] or '').replace('%', '%%')
         _add_option(parser, parameter, note)
 
-# %% ../nbs/58_cli.ipynb #80a70722
+# %% ../nbs/58_cli.ipynb #fd4457d9
 def make_parser()->argparse.ArgumentParser:
     "The parser of the command line: one subcommand a function of `COMMANDS`."
     about = 'LLM transfer learning for recommender systems.'
     parser = argparse.ArgumentParser('llmrec', description=about)
-    parser.add_argument('--version', action='version', version=__version__)
+    parser.add_argument('--version', action='version', version=llmrec.__version__)
     commands = parser.add_subparsers(dest='command', metavar='COMMAND')
     for name, function in COMMANDS.items(): _add_command(commands, name, function)
     return parser
@@ -349,7 +349,7 @@ def _complain(message):
     print(f'llmrec: {message}', file=sys.stderr)
     return 2
 
-# %% ../nbs/58_cli.ipynb #23a612ea
+# %% ../nbs/58_cli.ipynb #15bf9f41
 def _guarded(name, options):
     "Run a command; errors that a user can mend are one line on the error stream."
     try:

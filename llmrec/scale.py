@@ -39,7 +39,7 @@ class RayEncoder:
         texts = [str(text) for text in block['text']]
         return dict(row=block['row'], vector=self.enc.encode(texts))
 
-# %% ../nbs/59_scale.ipynb #d040db5d
+# %% ../nbs/59_scale.ipynb #eb715d85
 def _start_ray(workers):
     "Ray and its data module; a cluster on this machine if none was named."
     ray = import_optional('ray', 'ray')
@@ -49,7 +49,7 @@ def _start_ray(workers):
     data.DataContext.get_current().enable_progress_bars = False
     return data
 
-# %% ../nbs/59_scale.ipynb #28a6cb41
+# %% ../nbs/59_scale.ipynb #228016e1
 def _gather(parts, n):
     "Vectors in the order of the texts, (n, dim), from parts in any order."
     vectors = None
