@@ -41,7 +41,7 @@ class FixedScores(Expert):
         "The known scores, (1, n)."
         return np.atleast_2d(self.scores)
 
-# %% ../nbs/20_explain.ipynb #6ad1283b
+# %% ../nbs/20_explain.ipynb #f946c5db
 def _only(fusion, hist, scores, kept):
     "Scores of one history when all experts but number `kept` give every item the same score."
     alone = copy.copy(fusion)
@@ -57,15 +57,17 @@ def expert_parts(fusion:Fusion,    # A fitted one
     parts = [_only(fusion, hist, scores, i) - offset for i in range(len(scores))]
     return np.stack(parts + [offset])
 
-# %% ../nbs/20_explain.ipynb #25e17e7b
+# %% ../nbs/20_explain.ipynb #e87d9c48
 def _alone(expert, hist):
     "Scores of an expert for each interaction alone, at its age."
     ptr = np.arange(len(hist.item) + 1)
     return expert.score_histories(HistoriesWithAge(ptr, hist.item, hist.weight, hist.age))
 
+# %% ../nbs/20_explain.ipynb #f8aa5e5c
 def _weighed(expert, hist):
     "The same for experts that count ages in their own way: all stay, all weights but one are 0."
-    m, out = len(hist.item), []
+    m = len(hist.item)
+    out = []
     for block in batch_slices(m, max(1, 1_000_000//m)):
         weight = np.eye(m, dtype=np.float32)[block]*hist.weight
         copies = len(weight)
@@ -73,10 +75,11 @@ def _weighed(expert, hist):
         out.append(expert.score_histories(Histories(np.arange(copies + 1)*m, item, weight.ravel())))
     return np.concatenate(out)
 
-# %% ../nbs/20_explain.ipynb #12c38b90
+# %% ../nbs/20_explain.ipynb #f325e990
 def _scaled(expert, hist, parts, total):
     "Parts in the proportions of `attributions`, times the one factor that fits all items best."
-    rows, loudest = np.arange(len(parts)), np.abs(parts).argmax(1)
+    rows = np.arange(len(parts))
+    loudest = np.abs(parts).argmax(1)
     told = {item: expert.attributions(hist, int(item)) for item in np.unique(loudest)}
     if any(a is None for a in told.values()): return parts
     want = np.array([told[item][row] for row, item in zip(rows, loudest)])
@@ -86,7 +89,7 @@ def _scaled(expert, hist, parts, total):
     sums = parts.sum(0)
     return parts*(sums @ total/max(sums @ sums, 1e-30))
 
-# %% ../nbs/20_explain.ipynb #d15ccd4c
+# %% ../nbs/20_explain.ipynb #29d0df4f
 def _accounts(expert, hist, base, total):
     "Accounts of what each interaction adds, (m, n); the expert's own one first."
     ways = [expert.parts] if hasattr(expert, 'parts') else []
@@ -96,7 +99,7 @@ def _accounts(expert, hist, base, total):
         yield parts
         yield _scaled(expert, hist, parts, total)
 
-# %% ../nbs/20_explain.ipynb #881b294b
+# %% ../nbs/20_explain.ipynb #50ad3cb7
 def interaction_scores(expert:Expert,  # A fitted one
                        hist:Histories, # One history of m interactions
                        tol:float=1e-3  # Relative error at which a sum is a sum
@@ -111,7 +114,7 @@ def interaction_scores(expert:Expert,  # A fitted one
         if np.abs(parts.sum(0) - total).max() <= room: return parts, base
     return None, base
 
-# %% ../nbs/20_explain.ipynb #e402bb41
+# %% ../nbs/20_explain.ipynb #982be1f2
 def _gate_at(fusion, hist, item):
     "Weights of the experts, (experts,), and offset, for one history and one item."
     g_item = torch.from_numpy(item_log_counts(fusion.data.counts[[item]]))[None]
@@ -119,7 +122,7 @@ def _gate_at(fusion, hist, item):
     weight = fusion.gate.weights(g_item, g_user)[0, 0].numpy()
     return weight, float(fusion.gate.offset(g_item, g_user)[0, 0])
 
-# %% ../nbs/20_explain.ipynb #f50075aa
+# %% ../nbs/20_explain.ipynb #8893e39e
 def _spread(part, x, x0, m):
     "Spread a part over m interactions in the proportions of values x; the share of x0 is no one's."
     nothing = np.zeros(m), part
@@ -129,7 +132,7 @@ def _spread(part, x, x0, m):
     if abs(total) <= small or not np.isfinite(total): return nothing
     return part*x/total, part*x0/total
 
-# %% ../nbs/20_explain.ipynb #9fe254fe
+# %% ../nbs/20_explain.ipynb #783236c7
 def _expert_shares(expert, hist, item, among, fair):
     "Centred values of the interactions, (m,) or None, and of none; is the expert a sum?"
     parts, base = interaction_scores(expert, hist)
@@ -137,14 +140,14 @@ def _expert_shares(expert, hist, item, among, fair):
     if parts is not None: return parts[:, item] - parts[:, among].mean(1), rest, True
     return (fair(expert, hist, item, among) if fair else None), rest, False
 
-# %% ../nbs/20_explain.ipynb #31ea7925
+# %% ../nbs/20_explain.ipynb #ffeb9db1
 def score_attributions(fusion:Fusion,  # A fitted one
                        hist:Histories, # One history of m interactions
-                       item:int,       # Column of the item
-                       fair:Callable|None=None # Shares where an expert is no sum: see `fair_rows`
+                       item:int, fair:Callable|None=None # Column; see `fair_rows`
                       )->tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     "Split a score: interactions (experts, m), experts' parts without them, which are sums, offset."
-    new, out = ~seen_items(hist, fusion.data.n_target), []
+    new = ~seen_items(hist, fusion.data.n_target)
+    out = []
     among = new[0] if new.any() else ~new[0]
     weight, offset = _gate_at(fusion, hist, item)
     for expert, w in zip(fusion.experts, weight):
@@ -154,20 +157,26 @@ def score_attributions(fusion:Fusion,  # A fitted one
     return *map(np.array, zip(*out)), offset
 
 # %% ../nbs/20_explain.ipynb #a5e1db73
+def _orders(ids, pairs, seed):
+    "Random orders, each forwards and backwards."
+    rng = np.random.default_rng(seed)
+    drawn = [rng.permutation(ids) for _ in range(pairs)]
+    return [order for one in drawn for order in (one, one[::-1])]
+
+# %% ../nbs/20_explain.ipynb #38c1a5c6
 def shapley(value:Callable,   # (b, m) boolean, interactions of each copy -> (b,) values
             age:np.ndarray, samples:int=16, # (m,) age of each interaction; orders to try, in pairs
             players:int=30, seed:int=0)->np.ndarray: # Shares, the oldest of all alike -> (m,)
     "Sampled Shapley values; with the value of nothing they add up to the value of all."
-    group, pairs = np.minimum(age, players - 1), max(1, samples//2)
+    group = np.minimum(age, players - 1)
     ids, size = np.unique(group, return_counts=True)
-    rng, share, count = np.random.default_rng(seed), np.zeros(players), np.ones(players)
-    count[ids] = size
-    for _ in range(pairs):
-        order = rng.permutation(ids)
-        for one in (order, order[::-1]):
-            keep = np.stack([np.isin(group, one[:t]) for t in range(len(one) + 1)])
-            share[one] += np.diff(value(keep))
-    return (share/(2*pairs)/count)[group]
+    share = np.zeros(players)
+    orders = _orders(ids, max(1, samples//2), seed)
+    for order in orders:
+        keep = np.stack([np.isin(group, order[:t]) for t in range(len(order) + 1)])
+        share[order] += np.diff(value(keep))
+    share[ids] /= size*len(orders)
+    return share[group]
 
 # %% ../nbs/20_explain.ipynb #cb516587
 def centred_value(expert:Expert, hist:Histories, item:int, new:np.ndarray)->Callable:
@@ -203,7 +212,7 @@ def _users_of_items(data, hist):
     pairs = np.unique(hist.user*data.n_items + hist.item)
     return np.bincount(pairs % data.n_items, minlength=data.n_items)
 
-# %% ../nbs/20_explain.ipynb #5f1d3d23
+# %% ../nbs/20_explain.ipynb #71a3bb7e
 def audience(data:Dataset, item:int, at_least:int=5)->tuple[str, int, int]|None:
     "The item whose users have this one most above average: (title, how many do, of how many)."
     users = np.unique(data.hist.user[data.hist.item == item])
@@ -232,7 +241,7 @@ class Explanation:
     experts:pd.DataFrame  # expert, kind, phrase, reason, part, history, rest, additive
     about:dict            # takers, people, interactions, place, offset, near, audience
 
-# %% ../nbs/20_explain.ipynb #f0c71ed6
+# %% ../nbs/20_explain.ipynb #f85733cd
 @patch(as_prop=True)
 def history(self:Explanation)->float:
     "What all interactions of the history add together."
@@ -253,19 +262,20 @@ def _rows_table(data, hist, part):
     domain = np.where(hist.item < data.n_target, 'target', 'source')
     return pd.DataFrame(dict(**columns, domain=domain, ago=hist.age, part=part))
 
-# %% ../nbs/20_explain.ipynb #5228c78f
+# %% ../nbs/20_explain.ipynb #ecf3f06a
 def _parts_table(names, rows, shares, rest, offset):
     "Parts by expert and item of the history; those without an item have the title ''."
     long = [pd.DataFrame(dict(expert=name, because=rows['title'], item=rows['item'], part=share))
             for name, share in zip(names, shares) if len(rows)]
-    names, rest = [*names, 'offset'], [*rest, offset]
+    names = [*names, 'offset']
+    rest = [*rest, offset]
     flat = pd.DataFrame(dict(expert=names, because='', item=None, part=rest))
     parts = pd.concat([*long, flat], ignore_index=True)
     parts = parts[(parts['part'] != 0) | (parts['because'] == '')]
     by = ['expert', 'because', 'item']
     return parts.groupby(by, sort=False, as_index=False, dropna=False)['part'].sum()
 
-# %% ../nbs/20_explain.ipynb #0b5118f6
+# %% ../nbs/20_explain.ipynb #8f7eef45
 def _experts_table(experts, names, shares, rest, additive):
     "Each expert: how it is called, what it adds, how much of it through interactions."
     through = shares.sum(1)
@@ -282,46 +292,53 @@ def _about(data, item, offset):
                 offset=offset, near=near_items(data, item), audience=audience(data, item))
 
 # %% ../nbs/20_explain.ipynb #47e70cc9
-def _rank(fusion, hist, item):
-    "Score of an item, its rank from 1, and among how many new items."
-    scores, seen = fusion.score_histories(hist), seen_items(hist, fusion.data.n_target)
+def _named(data, item): return data.items[item], str(data.table['title'].iloc[item])
+
+def _ranked(fusion, hist, item, parts):
+    "Score of an item, its parts, its rank from 1, and among how many new items."
+    scores = fusion.score_histories(hist)
+    seen = seen_items(hist, fusion.data.n_target)
     seen[0, item] = False
     rank = rank_of_target(scores, np.array([item]), seen)
-    return float(scores[0, item]), int(rank[0]) + 1, int((~seen).sum())
+    return float(scores[0, item]), parts, int(rank[0]) + 1, int((~seen).sum())
 
-# %% ../nbs/20_explain.ipynb #98dce56a
+# %% ../nbs/20_explain.ipynb #2f26129e
 def explain(fusion:Fusion, hist:Histories, # A fitted one; one history
             item:int, user:object='', # Column of the item; what to call the user
             samples:int=0             # Orders for experts that are no sums; 0: leave them whole
            )->Explanation:
     "Why an item has its score and rank: parts that add up, and what surrounds them."
-    data, experts, names = fusion.data, fusion.experts, expert_names(fusion.experts)
+    data, experts = fusion.data, fusion.experts
+    names = expert_names(experts)
     shares, rest, additive, offset = score_attributions(fusion, hist, item, fair_rows(samples))
-    score, rank, among = _rank(fusion, hist, item)
     rows = _rows_table(data, hist, shares.sum(0))
     parts = _parts_table(names, rows, shares, rest, offset)
     table = _experts_table(experts, names, shares, rest, additive)
-    title, about = str(data.table['title'].iloc[item]), _about(data, item, offset)
-    return Explanation(user, data.items[item], title, score, parts, rank, among, rows, table, about)
+    return Explanation(user, *_named(data, item), *_ranked(fusion, hist, item, parts), rows, table,
+                       _about(data, item, offset))
 
 # %% ../nbs/20_explain.ipynb #2fb566be
 def _list(words): return ' and '.join([', '.join(words[:-1])]*(len(words) > 1) + words[-1:])
 
-# %% ../nbs/20_explain.ipynb #d5082b38
+# %% ../nbs/20_explain.ipynb #ff24b853
+def _together(y):
+    "The sentence about history and item."
+    own = y.score - y.history - y.unexplained
+    return (f'All {len(y.rows)} interactions of the history together add {y.history:+.2f}, '
+            f'what is known of the item itself {own:+.2f}.')
+
+# %% ../nbs/20_explain.ipynb #1c74ef35
 def _because(y, k):
-    "The sentence about the history."
+    "The sentences about the history."
     if not len(y.rows):
         return f'Nothing is known of {y.user}, so this is what everybody new is shown.'
     parts = y.rows.groupby('title', sort=False)['part'].sum().sort_values(ascending=False)
     pro = parts[parts > 0].head(k)
     if not len(pro): return 'Nothing in the history speaks for it.'
     named = [f'{title} ({part:+.2f})' for title, part in pro.items()]
-    text = 'Most of all because of ' + _list(named)
-    title, last = parts.index[-1], parts.iloc[-1]
-    if -last > .2*pro.iloc[0]: text += f'; {title} speaks against it ({last:+.2f})'
-    own = y.score - y.history - y.unexplained
-    return (f'{text}. All {len(y.rows)} interactions of the history together add {y.history:+.2f}, '
-            f'what is known of the item itself {own:+.2f}.')
+    against = f'; {parts.index[-1]} speaks against it ({parts.iloc[-1]:+.2f})'
+    if -parts.iloc[-1] <= .2*pro.iloc[0]: against = ''
+    return f'Most of all because of {_list(named)}{against}. {_together(y)}'
 
 # %% ../nbs/20_explain.ipynb #2c62d56b
 def _crowd(y):
@@ -348,7 +365,7 @@ def facts(y:Explanation, k:int=3)->list[str]: # An explanation; history items to
         out.append(f'{y.unexplained:+.2f} comes from experts that read the history as a whole.')
     return out
 
-# %% ../nbs/20_explain.ipynb #e745855e
+# %% ../nbs/20_explain.ipynb #b9febb73
 def words(y:Explanation, k:int=3)->str:
     "The explanation in sentences, from the parts alone."
     return ' '.join(facts(y, k))
@@ -372,15 +389,18 @@ def _colour(x, alpha): return (_BLUE if x > 0 else _ORANGE).format(alpha)
 # %% ../nbs/20_explain.ipynb #bd03cd05
 def _bar(x, low, span):
     "One number as a bar from the common zero."
-    left, width = 100*(min(x, 0) - low)/span, 100*abs(x)/span
+    left = 100*(min(x, 0) - low)/span
+    width = 100*abs(x)/span
     return _div(f'position:absolute;top:.3em;height:.7em;border-radius:2px;left:{left:.1f}%;'
                 f'width:{width:.1f}%;background:{_colour(x, .95)}', '')
 
-# %% ../nbs/20_explain.ipynb #a33f56e9
+# %% ../nbs/20_explain.ipynb #ed053384
 def _bars(pairs):
     "Labels and numbers as bars around a common zero."
-    values, out = np.array([x for _, x in pairs] + [0.]), []
-    low, span = values.min(), max(values.max() - values.min(), 1e-12)
+    values = np.array([x for _, x in pairs] + [0.])
+    out = []
+    low = values.min()
+    span = max(values.max() - values.min(), 1e-12)
     label = 'flex:0 0 46%;overflow:hidden;text-overflow:ellipsis;white-space:nowrap'
     for text, x in pairs:
         cells = (_div(label, safe(text), f' title="{safe(text)}"')
@@ -398,7 +418,7 @@ def _row_lines(y, k):
     others = len(parts) - len(top)
     return [*top.items(), *([(f'{others} more', parts.sum() - top.sum())] if others else [])]
 
-# %% ../nbs/20_explain.ipynb #844a3170
+# %% ../nbs/20_explain.ipynb #4d4fddfd
 def _expert_lines(y):
     "Bars of the experts, those that are called the same in one line, and the offset."
     table = y.experts
@@ -413,7 +433,7 @@ _CARD = ('border:1px solid rgba(128,128,128,.5);border-radius:8px;padding:.8em 1
 
 def _section(title, bars): return _div('margin:.7em 0 .2em;font-weight:600', title) + bars
 
-# %% ../nbs/20_explain.ipynb #429f3d2d
+# %% ../nbs/20_explain.ipynb #8a694cc2
 @patch
 def card(self:Explanation, k:int=6, # Items of the history to show
          more:Sequence=()           # Further parts that have a `card`: words, a counterfactual
@@ -440,7 +460,8 @@ def ranks_without(fusion:Fusion,
                   item:int         # Column
                  )->np.ndarray:    # (b,)
     "Ranks of an item, from 1, with fewer interactions, among what is new to the whole history."
-    n, out = fusion.data.n_target, [np.zeros(0, int)]
+    n = fusion.data.n_target
+    out = [np.zeros(0, int)]
     seen = seen_items(hist, n)
     seen[:, item] = False
     for block in batch_slices(len(keep), max(1, 8_000_000//n)):
@@ -460,7 +481,7 @@ def _drop(ask, sets, m, k):
     ranks = ask(_keep_without(sets, m))
     return np.array(sets[int(ranks.argmax())]) if (ranks > k).any() else None
 
-# %% ../nbs/20_explain.ipynb #649673ff
+# %% ../nbs/20_explain.ipynb #adf43a5e
 def _spare(ask, gone, m, k):
     "Bring back interactions, one at a time, as long as the item stays out."
     while len(gone) > 1:
@@ -478,13 +499,13 @@ def _in_order(ask, order, m, k, most):
     if fallen.any(): return _spare(ask, order[:int(fallen.argmax()) + 1], m, k), False
     return None, bool(ask(np.zeros((1, m), bool))[0] <= k and m <= most)
 
-# %% ../nbs/20_explain.ipynb #c0a680d9
+# %% ../nbs/20_explain.ipynb #82907bec
 def fewest_rows(fusion:Fusion, hist:Histories, item:int,
-                part:np.ndarray,  # (m,) parts of the interactions
-                k:int=10, pairs:int=40, most:int=200
+                part:np.ndarray, k:int=10, pairs:int=40, most:int=200 # (m,) parts
                )->tuple[np.ndarray|None, bool]: # Their places or None; is there no smaller set?
     "Fewest interactions without which an item leaves the first k; None if it stays anyway."
-    m, order = len(hist.item), np.argsort(-part, kind='stable')
+    m = len(hist.item)
+    order = np.argsort(-part, kind='stable')
     def ask(keep): return ranks_without(fusion, hist, keep, item)
     if not m: return None, True
     one = _drop(ask, [(i,) for i in order[:most]], m, k)
@@ -506,7 +527,7 @@ class Counterfactual:
     smallest:bool   # Is no smaller set possible? Else: none of it can be spared
     at:np.ndarray   # Their places in the history
 
-# %% ../nbs/20_explain.ipynb #819e88f6
+# %% ../nbs/20_explain.ipynb #f3a2fce8
 @patch
 def __repr__(self:Counterfactual)->str:
     if self.before > self.k:
@@ -517,7 +538,7 @@ def __repr__(self:Counterfactual)->str:
     return (f'Without {_list(self.rows)}, {self.title} would be number {self.after:g} '
             f'instead of {self.before:g}.')
 
-# %% ../nbs/20_explain.ipynb #e77f539f
+# %% ../nbs/20_explain.ipynb #ebcd5cab
 @patch
 def card(self:Counterfactual)->str:
     "The sentence as a piece of safe HTML."
@@ -526,19 +547,20 @@ def card(self:Counterfactual)->str:
 @patch
 def _repr_html_(self:Counterfactual)->str: return self.card()
 
-# %% ../nbs/20_explain.ipynb #c3f1f7f0
+# %% ../nbs/20_explain.ipynb #a819bed6
 def _found(fusion, hist, item, k, pairs):
     "Places of the fewest interactions or None, and whether no smaller set is possible."
     part = score_attributions(fusion, hist, item)[0].sum(0)
     return fewest_rows(fusion, hist, item, part, k, pairs)
 
-# %% ../nbs/20_explain.ipynb #4172af06
+# %% ../nbs/20_explain.ipynb #cd3642e2
 def counterfactual(fusion:Fusion, hist:Histories, # A fitted one; one history
                    item:int, k:int=10, # Column; length of the list
                    pairs:int=40        # Longest history of which all pairs are tried
                   )->Counterfactual:
     "The fewest interactions of a history without which an item would not be among the first k."
-    m, titles = len(hist.item), fusion.data.table['title'].astype(str)
+    m = len(hist.item)
+    titles = fusion.data.table['title'].astype(str)
     def rank(places): return float(ranks_without(fusion, hist, _keep_without([places], m), item)[0])
     before = rank([])
     at, smallest = _found(fusion, hist, item, k, pairs) if before <= k else (None, False)
@@ -557,7 +579,7 @@ def _whitened(data, columns, mean, matrix):
     "Whitened unit vectors of some items."
     return l2_normalize((data.vectors[columns] - mean) @ matrix)
 
-# %% ../nbs/20_explain.ipynb #bfd2d8af
+# %% ../nbs/20_explain.ipynb #dccc093e
 def _interest(data, expert, hist, mean, matrix):
     "Unit interest vector of one history, as the content expert has it."
     seen = restrict_domain(hist, data.n_target, expert.use_source_history)
@@ -567,7 +589,7 @@ def _interest(data, expert, hist, mean, matrix):
     weight = decayed_matrix(seen, data.n_items, expert.half_life, own)
     return l2_normalize(weight @ _whitened(data, own, mean, matrix))[0]
 
-# %% ../nbs/20_explain.ipynb #eef77d5b
+# %% ../nbs/20_explain.ipynb #3433ef82
 def content_of(fusion:Fusion, hist:Histories,
                like:int|None=None # Column of an item to compare with, instead of the history
               )->tuple[np.ndarray, np.ndarray, np.ndarray, Content]:
@@ -587,15 +609,17 @@ def _prompted(enc, text):
     if not enc.prompt: return text
     return enc.prompt.replace('{}', text) if '{}' in enc.prompt else enc.prompt + text
 
-# %% ../nbs/20_explain.ipynb #8ed1e671
+# %% ../nbs/20_explain.ipynb #5f3318d8
 def _pieces(enc, text):
     "Token ids of a text, the word each belongs to (None for marks), and the words."
-    ids, tok = enc.tokenize([text])[0], enc.tokenizer
+    ids = enc.tokenize([text])[0]
+    tok = enc.tokenizer
     if not tok.is_fast:
         word = [None if i in tok.all_special_ids else at for at, i in enumerate(ids)]
         return ids, word, [tok.decode([i]) for i in ids]
     full = _prompted(enc, text)
-    coded, span = tok.backend_tokenizer.encode(full), {}
+    coded = tok.backend_tokenizer.encode(full)
+    span = {}
     for word, (start, stop) in zip(coded.word_ids, coded.offsets):
         if word is not None: span[word] = (span.get(word, (start, stop))[0], stop)
     return ids, coded.word_ids, {word: full[start:stop] for word, (start, stop) in span.items()}
@@ -626,7 +650,7 @@ def _token_vectors(enc, ids, word):
     look = enc.model.get_input_embeddings()
     with torch.no_grad(): return look(ids), look(torch.where(mark, ids, pad))
 
-# %% ../nbs/20_explain.ipynb #63ea910f
+# %% ../nbs/20_explain.ipynb #727c0abf
 def token_integrated_gradients(
         enc:object, text:str,         # A `TextEncoder` in float32; a text
         cosine:Callable, steps:int=32 # Function of token vectors; points of the integral
@@ -662,7 +686,7 @@ class TokenAttributions:
     what:str='' # What the text is compared with
     text:str='' # The text that was encoded
 
-# %% ../nbs/20_explain.ipynb #d88a2093
+# %% ../nbs/20_explain.ipynb #14cccb1b
 @patch(as_prop=True)
 def gap(self:TokenAttributions)->float:
     "What the parts miss of the sum."
@@ -677,11 +701,12 @@ def frame(self:TokenAttributions)->pd.DataFrame:
 def __repr__(self:TokenAttributions)->str:
     return ' '.join(f'{word} ({part:+.3f})' for word, part in zip(self.words, self.parts))
 
-# %% ../nbs/20_explain.ipynb #80181b2f
+# %% ../nbs/20_explain.ipynb #554116e1
 @patch
 def card(self:TokenAttributions)->str:
     "Words on coloured ground, as a piece of safe HTML."
-    top, out = max(np.abs(self.parts).max(initial=0), 1e-12), []
+    top = max(np.abs(self.parts).max(initial=0), 1e-12)
+    out = []
     for word, part in zip(self.words, self.parts):
         ground = _colour(part, round(.75*abs(part)/top, 2))
         out.append(f'<span style="background:{ground};border-radius:3px;padding:0 .2em" '
@@ -692,7 +717,7 @@ def card(self:TokenAttributions)->str:
 @patch
 def _repr_html_(self:TokenAttributions)->str: return self.card()
 
-# %% ../nbs/20_explain.ipynb #57f83b8f
+# %% ../nbs/20_explain.ipynb #0fd98ebf
 def encoded_text(data:Dataset, item:int,    # Index; column
                  edges:np.ndarray|None=None # Edges of prices in words
                 )->str:
@@ -701,7 +726,7 @@ def encoded_text(data:Dataset, item:int,    # Index; column
         edges = price_edges(data.table['price'].iloc[:data.n_target])
     return item_text(data.table.iloc[[item]], edges=edges)[0]
 
-# %% ../nbs/20_explain.ipynb #466da685
+# %% ../nbs/20_explain.ipynb #b77a59be
 def _by_gradients(data, encoder, item, text, content, steps):
     "Words of a text by integrated gradients."
     if not isinstance(encoder, TextEncoder) or isinstance(encoder, TfidfEncoder):
@@ -709,7 +734,7 @@ def _by_gradients(data, encoder, item, text, content, steps):
     cosine = cosine_of_tokens(encoder, *content, data.vectors[item, encoder.dim:])
     return token_integrated_gradients(encoder, text, cosine, steps)
 
-# %% ../nbs/20_explain.ipynb #fded029b
+# %% ../nbs/20_explain.ipynb #5015f979
 def _by_deletion(data, encoder, item, text, content, steps):
     "Words of a text by their deletion, beside what else stands in the item's vector."
     interest, mean, matrix = content
@@ -721,7 +746,7 @@ def _by_deletion(data, encoder, item, text, content, steps):
 
 _WAYS = dict(gradient=_by_gradients, delete=_by_deletion)
 
-# %% ../nbs/20_explain.ipynb #08d626cd
+# %% ../nbs/20_explain.ipynb #9704a685
 def token_attributions(fusion:Fusion, encoder:object, # A fitted one; the encoder of its items
                        hist:Histories, item:int, # One history; column of the item
                        like:int|None=None,       # Or: column of what the text is compared with
@@ -731,7 +756,8 @@ def token_attributions(fusion:Fusion, encoder:object, # A fitted one; the encode
     "What the words of an item's text add to its cosine with an interest, or with another item."
     if how not in _WAYS: raise InputError(f"how is {how!r}: expected 'gradient' or 'delete'")
     if encoder is None: raise InputError('there is no text encoder: words cannot be weighed')
-    data, text = fusion.data, encoded_text(fusion.data, item, edges)
+    data = fusion.data
+    text = encoded_text(fusion.data, item, edges)
     out = _WAYS[how](data, encoder, item, text, content_of(fusion, hist, like)[:3], steps)
     what = 'your items' if like is None else str(data.table['title'].iloc[like])
     return TokenAttributions(*out, what=what, text=text)
@@ -742,7 +768,8 @@ def deletion(fusion:Fusion, hist:Histories, item:int, # One history of m interac
              shares:Sequence[float] # (s,) shares of the history to remove
             )->np.ndarray:          # (q, s)
     "Ranks of an item after the first interactions of each order are removed from a history."
-    m, place = len(hist.item), np.argsort(orders, axis=1)
+    m = len(hist.item)
+    place = np.argsort(orders, axis=1)
     keep = np.stack([place >= round(share*m) for share in shares], 1)   # (q, s, m)
     return ranks_without(fusion, hist, keep.reshape(-1, m), item).reshape(keep.shape[:2])
 
@@ -751,11 +778,13 @@ def _bare(title): return re.sub(r'\s*\(\d{4}\)\s*$', '', str(title)).lower()
 
 def _numbers(text): return set(re.findall(r'\d+(?:\.\d+)?', text))
 
+# %% ../nbs/20_explain.ipynb #5a6da431
 def is_grounded(text:str, y:Explanation, # What was written, what it is about
                 titles:Sequence=()       # Titles of the catalogue
                )->bool:
     "Does a text keep to the facts of an explanation: its numbers, its items?"
-    known, low = ' '.join(facts(y)), text.lower()
+    known = ' '.join(facts(y))
+    low = text.lower()
     best = [_bare(title) for title in y.rows.sort_values('part')['title'].tail(1)]
     named = any(title in low for title in [_bare(y.title), *best])
     other = {title for title in map(_bare, titles) if len(title) > 4 and title not in known.lower()}

@@ -36,9 +36,9 @@ from .dataset import (
     Dataset, Histories, decayed_matrix, drop_users, prefix_examples, select_users)
 from .features import item_features, pca_features
 from .learner import Callback, DataLoaders, Learner, SchedCB, cosine
-from .expert import Expert, copy_experts
+from .expert import Expert, copy_experts, expert_names
 from .fusion import Fusion
-from .online import pending
+from .online import pending, set_pending
 
 # %% ../nbs/22_privacy.ipynb #92261e24
 def new_key()->bytes: # 32 random bytes
@@ -58,7 +58,7 @@ def _check_key(key):
                          'new_key() gives a random one')
     return bytes(key)
 
-# %% ../nbs/22_privacy.ipynb #2c876018
+# %% ../nbs/22_privacy.ipynb #9f512bb6
 class Pseudonyms:
     "Pseudonyms of user ids under a secret key, which is held in memory only."
     def __init__(self, key:bytes): # At least 16 bytes, from `new_key`
@@ -72,7 +72,7 @@ class Pseudonyms:
         kind = 'i' if isinstance(user, (int, np.integer)) else 's'
         return 'u' + hmac.digest(self._key, f'{kind}{user}'.encode(), 'sha256')[:16].hex()
 
-# %% ../nbs/22_privacy.ipynb #5d648d48
+# %% ../nbs/22_privacy.ipynb #e60996ee
 @patch
 def __call__(self:Pseudonyms, ids:Sequence)->np.ndarray: # (len(ids),) object array of text
     "Pseudonyms of ids."
@@ -99,7 +99,7 @@ def _hidden(domain, names):
     if other: out.notes.append(f'{domain.name}: columns of the log left out: {", ".join(other)}')
     return out
 
-# %% ../nbs/22_privacy.ipynb #43173328
+# %% ../nbs/22_privacy.ipynb #73642b0d
 def pseudonymize(data:Domain|DomainPair|list, # What to hide
                  key:bytes|Pseudonyms         # A secret key, or what was made from it
                 )->Any:                       # The same kind of thing
@@ -117,18 +117,18 @@ def _alone(own, users, k, rng):
     known = [users[what] for what in rng.choice(own, k, replace=False)]
     return len(set.intersection(*known)) == 1
 
-# %% ../nbs/22_privacy.ipynb #fa1460c8
+# %% ../nbs/22_privacy.ipynb #db9fdff2
 def unicity(log:pd.DataFrame,  # user and the columns in `by`
             k:int=3, by:Sequence[str]=('item',), # Interactions an attacker knows; what of them
-            n:int=500, seed:int=0 # Users to try; seed
-           )->float:
+            n:int=500, seed:int=0)->float:       # Users to try; seed
     "Share of users with at least `k` different interactions whom `k` of them single out."
     what = pd.factorize(pd.MultiIndex.from_frame(log[list(by)]))[0]
-    user = pd.factorize(log['user'])[0]
-    pairs = pd.DataFrame(dict(user=user, what=what)).drop_duplicates()
-    of, users = pairs.groupby('user')['what'].agg(list), pairs.groupby('what')['user'].agg(set)
-    able, rng = of[of.map(len) >= check_int(k, 'k', 1)], np.random.default_rng(seed)
+    pairs = pd.DataFrame(dict(user=pd.factorize(log['user'])[0], what=what)).drop_duplicates()
+    of = pairs.groupby('user')['what'].agg(list)
+    users = pairs.groupby('what')['user'].agg(set)
+    able = of[of.map(len) >= check_int(k, 'k', 1)]
     if not len(able): raise InputError(f'no user has {k} different rows')
+    rng = np.random.default_rng(seed)
     tried = able.sample(min(n, len(able)), random_state=seed)
     return float(np.mean([_alone(own, users, k, rng) for own in tried]))
 
@@ -146,7 +146,7 @@ class _Levels(dict):
 
 _LEVELS = _Levels()
 
-# %% ../nbs/22_privacy.ipynb #dca8547f
+# %% ../nbs/22_privacy.ipynb #b966e5d7
 def level(text:str)->str: # Of the same length
     "Digits, dashes and spaces of all scripts in ASCII."
     return text if text.isascii() else text.translate(_LEVELS)
@@ -205,9 +205,11 @@ def _pattern_spans(text, pattern, check):
     "Where a pattern stands whose match passes a check."
     return [m.span() for m in pattern.finditer(text) if check(m[0])]
 
+# %% ../nbs/22_privacy.ipynb #08fe8586
 def _iban_spans(text):
     "Where IBANs stand: two letters of a country, its length, and the remainder."
-    spans, stop = [], 0
+    spans = []
+    stop = 0
     for start in _IBAN_START.finditer(text):
         n = iban_length(start[0][:2])
         found = n and start.start() >= stop and _iban_pattern(n).match(text, start.start())
@@ -216,7 +218,7 @@ def _iban_spans(text):
             stop = found.end()
     return spans
 
-# %% ../nbs/22_privacy.ipynb #8cb23bca
+# %% ../nbs/22_privacy.ipynb #5c0aed49
 def _dialled(pn, found, region):
     "National numbers begin as they are dialled, or are of a mobile."
     mobile = pn.PhoneNumberType.MOBILE, pn.PhoneNumberType.FIXED_LINE_OR_MOBILE
@@ -230,7 +232,7 @@ def _phone_spans(text, region):
     matches = pn.PhoneNumberMatcher(text, region, pn.Leniency.EXACT_GROUPING)
     return [(m.start, m.end) for m in matches if _dialled(pn, m, region)]
 
-# %% ../nbs/22_privacy.ipynb #952c3fcd
+# %% ../nbs/22_privacy.ipynb #e65ffff0
 def _finders(kind, regions):
     "Functions of a levelled text: places of one kind of personal data, to be used in this order."
     if kind == 'iban': return [_iban_spans]
@@ -246,7 +248,8 @@ PII_KINDS = ('email', 'iban', 'card', 'phone')
 
 def _cut(text, spans, mark):
     "A text with `mark` in the place of each span."
-    parts, at = [], 0
+    parts = []
+    at = 0
     for start, stop in spans:
         parts += [text[at:start], mark]
         at = stop
@@ -262,7 +265,7 @@ def _redact(text, finders, mark, count):
         count[mark] += len(spans)
     return text
 
-# %% ../nbs/22_privacy.ipynb #52f8af9b
+# %% ../nbs/22_privacy.ipynb #5c7604e8
 def redact_pii(texts:Sequence[str],
                kinds:Sequence[str]=PII_KINDS, # What to take out
                regions:Sequence[str]=_REGIONS # Countries with known national phone numbers
@@ -271,8 +274,7 @@ def redact_pii(texts:Sequence[str],
     if isinstance(texts, str): raise InputError('texts is one str: pass a list of texts')
     if bad := set(kinds) - set(PII_KINDS):
         raise InputError(f'kinds: {sorted(bad)} unknown; there are {", ".join(PII_KINDS)}')
-    texts, count = list(texts), Counter()
-    for i, text in enumerate(texts): check_type(text, str, f'texts[{i}]')
+    texts, count = [check_type(text, str, f'texts[{i}]') for i, text in enumerate(texts)], Counter()
     for kind in PII_KINDS:
         finders = _finders(kind, regions) if kind in kinds else []
         texts = [_redact(text, finders, kind, count) for text in texts]
@@ -284,6 +286,14 @@ def _text_columns(items):
     text = items.map(lambda x: isinstance(x, str)).any()
     return [c for c in items if c != 'item' and text[c]]
 
+def _known_columns(domain, columns):
+    "The same columns, if the item table has them all."
+    if lost := [c for c in columns if c not in domain.items]:
+        raise InputError(f'columns: the item table of {domain.name} has no column {lost[0]!r}; '
+                         f'it has {", ".join(map(str, domain.items))}')
+    return columns
+
+# %% ../nbs/22_privacy.ipynb #5e5c486c
 def _without_pii(column, count, options):
     "A column with personal data taken out of its texts, each distinct one read once."
     own = [text for text in pd.unique(column) if isinstance(text, str)]
@@ -292,20 +302,19 @@ def _without_pii(column, count, options):
     table = dict(zip(own, clean))
     return column.map(lambda x: table.get(x, x) if isinstance(x, str) else x)
 
-# %% ../nbs/22_privacy.ipynb #b2241282
+# %% ../nbs/22_privacy.ipynb #1e8841dd
 def redact_domain(domain:Domain, columns:Sequence[str]|None=None, # None: all text but ids
                   **options:Any  # For `redact_pii`: kinds, regions
                  )->Domain:
     "The same domain with personal data taken out of its item texts, counted in `notes`."
-    items, total, out = domain.items.copy(), Counter(), copy.copy(domain)
-    columns = _text_columns(items) if columns is None else columns
-    if lost := [c for c in columns if c not in items]:
-        raise InputError(f'columns: the item table of {domain.name} has no column {lost[0]!r}; '
-                         f'it has {", ".join(map(str, items))}')
+    out = copy.copy(domain)
+    out.items = items = domain.items.copy()
+    total = Counter()
+    columns = _text_columns(items) if columns is None else _known_columns(domain, columns)
     for c in columns: items[c] = _without_pii(items[c], total, options)
     taken = ', '.join(f'{n} {kind}' for kind, n in total.items())
     note = f'{domain.name}: taken out of distinct texts: {taken}'
-    out.items, out.notes = items, [*domain.notes, *([note] if total else [])]
+    out.notes = [*domain.notes, *([note] if total else [])]
     return out
 
 # %% ../nbs/22_privacy.ipynb #ef0c66c4
@@ -318,7 +327,7 @@ def _unlearn(expert):
     for child in params.values():
         if isinstance(child, Expert) and hasattr(child, 'data'): _unlearn(child)
 
-# %% ../nbs/22_privacy.ipynb #74dcc715
+# %% ../nbs/22_privacy.ipynb #a9fdacc3
 def _keep(expert, data):
     "A network as a file of it would be: what it was trained on is gone, what it learned stays."
     kept = type(expert).from_state(expert.state(), data)
@@ -326,38 +335,37 @@ def _keep(expert, data):
     vars(expert).update(vars(kept))
     return 'kept: still knows them'
 
-# %% ../nbs/22_privacy.ipynb #2c3cef0c
-def _still_pending(fusion, new, gone):
+# %% ../nbs/22_privacy.ipynb #bb9632e4
+def _still_pending(fusion, gone):
     "Whose interactions wait to be learned, by their numbers among the users who are left."
     users, rows = pending(fusion)
     place = np.cumsum(~gone) - 1
-    new.pending_users, new.pending_rows = place[users[~gone[users]]], rows
+    return place[users[~gone[users]]], rows
 
-# %% ../nbs/22_privacy.ipynb #4bdb17fc
+# %% ../nbs/22_privacy.ipynb #169e82eb
 def _forget_experts(experts, data, gone, neural):
     "Let each expert forget; what was done to it."
-    kept, done = [neural == 'keep' and expert.neural for expert in experts], []
+    kept = [neural == 'keep' and expert.neural for expert in experts]
     for expert, keep in zip(experts, kept):
         if not keep: _unlearn(expert)
-    for expert, keep in zip(experts, kept):
-        how = _keep(expert, data) if keep else expert.forget(data, gone)
-        done.append((expert.name, how))
-    return done
+    done = [_keep(expert, data) if keep else expert.forget(data, gone)
+            for expert, keep in zip(experts, kept)]
+    return list(zip(expert_names(experts), done))
 
-# %% ../nbs/22_privacy.ipynb #4c391a1e
+# %% ../nbs/22_privacy.ipynb #17e882ad
 def forget_users(fusion:Fusion, gone:np.ndarray, # A fitted one, which stays; (users,) boolean: whom
                  neural:str='refit'  # Networks: 'refit', or 'keep' as they are
                 )->tuple[Fusion, pd.DataFrame]: # Without them; what was done to each part
     "A fusion that never saw some users: no interactions, experts learned anew; the gate stays."
     if neural not in ('refit', 'keep'):
         raise InputError(f"neural={neural!r}: expected 'refit' or 'keep'")
-    data, [new] = drop_users(fusion.data, gone), copy_experts([fusion])
-    done = _forget_experts(new.experts, data, gone, neural)
+    [new] = copy_experts([fusion])
+    new.data = drop_users(fusion.data, gone)
+    done = _forget_experts(new.experts, new.data, gone, neural)
+    set_pending(new, *_still_pending(fusion, gone))
     numbers = sum(x.numel() for x in new.gate.parameters())
     gate = f'kept: {numbers} numbers, fitted on one held-out interaction of each user'
     parts = [('interactions and histories', 'exact: removed'), *done, ('gate', gate)]
-    new.data = data
-    _still_pending(fusion, new, gone)
     return new, pd.DataFrame(parts, columns=['part', 'state'])
 
 # %% ../nbs/22_privacy.ipynb #41a0348b
@@ -366,15 +374,15 @@ def _byte_forms(text):
     forms = text, json.dumps(text)[1:-1]
     return {form.encode(code) for form in forms for code in ('utf-8', 'utf-16-le', 'utf-32-le')}
 
-# %% ../nbs/22_privacy.ipynb #5722a9a7
-def find_ids(folder:str|Path, # Folder to search, with all below it
-             ids:Sequence     # Ids to look for
+# %% ../nbs/22_privacy.ipynb #952e4e54
+def find_ids(folder:str|Path, ids:Sequence # Folder to search, with all below it; ids to look for
             )->list[tuple[str, str, int]]: # (file, 'name' or 'content', place of the id in `ids`)
     "Where ids stand in names and bytes of files."
-    texts, out, folder = [str(x) for x in ids], [], Path(folder)
-    forms = [_byte_forms(text) for text in texts]
-    for path in sorted(folder.rglob('*')):
-        blob, name = path.read_bytes() if path.is_file() else b'', str(path.relative_to(folder))
+    texts = [str(x) for x in ids]
+    forms, out = [_byte_forms(text) for text in texts], []
+    for path in sorted(Path(folder).rglob('*')):
+        blob = path.read_bytes() if path.is_file() else b''
+        name = str(path.relative_to(folder))
         for i, text in enumerate(texts):
             if text in path.name: out.append((name, 'name', i))
             if any(form in blob for form in forms[i]): out.append((name, 'content', i))
@@ -399,12 +407,13 @@ def _gap(loss, losses, trained):
     variance = np.nanvar(own, 0, ddof=int((n > 1).all()))
     return (loss - np.nanmean(own, 0))**2/(1 + 1/n), variance
 
-# %% ../nbs/22_privacy.ipynb #18a9a708
+# %% ../nbs/22_privacy.ipynb #f6c3a2b5
 def lira(losses:np.ndarray, # (models, users)
          member:np.ndarray  # (models, users) boolean: who was trained on
         )->np.ndarray:      # (models, users) higher: rather a member
     "Log likelihood ratio of being in or out, each model judged by all others."
-    losses, member = np.asarray(losses, float), np.asarray(member, bool)
+    losses = np.asarray(losses, float)
+    member = np.asarray(member, bool)
     out = np.empty_like(losses)
     for k, loss in enumerate(losses):
         others = np.arange(len(losses)) != k
@@ -414,24 +423,38 @@ def lira(losses:np.ndarray, # (models, users)
     return out
 
 # %% ../nbs/22_privacy.ipynb #5ffaca2c
-def _mean_auc(member, score, at=slice(None)):
-    "Mean over models, on some of the users."
-    return np.mean([auc(m[at], x[at]) for m, x in zip(member, score)])
+def _mean_auc(member, score):
+    "Mean over models."
+    return np.mean([auc(m, x) for m, x in zip(member, score)])
 
 def _found(member, score, alarms=.01):
     "Share of members found at a share of false alarms."
     return np.mean([(x[m] > np.quantile(x[~m], 1 - alarms)).mean() for m, x in zip(member, score)])
 
-# %% ../nbs/22_privacy.ipynb #4b2f55e2
+# %% ../nbs/22_privacy.ipynb #5ae25abc
+def _resampled_auc(member, score, counts): # (users,), (users,), (n_boot, users)
+    "AUC of each resample, in which users stand so many times: one table of comparisons serves all."
+    wins = (score[member][:, None] > score[~member]) + (score[member][:, None] == score[~member])/2
+    inside, outside = counts[:, member], counts[:, ~member]
+    return ((inside @ wins)*outside).sum(1)/(inside.sum(1)*outside.sum(1))
+
+def _auc_interval(member, score, n_boot, rng):
+    "95 % of the mean over models, users drawn with replacement."
+    n = member.shape[1]
+    drawn = [np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(n_boot)]
+    counts = np.array(drawn, float)
+    boot = np.mean([_resampled_auc(m, x, counts) for m, x in zip(member, score)], 0)
+    return np.quantile(boot, [.025, .975])
+
+# %% ../nbs/22_privacy.ipynb #02c449ee
 def membership_inference(losses:np.ndarray, # (models, users)
                          member:np.ndarray, # (models, users) boolean: who was trained on
                          n_boot:int=200, seed:int=0)->pd.DataFrame:
     "AUC of both attacks with intervals over users, and who is found at 1 % false alarms."
-    rng, member, out = np.random.default_rng(seed), np.asarray(member, bool), {}
-    n = member.shape[1]
+    member = np.asarray(member, bool)
+    rng, out = np.random.default_rng(seed), {}
     for name, score in (('loss', -np.asarray(losses, float)), ('LiRA', lira(losses, member))):
-        boot = [_mean_auc(member, score, rng.integers(n, size=n)) for _ in range(n_boot)]
-        low, high = np.quantile(boot, [.025, .975])
+        low, high = _auc_interval(member, score, n_boot, rng)
         out[name] = dict(auc=_mean_auc(member, score), low=low, high=high,
                          found_at_1pc=_found(member, score))
     return pd.DataFrame(out).T.rename_axis('attack')
@@ -463,7 +486,7 @@ class Poisson:
         self.generator = _generator(seed)
     def __len__(self)->int: return max(1, round(1/self.rate))
 
-# %% ../nbs/22_privacy.ipynb #f81a0661
+# %% ../nbs/22_privacy.ipynb #7a7982b9
 @patch
 def __iter__(self:Poisson)->Iterator[tuple]:
     for _ in range(len(self)):
@@ -485,11 +508,12 @@ class DPSGDCallback(Callback):
         bare = getattr(learn.net, 'to_standard_module', None)
         if bare: learn.net = bare()
 
-# %% ../nbs/22_privacy.ipynb #069cc654
+# %% ../nbs/22_privacy.ipynb #ff4bfd4e
 @patch
 def before_fit(self:DPSGDCallback, learn:Learner)->None:
     "Gradients per sample for the network, clipping and noise for the optimiser."
-    opacus, batches = import_optional('opacus', 'privacy'), learn.dls.train
+    opacus = import_optional('opacus', 'privacy')
+    batches = learn.dls.train
     optimizers = import_optional('opacus.optimizers', 'privacy')
     if not isinstance(batches, Poisson):
         raise InputError('DPSGDCallback needs Poisson batches: the guarantee counts on chance')
@@ -535,7 +559,7 @@ class ItemHead(nn.Module):
     def forward(self, u:torch.Tensor)->torch.Tensor: # (..., dim + 1) -> (..., n)
         return self.scale*(self.W(u) @ self.V.T + self.b(u[..., -1:]))
 
-# %% ../nbs/22_privacy.ipynb #0cbf1f69
+# %% ../nbs/22_privacy.ipynb #68ac5d3b
 def per_user_loss(o:torch.Tensor, # (users, rows, n) scores
                   y:torch.Tensor  # (users, rows) items of the next interactions, -1 pads
                  )->torch.Tensor: # (users,)
@@ -549,7 +573,7 @@ def person_loss(o:torch.Tensor, y:torch.Tensor)->torch.Tensor:
     "Mean over users."
     return per_user_loss(o, y).mean()
 
-# %% ../nbs/22_privacy.ipynb #9c2f3478
+# %% ../nbs/22_privacy.ipynb #2dbc5863
 def by_person(u:np.ndarray,   # (r, dim) interest vectors
               y:np.ndarray, who:np.ndarray, rows:int=8, seed:int=0 # (r,) next items, (r,) users
              )->tuple[torch.Tensor, torch.Tensor, np.ndarray]:
@@ -570,16 +594,17 @@ def _train(net, batches, loss, epochs, opt, lr, cbs=()):
     learn = Learner(net, DataLoaders(batches), loss, opt, lr, [SchedCB(cosine), *cbs])
     with _quiet_opacus(): learn.fit(epochs)
 
-# %% ../nbs/22_privacy.ipynb #a2802cb6
+# %% ../nbs/22_privacy.ipynb #c4371edd
 def _train_privately(net, batches, loss, epochs, lr, epsilon, delta, clip, seed):
     "DP-SGD within (ε, δ); what it has cost."
-    steps, rate = epochs*len(batches), batches.rate
+    steps = epochs*len(batches)
+    rate = batches.rate
     sigma = noise_multiplier(epsilon, delta, rate, steps)
     _train(net, batches, loss, epochs, torch.optim.SGD, lr, [DPSGDCallback(sigma, clip, seed)])
     return dict(epsilon=epsilon_spent(sigma, rate, steps, delta), delta=delta, unit='person',
                 people=batches.n, sigma=sigma, clip=clip, rate=rate, steps=steps, accountant='RDP')
 
-# %% ../nbs/22_privacy.ipynb #d8f4e789
+# %% ../nbs/22_privacy.ipynb #52fddcd5
 def fit_private(net:nn.Module, X:torch.Tensor, Y:torch.Tensor, # Samples: one a user
                 epsilon:float=8., delta:float|None=None, # inf: not private; None: 1/(10 users)
                 clip:float=1., rate:float=.2, epochs:int=20, # C, q, passes
@@ -619,7 +644,7 @@ class DPHead(Expert):
     def name(self)->str:
         return f'DPHead ε={self.epsilon:g}' + ('' if self.source else ' from scratch')
 
-# %% ../nbs/22_privacy.ipynb #274c4cb6
+# %% ../nbs/22_privacy.ipynb #cd9d6c98
 @patch
 def interest(self:DPHead, hist:Histories)->np.ndarray: # (users, dim)
     "Decayed interest vectors, of unit length."
@@ -650,7 +675,8 @@ def begin(self:DPHead, net:ItemHead, data:Dataset, strangers:np.ndarray, own:np.
     "Start W from a head that learned the source from users who are not in the target."
     X, Y, ids = self.samples(data, strangers, ~own)
     if len(ids)*self.rate < 20: return
-    head, Y = ItemHead(self.phi[~own]), torch.where(Y < 0, Y, Y - int(own.sum()))
+    head = ItemHead(self.phi[~own])
+    Y = torch.where(Y < 0, Y, Y - int(own.sum()))
     fit_private(head, X, Y, np.inf, rate=self.rate, epochs=self.epochs, seed=self.seed or 0)
     net.W.weight.data[:, :-1] = head.W.weight.data[:, :-1]
 
@@ -672,7 +698,8 @@ def _fit(self:DPHead, data:Dataset)->None:
 def advantage(member:np.ndarray, score:np.ndarray)->float: # (users,) boolean; (users,)
     "Largest difference of hit rate and false alarms over all thresholds."
     order = np.argsort(-np.asarray(score), kind='stable')
-    m, sorted_score = np.asarray(member)[order], np.asarray(score)[order]
+    m = np.asarray(member)[order]
+    sorted_score = np.asarray(score)[order]
     last = np.append(np.diff(sorted_score) != 0, True)         # equal scores fall together
     gap = np.cumsum(m)/m.sum() - np.cumsum(~m)/(~m).sum()
     return float(gap[last].max())
