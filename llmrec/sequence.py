@@ -39,7 +39,7 @@ def prepend_bos(hist:Histories, # Histories
     ptr = hist.ptr + np.arange(len(hist) + 1)
     return Histories(ptr, item, np.ones(len(item), np.float32))
 
-# %% ../nbs/15_sequence.ipynb #1e0baee9
+# %% ../nbs/15_sequence.ipynb #ae5ed223
 def sequence_windows(ptr:np.ndarray,  # (users + 1,) pointers of histories with start tokens
                      size:int,        # Predictions a window, at most
                      shift:np.ndarray # (users,) 0 … size - 1: how far the borders are moved
@@ -55,7 +55,7 @@ def sequence_windows(ptr:np.ndarray,  # (users + 1,) pointers of histories with 
     keep = first < stop
     return first[keep], stop[keep]
 
-# %% ../nbs/15_sequence.ipynb #b57d5f25
+# %% ../nbs/15_sequence.ipynb #2e4aa183
 def pad_ragged(item:np.ndarray,   # Values of a ragged array
                first:np.ndarray,  # (m,) where each run begins
                length:np.ndarray, # (m,) how long it is
@@ -82,7 +82,7 @@ class SeqBatches:
         self.n = max(1, round(min(len(hist.item), quota)/tokens))
     def __len__(self)->int: return self.n
 
-# %% ../nbs/15_sequence.ipynb #9ed0b576
+# %% ../nbs/15_sequence.ipynb #a1102073
 @patch
 def draw(self:SeqBatches, rng:np.random.Generator)->tuple[np.ndarray, np.ndarray]:
     "First input and stop of the windows of one pass, sorted by length."
@@ -96,7 +96,7 @@ def draw(self:SeqBatches, rng:np.random.Generator)->tuple[np.ndarray, np.ndarray
     order = np.argsort(stop - first + rng.random(len(first)))
     return first[order], stop[order]
 
-# %% ../nbs/15_sequence.ipynb #53043280
+# %% ../nbs/15_sequence.ipynb #482ecda0
 @patch
 def __iter__(self:SeqBatches)->Iterator[tuple[torch.Tensor, torch.Tensor]]:
     "Batches in random order; the draw follows PyTorch's generator."
@@ -125,7 +125,7 @@ class Block(nn.Module):
         self.out = nn.Linear(dim, dim)
         self.ff = nn.Sequential(nn.Linear(dim, 4*dim), nn.GELU(), nn.Linear(4*dim, dim))
 
-# %% ../nbs/15_sequence.ipynb #9e0a8bb0
+# %% ../nbs/15_sequence.ipynb #e8f012d7
 @patch
 def attend(self:Block, x:torch.Tensor, bias:torch.Tensor)->torch.Tensor:
     "Attention over (batch, length, dim); `bias` (heads, length, length) adds to its scores."
@@ -157,7 +157,7 @@ class SeqNet(nn.Module):
     def item_embeddings(self, x:torch.Tensor)->torch.Tensor: # Rows of the table, nothing dropped
         return F.embedding(x, self.emb.weight)
 
-# %% ../nbs/15_sequence.ipynb #4176673e
+# %% ../nbs/15_sequence.ipynb #3d8329b9
 @patch
 def distance_bias(self:SeqNet, length:int)->torch.Tensor: # (heads, length, length)
     "What each head adds to the attention from one position to another."
@@ -166,7 +166,7 @@ def distance_bias(self:SeqNet, length:int)->torch.Tensor: # (heads, length, leng
     bias = self.rel.index_select(1, distance.clamp(0).flatten()).view(-1, length, length)
     return bias.masked_fill(distance < 0, -torch.inf)
 
-# %% ../nbs/15_sequence.ipynb #24199c20
+# %% ../nbs/15_sequence.ipynb #e14ef4d2
 @patch
 def encode_sequence(self:SeqNet, vectors:torch.Tensor)->torch.Tensor:
     "Hidden states of item vectors in order, (batch, length, dim)."
@@ -191,7 +191,7 @@ def negative_sampling_probs(counts:np.ndarray, # (n,) interactions of each item
     probs = popular*counts/max(counts.sum(), 1) + (1 - popular)*even
     return torch.from_numpy((probs/probs.sum()).astype(np.float32))
 
-# %% ../nbs/15_sequence.ipynb #0f1de0bc
+# %% ../nbs/15_sequence.ipynb #e7eb3ebe
 def sampled_nll(hidden:torch.Tensor, table:torch.Tensor, y:torch.Tensor, lo:int, hi:int,
                 n_neg:int, probs:torch.Tensor)->torch.Tensor:
     "`softmax_nll` with `n_neg` negatives drawn from `probs`, (hi − lo,)."
@@ -203,7 +203,7 @@ def sampled_nll(hidden:torch.Tensor, table:torch.Tensor, y:torch.Tensor, lo:int,
     others = others.masked_fill(drawn + lo == y.unsqueeze(1), -torch.inf)
     return torch.logsumexp(torch.cat([own, others], 1), 1) - own.squeeze(1)
 
-# %% ../nbs/15_sequence.ipynb #b0e70974
+# %% ../nbs/15_sequence.ipynb #ec3de06c
 def softmax_nll(hidden:torch.Tensor, # (p, dim) hidden states
                 table:torch.Tensor,  # (N, dim) item vectors
                 y:torch.Tensor,      # (p,) next items, from lo to hi - 1
@@ -216,7 +216,7 @@ def softmax_nll(hidden:torch.Tensor, # (p, dim) hidden states
     scores = hidden @ table.narrow(0, lo, hi - lo).T
     return F.cross_entropy(scores, y - lo, reduction='none')
 
-# %% ../nbs/15_sequence.ipynb #3e5d6af1
+# %% ../nbs/15_sequence.ipynb #f501d71d
 def _block_slopes(hidden:torch.Tensor, table:torch.Tensor, y:torch.Tensor, kind:torch.dtype
                  )->tuple[torch.Tensor, torch.Tensor]:
     "Summed loss of one block of positions, and the derivative by its scores, (p, n)."
@@ -245,7 +245,7 @@ def _blocked_nll(hidden:torch.Tensor, table:torch.Tensor, y:torch.Tensor, size:i
         else: by_table += slopes.T @ hidden[block]
     return total, by_hidden, by_table.to(table.dtype)
 
-# %% ../nbs/15_sequence.ipynb #259b9f37
+# %% ../nbs/15_sequence.ipynb #77ba51e6
 class _BlockedNLL(torch.autograd.Function):
     "Summed negative log-likelihood under a softmax over all rows of a table."
     @staticmethod
@@ -259,7 +259,7 @@ class _BlockedNLL(torch.autograd.Function):
         by_hidden, by_table = ctx.saved_tensors
         return by_hidden*slope, by_table*slope, None, None
 
-# %% ../nbs/15_sequence.ipynb #b787dd28
+# %% ../nbs/15_sequence.ipynb #d86ff2ae
 def softmax_nll_sum(hidden:torch.Tensor, table:torch.Tensor, y:torch.Tensor, lo:int, hi:int,
                     n_neg:int=0, probs:torch.Tensor|None=None)->torch.Tensor:
     "The sum of `softmax_nll`; a full softmax that is trained never holds all its scores."
@@ -268,7 +268,7 @@ def softmax_nll_sum(hidden:torch.Tensor, table:torch.Tensor, y:torch.Tensor, lo:
     size = 2**19 if hidden.device.type == 'cpu' else 2**26
     return _BlockedNLL.apply(hidden, table.narrow(0, lo, hi - lo), y - lo, size)
 
-# %% ../nbs/15_sequence.ipynb #3db8a347
+# %% ../nbs/15_sequence.ipynb #3d8f67d6
 def seq_loss(preds:tuple, # Hidden states (batch, length, dim), table (N, dim)
              y:torch.Tensor, # (batch, length) next items; −1 where there is none
              ranges:Sequence[tuple[int, int]], # First item and item after the last of each domain
@@ -284,7 +284,7 @@ def seq_loss(preds:tuple, # Hidden states (batch, length, dim), table (N, dim)
         n += len(own)
     return total/max(n, 1)
 
-# %% ../nbs/15_sequence.ipynb #d3c66ada
+# %% ../nbs/15_sequence.ipynb #40cccde3
 def flatten_params(net:nn.Module)->np.ndarray:
     "All parameters as one array."
     return nn.utils.parameters_to_vector(net.parameters()).detach().cpu().numpy().copy()
@@ -297,7 +297,7 @@ def evaluating(net:nn.Module)->Iterator[nn.Module]:
     try: yield net
     finally: net.train(training)
 
-# %% ../nbs/15_sequence.ipynb #2b1ce8e4
+# %% ../nbs/15_sequence.ipynb #2557c7ea
 class NeuralExpert(Expert):
     "An expert with a network: `build` makes one, `theta` holds its weights, `net` is what scores."
     neural = True
@@ -311,13 +311,13 @@ class NeuralExpert(Expert):
         "Change a network that was trained into the one that scores; here nothing."
         return net
 
-# %% ../nbs/15_sequence.ipynb #e24bcdbf
+# %% ../nbs/15_sequence.ipynb #6c140248
 @patch(as_prop=True)
 def device(self:NeuralExpert)->torch.device:
     "Where the network learns and scores."
     return self._device or def_device()
 
-# %% ../nbs/15_sequence.ipynb #f090886d
+# %% ../nbs/15_sequence.ipynb #c9e34c50
 @patch
 def trained_net(self:NeuralExpert)->nn.Module:
     "A new network with the weights that training left, on the CPU."
@@ -331,7 +331,7 @@ def net(self:NeuralExpert)->nn.Module:
     if self._net is None: self._net = self.serving(self.trained_net()).to(self.device)
     return self._net
 
-# %% ../nbs/15_sequence.ipynb #2aa14dfe
+# %% ../nbs/15_sequence.ipynb #03f1a77d
 @patch
 def keep(self:NeuralExpert, net:nn.Module)->None:
     "Take a trained network over: its weights, and itself for scoring."
@@ -359,7 +359,7 @@ class SASRec(NeuralExpert):
                  seed:int=0):
         store_attr(store_args=False)
 
-# %% ../nbs/15_sequence.ipynb #33c9092f
+# %% ../nbs/15_sequence.ipynb #1451728a
 @patch
 def build(self:SASRec)->SeqNet:
     "A network over the items of all domains."
@@ -370,7 +370,7 @@ def train_histories(self:SASRec, data:Dataset)->Histories:
     "What it learns from: all domains if users are shared, else the target."
     return training_histories(data)
 
-# %% ../nbs/15_sequence.ipynb #2432e2f5
+# %% ../nbs/15_sequence.ipynb #05dd2cc6
 @patch
 def loss_func(self:SASRec, hist:Histories)->Callable:
     "The loss on these histories, with negatives where a domain is large."
@@ -410,7 +410,7 @@ class NdcgCB(Callback):
                                   self.expert.data.n_target)
         learn.recorder.rows[-1]['ndcg'] = ndcg
 
-# %% ../nbs/15_sequence.ipynb #e55b8c3b
+# %% ../nbs/15_sequence.ipynb #65a989ad
 @patch
 def choose_epochs(self:SASRec, data:Dataset, cbs:Sequence[Callback]=())->int:
     "Epochs to train: as told, or found with a copy that does not see the last interactions."
@@ -426,7 +426,7 @@ def choose_epochs(self:SASRec, data:Dataset, cbs:Sequence[Callback]=())->int:
     trial.train(trial.train_histories(rest), 60, [watch, stop, *cbs])
     return stop.epoch
 
-# %% ../nbs/15_sequence.ipynb #e5b0dd78
+# %% ../nbs/15_sequence.ipynb #de0929e2
 @patch
 def fit_net(self:SASRec, data:Dataset, cbs:Sequence[Callback]=())->None:
     "Train the network in hand on all it learns from, and keep it."
@@ -457,7 +457,7 @@ def last_states(self:SASRec, hist:Histories, users:np.ndarray)->torch.Tensor: # 
     hidden, _ = self.net(torch.from_numpy(inputs).to(self.net.rel.device))
     return hidden[torch.arange(len(users)), torch.from_numpy(length - 1)]
 
-# %% ../nbs/15_sequence.ipynb #d5232427
+# %% ../nbs/15_sequence.ipynb #b5b629f9
 @patch
 @torch.no_grad()
 def score_histories(self:SASRec, hist:Histories)->np.ndarray: # (len(hist), n_target) float32
@@ -471,7 +471,7 @@ def score_histories(self:SASRec, hist:Histories)->np.ndarray: # (len(hist), n_ta
         out[users] = (self.last_states(hist, users) @ vectors).float().cpu().numpy()
     return out
 
-# %% ../nbs/15_sequence.ipynb #542a3d90
+# %% ../nbs/15_sequence.ipynb #7393a173
 @patch
 @torch.no_grad()
 def item_matrix(self:SASRec)->np.ndarray: # (n_target, dim)
@@ -485,7 +485,7 @@ def query(self:SASRec, hist:Histories)->tuple: # (dim,) and None
     state = self.last_states(prepend_bos(hist, self.data.n_items), np.zeros(1, int))
     return state[0].float().cpu().numpy(), None
 
-# %% ../nbs/15_sequence.ipynb #4904ba91
+# %% ../nbs/15_sequence.ipynb #971e9951
 @patch
 def add_rows(self:SASRec, table:torch.Tensor, n:int, m:int)->torch.Tensor:
     "The embedding with `m` rows after the first n: the mean of those with fewest interactions."
@@ -497,7 +497,7 @@ def add_rows(self:SASRec, table:torch.Tensor, n:int, m:int)->torch.Tensor:
 def take_features(self:SASRec, data:Dataset, m:int)->None:
     "What else a class keeps of items; here nothing."
 
-# %% ../nbs/15_sequence.ipynb #3b515df2
+# %% ../nbs/15_sequence.ipynb #aec97334
 @patch
 def add_items(self:SASRec, data:Dataset, m:int)->None:
     "Take `m` new target items, the last target columns of `data`, into a new network."
@@ -515,7 +515,7 @@ def _with_last(rows:np.ndarray, value:float)->torch.Tensor:
     "Float32 rows, and one more of `value` for the start token."
     return F.pad(torch.as_tensor(rows, dtype=torch.float32), (0, 0, 0, 1), value=value)
 
-# %% ../nbs/15_sequence.ipynb #e8a75b69
+# %% ../nbs/15_sequence.ipynb #91746445
 class TextSeqNet(SeqNet):
     "`SeqNet` on projected text vectors, plus id vectors where the item has interactions."
     use_ids = True
@@ -531,7 +531,7 @@ class TextSeqNet(SeqNet):
         self.id_drop = id_drop
         nn.init.normal_(self.adapt.weight, std=.05)
 
-# %% ../nbs/15_sequence.ipynb #3cc9f734
+# %% ../nbs/15_sequence.ipynb #983c68ab
 @patch
 def project(self:TextSeqNet)->torch.Tensor: # (n_items + 1, dim)
     "Vectors of all items; in training some ids are dropped."
@@ -546,7 +546,7 @@ def item_embeddings(self:TextSeqNet, x:torch.Tensor)->torch.Tensor:
     text = self.adapt(F.embedding(x, self.phi))
     return text + F.embedding(x, self.known)*F.embedding(x, self.emb.weight)
 
-# %% ../nbs/15_sequence.ipynb #3c94cba1
+# %% ../nbs/15_sequence.ipynb #74981293
 @patch
 def table(self:TextSeqNet)->torch.Tensor: # (n_items + 1, dim)
     "Vectors of all items; kept in evaluation mode."
@@ -573,14 +573,14 @@ class TextSASRec(SASRec):
         super().__init__(**kwargs)
         store_attr('pretrain,lam,id_drop', store_args=False)
 
-# %% ../nbs/15_sequence.ipynb #af52b495
+# %% ../nbs/15_sequence.ipynb #15d93afb
 @patch
 def build(self:TextSASRec)->TextSeqNet:
     "A network over texts and ids."
     return TextSeqNet(self.phi, self.known, self.id_drop, dim=self.dim, layers=self.layers,
                       heads=self.heads, drop=self.drop, size=self.size)
 
-# %% ../nbs/15_sequence.ipynb #499d72dd
+# %% ../nbs/15_sequence.ipynb #0f25eb0c
 @patch
 def pretrain_net(self:TextSASRec, data:Dataset)->list[Callback]:
     "Train on the sources with text alone; what holds the weights near afterwards."
@@ -593,7 +593,7 @@ def pretrain_net(self:TextSASRec, data:Dataset)->list[Callback]:
     shared = {k: p for k, p in self._net.named_parameters() if k != 'emb.weight'}
     return [TransferPenaltyCB(shared, self.lam, 'squared')]
 
-# %% ../nbs/15_sequence.ipynb #46376e45
+# %% ../nbs/15_sequence.ipynb #18762259
 @patch
 def _fit(self:TextSASRec, data:Dataset)->None:
     "Pre-train on the sources, then fine-tune."
@@ -603,7 +603,7 @@ def _fit(self:TextSASRec, data:Dataset)->None:
     self._net = self.build()
     self.fit_net(data, self.pretrain_net(data))
 
-# %% ../nbs/15_sequence.ipynb #8de46812
+# %% ../nbs/15_sequence.ipynb #b777642d
 @patch
 def take_features(self:TextSASRec, data:Dataset, m:int)->None:
     "Features of new items; they have no interactions."
@@ -624,7 +624,7 @@ class SmoothedSASRec(SASRec):
         super().__init__(**kwargs)
         store_attr('base,noise,sharp,max_items', store_args=False)
 
-# %% ../nbs/15_sequence.ipynb #bf2bdf36
+# %% ../nbs/15_sequence.ipynb #4cb6afd2
 @patch
 def train_histories(self:SmoothedSASRec, data:Dataset)->Histories:
     "As for `SASRec`; without a target interaction, the sources."
@@ -638,7 +638,7 @@ def _fit(self:SmoothedSASRec, data:Dataset)->None:
     if self.shares(data): self.take_base()
     else: super(SmoothedSASRec, self)._fit(data)
 
-# %% ../nbs/15_sequence.ipynb #2370ea57
+# %% ../nbs/15_sequence.ipynb #0a8b8d5e
 @patch
 def keep(self:SmoothedSASRec, net:SeqNet)->None:
     "Take a trained network over, and smooth the vectors of the target's items."
@@ -649,7 +649,7 @@ def keep(self:SmoothedSASRec, net:SeqNet)->None:
                                          self.noise, self.sharp, self.max_items)
     super(SmoothedSASRec, self).keep(net)
 
-# %% ../nbs/15_sequence.ipynb #34ea801c
+# %% ../nbs/15_sequence.ipynb #b1dbb73a
 @patch
 @torch.no_grad()
 def serving(self:SmoothedSASRec, net:SeqNet)->SeqNet:
@@ -657,7 +657,7 @@ def serving(self:SmoothedSASRec, net:SeqNet)->SeqNet:
     net.emb.weight[:self.data.n_target] = torch.from_numpy(self.smoothed).to(net.rel.device)
     return net
 
-# %% ../nbs/15_sequence.ipynb #a8dd7ec2
+# %% ../nbs/15_sequence.ipynb #5b7fd4bb
 @patch
 def shares(self:SmoothedSASRec, data:Dataset)->bool:
     "Does `base` learn from the same histories?"
@@ -667,7 +667,7 @@ def shares(self:SmoothedSASRec, data:Dataset)->bool:
     if differ: raise InputError(f'base has another {differ[0]}: give both the same settings')
     return bool((data.hist.item < data.n_target).any())
 
-# %% ../nbs/15_sequence.ipynb #6d4027af
+# %% ../nbs/15_sequence.ipynb #94687325
 @patch
 def take_base(self:SmoothedSASRec)->None:
     "The weights of `base`, smoothed."
@@ -675,7 +675,7 @@ def take_base(self:SmoothedSASRec)->None:
     self.keep(self.trained_net())
     self.theta = self.base.theta                                # one array for both
 
-# %% ../nbs/15_sequence.ipynb #5c13bf9c
+# %% ../nbs/15_sequence.ipynb #2ccc5fdf
 def _squared_slopes(expert:SASRec, net:SeqNet, hist:Histories)->dict[str, torch.Tensor]:
     "Squared derivatives of the loss of one history, by parameter."
     total = {name: torch.zeros_like(p) for name, p in net.named_parameters()}
@@ -687,7 +687,7 @@ def _squared_slopes(expert:SASRec, net:SeqNet, hist:Histories)->dict[str, torch.
         for name, p in net.named_parameters(): total[name] += p.grad**2
     return total
 
-# %% ../nbs/15_sequence.ipynb #858ef1c7
+# %% ../nbs/15_sequence.ipynb #1cfabb57
 def fisher_rows(expert:SASRec, # A fitted one
                 hist:Histories, # Histories to take it on
                 n:int=100, # Of so many of them, drawn at random
@@ -695,6 +695,7 @@ def fisher_rows(expert:SASRec, # A fitted one
     "Diagonal Fisher information of the weights on `n` histories, scaled to mean one."
     net = expert.trained_net().to(expert.device).requires_grad_(True)
     users = np.random.default_rng(seed).choice(len(hist), min(n, len(hist)), replace=False)
+    set_seed(seed)                                     # for the borders of windows
     total = {name: torch.zeros_like(p) for name, p in net.named_parameters()}
     for user in users:
         for name, slope in _squared_slopes(expert, net, select_users(hist, [user])).items():
@@ -702,7 +703,7 @@ def fisher_rows(expert:SASRec, # A fitted one
     mean = sum(f.sum() for f in total.values())/sum(f.numel() for f in total.values())
     return {name: (f/mean).detach() for name, f in total.items()}
 
-# %% ../nbs/15_sequence.ipynb #8c6aec6d
+# %% ../nbs/15_sequence.ipynb #3ea9b55a
 def finetune_with_replay(expert:SASRec, # A fitted expert
         data:Dataset, users:np.ndarray, # New interactions; numbers of the users who have them
         share:float=2., epochs:int=2, lr:float=1e-3, # Old histories for each new one; passes; rate
@@ -718,7 +719,7 @@ def finetune_with_replay(expert:SASRec, # A fitted expert
     shown = replace(data, hist=select_users(data.hist, np.concatenate([users, replayed])))
     return _train_on(expert, shown, epochs, _hold(expert, old, lam, kind, seed), lr)
 
-# %% ../nbs/15_sequence.ipynb #3db4ec45
+# %% ../nbs/15_sequence.ipynb #5a18c277
 def _hold(expert:SASRec, hist:Histories, lam:float, kind:str, seed:int)->list[Callback]:
     "The penalty towards the weights of now."
     if not lam: return []
@@ -732,7 +733,7 @@ def _train_on(expert:SASRec, data:Dataset, epochs:int, cbs:Sequence[Callback], l
     expert.keep(expert._net)
     return expert
 
-# %% ../nbs/15_sequence.ipynb #85aa7b84
+# %% ../nbs/15_sequence.ipynb #18b86409
 @patch
 def refresh(self:SASRec, data:Dataset, users:np.ndarray)->None:
     "Train on with replay; `users` are the numbers of those with new interactions."
@@ -746,7 +747,7 @@ def refresh(self:SmoothedSASRec, data:Dataset, users:np.ndarray)->None:
     self.data = data
     self.take_base()
 
-# %% ../nbs/15_sequence.ipynb #98665d8c
+# %% ../nbs/15_sequence.ipynb #c0b0b848
 @patch
 def add_items(self:SmoothedSASRec, data:Dataset, m:int)->None:
     "As for `SASRec`; `base` takes them, too."

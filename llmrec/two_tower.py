@@ -34,7 +34,7 @@ class ResidualProjection(nn.Module):
         x = F.normalize(x, dim=-1)
         return F.normalize(x + self.down(F.gelu(self.up(x))), dim=-1)
 
-# %% ../nbs/16_two_tower.ipynb #7b41d687
+# %% ../nbs/16_two_tower.ipynb #0c59231f
 class TowerNet(nn.Module):
     "Logits of the next item, of those that `set_candidates` names, from an interest vector."
     def __init__(self, dim:int, hidden:int=256):
@@ -46,7 +46,7 @@ class TowerNet(nn.Module):
         self.register_buffer('candidates', torch.zeros(0, dim), persistent=False)
         self.register_buffer('log_counts', torch.zeros(0), persistent=False)
 
-# %% ../nbs/16_two_tower.ipynb #4298f6d9
+# %% ../nbs/16_two_tower.ipynb #3c8919b9
 @patch
 def set_candidates(self:TowerNet, vectors:np.ndarray, # (m, dim) features of the items
                    counts:np.ndarray)->TowerNet:      # (m,) their interactions
@@ -77,7 +77,7 @@ class TwoTower(NeuralExpert):
         "Maps of the features at hand."
         return TowerNet(self.phi.shape[1], self.hidden)
 
-# %% ../nbs/16_two_tower.ipynb #590a5dd5
+# %% ../nbs/16_two_tower.ipynb #c7e93495
 @patch
 def _fit(self:TwoTower, data:Dataset)->None:
     "Train on the sources, then on the target, held near what was learned there."
@@ -104,7 +104,7 @@ def phase_examples(self:TwoTower, data:Dataset, own:np.ndarray)->tuple:
     histories, y = prefix_examples(data, self.half_life, 50, self.max_examples, among=among)
     return items, histories @ self.phi, place[y]
 
-# %% ../nbs/16_two_tower.ipynb #b94e7004
+# %% ../nbs/16_two_tower.ipynb #7b33ea40
 @patch
 def loaders(self:TwoTower, u:np.ndarray, y:np.ndarray)->DataLoaders:
     "Batches to train on, and a tenth held out."
@@ -112,7 +112,7 @@ def loaders(self:TwoTower, u:np.ndarray, y:np.ndarray)->DataLoaders:
     train = TensorLoader(u[~held], y[~held], bs=self.bs, shuffle=True)
     return DataLoaders(train, TensorLoader(u[held], y[held], bs=4*self.bs))
 
-# %% ../nbs/16_two_tower.ipynb #5dc50482
+# %% ../nbs/16_two_tower.ipynb #6ae7ed2f
 @patch
 def train_phase(self:TwoTower, data:Dataset, own:np.ndarray, # (N,) boolean: items of the domain
                 phase:str, cbs:Sequence[Callback]=())->bool:
@@ -127,7 +127,7 @@ def train_phase(self:TwoTower, data:Dataset, own:np.ndarray, # (N,) boolean: ite
     self.curves += [dict(phase=phase, **row) for row in learn.recorder.rows]
     return True
 
-# %% ../nbs/16_two_tower.ipynb #dee85b90
+# %% ../nbs/16_two_tower.ipynb #6e8c8771
 @patch
 def serving(self:TwoTower, net:TowerNet)->TowerNet:
     "The network without candidates."
@@ -143,7 +143,7 @@ def embed(self:TwoTower)->None:
         mapped.append(self.net.item(phi).cpu().numpy())
     self.item_vectors = np.concatenate(mapped)
 
-# %% ../nbs/16_two_tower.ipynb #6b0a7bda
+# %% ../nbs/16_two_tower.ipynb #0a4891ed
 @patch
 @torch.no_grad()
 def user_vectors(self:TwoTower, hist:Histories)->np.ndarray: # (len(hist), dim)
@@ -157,13 +157,13 @@ def constant_part(self:TwoTower)->np.ndarray: # (n_target,)
     "The learned share of popularity, β log(1 + c)."
     return np.float32(self.net.pop.item())*np.log1p(self.pop)
 
-# %% ../nbs/16_two_tower.ipynb #f8df8683
+# %% ../nbs/16_two_tower.ipynb #4a58d955
 @patch
 def score_histories(self:TwoTower, hist:Histories)->np.ndarray: # (len(hist), n_target) float32
     "Scaled cosines of users' and items' vectors, and the learned share of popularity."
     return self.user_vectors(hist) @ self.item_vectors.T + self.constant_part()
 
-# %% ../nbs/16_two_tower.ipynb #adb3c920
+# %% ../nbs/16_two_tower.ipynb #1a4da490
 @patch
 def item_matrix(self:TwoTower)->np.ndarray: # (n_target, dim)
     "Item vectors."
@@ -179,7 +179,7 @@ def query(self:TwoTower, hist:Histories)->tuple: # (dim,), sparse (1, 1)
     "Scaled vector of one history; a one for the row of popularity."
     return self.user_vectors(hist)[0], sp.csr_matrix(np.ones((1, 1), np.float32))
 
-# %% ../nbs/16_two_tower.ipynb #556ecc6d
+# %% ../nbs/16_two_tower.ipynb #a18d5a68
 @patch
 def add_items(self:TwoTower, data:Dataset, m:int)->None:
     "Take `m` new target items, the last of `data`: their features give their vectors."
