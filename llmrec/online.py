@@ -141,7 +141,7 @@ def _table(self:Online): return self.data.table.iloc[:self.data.n_target]
 # %% ../nbs/21_online.ipynb #e3504d1e
 @patch
 def dislike(self:Online, user:Hashable, item:Hashable|None=None,
-            **rules)->Online: # Or a rule as in `item_mask`: category='soup'
+            **rules:Any)->Online: # Or a rule as in `item_mask`: category='soup'
     "Not for me: hide an item, or all items under a rule, from this user."
     if (item is None) == (not rules):
         raise InputError('dislike needs an item or a rule such as category="soup"')
@@ -161,7 +161,7 @@ def allow_again(self:Online, user:Hashable)->Online:
     return self
 
 @patch
-def forget(self:Online, users:Any, **options)->pd.DataFrame: # As `Recommender.forget`
+def forget(self:Online, users:Any, **options:Any)->pd.DataFrame: # As `Recommender.forget`
     "Remove users, and what they declined."
     done = self.rec.forget(users, **options)
     for user in as_user_list(users): self.allow_again(user)
@@ -202,7 +202,7 @@ def score(self:Online, users:Any)->np.ndarray: # (len(users), n) float32
 @patch
 def recommend(self:Online, users:Any, k:int=10, exclude_seen:bool=True,
               mask:np.ndarray|None=None, # (n,) boolean: items that may be shown
-              **rules                    # Rules of `item_mask` that they obey
+              **rules:Any                # Rules of `item_mask` that they obey
              )->tuple[np.ndarray, np.ndarray]:
     "Items and scores, (len(users), k), best first; None where all else was declined."
     users = as_user_list(users)

@@ -23,7 +23,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from fastcore.basics import patch
+from fastcore.basics import patch, store_attr
 from functools import lru_cache
 from pathlib import Path
 from sklearn.metrics import roc_auc_score
@@ -274,7 +274,8 @@ def redact_pii(texts:Sequence[str],
     if isinstance(texts, str): raise InputError('texts is one str: pass a list of texts')
     if bad := set(kinds) - set(PII_KINDS):
         raise InputError(f'kinds: {sorted(bad)} unknown; there are {", ".join(PII_KINDS)}')
-    texts, count = [check_type(text, str, f'texts[{i}]') for i, text in enumerate(texts)], Counter()
+    texts = [check_type(text, str, f'texts[{i}]') for i, text in enumerate(texts)]
+    count = Counter()
     for kind in PII_KINDS:
         finders = _finders(kind, regions) if kind in kinds else []
         texts = [_redact(text, finders, kind, count) for text in texts]
@@ -629,17 +630,7 @@ class DPHead(Expert):
                  epochs:int=20, lr:float=.5, # See `fit_private`
                  dim:int=64, half_life:float=20., rows:int=8, # Features; decay; interactions a user
                  source:bool=True, seed:int|None=None): # Start from the source? Batches and noise
-        self.epsilon = epsilon
-        self.delta = delta
-        self.clip = clip
-        self.rate = rate
-        self.epochs = epochs
-        self.lr = lr
-        self.dim = dim
-        self.half_life = half_life
-        self.rows = rows
-        self.source = source
-        self.seed = seed
+        store_attr(store_args=False)
     @property
     def name(self)->str:
         return f'DPHead ε={self.epsilon:g}' + ('' if self.source else ' from scratch')
