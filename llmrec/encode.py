@@ -34,10 +34,11 @@ from .embedding_cache import EmbeddingCache, hash_texts
 from .model_files import (
     POOLING_NAMES, bundled_minilm, bundled_path, clear_errors, file_sha256, find_model, load_model,
     read_json, read_model_config)
+
+# %% ../nbs/05_encode.ipynb #993810a4
 if TYPE_CHECKING:
     import torch
 
-# %% ../nbs/05_encode.ipynb #993810a4
 log = logging.getLogger(__name__)
 
 # %% ../nbs/05_encode.ipynb #1093fc2c
@@ -594,11 +595,11 @@ def __getstate__(self:TextEncoder)->dict:
     return {k: None if k in ('_model', '_tok', '_store') else v for k, v in self.__dict__.items()}
 
 # %% ../nbs/05_encode.ipynb #94365356
-def as_encoder(encoder:Any # A name, a `TextEncoder`, or any object with `encode(texts)`
-              )->'TextEncoder|WrappedEncoder':
+def as_encoder(encoder:Any # A name, a `TextEncoder`, an object with `encode(texts)`; None: no texts
+              )->'TextEncoder|WrappedEncoder|None':
     "An encoder of one's own: changing it never changes `encoder`, nor the other way round."
     if isinstance(encoder, (str, Path)): encoder = TextEncoder(encoder)
-    if isinstance(encoder, WrappedEncoder): return encoder
+    if encoder is None or isinstance(encoder, WrappedEncoder): return encoder
     if isinstance(encoder, TextEncoder):
         own = copy.copy(encoder)
         own.fixed = True
