@@ -592,6 +592,23 @@ def _check_toy(shared:float, seed:int, **sizes:Any)->None:
                              'for source and target')
 
 # %% ../nbs/01_data.ipynb #67258435
+def _toy_users(n_users:Sequence[int], shared:float)->tuple[list[str], list[str]]:
+    "Ids of the users of source and target; a share of the target's are in both."
+    both = min(round(shared*n_users[1]), n_users[0])
+    ids = [f'u{i:05d}' for i in range(sum(n_users) - both)]
+    return ids[:n_users[0]], ids[n_users[0] - both:]
+
+def _toy_preferences(g:np.random.Generator, users:list[str])->pd.DataFrame: # (users, topics)
+    draws = g.dirichlet(np.full(len(_TASTES), .25), len(users))
+    return pd.DataFrame(draws, users, list(_TASTES))
+
+# %% ../nbs/01_data.ipynb #309dbddc
+def _toy_truth(p:pd.DataFrame, items:dict)->dict:
+    "What a pair was made from: topics, preferences of users, mixtures of items, trust in events."
+    events = {event: trust for event, (_, trust) in _EVENTS.items()}
+    return dict(tastes=list(_TASTES), users=p, items=items, events=events)
+
+# %% ../nbs/01_data.ipynb #f0a9bb04
 def make_synthetic_pair(seed:int=0, # Any integer: another world
                         n_users:Sequence[int]=(400, 300), # Users of source and target
                         n_items:Sequence[int]=(200, 100), # Items of source and target
@@ -602,16 +619,11 @@ def make_synthetic_pair(seed:int=0, # Any integer: another world
     "Books (dense source) and films (sparse target) with planted topics, transfer and events."
     _check_toy(shared, seed, n_users=n_users, n_items=n_items, n_rows=n_rows)
     g = np.random.default_rng(seed)
-    topics = list(_TASTES)
-    both = min(round(shared*n_users[1]), n_users[0])
-    ids = [f'u{i:05d}' for i in range(sum(n_users) - both)]
-    p = pd.DataFrame(g.dirichlet(np.full(len(topics), .25), len(ids)), ids, topics)
-    make = lambda *which: _toy_domain(g, p, beta, *which)
-    books, q_books = make('book', ids[:n_users[0]], n_items[0], n_rows[0], slice(0, 6))
-    films, q_films = make('film', ids[n_users[0] - both:], n_items[1], n_rows[1], slice(2, 8))
-    events = {event: trust for event, (_, trust) in _EVENTS.items()}
-    truth = dict(tastes=topics, users=p, items=dict(books=q_books, films=q_films), events=events)
-    return DomainPair(books, films, truth)
+    readers, viewers = _toy_users(n_users, shared)
+    p = _toy_preferences(g, list(dict.fromkeys(readers + viewers)))
+    books, q = _toy_domain(g, p, beta, 'book', readers, n_items[0], n_rows[0], slice(0, 6))
+    films, r = _toy_domain(g, p, beta, 'film', viewers, n_items[1], n_rows[1], slice(2, 8))
+    return DomainPair(books, films, _toy_truth(p, dict(books=q, films=r)))
 
 # %% ../nbs/01_data.ipynb #47ae09d5
 def _toy_domain(g:np.random.Generator, p:pd.DataFrame, beta:float, kind:str, users:list[str],

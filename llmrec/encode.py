@@ -558,19 +558,22 @@ class WrappedEncoder:
         "Nothing: the object belongs to somebody else."
         return self
 
-    def encode(self, texts:Iterable[str], normalize:bool=True, keep:bool=True)->np.ndarray:
-        "One vector per text, (n, dim) float32; none is kept on disk."
-        texts = check_texts(texts)
-        if not texts: return np.zeros((0, self.dim), np.float32)
-        X = _as_array(self.encoder.encode(texts), len(texts), self.name)
-        self._dim = X.shape[1]
-        return l2_normalize(X) if normalize else X
+# %% ../nbs/05_encode.ipynb #3730ea53
+@patch
+def encode(self:WrappedEncoder, texts:Iterable[str], normalize:bool=True, keep:bool=True
+          )->np.ndarray:
+    "One vector per text, (n, dim) float32; none is kept on disk."
+    texts = check_texts(texts)
+    if not texts: return np.zeros((0, self.dim), np.float32)
+    X = _as_array(self.encoder.encode(texts), len(texts), self.name)
+    self._dim = X.shape[1]
+    return l2_normalize(X) if normalize else X
 
-    @property
-    def dim(self)->int:
-        "Numbers a vector."
-        if self._dim is None: self.encode(_probes[:1])
-        return self._dim
+@patch(as_prop=True)
+def dim(self:WrappedEncoder)->int:
+    "Numbers a vector."
+    if self._dim is None: self.encode(_probes[:1])
+    return self._dim
 
 # %% ../nbs/05_encode.ipynb #e564664d
 @patch(as_prop=True)
@@ -595,11 +598,11 @@ def __getstate__(self:TextEncoder)->dict:
     return {k: None if k in ('_model', '_tok', '_store') else v for k, v in self.__dict__.items()}
 
 # %% ../nbs/05_encode.ipynb #94365356
-def as_encoder(encoder:Any # A name, a `TextEncoder`, or any object with `encode(texts)`
-              )->'TextEncoder|WrappedEncoder':
+def as_encoder(encoder:Any # A name, a `TextEncoder`, an object with `encode(texts)`; None: no texts
+              )->'TextEncoder|WrappedEncoder|None':
     "An encoder of one's own: changing it never changes `encoder`, nor the other way round."
     if isinstance(encoder, (str, Path)): encoder = TextEncoder(encoder)
-    if isinstance(encoder, WrappedEncoder): return encoder
+    if encoder is None or isinstance(encoder, WrappedEncoder): return encoder
     if isinstance(encoder, TextEncoder):
         own = copy.copy(encoder)
         own.fixed = True

@@ -13,6 +13,7 @@ import pandas as pd
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fastcore.basics import patch
 from html import escape
 from sklearn.metrics import roc_auc_score
 from typing import Any
@@ -275,15 +276,17 @@ class Split:
         train, valid, test = self.protocol['rows']
         return (f"Split({self.protocol.get('name', '?')}: train {train:,}, valid {valid:,}, "
                 f"test {test:,} rows, {self.test['user'].nunique():,} test users)")
-    def _repr_html_(self)->str:
-        table = pd.DataFrame({name: _log_facts(getattr(self, name)) for name in _PARTS}).T
-        return f"<p>Split {escape(str(self.protocol.get('name', '?')))}</p>{table.to_html()}"
 
 # %% ../nbs/02_preprocess.ipynb #adc91759
 def _log_facts(log:pd.DataFrame)->dict[str, str]:
     "What a log is, in four numbers."
     return {'rows': f'{len(log):,}', 'users': f"{log['user'].nunique():,}",
             'items': f"{log['item'].nunique():,}", 'from': time_span(log)}
+
+@patch
+def _repr_html_(self:Split)->str:
+    table = pd.DataFrame({name: _log_facts(getattr(self, name)) for name in _PARTS}).T
+    return f"<p>Split {escape(str(self.protocol.get('name', '?')))}</p>{table.to_html()}"
 
 def _log(x:Domain|pd.DataFrame)->pd.DataFrame:
     "The log of a domain, or a table that is one."

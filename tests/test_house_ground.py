@@ -116,6 +116,7 @@ def test_what_is_no_encoder():
         def encode(self, texts): return np.zeros(len(texts))
     class Nan:
         def encode(self, texts): return np.full((len(texts), 2), np.nan)
+    assert as_encoder(None) is None
     with pytest.raises(InputError, match='encoder is a int'): as_encoder(3)
     with pytest.raises(InputError, match='shape'): as_encoder(Bad()).encode(['a', 'b'])
     with pytest.raises(InputError, match='not finite'): as_encoder(Nan()).encode(['a', 'b'])
