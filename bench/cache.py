@@ -8,8 +8,8 @@ import numpy as np
 from llmrec.embedding_cache import EmbeddingCache, hash_texts
 
 DIM = 384
-OPEN = ('import sys, time\nfrom llmrec.encode import VectorStore\nt = time.perf_counter()\n'
-        'n = len(VectorStore(sys.argv[1], 384)); print(time.perf_counter() - t, n)')
+OPEN = ('import sys, time\nfrom llmrec.embedding_cache import EmbeddingCache\nt = time.perf_counter()\n'
+        'n = len(EmbeddingCache(sys.argv[1], 384)); print(time.perf_counter() - t, n)')
 
 
 def vectors(b): return np.random.default_rng(b.start).normal(size=(b.stop - b.start, DIM)).astype('float32')

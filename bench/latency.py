@@ -11,7 +11,7 @@ that it finds is measured. A gate gives some experts no weight, and `serve` skip
 "all vote" measures the same with a weight for every expert. The limit below which no scan can go is given, too: bytes of item matrices
 over the machine's measured bandwidth. Wall time needs an idle machine; processor time is given beside it.
 """
-import argparse, os, time
+import argparse, os, time, timeit
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import numpy as np, pandas as pd
 
@@ -46,7 +46,8 @@ def fitted(n, cap, budget):
     valid = log.sort_values('time').groupby('user').tail(1).iloc[:100]
     def make(d, budget, seed):
         es = default_experts(d, budget, seed)
-        for e in es: e.__dict__.update(cap=min(e.cap, cap)) if hasattr(e, 'cap') else None
+        for e in es:
+            if hasattr(e, 'max_items'): e.set_params(max_items=min(e.max_items, cap))
         return es
     return Recommender(None, 'target', budget=budget, experts=make).fit(Domain('things', log.drop(valid.index), items), valid=valid, vectors={'text': V})
 
@@ -54,7 +55,7 @@ def fitted(n, cap, budget):
 def bandwidth(mb=200):
     "Bytes a second of a read."
     x = np.zeros(mb*2**18, np.float32)
-    return x.nbytes/min(-time.perf_counter() + (x.sum(), time.perf_counter())[1] for _ in range(9))
+    return x.nbytes/min(timeit.repeat(x.sum, number=1, repeat=9))
 
 
 def ms(f, asks):
@@ -71,17 +72,21 @@ def says(row):
 
 
 def account(rec, server=None):
-    "Bytes and operations of the products of one request: matrices of `item_side`, whole or sketched, and rows of candidates."
-    seen, b, f, n = set(), 0, 0, rec.data.n_target
-    for e in rec.experts:
-        if (M := e.item_side()) is None: continue
-        if server is None: b += M.nbytes; f += 2*M.size; continue
-        X, key = server.sketches[M.ctypes.data, M.shape].X if (M.ctypes.data, M.shape) in server.sketches else None, (M.ctypes.data, M.shape)
-        if X is None: continue
-        f += 2*n*X.shape[1] + 2*server.pool*M.shape[1]
-        if key not in seen: b += X.numel()*X.element_size() + 4*server.pool*M.shape[1]        # a sketch is read once for all its queries
-        seen.add(key)
-    return b, f
+    "Bytes and operations of the products of one request: item matrices, whole or sketched, and rows of candidates."
+    seen, size, flop, n = set(), 0, 0, rec.data.n_target
+    if server is None:
+        for e in rec.fusion.experts:
+            M = e.item_matrix()
+            if M is None: continue
+            size += M.nbytes
+            flop += 2*M.size
+        return size, flop
+    for sketch in [part.sketch for part in server.parts if part.sketch is not None]:
+        X, d = sketch.coordinates, sketch.matrix.shape[1]
+        flop += 2*n*X.shape[1] + 2*server.pool*d
+        if id(sketch) not in seen: size += X.numel()*X.element_size() + 4*server.pool*d   # read once for all its queries
+        seen.add(id(sketch))
+    return size, flop
 
 
 def kept(n, cap, budget, folder):
@@ -91,7 +96,7 @@ def kept(n, cap, budget, folder):
     path = folder and pathlib.Path(folder)/f'catalogue-{n}-{cap}-{budget}'
     if path and path.exists(): return Recommender.load(path)
     t = time.perf_counter(); rec = fitted(n, cap, budget)
-    print(f'{n:,} items, {len(rec.experts)} experts, fitted in {time.perf_counter() - t:.0f} s: {rec.plan[-1]}', flush=True)
+    print(f'{n:,} items, {len(rec.fusion.experts)} experts, fitted in {time.perf_counter() - t:.0f} s: {rec.plan[-1]}', flush=True)
     if path: rec.save(path)
     return rec
 
@@ -131,9 +136,9 @@ def main():
     for n in a.items:
         rec = kept(n, a.cap, a.budget, a.saved)
         asks = np.random.default_rng(1).choice(rec.data.users, a.requests)
-        row = dict(items=n, experts=len(rec.experts))
+        row = dict(items=n, experts=len(rec.fusion.experts))
         table += measure(rec, asks, asks[:max(20, a.requests//10)], speed, votes='as fitted', **row)
-        rec.gate.a.data.clamp_(min=-1.5)                              # a weight of at least about 0.2 for every expert
+        rec.fusion.gate.bias.data.clamp_(min=-1.5)                              # a weight of at least about 0.2 for every expert
         table += measure(rec, asks, asks[:max(20, a.requests//10)], speed, votes='all vote', **row)
     pd.DataFrame(table).round(6).to_csv(a.out, index=False)
 

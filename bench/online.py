@@ -51,7 +51,7 @@ def main():
     a = p.parse_args()
     from llmrec.readers import load_journey
     from llmrec.recommender import Recommender
-    from llmrec.online import steps
+    from llmrec.online import stream_steps
     from llmrec.preprocess import k_core
     j, week, source = load_journey(), 7*86400, None
     edges = j.target.log['time'].max() + 1 - week*np.arange(a.weeks, -1, -1)
@@ -62,7 +62,7 @@ def main():
     fit = lambda log: Recommender('minilm', budget='fast').fit(j.target.with_log(log), source)
     print(j.target, source, sep='\n', flush=True)
     names, done = ('never', 'update', 'schedule', 'refit'), []
-    for week in zip(*(steps(fit, j.target.log, edges, k) for k in names)):      # in step, so that what is there after any week can be compared
+    for week in zip(*(stream_steps(fit, j.target.log, edges, k) for k in names)):      # in step, so that what is there after any week can be compared
         done.append(week); save(done, a.out)
         print(f'week {len(done)}', *(f"{c['policy']} {c['seconds']:.3f} s" for c, _ in week), flush=True)
     runs = {k: (pd.DataFrame([w[i][0] for w in done]), pd.concat([w[i][1] for w in done], ignore_index=True)) for i, k in enumerate(names)}

@@ -52,7 +52,7 @@ def checksum(users, ptr, items, time):
         return int((x ^ (x >> np.uint64(31))).sum())
 
 def hashed(ids):
-    "The tie-break of `ordered`, seed 0, of distinct ids."
+    "The tie-break of `sort_log`, seed 0, of distinct ids."
     import pandas as pd
     with np.errstate(over='ignore'): return pd.util.hash_array(np.asarray(ids, dtype=object))*np.uint64(0x9E3779B97F4A7C15)
 

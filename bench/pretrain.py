@@ -82,7 +82,7 @@ class Setting:
     def ask(self, path, max_len):
         "Perplexity on the texts kept aside, per domain; nothing for models without a head."
         from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
-        from llmrec.encode import is_decoder, quiet_libraries
+        from llmrec.model_files import is_decoder, quiet_libraries
         auto = AutoModelForCausalLM if is_decoder(json.loads((path/'config.json').read_text())) else AutoModelForMaskedLM
         with quiet_libraries(): lm, info = auto.from_pretrained(path, output_loading_info=True)
         if info['missing_keys']: return {}
@@ -116,7 +116,7 @@ def main():
     p.add_argument('--lora', type=int, default=0); p.add_argument('--epochs', type=int, default=2); p.add_argument('--lr', type=float)
     p.add_argument('--texts', type=int, default=3000, help='titles of a domain to train on, at most')
     p.add_argument('--pairs', type=int, default=6000); p.add_argument('--users', type=int, default=3000)
-    p.add_argument('--columns', default='all', choices=['all', 'title'], help='what of the item table kriging sees beside the vectors')
+    p.add_argument('--columns', default='all', choices=['all', 'title'], help='what of the item table the kernel transfer sees beside the vectors')
     p.add_argument('--no-rank', action='store_true', help='perplexity only'); p.add_argument('--seed', type=int, default=0); p.add_argument('--out')
     a = p.parse_args()
     s = Setting(load(a.pair, a.data), a.texts, a.pairs, a.users, a.columns, a.seed)

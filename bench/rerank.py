@@ -11,7 +11,7 @@ Writes bench/rerank.csv, which the chapter reads. Intervals: bootstrap over user
 """
 import argparse, time
 from pathlib import Path
-import numpy as np, pandas as pd, torch
+import numpy as np, pandas as pd
 
 
 def interval(x, n=2000, seed=0):
@@ -31,34 +31,38 @@ def softmax(x): x = np.exp(x - x.max(1, keepdims=True)); return x/x.sum(1, keepd
 def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     p.add_argument('model'); p.add_argument('--pool', type=int, default=20); p.add_argument('--last', type=int, default=8, help='films of the history that are told'); p.add_argument('--rows', type=int, default=10**6)
-    p.add_argument('--dtype', default='float32'); p.add_argument('--out', default=str(Path(__file__).parent/'rerank.csv'))
+    p.add_argument('--dtype', default='float32'); p.add_argument('--device', default='cpu'); p.add_argument('--out', default=str(Path(__file__).parent/'rerank.csv'))
     a = p.parse_args()
     from llmrec.readers import load_movielens
     from llmrec.dataset import histories, select_users
     from llmrec.recommender import Recommender
     from llmrec.preprocess import split_last
-    from llmrec.judge import LMScorer, Reranker, choice_logit
+    from llmrec.judge import LMScorer, Reranker
+    from llmrec.vectors import conditional_logit
     d = load_movielens()
     s = split_last(d)
     rec = Recommender('minilm', 'target', budget='fast').fit(d.with_log(s.train))
-    judge = LMScorer.of(a.model, last=a.last, words='Films somebody watched, oldest first: {}. The next film:')
-    judge.model.to(getattr(torch, a.dtype))
+    judge = LMScorer.from_pretrained(a.model, a.device, a.dtype, last=a.last, words='Films somebody watched, oldest first: {}. The next film:')
     n_par = sum(x.numel() for x in judge.model.parameters())
-    rr = Reranker(rec, judge, a.pool)
+    column = lambda log: rec.data.all_items[0].get_indexer(pd.Index(log['item'], dtype=object))
+    rr = Reranker(rec.fusion, judge, a.pool)
     print(rec.plan[-1], f'| judge: {n_par/1e6:.0f}M parameters, {a.dtype}', flush=True)
-    rr.fit(s.valid.iloc[:a.rows])
-    plain = choice_logit(rr.X[..., :1], rr.y)
-    print(f'weights on {len(rr.y)} lists: score {rr.beta[0]:.2f}, log-likelihood a token {rr.beta[1]:.2f}, what the history adds {rr.beta[2]:.3f}; score alone {plain[0]:.2f}', flush=True)
+    valid = s.valid.iloc[:a.rows]
+    rr.fit(histories(rec.data, valid['user']), column(valid))
+    weights = lambda X: conditional_logit(X, rr.chosen, .01)[0]
+    plain = weights(rr.lists[..., :1])
+    print(f'weights on {len(rr.chosen)} lists: score {rr.beta[0]:.2f}, log-likelihood a token {rr.beta[1]:.2f}, what the history adds {rr.beta[2]:.3f}; score alone {plain[0]:.2f}', flush=True)
     rec.update(s.valid)
+    rr.fusion = rec.fusion
     test = s.test.iloc[:a.rows]
-    h, y = histories(rec.data, test['user']), rec.data.all_items[0].get_indexer(pd.Index(test['item'], dtype=object))
+    h, y = histories(rec.data, test['user']), column(test)
     c, sc = rr.first(h)
     own, X, wall, cpu = np.nonzero((c == y[:, None]).any(1))[0], [], [], []
     for i in own:
         t, u = time.perf_counter(), time.process_time()
         X.append(rr.features(select_users(h, [i]), c[i], sc[i])); wall.append(time.perf_counter() - t); cpu.append(time.process_time() - u)
     X, at = np.stack(X), (c == y[:, None])[own].argmax(1)
-    kinds = {'recommender': softmax(X[..., 0]), 'its score, temperature fitted': softmax(X[..., :1] @ plain), 'language model alone': softmax(X[..., 1:] @ choice_logit(rr.X[..., 1:], rr.y)), 'both': softmax(X @ rr.beta)}
+    kinds = {'recommender': softmax(X[..., 0]), 'its score, temperature fitted': softmax(X[..., :1] @ plain), 'language model alone': softmax(X[..., 1:] @ weights(rr.lists[..., 1:])), 'both': softmax(X @ rr.beta)}
     rows, gains = [], {}
     for k, q in kinds.items():
         rank = (q > q[np.arange(len(at)), at][:, None]).sum(1)

@@ -9,7 +9,7 @@ unit(x + s (y - z)) with x, y, z drawn from the real ones, so that the spectrum 
 same way, with another seed. A small spread s leaves a cloud around each real vector, as many variants of a product do; at 1 no clouds are left. Inner product, ten neighbours. Rounds alternate between the contestants; the median is printed.
 "Batch" asks all queries at once with all threads, "single" one after the other. Both graphs and the cells are tuned to the same recall
 on other queries, by the same rule. `--out bench/search.csv`
-keeps the table that chapter 11 shows, for `--spread` .4 and 1.
+keeps the table that chapter 55 shows, for `--spread` .4 and 1.
 The truth for recall is faiss.IndexFlatIP; our exact search must return the same scores (checked to 1e-5) and ids.
 """
 import argparse, resource, time

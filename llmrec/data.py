@@ -93,12 +93,12 @@ def _ids(s:pd.Series, where:str)->pd.Series:
 def _whole_ids(s:pd.Series, where:str)->pd.Series:
     "Numeric ids as int64; an error names the first that is no whole number, or may be rounded."
     x = s.to_numpy(np.float64 if s.dtype.kind == 'f' else s.to_numpy().dtype)
-    exact = 2**24 if s.dtype == np.float32 else 2**53     # beyond, neighbours are one number
-    if x.dtype.kind == 'f': bad = (x % 1 != 0) | (np.abs(x) > exact)
+    exact = 2**24 if s.dtype == np.float32 else 2**53     # from there on neighbours are one number
+    if x.dtype.kind == 'f': bad = (x % 1 != 0) | (np.abs(x) >= exact)
     else: bad = x > np.iinfo(np.int64).max
     if not bad.any(): return s.astype('int64')
     i = _first(bad)
-    raise InputError(f'{where}: row {i} has {x[i]!r}, not a whole number of 64 bits: '
+    raise InputError(f'{where}: row {i} has {x[i].item()!r}, not a whole number of 64 bits: '
                      'read the column as text')
 
 # %% ../nbs/01_data.ipynb #ac9898c7
@@ -308,12 +308,16 @@ def check_interactions(log:pd.DataFrame, # user, item [, time]
     if not len(log): return log
     log = _with_ids(log, where)
     if 'time' not in log: return log
-    where = f"{where}, column 'time'"
-    t = _seconds(log['time'], where)
+    return log.assign(time=_all_seconds(log['time'], f"{where}, column 'time'"))
+
+# %% ../nbs/01_data.ipynb #39dc4388
+def _all_seconds(s:pd.Series, where:str)->np.ndarray: # int64
+    "Times as seconds since 1970; an error names a row without one."
+    t = _seconds(s, where)
     bad = np.isnan(t)
-    if not bad.any(): return log.assign(time=t.astype(np.int64))
-    raise InputError(f"{where}: row {_first(bad)} has no usable time "
-                     f"({_value(log['time'], _first(bad))!r}): give dates, or seconds since 1970")
+    if not bad.any(): return t.astype(np.int64)
+    raise InputError(f'{where}: row {_first(bad)} has no usable time '
+                     f'({_value(s, _first(bad))!r}): give dates, or seconds since 1970')
 
 # %% ../nbs/01_data.ipynb #9a222a8e
 def _check_values(s:pd.Series, name:str, notes:list[str])->pd.Series|np.ndarray:
@@ -328,16 +332,19 @@ def _check_values(s:pd.Series, name:str, notes:list[str])->pd.Series|np.ndarray:
     return np.where(bad, np.median(x[~bad]), x)
 
 # %% ../nbs/01_data.ipynb #4636ffcb
+def _shown(ids:pd.Series)->str:
+    "The first id, and its type."
+    first = _value(ids, 0)
+    return f'{first!r}, {type(first).__name__}'
+
+# %% ../nbs/01_data.ipynb #b155de6d
 def _known_items(log:pd.DataFrame, name:str, items:pd.DataFrame, notes:list[str])->pd.DataFrame:
     "Drop rows whose item is not in the table."
     known = log['item'].isin(items['item']).to_numpy()
     if known.all(): return log
     if not known.any():
-        ours = _value(log['item'], 0)
-        theirs = _value(items['item'], 0)
         raise InputError(f'log of {name}: no item of the log is in the item table '
-                         f'(log: {ours!r}, {type(ours).__name__}; '
-                         f'table: {theirs!r}, {type(theirs).__name__}): '
+                         f"(log: {_shown(log['item'])}; table: {_shown(items['item'])}): "
                          'the two must use the same ids')
     example = _value(log['item'], _first(~known))
     _note(notes, name, (~known).sum(),
@@ -571,8 +578,8 @@ def _toy_log(g:np.random.Generator, users:Sequence[str], p:np.ndarray, items:pd.
     time = _toy_times(g, row, len(users))
     item = items['item'].to_numpy()[item]
     log = pd.DataFrame(dict(user=np.asarray(users)[row], item=item, time=time, event=event))
-    log = log.drop_duplicates(['user', 'item']).sort_values(['time', 'user'], kind='stable')
-    return log.reset_index(drop=True)
+    log = log.drop_duplicates(['user', 'item'])
+    return log.sort_values(['time', 'user'], kind='stable', ignore_index=True)
 
 # %% ../nbs/01_data.ipynb #7e618803
 def _check_toy(shared:float, seed:int, **sizes:Any)->None:

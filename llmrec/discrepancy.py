@@ -26,8 +26,8 @@ Rows = np.ndarray | torch.Tensor | list
 def _tensors(*samples):
     "Tensors beside the first one that is a tensor already."
     at = next((x.device for x in samples if isinstance(x, torch.Tensor)), None)
-    return [x.to(at) if isinstance(x, torch.Tensor) else torch.as_tensor(np.asarray(x, np.float32), device=at)
-            for x in samples]
+    arrays = [x if isinstance(x, torch.Tensor) else np.asarray(x, np.float32) for x in samples]
+    return [torch.as_tensor(x).to(at) for x in arrays]
 
 def _thin(X, n, seed=0):
     "At most `n` rows, drawn with a seed."
@@ -41,11 +41,16 @@ def _squared_distances(Z):
     squares = (Z*Z).sum(1)
     return (squares.unsqueeze(1) + squares - 2*Z @ Z.T).clamp_min(0)
 
+def _median_of_pairs(squares):
+    "Median over the pairs of two different rows."
+    pairs = ~torch.eye(len(squares), dtype=torch.bool, device=squares.device)
+    return squares[pairs].median().clamp_min(1e-12)
+
 def _without_diagonal(K):
     "Mean over the pairs of two different rows."
     return (K.sum() - K.diagonal().sum())/(len(K)*(len(K) - 1))
 
-# %% ../nbs/10_discrepancy.ipynb #51f58b22
+# %% ../nbs/10_discrepancy.ipynb #bd028b01
 def mmd(X:Rows, Y:Rows,  # Vectors of two domains, (n, d) and (m, d)
         gamma:float|None=None, # k(x, y) = exp(−γ‖x − y‖²); None: 1/median of all squared distances
         max_rows:int=2000 # Larger samples are thinned: the cost is quadratic
@@ -53,11 +58,9 @@ def mmd(X:Rows, Y:Rows,  # Vectors of two domains, (n, d) and (m, d)
     "Squared maximum mean discrepancy with an RBF kernel, unbiased (Gretton et al., 2012)."
     X, Y = (_thin(x, max_rows) for x in _tensors(X, Y))
     sizes = [len(X), len(Y)]
-    if min(sizes) < 2: raise InputError(f'mmd needs two rows of each domain, got {sizes[0]} and {sizes[1]}')
+    if min(sizes) < 2: raise InputError(f'mmd needs two rows of each domain, got {sizes}')
     squares = _squared_distances(torch.cat([X, Y]))
-    if gamma is None:
-        pairs = ~torch.eye(len(squares), dtype=torch.bool, device=squares.device)
-        gamma = 1/squares.detach()[pairs].median().clamp_min(1e-12)
+    if gamma is None: gamma = 1/_median_of_pairs(squares.detach())
     of_x, of_y = torch.exp(-gamma*squares).split(sizes)
     within_x, across = of_x.split(sizes, 1)
     within_y = of_y.split(sizes, 1)[1]
@@ -79,9 +82,10 @@ def proxy_a_distance(X:Rows, Y:Rows, # Vectors of two domains, (n, d) and (m, d)
                      max_rows:int=1000, # Of each domain; both get the same number
                      seed:int=0 # Draws rows and folds
                     )->float: # 0 (one domain) to 2 (two worlds)
-    "2(1 − 2ε), ε the held-out error of a linear domain classifier, 4 folds (Ben-David et al., 2007)."
+    "2(1 − 2ε), ε the held-out error of a linear classifier, 4 folds (Ben-David et al., 2007)."
     n = min(len(X), len(Y), max_rows)
-    if n < 8: raise InputError(f'proxy_a_distance needs 8 rows of each domain, got {len(X)} and {len(Y)}')
+    if n < 8:
+        raise InputError(f'proxy_a_distance needs 8 rows of each domain, got {len(X)} and {len(Y)}')
     Z = to_numpy(torch.cat([_thin(x, n, seed) for x in _tensors(X, Y)]))
     Z = (Z - Z.mean(0))/(Z.std() + 1e-12)
     domain = np.repeat([0, 1], n)
@@ -97,7 +101,7 @@ def vocab_overlap(source:Iterable[str], # Texts of the source
                   target:Iterable[str], # Texts of the target
                   kind:str='coverage' # 'coverage' or 'jaccard'
                  )->float: # 0 to 1
-    "Share of the target's running words that the source knows, or |S ∩ T| / |S ∪ T| over distinct words."
+    "Share of the target's running words that the source knows, or |S ∩ T| / |S ∪ T|."
     known = set(_words(source))
     words = _words(target)
     if kind == 'coverage': return float(words.isin(known).mean()) if len(words) else 0.
@@ -106,7 +110,7 @@ def vocab_overlap(source:Iterable[str], # Texts of the source
 
 # %% ../nbs/10_discrepancy.ipynb #d7a1db73
 def _evidence(s2, z2, rest, n, steps=50):
-    "Maximal log evidence of one target: squared singular values, squared coordinates of y, what F cannot reach."
+    "Maximal log evidence: squared singular values, squared coordinates of y, what F cannot reach."
     a = b = 1.
     for _ in range(steps):
         gamma = (b*s2/(a + b*s2)).sum()                            # effective number of weights
@@ -124,11 +128,11 @@ def _columns_of_labels(y):
     Y = y.astype(float) if y.dtype.kind == 'f' else (y == np.unique(y)).astype(float)
     return Y - Y.mean(0)
 
-# %% ../nbs/10_discrepancy.ipynb #77d67306
+# %% ../nbs/10_discrepancy.ipynb #5f07c2ec
 def logme(Fs:Rows, # Features of labelled target examples from a source model, (n, d)
           y        # Their labels, (n,): classes (int, str) or numbers (float)
          )->float:
-    "Log maximum evidence per example and class (LogME; You et al., 2021): how well features explain labels."
+    "Log maximum evidence per example and class: do features explain labels? (You et al., 2021)"
     features = to_numpy(Fs, np.float64)
     Y = _columns_of_labels(to_numpy(y))
     U, s, _ = np.linalg.svd(features - features.mean(0), full_matrices=False)
@@ -145,7 +149,8 @@ def _covariance_power(X, power, shrink):
     variance = ((X - mean) @ axes).var(0, ddof=1)
     floor = shrink*variance.sum()/X.shape[1]
     unseen = floor**power if shrink else 0.
-    return unseen*np.eye(X.shape[1]) + (axes*(((1 - shrink)*variance + floor)**power - unseen)) @ axes.T
+    seen = ((1 - shrink)*variance + floor)**power
+    return unseen*np.eye(X.shape[1]) + (axes*(seen - unseen)) @ axes.T
 
 # %% ../nbs/10_discrepancy.ipynb #6d956b86
 def align_domains(X:Rows, Y:Rows, # Vectors of source and target, (n, d) and (m, d)
@@ -153,14 +158,15 @@ def align_domains(X:Rows, Y:Rows, # Vectors of source and target, (n, d) and (m,
                   shrink:float=.1   # Towards a round covariance: few vectors estimate it badly
                  )->tuple[np.ndarray, np.ndarray]: # (X, Y), aligned, float32
     "Bring two domains into a common space without labels."
-    if how not in ('center', 'whiten', 'coral'):
-        raise InputError(f"how is {how!r}, expected 'center', 'whiten' or 'coral'")
+    kinds = ('center', 'whiten', 'coral')
+    if how not in kinds: raise InputError(f'how is {how!r}, expected one of {", ".join(kinds)}')
     X, Y = (to_numpy(x, np.float32) for x in (X, Y))
     A = X - X.mean(0)
     if how == 'center': return A, Y - Y.mean(0)
     white = A @ _covariance_power(X, -.5, shrink)
-    if how == 'coral': return (white @ _covariance_power(Y, .5, shrink) + Y.mean(0)).astype(np.float32), Y
-    return white.astype(np.float32), ((Y - Y.mean(0)) @ _covariance_power(Y, -.5, shrink)).astype(np.float32)
+    colour = _covariance_power(Y, .5 if how == 'coral' else -.5, shrink)
+    if how == 'coral': return (white @ colour + Y.mean(0)).astype(np.float32), Y
+    return white.astype(np.float32), ((Y - Y.mean(0)) @ colour).astype(np.float32)
 
 # %% ../nbs/10_discrepancy.ipynb #93abf64e
 class _Reverse(torch.autograd.Function):
@@ -179,11 +185,12 @@ def grad_reverse(x:torch.Tensor, # Features
 
 # %% ../nbs/10_discrepancy.ipynb #e18cf566
 class DomainDiscriminator(nn.Module):
-    "Domain classifier behind a gradient reversal: it learns to tell domains apart, the body to prevent it."
+    "Domain classifier behind a gradient reversal: it learns to tell domains, the body not to."
     def __init__(self, dim:int, hidden:int=32):
         super().__init__()
         self.net = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, 1))
-    def forward(self, fs:torch.Tensor, ft:torch.Tensor, lam:float=1.)->torch.Tensor: # (n, d), (m, d) -> loss
+    def forward(self, fs:torch.Tensor, ft:torch.Tensor, # Features of both domains, (n, d), (m, d)
+                lam:float=1.)->torch.Tensor: # Loss
         logits = self.net(grad_reverse(torch.cat([fs, ft]), lam)).squeeze(1)
         domain = (torch.arange(len(logits), device=logits.device) < len(fs)).to(logits)
         return F.binary_cross_entropy_with_logits(logits, domain)
@@ -197,7 +204,9 @@ def choose_strategy(n_rows:int,        # Training examples of the target
     "The strategy `auto` takes (§3.2.4)."
     if not n_rows: return 'unsupervised', 'no target rows: the source as it is'
     seen = f'{n_rows:,} target rows, head start {start:+.4f}'
-    if n_rows >= many: return 'supervised', f'{seen}: rows enough for all parameters, held by the penalty'
+    if n_rows >= many:
+        return 'supervised', f'{seen}: rows enough for all parameters, held by the penalty'
     if n_rows >= few: return 'full', f'{seen}: rows enough to correct the source'
-    if start < least: return 'scratch', f'{seen}: few rows, and the source starts no better than the text alone'
+    if start < least:
+        return 'scratch', f'{seen}: few rows, and the source starts no better than the text alone'
     return 'full', f'{seen}: few rows, but the source starts better than the text alone'

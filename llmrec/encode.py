@@ -22,8 +22,10 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fastcore.basics import patch
 from pathlib import Path
+from scipy.sparse import hstack
 from typing import TYPE_CHECKING, Any
 from .core import (
     InputError, atomic_write, batch_slices, cache_dir, check_int, check_memory, def_device,
@@ -32,10 +34,11 @@ from .embedding_cache import EmbeddingCache, hash_texts
 from .model_files import (
     POOLING_NAMES, bundled_minilm, bundled_path, clear_errors, file_sha256, find_model, load_model,
     read_json, read_model_config)
+
+# %% ../nbs/05_encode.ipynb #993810a4
 if TYPE_CHECKING:
     import torch
 
-# %% ../nbs/05_encode.ipynb #993810a4
 log = logging.getLogger(__name__)
 
 # %% ../nbs/05_encode.ipynb #1093fc2c
@@ -253,10 +256,9 @@ def forward(self:TextEncoder, ids:list[list[int]])->np.ndarray: # (n, dim) float
 def _workers(device:'torch.device', n:int)->Iterator[Callable]:
     "A `map` over `n` batches: one CPU thread for each batch if they are many, else all for one."
     import torch
-    from concurrent.futures import ThreadPoolExecutor
     threads = torch.get_num_threads()
-    alone = device.type != 'cpu' or threads < 2 or n < 2*threads
-    if alone or not torch.backends.openmp.is_available():
+    many = device.type == 'cpu' and threads > 1 and n >= 2*threads
+    if not (many and torch.backends.openmp.is_available()):
         yield map
         return
     executor = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
@@ -317,11 +319,17 @@ def fingerprint(self:TextEncoder)->str:
 
 # %% ../nbs/05_encode.ipynb #29f356d0
 @patch
+def _decides(self:TextEncoder)->dict:
+    "Everything on which a vector depends."
+    return dict(model=self.fingerprint, pooling=self.pooling, prompt=self.prompt,
+                max_len=self.max_len, dtype=self.dtype, dim=self.dim)
+
+# %% ../nbs/05_encode.ipynb #1ee00a02
+@patch
 def store(self:TextEncoder)->EmbeddingCache|None:
     "The cache of this model, pooling, prompt, length and number format; None without one."
     if not self.cache: return None
-    what = dict(model=self.fingerprint, pooling=self.pooling, prompt=self.prompt,
-                max_len=self.max_len, dtype=self.dtype, dim=self.dim)
+    what = self._decides()
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
     folder = (cache_dir('vectors') if self.cache is True else Path(self.cache))/key
     try:
@@ -478,27 +486,30 @@ def _vectorizers(n:int, max_features:int)->list: # n texts
             TfidfVectorizer(analyzer='char_wb', ngram_range=(3, 4), **kw)]
 
 # %% ../nbs/05_encode.ipynb #770742be
+def _directions(M:Any, dim:int, seed:int)->np.ndarray: # (dim, M.shape[1]) float32
+    "The `dim` directions in which the rows of a sparse matrix differ most."
+    from sklearn.decomposition import TruncatedSVD
+    svd = TruncatedSVD(dim, n_iter=3, random_state=seed).fit(M)
+    return np.ascontiguousarray(svd.components_, 'float32')
+
+# %% ../nbs/05_encode.ipynb #25e81481
 @patch
 def fit(self:TfidfEncoder, texts:Iterable[str], # The texts of all domains
        )->TfidfEncoder:
     "Learn counts and directions from `texts`; the vectors get at most `dim` numbers."
-    from scipy.sparse import hstack
-    from sklearn.decomposition import TruncatedSVD
     if self.fixed and self.fitted: return self
     texts = list(dict.fromkeys(check_texts(texts)))
     counters = _vectorizers(len(texts), self.max_features)
     with clear_errors(f"TextEncoder('tfidf').fit: the {len(texts)} texts hold no words"):
         M = hstack([counter.fit_transform(texts) for counter in counters], 'csr')
     self.dim = max(1, min(self.max_dim, M.shape[0] - 1, M.shape[1] - 1))
-    svd = TruncatedSVD(self.dim, n_iter=3, random_state=self.seed).fit(M)
     self.counters = counters
-    self.components = np.ascontiguousarray(svd.components_, 'float32')
+    self.components = _directions(M, self.dim, self.seed)
     return self
 
 # %% ../nbs/05_encode.ipynb #cfe56aad
 @patch
 def _project(self:TfidfEncoder, texts:list[str])->np.ndarray:
-    from scipy.sparse import hstack
     return hstack([counter.transform(texts) for counter in self.counters], 'csr')@self.components.T
 
 @patch
@@ -615,21 +626,24 @@ def save(self:TextEncoder, path:str|Path # Directory, made if need be
     return path
 
 # %% ../nbs/05_encode.ipynb #382e839b
+def _modules()->list[dict]:
+    "The parts of the encoder, as `sentence-transformers` lists them."
+    parts = [('', 'Transformer'), ('1_Pooling', 'Pooling'), ('2_Normalize', 'Normalize')]
+    return [dict(idx=i, name=str(i), path=where, type=f'sentence_transformers.models.{what}')
+            for i, (where, what) in enumerate(parts)]
+
+# %% ../nbs/05_encode.ipynb #c34a93c9
 @patch
 def _dump_settings(self:TextEncoder, path:Path)->None:
     "Write pooling, length limit and prompt in the form of `sentence-transformers`."
     modes = {f'pooling_mode_{k}': v == self.pooling for k, v in POOLING_NAMES.items()}
     modes.pop('pooling_mode_weightedmean')
-    parts = [('', 'Transformer'), ('1_Pooling', 'Pooling'), ('2_Normalize', 'Normalize')]
-    kind = 'sentence_transformers.models.'
-    modules = [dict(idx=i, name=str(i), path=where, type=kind + what)
-               for i, (where, what) in enumerate(parts)]
     prompts = dict(prompts=dict(p=self.prompt), default_prompt_name='p')
     length = dict(max_seq_length=self.max_len, do_lower_case=False)
     write_json(path/'1_Pooling'/'config.json', dict(word_embedding_dimension=self.dim, **modes))
     write_json(path/'sentence_bert_config.json', length)
     write_json(path/'config_sentence_transformers.json', prompts)
-    write_json(path/'modules.json', modules)
+    write_json(path/'modules.json', _modules())
 
 # %% ../nbs/05_encode.ipynb #75950009
 @patch
@@ -753,21 +767,26 @@ def _byte_pairs(texts:Iterable[str], vocab:int, special:Sequence[str])->Any:
     return t
 
 # %% ../nbs/05_encode.ipynb #534caf86
+def _add_marks(t:Any, decoder:bool)->None:
+    "Let a tokenizer put the marks of GPT, or of BERT, around a text."
+    from tokenizers import processors
+    marks = ['<|endoftext|>'] if decoder else ['[CLS]', '[SEP]']
+    single = '$A <|endoftext|>' if decoder else '[CLS] $A [SEP]'
+    numbers = [(mark, t.token_to_id(mark)) for mark in marks]
+    t.post_processor = processors.TemplateProcessing(single=single, special_tokens=numbers)
+
+# %% ../nbs/05_encode.ipynb #557b2cd3
 def train_tokenizer(texts:Iterable[str],  # Corpus
                     vocab:int=4000,       # At most so many tokens
                     decoder:bool=False,   # For a GPT? Then no marks at the start
                     max_len:int=128       # Longest text
                    )->Any:
     "A byte-level BPE tokenizer trained on `texts`, with the special tokens of BERT or of GPT."
-    from tokenizers import processors
     from transformers import PreTrainedTokenizerFast
     t = _byte_pairs(texts, vocab, _gpt_tokens if decoder else _bert_tokens)
-    marks = ['<|endoftext|>'] if decoder else ['[CLS]', '[SEP]']
-    single = '$A <|endoftext|>' if decoder else '[CLS] $A [SEP]'
-    numbers = [(mark, t.token_to_id(mark)) for mark in marks]
-    t.post_processor = processors.TemplateProcessing(single=single, special_tokens=numbers)
+    _add_marks(t, decoder)
     roles = dict(zip(_bert_roles, _bert_tokens))
-    if decoder: roles = dict(eos_token='<|endoftext|>', pad_token='<|pad|>')
+    if decoder: roles = dict(zip(('eos_token', 'pad_token'), _gpt_tokens))
     return PreTrainedTokenizerFast(tokenizer_object=t, model_max_length=max_len, **roles)
 
 # %% ../nbs/05_encode.ipynb #97f1e3d6
@@ -798,17 +817,24 @@ def whiten(X:np.ndarray,       # (n, dim)
            normalize:bool=True # Unit length afterwards?
           )->np.ndarray:       # (n, dim) float32
     "Centre the rows and shrink their covariance towards a ball."
-    X = np.asarray(X, 'float32')
-    ref = X if ref is None else np.asarray(ref, 'float32')
     if not 0 <= whitening <= 1:
-        raise InputError(f'whitening={whitening}: expected 0 (centring) to 1 (full whitening)')
+        raise InputError(f'whitening={whitening}: expected 0 (centring) to 1 (full)')
+    ref = np.asarray(X if ref is None else ref, 'float32')
     if not len(ref): raise InputError('no rows to take the mean from')
     mean = ref.mean(0, dtype='float64')
-    Z = (X - mean).astype('float32')
+    Z = (np.asarray(X, 'float32') - mean).astype('float32')
     if whitening: Z = Z@_zca(ref - mean, whitening)
     return l2_normalize(Z) if normalize else Z
 
 # %% ../nbs/05_encode.ipynb #3f265aa1
+def _nearest(X:np.ndarray, Q:np.ndarray, k:int, own:int|None)->tuple[np.ndarray, np.ndarray]:
+    "The `k` best rows for a block of queries, which are the rows of `X` from `own` on."
+    cosines = Q@X.T
+    if own is not None: cosines[np.arange(len(Q)), own + np.arange(len(Q))] = -np.inf
+    rows = np.argsort(-cosines, 1, kind='stable')[:, :k]
+    return rows, np.take_along_axis(cosines, rows, 1)
+
+# %% ../nbs/05_encode.ipynb #de4d8a70
 def knn_search(X:np.ndarray, # Catalogue, (n, dim)
                Q:np.ndarray|None=None, # Queries, (m, dim); None: each row of X, itself excluded
                k:int=10      # Neighbours of each
@@ -818,14 +844,10 @@ def knn_search(X:np.ndarray, # Catalogue, (n, dim)
     own = Q is None
     Q = X if own else l2_normalize(np.asarray(Q, 'float32'))
     k = max(0, min(k, len(X) - own))
-    rows = np.empty((len(Q), k), 'int64')
-    cosines = np.empty((len(Q), k), 'float32')
-    for block in batch_slices(len(Q), 1024):
-        near = Q[block]@X.T
-        if own: near[np.arange(len(near)), np.arange(block.start, block.stop)] = -np.inf
-        rows[block] = np.argsort(-near, 1, kind='stable')[:, :k]
-        cosines[block] = np.take_along_axis(near, rows[block], 1)
-    return rows, cosines
+    found = [_nearest(X, Q[block], k, block.start if own else None)
+             for block in batch_slices(len(Q), 1024)]
+    rows, cosines = zip(*found) if found else ([np.zeros((0, k), int)], [np.zeros((0, k))])
+    return np.concatenate(rows), np.concatenate(cosines).astype('float32')
 
 # %% ../nbs/05_encode.ipynb #e10e5042
 _colours = ['#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00', '#F0E442', '#000000']
@@ -848,13 +870,13 @@ def _draw_points(ax:Any, places:np.ndarray, labels:np.ndarray, back:np.ndarray, 
     for name, colour, mark in zip(names, _colours, 'osD^vPX*'):
         ax.scatter(*places[front & (labels == name)].T, s=18, c=colour, marker=mark, lw=.2,
                    edgecolors='k', label=name)
+    ax.legend(fontsize=8, frameon=False, loc='center left', bbox_to_anchor=(1, .5))
 
 # %% ../nbs/05_encode.ipynb #3d91633c
 def plot_item_map(X:np.ndarray, # Item vectors, (n, dim)
                   labels:Sequence, # Category of each item
                   back:np.ndarray|None=None, # True for items drawn grey in the background
-                  top:int=7,  # Categories that get a colour
-                  ax:Any=None)->Any:
+                  top:int=7, ax:Any=None)->Any: # Categories that get a colour
     "Draw items in the plane of largest variance (PCA), coloured by their most frequent categories."
     import matplotlib.pyplot as plt
     places, share = _plane(X)
@@ -864,5 +886,4 @@ def plot_item_map(X:np.ndarray, # Item vectors, (n, dim)
     _draw_points(ax, places, labels, back, top)
     ax.set(xlabel=f'first component ({share[0]:.0%} of variance)', xticks=[],
            ylabel=f'second component ({share[1]:.0%})', yticks=[])
-    ax.legend(fontsize=8, frameon=False, loc='center left', bbox_to_anchor=(1, .5))
     return ax

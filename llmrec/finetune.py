@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from fastcore.basics import patch
 from torch import nn
 from .core import InputError, l2_normalize, set_seed
 from .data import Domain
@@ -41,15 +42,17 @@ class TransferClassifier(nn.Module):
                  n_classes:int=10,  # Classes of the head
                  pool:str='cls'):   # For transformers: 'cls' (first token, as printed) or 'mean'
         super().__init__()
-        if pool not in ('cls', 'mean'): raise InputError(f"pool is {pool!r}, expected 'cls' or 'mean'")
+        if pool not in ('cls', 'mean'):
+            raise InputError(f"pool is {pool!r}, expected 'cls' or 'mean'")
         self.encoder, self.adapter, self.pool = encoder, nn.Identity(), pool
         self.head = nn.Linear(hidden, n_classes)
-    def features(self, x:torch.Tensor|Mapping)->torch.Tensor: # Vectors, or a dict of token ids and mask
+    def features(self, x:torch.Tensor|Mapping)->torch.Tensor: # Vectors, or tokens and mask
         "What the head sees, (batch, hidden)."
         if not isinstance(x, Mapping): return self.adapter(self.encoder(x))
         states = self.encoder(**x).last_hidden_state
         mask = x['attention_mask'][..., None]
-        return self.adapter(states[:, 0] if self.pool == 'cls' else (states*mask).sum(1)/mask.sum(1))
+        pooled = states[:, 0] if self.pool == 'cls' else (states*mask).sum(1)/mask.sum(1)
+        return self.adapter(pooled)
     def forward(self, x:torch.Tensor|Mapping)->torch.Tensor: return self.head(self.features(x))
 
 # %% ../nbs/11_finetune.ipynb #745b13f2
@@ -72,7 +75,7 @@ def _train_epoch(model, batches, opt, source, lam):
         n += len(y)
     return total/n
 
-# %% ../nbs/11_finetune.ipynb #5ff27eeb
+# %% ../nbs/11_finetune.ipynb #f32690ff
 def train_classifier(model:nn.Module, batches:Iterable, # (x, y) of the target
                      n_epochs:int=10, lr:float=1e-4,
                      source:nn.Module|None=None, lam:float=0., # θ_s and λ of the penalty
@@ -111,7 +114,8 @@ class NextItemClassifier(TransferClassifier):
         nn.init.zeros_(self.head.bias)
         counts = np.zeros(len(V)) if counts is None else np.asarray(counts)
         self.register_buffer('V', V, persistent=False)
-        self.register_buffer('logn', torch.as_tensor(np.log1p(counts), dtype=torch.float32), persistent=False)
+        logn = torch.as_tensor(np.log1p(counts), dtype=torch.float32)
+        self.register_buffer('logn', logn, persistent=False)
         self.tau, self.rho = nn.Parameter(torch.tensor(2.3)), nn.Parameter(torch.tensor(.5))
         self.drop = drop
     def forward(self, u:torch.Tensor)->torch.Tensor: # (batch, dim) on any device -> (batch, n)
@@ -121,30 +125,33 @@ class NextItemClassifier(TransferClassifier):
 
 # %% ../nbs/11_finetune.ipynb #7bacec51
 def _decayed_histories(user, vectors, half_life, window):
-    "Sum of the vectors before each interaction of a user, (m, dim); interactions stand user by user."
+    "Sum of the vectors before each interaction of a user, (m, dim); the log is sorted by user."
     X = np.zeros(vectors.shape, np.float32)
     for age in range(1, min(window, len(user) - 1) + 1):
         same = user[age:] == user[:-age]
         X[age:][same] += np.float32(2**(-(age - 1)/half_life))*vectors[:-age][same]
     return X
 
-# %% ../nbs/11_finetune.ipynb #3e83fd9d
-def next_item_examples(log:pd.DataFrame, # user, item, in the order in which it happened for each user
-                       V:np.ndarray,     # Item vectors, (n, dim)
-                       items,            # Their ids, (n,)
-                       half_life:float=4., window:int=20 # Of the history, in interactions; how many count
-                      )->tuple: # Interest vectors (m, dim), next item (m,), DataFrame user, last, history
-    "Every interaction of a log as an example: the decayed history before it, and the item that came."
+# %% ../nbs/11_finetune.ipynb #f3f7cb3f
+def _places(user):
+    "Of each interaction: its user, whether it is the user's last, and how many came before."
+    grouped = pd.Series(user).groupby(user)
+    last = grouped.cumcount(ascending=False) == 0
+    return pd.DataFrame(dict(user=user, last=last, history=grouped.cumcount()))
+
+# %% ../nbs/11_finetune.ipynb #946f23b1
+def next_item_examples(log:pd.DataFrame, # user, item; each user's in order of time
+                       V:np.ndarray, items, # Item vectors, (n, dim), and their ids, (n,)
+                       half_life:float=4., window:int=20 # Of the history; interactions that count
+                      )->tuple: # Interest vectors (m, dim), next item (m,), user and history
+    "Every interaction of a log as an example: the decayed history before it, and the item itself."
     order = np.argsort(pd.factorize(log['user'])[0], kind='stable')
     user = log['user'].to_numpy()[order]
     item = pd.Index(items).get_indexer(log['item'])[order]
-    if (item < 0).any():
-        raise InputError(f'{int((item < 0).sum())} rows of the log are of items without a vector: '
-                         'drop them or encode their texts')
-    grouped = pd.Series(user).groupby(user)
-    known = grouped.cumcount()
-    last = grouped.cumcount(ascending=False) == 0
-    about, keep = pd.DataFrame(dict(user=user, last=last, history=known)), (known > 0).to_numpy()
+    missing = (item < 0).sum()
+    if missing: raise InputError(f'{missing} rows of the log have no item vector: encode them')
+    about = _places(user)
+    keep = (about.history > 0).to_numpy()
     X = _decayed_histories(user, np.asarray(V, np.float32)[item], half_life, window)
     return l2_normalize(X[keep]), item[keep], about[keep].reset_index(drop=True)
 
@@ -157,10 +164,11 @@ def ndcg_next(scores,        # (m, n), array or tensor on any device
     return ndcg_of_ranks(rank_of_target(to_numpy(scores), to_numpy(y)), k)
 
 # %% ../nbs/11_finetune.ipynb #55940cd6
-FINETUNE_STRATEGIES = ('scratch', 'unsupervised', 'frozen', 'supervised', 'full', 'gradual', 'lora', 'adapter')
+FINETUNE_STRATEGIES = ('scratch', 'unsupervised', 'frozen', 'supervised', 'full', 'gradual', 'lora',
+                       'adapter')
 
 class LoRALinear(nn.Module):
-    "W ↦ W + scale/r·BA, with B = 0 at the start (LoRA; Hu et al., 2022), as a parametrization of a linear layer."
+    "W ↦ W + scale/r·BA, B = 0 at the start (LoRA; Hu et al., 2022): parametrizes a linear layer."
     def __init__(self, n_out:int, n_in:int, rank:int=8, scale:float=8.):
         super().__init__()
         self.A = nn.Parameter(torch.randn(rank, n_in)/math.sqrt(n_in))
@@ -168,7 +176,7 @@ class LoRALinear(nn.Module):
         self.scale = scale/rank
     def forward(self, W:torch.Tensor)->torch.Tensor: return W + self.B @ self.A * self.scale
 
-# %% ../nbs/11_finetune.ipynb #e29844b2
+# %% ../nbs/11_finetune.ipynb #3b38c518
 class Adapter(nn.Module):
     "x + up(relu(down(x))), zero at the start (Houlsby et al., 2019)."
     def __init__(self, dim:int, rank:int=16):
@@ -180,8 +188,9 @@ class Adapter(nn.Module):
 
 # %% ../nbs/11_finetune.ipynb #e0f86e66
 def layerwise_groups(encoder:nn.Module)->list[tuple]: # Of (name, module), top first
-    "Layers of an encoder from the top down: the blocks of a transformer, or the children of a `Sequential`."
-    lists = [(n, m) for n, m in encoder.named_modules() if isinstance(m, (nn.ModuleList, nn.Sequential))]
+    "Layers from the top down: the blocks of a transformer, or the children of a `Sequential`."
+    lists = [(n, m) for n, m in encoder.named_modules()
+             if isinstance(m, (nn.ModuleList, nn.Sequential))]
     if not lists: return [('', encoder)]
     size = lambda named: sum(p.numel() for p in named[1].parameters())
     name, blocks = max(lists, key=size)
@@ -197,29 +206,35 @@ def _add_lora(encoder, rank):
         change = LoRALinear(*layer.weight.shape, rank).to(layer.weight)
         nn.utils.parametrize.register_parametrization(layer, 'weight', change)
 
+# %% ../nbs/11_finetune.ipynb #1d599bb0
+def _groups(model, gradual, lr, decay):
+    "Parameter groups, head first: what learns, or each layer with a rate of its own."
+    groups = [dict(params=list(model.head.parameters()), lr=lr, name='head')]
+    if gradual:
+        return groups + [dict(params=list(layer.parameters()), lr=lr*decay**(i + 1), name=name)
+                         for i, (name, layer) in enumerate(layerwise_groups(model.encoder))]
+    rest = [p for n, p in model.named_parameters() if p.requires_grad and not n.startswith('head.')]
+    return groups + ([dict(params=rest, lr=lr, name='encoder')] if rest else [])
+
 def _check_strategy(name):
     if name not in FINETUNE_STRATEGIES:
         raise InputError(f'strategy is {name!r}, expected one of {", ".join(FINETUNE_STRATEGIES)}')
 
-# %% ../nbs/11_finetune.ipynb #a296b621
+# %% ../nbs/11_finetune.ipynb #cda492e5
 def apply_finetune_strategy(model:TransferClassifier, # With the source's weights loaded
                             name:str,       # One of `FINETUNE_STRATEGIES`
-                            lr:float=1e-3, decay:float=.5, # Of the head; gradual: factor a layer, from the top down
+                            lr:float=1e-3, decay:float=.5, # Of the head; gradual: factor a layer
                             rank:int=8      # lora, adapter: inner width
-                           )->list[dict]:   # Parameter groups for the optimiser, head first; some may be frozen
+                           )->list[dict]:   # Parameter groups, head first; some may be frozen
     "Freeze, add and group parameters as the strategy says."
     _check_strategy(name)
     model.requires_grad_(name in ('scratch', 'supervised', 'full'))
     if name == 'unsupervised': return []
     if name == 'lora': _add_lora(model.encoder, rank)
-    if name == 'adapter': model.adapter = Adapter(model.head.in_features, rank).to(model.head.weight)
+    if name == 'adapter':
+        model.adapter = Adapter(model.head.in_features, rank).to(model.head.weight)
     model.head.requires_grad_(True)
-    groups = [dict(params=list(model.head.parameters()), lr=lr, name='head')]
-    if name == 'gradual':
-        return groups + [dict(params=list(layer.parameters()), lr=lr*decay**(i + 1), name=n)
-                         for i, (n, layer) in enumerate(layerwise_groups(model.encoder))]
-    rest = [p for n, p in model.named_parameters() if p.requires_grad and not n.startswith('head.')]
-    return groups + ([dict(params=rest, lr=lr, name='encoder')] if rest else [])
+    return _groups(model, name == 'gradual', lr, decay)
 
 # %% ../nbs/11_finetune.ipynb #7806076a
 class GradualUnfreezeCB(Callback):
@@ -234,10 +249,9 @@ class GradualUnfreezeCB(Callback):
 @torch.no_grad()
 def zero_shot_gain(model:nn.Module,   # Untrained target model
                    source:nn.Module|Mapping, # Source model, or its parameters by name
-                   batches:Iterable,  # Training examples of the target, (x, y), on any device
-                   k:int=10, max_rows:int=2000 # So many examples are enough
+                   batches:Iterable, k:int=10, max_rows:int=2000 # (x, y) of the target
                   )->float:
-    "NDCG@k on the target's training examples with the source's parameters, minus without: nothing is trained."
+    "NDCG@k on training examples with the source's parameters, minus without: nothing is trained."
     own, given = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
     load_pretrained(given, source)
     gains = []
@@ -259,20 +273,26 @@ def _choose(strategy, model, source, dls):
     return strategy, why
 
 # %% ../nbs/11_finetune.ipynb #30d5244c
+def _callbacks(strategy, model, source, groups, lam, kind):
+    "The penalty or the unfreezing that a strategy needs."
+    if strategy == 'gradual': return [GradualUnfreezeCB(groups)]
+    if strategy != 'supervised': return []
+    # what models do on a batch is compared on the target's items: the source's weights there
+    teacher = copy.deepcopy(model) if kind in ('delta', 'distill') else source
+    return [TransferPenaltyCB(teacher, lam, kind)]
+
+# %% ../nbs/11_finetune.ipynb #c695b953
 def transfer_fit(model:TransferClassifier, dls:DataLoaders, # Target model and batches
                  source:nn.Module|None=None, # Source model; None only for 'scratch'
                  strategy:str='supervised', # One of `FINETUNE_STRATEGIES`, or 'auto'
-                 n_epochs:int=10, lr:float=1e-3, lam:float=.1, kind:str='norm', # `Learner`, `TransferPenaltyCB`
+                 n_epochs:int=10, lr:float=1e-3, lam:float=.1, kind:str='norm',
                  cbs:Iterable=(), **kw # For `Learner`
-                )->Learner: # Fitted; `.report`: what became of every tensor; `.strategy`, `.why`: what was chosen
+                )->Learner: # `.report`: of every tensor; `.strategy`, `.why`: the choice
     "Fit `model` to the target by a named strategy."
     strategy, why = _choose(strategy, model, source, dls)
     loaded = load_pretrained(model, {} if strategy == 'scratch' else source)
-    # for what models do on a batch: the source's weights, the target's items
-    teacher = copy.deepcopy(model) if kind in ('delta', 'distill') else source
-    groups, cbs = apply_finetune_strategy(model, strategy, lr), list(cbs)
-    if strategy == 'supervised': cbs.append(TransferPenaltyCB(teacher, lam, kind))
-    if strategy == 'gradual': cbs.append(GradualUnfreezeCB(groups))
+    groups = apply_finetune_strategy(model, strategy, lr)
+    cbs = [*cbs, *_callbacks(strategy, model, source, groups, lam, kind)]
     learn = Learner(model, dls, lr=lr, params=groups, cbs=cbs, **kw)
     learn.report, learn.strategy, learn.why = load_report(model, loaded), strategy, why
     return learn.fit(n_epochs) if groups else learn
@@ -280,26 +300,27 @@ def transfer_fit(model:TransferClassifier, dls:DataLoaders, # Target model and b
 # %% ../nbs/11_finetune.ipynb #fabd6345
 def lambda_search(make:Callable, # Function without arguments: a new target model
                   dls:DataLoaders, source:nn.Module, # Batches with `.valid`; source model
-                  lams:Iterable[float]=(0., 1e-3, 1e-2, 1e-1, 1.), # Path of λ
+                  lams:Iterable[float]=(0., 1e-3, 1e-2, 1e-1, 1.),
                   **kw  # For `transfer_fit`: kind, n_epochs, lr, seed …
-                 )->tuple[float, pd.DataFrame]: # Best λ; λ, best validation loss, way from the source
+                 )->tuple[float, pd.DataFrame]: # Best λ; λ, validation loss, way from the source
     "Choose λ of the penalty on the target's validation examples."
-    if dls.valid is None: raise InputError('lambda_search chooses on validation rows: give dls a `.valid`')
+    if dls.valid is None: raise InputError('lambda_search needs validation rows: give a `.valid`')
     rows = []
     for lam in lams:
         learn = transfer_fit(make(), dls, source, 'supervised' if lam else 'full', lam=lam, **kw)
-        way = transfer_penalty(source, learn.model).item()
-        rows.append((lam, learn.recorder.history.valid_loss.min(), way))
+        loss = learn.recorder.history.valid_loss.min()
+        rows.append((lam, loss, transfer_penalty(source, learn.model).item()))
     path = pd.DataFrame(rows, columns=['lam', 'valid_loss', 'way'])
     return float(path.lam[path.valid_loss.idxmin()]), path
 
 # %% ../nbs/11_finetune.ipynb #d051278c
 def _few_users(log, rows, seed):
-    "The interactions of some users, about `rows` of them, each user's in the order of time, without repeats."
+    "Interactions of some users, about `rows` of them, in order of time, without repeats."
     counts = log['user'].value_counts(sort=False).sort_index().sample(frac=1, random_state=seed)
     some = counts.index[counts.cumsum() <= max(rows, counts.iloc[0])]
     by = ['user', 'time'] if 'time' in log else ['user']
-    return log[log['user'].isin(some)].sort_values(by, kind='stable').drop_duplicates(['user', 'item'])
+    log = log[log['user'].isin(some)].sort_values(by, kind='stable')
+    return log.drop_duplicates(['user', 'item'])
 
 def _most_frequent(items, n):
     "The `n` most frequent values, equal ones in their own order."
@@ -308,7 +329,7 @@ def _most_frequent(items, n):
 
 # %% ../nbs/11_finetune.ipynb #cba1dacd
 def _examples_of(domain, encode, max_rows, seed):
-    "Texts, vectors and centred vectors of a domain's most frequent items; interest vectors and next items."
+    "Texts and vectors of a domain's most frequent items; interest vectors and next items."
     top = _most_frequent(domain.log['item'], max_rows)
     items = domain.items[domain.items['item'].isin(top)].reset_index(drop=True)
     texts = [str(t) for t in item_text(items)]
@@ -336,7 +357,8 @@ def _measures(s, t, seed):
     probe, scale = _probe(s, seed), s['V'].shape[1]**.5
     X, y = torch.from_numpy(t['X']), torch.as_tensor(t['y'])
     with torch.no_grad(): features = probe.features(X)
-    own = NextItemClassifier(t['C'], np.bincount(t['y'], minlength=len(t['C'])), probe.head.in_features)
+    counts = np.bincount(t['y'], minlength=len(t['C']))
+    own = NextItemClassifier(t['C'], counts, probe.head.in_features)
     return dict(coverage=vocab_overlap(s['texts'], t['texts']),
                 jaccard=vocab_overlap(s['texts'], t['texts'], 'jaccard'),
                 mmd=mmd(s['V'], t['V']).item(), coral=coral(s['V']*scale, t['V']*scale).item(),
@@ -345,54 +367,68 @@ def _measures(s, t, seed):
                 probe=zero_shot_gain(own, probe, [(X, y)]))
 
 # %% ../nbs/11_finetune.ipynb #1fdd359c
-def rank_sources(target:Domain,     # Domain where we recommend; only its training log
-                 candidates:Mapping|list[Domain], # {name: Domain} or list of Domains
-                 encode:Callable,   # From a list of texts to vectors, such as `TextEncoder().encode`
-                 by:str='probe',    # Column to sort by, or 'mean': mean rank over all of them
-                 max_rows:int=1000, # Items a domain, the most frequent; twice as many examples
-                 seed:int=0
-                )->pd.DataFrame: # A candidate a row, best first
-    "How promising each source is for a target: overlap, distances, fit to labels, a probe transfer."
-    named = candidates if isinstance(candidates, Mapping) else {domain.name: domain for domain in candidates}
-    examples = lambda domain: _examples_of(domain, encode, max_rows, seed)
-    there = examples(target)
-    table = pd.DataFrame({n: _measures(examples(domain), there, seed) for n, domain in named.items()}).T
+def _best_first(table, by):
+    "Candidates sorted by a measure, or by their mean rank over all."
     distances = ['mmd', 'coral', 'a_distance']
     sign = np.where(table.columns.isin(distances), -1, 1)
     table['mean'] = -(table*sign).rank(ascending=False).mean(axis=1)
-    if by not in table: raise InputError(f'by is {by!r}, expected one of {", ".join(table.columns)}')
+    if by not in table:
+        raise InputError(f'by is {by!r}, expected one of {", ".join(table.columns)}')
     return table.sort_values(by, ascending=by in distances, kind='stable')
+
+# %% ../nbs/11_finetune.ipynb #ee10c03d
+def rank_sources(target:Domain,     # Domain where we recommend; only its training log
+                 candidates:Mapping|list[Domain], # {name: Domain} or list of Domains
+                 encode:Callable,   # From texts to vectors, such as `TextEncoder().encode`
+                 by:str='probe',    # Column to sort by, or 'mean': mean rank over all of them
+                 max_rows:int=1000, seed:int=0 # Items a domain; twice as many examples
+                )->pd.DataFrame: # A candidate a row, best first
+    "How promising each source is: overlap, distances, fit to labels, a probe transfer."
+    if not isinstance(candidates, Mapping):
+        candidates = {domain.name: domain for domain in candidates}
+    examples = lambda domain: _examples_of(domain, encode, max_rows, seed)
+    there = examples(target)
+    table = {name: _measures(examples(domain), there, seed) for name, domain in candidates.items()}
+    return _best_first(pd.DataFrame(table).T, by)
 
 # %% ../nbs/11_finetune.ipynb #115414c6
 class DomainAlignCB(Callback):
-    "Add λ times the distance of the batch's features from those of another domain (no labels needed)."
+    "Add λ times the distance of the batch's features from those of another domain, without labels."
     order = -5 # Before a schedule reads the optimiser's groups
-    def __init__(self, other, # Vectors of the other domain, (m, d); as many as the batch has are drawn at each step
+    def __init__(self, other, # Vectors of the other domain, (m, d), drawn batch by batch
                  kind:str='mmd', # 'mmd', 'coral' or 'dann'
                  lam:float=.1):
         if kind not in ('mmd', 'coral', 'dann'):
             raise InputError(f"kind is {kind!r}, expected 'mmd', 'coral' or 'dann'")
         self.other, self.kind, self.lam = torch.as_tensor(other), kind, lam
-    def before_fit(self, learn:Learner)->None:
-        self.dist = dict(mmd=mmd, coral=coral).get(self.kind)
-        if self.dist: return
-        self.dist = DomainDiscriminator(learn.model.head.in_features).to(learn.acc.device)
-        opt = getattr(learn.opt, 'optimizer', learn.opt)
-        opt.add_param_group(dict(params=list(self.dist.parameters()), lr=learn.lr))
-    def after_loss(self, learn:Learner)->None:
-        x = learn.batch[0]
-        if not learn.training or len(x) < 2: return
-        some = self.other[torch.randint(len(self.other), (len(x),))]
-        there = learn.model.features(to_device(some, x.device).to(x.dtype))
-        distance = self.dist(learn.model.features(x), there)
-        learn.loss = learn.loss + self.lam*distance
-        learn.recorder.add('distance', distance.detach(), len(x))
     def state_dict(self)->dict: return self.dist.state_dict() if self.kind == 'dann' else {}
     def load_state_dict(self, state:Mapping)->None:
         if self.kind == 'dann': self.dist.load_state_dict(state)
 
+# %% ../nbs/11_finetune.ipynb #9c14d3b6
+@patch
+def before_fit(self:DomainAlignCB, learn:Learner)->None:
+    "The distance; the parameters of a discriminator learn with the model's."
+    self.dist = dict(mmd=mmd, coral=coral).get(self.kind)
+    if self.dist: return
+    self.dist = DomainDiscriminator(learn.model.head.in_features).to(learn.acc.device)
+    opt = getattr(learn.opt, 'optimizer', learn.opt)
+    opt.add_param_group(dict(params=list(self.dist.parameters()), lr=learn.lr))
+
+# %% ../nbs/11_finetune.ipynb #808c727b
+@patch
+def after_loss(self:DomainAlignCB, learn:Learner)->None:
+    "Add the distance to a batch of the other domain."
+    x = learn.batch[0]
+    if not learn.training or len(x) < 2: return
+    some = self.other[torch.randint(len(self.other), (len(x),))]
+    there = learn.model.features(to_device(some, x.device).to(x.dtype))
+    distance = self.dist(learn.model.features(x), there)
+    learn.loss = learn.loss + self.lam*distance
+    learn.recorder.add('distance', distance.detach(), len(x))
+
 # %% ../nbs/11_finetune.ipynb #188ef8cf
-@dataclass
+@dataclass(repr=False)
 class TransferEffect:
     "What a transfer did against its twin from scratch; prints as one sentence."
     word:str          # 'helped', 'no effect' or 'hurt'
@@ -406,26 +442,29 @@ class TransferEffect:
     metric:str = 'metric'
     level:float = .95
     slices:pd.DataFrame|None = None # The same by slice
-    def __str__(self)->str:
-        what = 'had no statistically significant effect' if self.word == 'no effect' else self.word
-        seeds = f'{self.seeds} seed{"s"*(self.seeds > 1)}'
-        return (f'Transfer {what}: {self.metric} {self.mean:.4f} against {self.twin:.4f} from scratch, '
-                f'{self.difference:+.4f} ({self.level:.0%} interval {self.lo:+.4f} … {self.hi:+.4f}; '
-                f'{self.n:,} users, {seeds}).')
-    __repr__ = __str__
+
+# %% ../nbs/11_finetune.ipynb #d3bbaf10
+@patch
+def __repr__(self:TransferEffect)->str:
+    "What happened, with the numbers."
+    what = 'had no statistically significant effect' if self.word == 'no effect' else self.word
+    seeds = f'{self.seeds} seed{"s"*(self.seeds > 1)}'
+    return (f'Transfer {what}: {self.metric} {self.mean:.4f} against {self.twin:.4f} from '
+            f'scratch, {self.difference:+.4f} ({self.level:.0%} interval {self.lo:+.4f} … '
+            f'{self.hi:+.4f}; {self.n:,} users, {seeds}).')
 
 # %% ../nbs/11_finetune.ipynb #4b7a940c
 def _paired(with_source, twin):
     "Both as (seeds, users) arrays, users matched."
     if all(isinstance(x, (pd.Series, pd.DataFrame)) for x in (with_source, twin)):
         if set(with_source.index) != set(twin.index) or with_source.index.has_duplicates:
-            raise InputError(f'{len(with_source)} rows with source and {len(twin)} of the twin are not the same '
-                             'users, once each: evaluate both on one test set')
-        twin = twin.loc[with_source.index].to_numpy().T
-        with_source = with_source.to_numpy().T
+            raise InputError(f'{len(with_source)} rows with source and {len(twin)} of the twin are '
+                             'not the same users, once each: evaluate both on one test set')
+        with_source, twin = (x.loc[with_source.index].to_numpy().T for x in (with_source, twin))
     a, b = (np.atleast_2d(np.asarray(x, float)) for x in (with_source, twin))
     if a.shape != b.shape:
-        raise InputError(f'with source {a.shape}, twin {b.shape}: give both the same seeds and users, (seeds, users)')
+        raise InputError(f'with source {a.shape}, twin {b.shape}: '
+                         'give both the same seeds and users, (seeds, users)')
     if not a.size or not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise InputError('transfer_effect needs finite numbers of at least one user')
     return a, b
@@ -434,7 +473,7 @@ def _paired(with_source, twin):
 def mean_interval(d:np.ndarray, # (seeds, users)
                   n_boot:int=2000, level:float=.95, seed:int=0
                  )->np.ndarray: # lo, hi
-    "Interval of a mean: `bootstrap` over users; of several seeds, percentiles with both resampled (Owen, 2007)."
+    "Interval of a mean: `bootstrap` over users; of several seeds, both are resampled (Owen, 2007)."
     seeds, users = d.shape
     if seeds == 1: return np.concatenate(bootstrap(d[0], n_boot, seed, level))
     g, means = np.random.default_rng(seed), []
@@ -449,37 +488,43 @@ def _effect(a, b, metric, margin, n_boot, level, seed):
     "The effect on some users, (seeds, users) with source and from scratch."
     lo, hi = mean_interval(a - b, n_boot, level, seed)
     word = 'helped' if lo > margin else 'hurt' if hi < -margin else 'no effect'
-    return TransferEffect(word, float((a - b).mean()), float(lo), float(hi), float(a.mean()), float(b.mean()),
+    means = [float(x.mean()) for x in (a - b, a, b)]
+    return TransferEffect(word, means[0], float(lo), float(hi), *means[1:],
                           a.shape[1], len(a), metric, level)
 
-# %% ../nbs/11_finetune.ipynb #471255e5
-def transfer_effect(with_source,  # Metric of each user with the source: Series by user, DataFrame (users, seeds) or array
+# %% ../nbs/11_finetune.ipynb #b5a5fa2d
+def _by_slice(a, b, labels, *how):
+    "The effect on each slice of users, a row each."
+    if len(labels) != a.shape[1]:
+        raise InputError(f'{len(labels)} slices for {a.shape[1]} users: give one label a user')
+    part = lambda k: vars(_effect(a[:, labels == k], b[:, labels == k], *how))
+    parts = {k: part(k) for k in pd.unique(labels)}
+    columns = ['n', 'mean', 'twin', 'difference', 'lo', 'hi', 'word']
+    return pd.DataFrame(parts).T[columns].rename_axis('slice').sort_index()
+
+# %% ../nbs/11_finetune.ipynb #977883ac
+def transfer_effect(with_source,  # Metric of each user: Series, DataFrame (users, seeds) or array
                     twin,         # The same from scratch
                     slices=None,  # A label for each user, in the order of `with_source`
                     metric:str='NDCG@10', margin:float=0., # Effects up to ± margin count as none
                     n_boot:int=2000, level:float=.95, seed:int=0
                    )->TransferEffect:
-    "Helped, no effect or hurt: the paired difference with its bootstrap interval, whole and by slice."
+    "Helped, no effect or hurt: the paired difference with its interval, whole and by slice."
     a, b = _paired(with_source, twin)
     effect = _effect(a, b, metric, margin, n_boot, level, seed)
     if slices is None: return effect
-    labels = np.asarray(slices)
-    if len(labels) != effect.n: raise InputError(f'{len(labels)} slices for {effect.n} users: give one label a user')
-    parts = {k: vars(_effect(a[:, labels == k], b[:, labels == k], metric, margin, n_boot, level, seed))
-             for k in pd.unique(labels)}
-    columns = ['n', 'mean', 'twin', 'difference', 'lo', 'hi', 'word']
-    effect.slices = pd.DataFrame(parts).T[columns].rename_axis('slice').sort_index()
+    effect.slices = _by_slice(a, b, np.asarray(slices), metric, margin, n_boot, level, seed)
     return effect
 
 # %% ../nbs/11_finetune.ipynb #d9dffe3d
 def compare_with_scratch(make:Callable,    # Function without arguments: a new target model
                          dls:DataLoaders, source:nn.Module, # Batches of the target; source model
                          measure:Callable, # measure(model) -> metric of each test user, (users,)
-                         strategy:str='supervised', # One of `FINETUNE_STRATEGIES` but 'scratch', or 'auto'
+                         strategy:str='supervised', # One of `FINETUNE_STRATEGIES`, or 'auto'
                          seeds:Iterable[int]=(0, 1, 2), slices=None, metric:str='NDCG@10',
                          **kw     # For `transfer_fit`; both get the same
                         )->TransferEffect:
-    "Train a transfer and its from-scratch twin on the same budget and seeds: helped, no effect or hurt."
+    "Train a transfer and its from-scratch twin on one budget and seeds: helped, no effect or hurt."
     def run(seed, strategy):
         set_seed(seed)
         learn = transfer_fit(make(), dls, source, strategy, seed=seed, **kw)
@@ -503,7 +548,7 @@ def _measure_arms(make, X, y, arms, measure, seed, lr, bs, kw):
         out[arm] = to_numpy(measure(learn.model.eval()))
     return out
 
-# %% ../nbs/11_finetune.ipynb #fb626dee
+# %% ../nbs/11_finetune.ipynb #0e492fbc
 def _point(n, arm, metric, twin):
     "A row of a learning curve; the band is over users and seeds."
     effect = transfer_effect(metric, twin)
@@ -512,11 +557,18 @@ def _point(n, arm, metric, twin):
                 diff_lo=effect.lo, diff_hi=effect.hi, verdict=effect.word)
 
 # %% ../nbs/11_finetune.ipynb #14f35d42
+def _metrics_of(n, make, X, y, arms, measure, seeds, lr, bs, kw):
+    "The metric of each arm on `n` examples, (seeds, test users); each seed draws its own examples."
+    draws = [np.random.default_rng(seed).permutation(len(y))[:n] for seed in seeds]
+    got = [_measure_arms(lambda: make(at), X[at], y[at], arms, measure, seed, lr, bs, kw)
+           for seed, at in zip(seeds, draws)]
+    return {arm: np.stack([run[arm] for run in got]) for arm in arms}
+
+# %% ../nbs/11_finetune.ipynb #4e94f68e
 def learning_curve(make:Callable,    # make(rows): a new model for these training examples
-                   X, y,             # All training examples of the target
-                   arms:Mapping,     # {name: (source model or None, strategy)}; the first one is the twin
+                   X, y, arms:Mapping, # All; {name: (source or None, strategy)}, first the twin
                    measure:Callable, # measure(model) -> metric of each test user
-                   sizes:Iterable=(16, 64, 256, 1024, None), # Training examples, None: all
+                   sizes:Iterable=(16, 64, 256, 1024, None), # Training examples; None: all
                    seeds:Iterable[int]=(0, 1, 2), # Each draws its own
                    lr:float=1e-3, bs:int=128, **kw # For `transfer_fit`
                   )->pd.DataFrame: # size, arm, mean, lo, hi, and the verdict against the twin
@@ -524,9 +576,6 @@ def learning_curve(make:Callable,    # make(rows): a new model for these trainin
     kw, twin, out = dict(kw, cbs=[SchedCB(cosine), *kw.get('cbs', ())]), next(iter(arms)), []
     for size in sizes:
         n = min(size or len(y), len(y))
-        draws = [np.random.default_rng(seed).permutation(len(y))[:n] for seed in seeds]
-        got = [_measure_arms(lambda: make(at), X[at], y[at], arms, measure, seed, lr, bs, kw)
-               for seed, at in zip(seeds, draws)]
-        metrics = {arm: np.stack([run[arm] for run in got]) for arm in arms}
+        metrics = _metrics_of(n, make, X, y, arms, measure, seeds, lr, bs, kw)
         out += [_point(n, arm, m, metrics[twin]) for arm, m in metrics.items()]
     return pd.DataFrame(out)

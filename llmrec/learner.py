@@ -45,7 +45,8 @@ class TensorLoader:
                  shuffle:bool=False, # New order in every pass, from PyTorch's global generator
                  device:str|torch.device|None=None): # Keep everything there; None: where it is
         lengths = [len(a) for a in arrays]
-        if len(set(lengths)) != 1: raise InputError(f'arrays have {lengths} rows: give each the same number')
+        if len(set(lengths)) != 1:
+            raise InputError(f'arrays have {lengths} rows: give each the same number')
         self.arrays = [torch.as_tensor(a).to(device) for a in arrays]
         self.n, self.bs, self.shuffle = lengths[0], bs, shuffle
     def __len__(self)->int: return math.ceil(self.n / self.bs)
@@ -68,8 +69,9 @@ class CancelEpoch(Exception): "Skip the rest of this pass over the data."
 class CancelFit(Exception): "Stop training."
 
 class Callback:
-    """Something that happens at given moments: define any of `before_fit, before_epoch, before_batch, after_loss,
-    before_step, after_step, after_batch, after_epoch, after_fit, cleanup_fit`; each is called with the learner.
+    """Something that happens at given moments. Define any of `before_fit, before_epoch,
+    before_batch, after_loss, before_step, after_step, after_batch, after_epoch, after_fit,
+    cleanup_fit`; each is called with the learner.
 
     `cleanup_fit` is called however the run ends, even if `before_fit` of this callback never was.
     A callback with `state_dict` and `load_state_dict` is part of every checkpoint."""
@@ -77,21 +79,22 @@ class Callback:
 
 # %% ../nbs/09_learner.ipynb #b022c91f
 def _accelerator(precision, device=None):
-    "A fresh `Accelerator` on the device of `def_device`; Accelerate itself gives each of several processes its own."
+    "A fresh `Accelerator` on the device of `def_device`; each of several processes has its own."
     place = def_device(device)
     AcceleratorState._reset_state()                     # it would refuse a second precision
     process = PartialState(cpu=place.type == 'cpu')
     own = process.device
     if process.num_processes == 1: process.device = place
-    elif device is not None: warnings.warn(f'device {device} is not used: each process has a device of its own')
+    elif device is not None: warnings.warn(f'device {device} is not used: each process has its own')
     try: return Accelerator(mixed_precision=precision, cpu=place.type == 'cpu')
-    finally: process.device = own                       # others may ask Accelerate for a device, too
+    finally: process.device = own                       # others may ask Accelerate for a device
 
 # %% ../nbs/09_learner.ipynb #5be02f19
 def to_device(batch, # Tensors, nested in tuples, lists or dicts
               device:torch.device):
-    "The batch on `device`; to a GPU it goes from page-locked memory, and nobody waits for the copy."
-    if device.type == 'cuda': batch = recursively_apply(lambda t: t if t.is_cuda else t.pin_memory(), batch)
+    "The batch on `device`; to a GPU it goes from page-locked memory, and nobody waits for it."
+    pin = lambda t: t if t.is_cuda else t.pin_memory()
+    if device.type == 'cuda': batch = recursively_apply(pin, batch)
     return send_to_device(batch, device, non_blocking=True)
 
 def adamw(params:Iterable, # Parameters, or groups of them
@@ -107,7 +110,7 @@ class Learner:
     "Train `model` on `dls.train`, watch it on `dls.valid`; callbacks do the rest."
     def __init__(self,
         model:nn.Module, # Any module; called with all but the last element of a batch
-        dls:DataLoaders, # Object with `.train` and `.valid` (or None): iterables of tuples (x..., y)
+        dls:DataLoaders, # Or an object with `.train` and `.valid`: iterables of tuples (x..., y)
         loss_func:Callable=F.cross_entropy, # loss_func(predictions, y)
         opt_func:Callable=adamw, # opt_func(parameters, lr=lr)
         lr:float=1e-3, # Learning rate; groups in `params` may have their own
@@ -115,10 +118,11 @@ class Learner:
         precision:str='no', # 'no' (float32), 'bf16' or 'fp16'
         accum:int=1, # Batches whose gradients are averaged before a step
         seed:int|None=0, # Every epoch is seeded from it; None leaves the generators alone
-        params:Iterable|None=None, # Parameters or parameter groups; None: all that require a gradient
-        device:str|torch.device|None=None # As for `def_device`: None takes `$LLMREC_DEVICE`, else the best there is
+        params:Iterable|None=None, # Parameters or groups of them; None: all that require a gradient
+        device:str|torch.device|None=None # None: `$LLMREC_DEVICE`, else the best there is
     ):
-        self.model, self.dls, self.loss_func, self.opt_func, self.lr = model, dls, loss_func, opt_func, lr
+        self.model, self.dls, self.loss_func, self.opt_func = model, dls, loss_func, opt_func
+        self.lr = lr
         self.precision, self.accum, self.seed, self.params = precision, accum, seed, params
         self.device, self.recorder = device, RecorderCB()
         self.cbs = [self.recorder, *cbs]
@@ -148,7 +152,8 @@ class Learner:
         self.total_steps = n_epochs * math.ceil(rounds / self.accum)
         self.net = self.acc.prepare(self.model)
         params = self.params or [p for p in self.model.parameters() if p.requires_grad]
-        groups = [dict(g) if isinstance(g, dict) else g for g in params] # the optimiser writes into them
+        # copies: the optimiser writes into its groups
+        groups = [dict(g) if isinstance(g, dict) else g for g in params]
         self.opt = self.acc.prepare(self.opt_func(groups, lr=self.lr))
 
     def _cleanup(self):
@@ -228,14 +233,16 @@ class Learner:
 
 # %% ../nbs/09_learner.ipynb #03fea852
 class RecorderCB(Callback):
-    "Keep losses per step and per epoch; `history` is a DataFrame, `plot` draws the article's curves (§5.4)."
+    "Keep losses per step and per epoch; `history` is a table, `plot` the article's curves (§5.4)."
     order, late = -10, 64 # From a GPU, numbers are fetched 64 at a time
     def __init__(self, check:bool=True): # check: a loss that is not finite is an error
         self.check = check
         self.before_fit()
-    def state_dict(self)->dict: return dict(losses=self.losses, lrs=self.lrs, rows=self.rows, sums=self.sums)
+    def state_dict(self)->dict:
+        return {name: getattr(self, name) for name in ('losses', 'lrs', 'rows', 'sums')}
     def load_state_dict(self, state:Mapping)->None:
-        self._losses, self.lrs, self.rows, self._sums = (state[k] for k in ('losses', 'lrs', 'rows', 'sums'))
+        self._losses, self._sums = state['losses'], state['sums']
+        self.lrs, self.rows = state['lrs'], state['rows']
         self.queue, self.seen = [], math.nan
     def before_fit(self, learn:Learner|None=None)->None:
         self.precision, self.lr, self.counts = 'no', 0., True
@@ -246,14 +253,16 @@ class RecorderCB(Callback):
         self.name = 'train_loss' if learn.training else 'valid_loss'
     def after_loss(self, learn:Learner)->None:
         self.counts, self.precision, self.lr = learn.counts, learn.precision, learn.lr
-        self.add(self.name, learn.task_loss.detach(), len(learn.y), learn.step if learn.training else None)
+        step = learn.step if learn.training else None
+        self.add(self.name, learn.task_loss.detach(), len(learn.y), step)
     def after_step(self, learn:Learner)->None: self.lrs.append(learn.opt.param_groups[-1]['lr'])
     def add(self, name:str, value, n:int, step:int|None=None)->None:
-        "Add a mean over `n` examples to the epoch's running mean `name`; with `step`, it is that step's loss."
+        "Add a mean over `n` examples to the epoch's mean `name`; with `step`, a step's loss."
         self.queue.append((name, value, n*self.counts, step))
-        if getattr(value, 'device', torch.device('cpu')).type == 'cpu' or len(self.queue) >= self.late: self.settle()
+        here = getattr(value, 'device', torch.device('cpu')).type == 'cpu'
+        if here or len(self.queue) >= self.late: self.settle()
 
-# %% ../nbs/09_learner.ipynb #fb1ad0f6
+# %% ../nbs/09_learner.ipynb #804c6b1d
 @patch
 def settle(self:RecorderCB)->None:
     "Read the numbers that wait."
@@ -268,7 +277,7 @@ def settle(self:RecorderCB)->None:
             self._losses.append(value)
             self._check(value, step)
 
-# %% ../nbs/09_learner.ipynb #07a58830
+# %% ../nbs/09_learner.ipynb #a6dd9807
 @patch
 def _check(self:RecorderCB, loss, step):
     "A loss that is not finite is an error; float16 skips such steps by itself."
@@ -276,15 +285,17 @@ def _check(self:RecorderCB, loss, step):
     raise InputError(f'the loss is {loss} at step {step}: take a smaller lr than {self.lr:g}, '
                      'or clip gradients with ClipCB')
 
+# %% ../nbs/09_learner.ipynb #1dbf2f22
 @patch
 def after_epoch(self:RecorderCB, learn:Learner)->None:
     "The epoch's row: means over the examples of all processes."
     sums = {k: torch.tensor(v, dtype=torch.float64) for k, v in self.sums.items()}
     if learn.acc.num_processes > 1:
         sums = learn.acc.reduce({k: v.float().to(learn.acc.device) for k, v in sums.items()})
-    self.rows.append(dict(epoch=learn.epoch + 1, **{k: float(total/n) for k, (total, n) in sums.items()}))
+    means = {k: float(total/n) for k, (total, n) in sums.items()}
+    self.rows.append(dict(epoch=learn.epoch + 1, **means))
 
-# %% ../nbs/09_learner.ipynb #6d793e8b
+# %% ../nbs/09_learner.ipynb #cdbd3037
 @patch(as_prop=True)
 def losses(self:RecorderCB)->list:
     "The loss of every batch so far."
@@ -297,7 +308,7 @@ def sums(self:RecorderCB)->dict:
     self.settle()
     return self._sums
 
-# %% ../nbs/09_learner.ipynb #1b3f9c6d
+# %% ../nbs/09_learner.ipynb #330bf7c4
 @patch(as_prop=True)
 def history(self:RecorderCB)->pd.DataFrame:
     "An epoch a row."
@@ -307,7 +318,8 @@ def history(self:RecorderCB)->pd.DataFrame:
 def plot(self:RecorderCB, ax=None):
     "The curves of the run, on `ax` or on new axes."
     ax = ax or new_axes()
-    for name in self.history.columns[1:]: ax.plot(self.history.epoch, self.history[name], marker='.', label=name)
+    for name in self.history.columns[1:]:
+        ax.plot(self.history.epoch, self.history[name], marker='.', label=name)
     ax.set(xlabel='epoch', ylabel='loss')
     ax.legend()
     return ax
@@ -320,7 +332,7 @@ def new_axes(figsize:tuple=(5, 3)):
 
 # %% ../nbs/09_learner.ipynb #2ee36f5e
 class MetricsCB(Callback):
-    "Means over the validation examples: `MetricsCB(accuracy=f)` with f(predictions, y) a mean or one value each."
+    "Means over the validation examples: `MetricsCB(name=f)`, f(predictions, y) one value or each."
     def __init__(self, **metrics:Callable): self.metrics = metrics
     def after_loss(self, learn:Learner)->None:
         if learn.training: return
@@ -339,7 +351,7 @@ class ClipCB(Callback):
     def before_step(self, learn:Learner)->None:
         self.last = learn.acc.clip_grad_norm_(learn.model.parameters(), self.norm)
 
-# %% ../nbs/09_learner.ipynb #001d5332
+# %% ../nbs/09_learner.ipynb #c8777c4e
 class ProgressCB(Callback):
     "A bar with the loss and examples per second on the error stream."
     order, bar = 50, None
@@ -379,7 +391,7 @@ class LivePlotCB(Callback):
 
 # %% ../nbs/09_learner.ipynb #86f62844
 class ExperimentTrackerCB(Callback):
-    "Send losses, metrics and rates to a tracker that Accelerate knows: 'tensorboard', 'wandb', …, or to an object."
+    "Send losses, metrics and rates to a tracker of Accelerate ('tensorboard', …), or to an object."
     order, tracking = 55, False
     def __init__(self, tracker='tensorboard', # Name or `GeneralTracker`
                  folder:str|Path='runs', project:str='llmrec', # Where files go; name of the run
@@ -389,11 +401,13 @@ class ExperimentTrackerCB(Callback):
         self.every, self.config = every, config
     def after_step(self, learn:Learner)->None:
         if learn.step % self.every: return
-        learn.acc.log(dict(loss=learn.recorder.losses[-1], lr=learn.recorder.lrs[-1]), step=learn.step)
+        last = dict(loss=learn.recorder.losses[-1], lr=learn.recorder.lrs[-1])
+        learn.acc.log(last, step=learn.step)
     def after_epoch(self, learn:Learner)->None:
-        learn.acc.log({k: v for k, v in learn.recorder.rows[-1].items() if k != 'epoch'}, step=learn.step)
+        means = {k: v for k, v in learn.recorder.rows[-1].items() if k != 'epoch'}
+        learn.acc.log(means, step=learn.step)
 
-# %% ../nbs/09_learner.ipynb #97dd3a68
+# %% ../nbs/09_learner.ipynb #be7ebb68
 @patch
 def before_fit(self:ExperimentTrackerCB, learn:Learner)->None:
     "Open the run."
@@ -405,6 +419,7 @@ def before_fit(self:ExperimentTrackerCB, learn:Learner)->None:
     learn.acc.init_trackers(self.project, run)
     self.tracking = True
 
+# %% ../nbs/09_learner.ipynb #d353f412
 @patch
 def cleanup_fit(self:ExperimentTrackerCB, learn:Learner)->None:
     "Close the run, whatever ended it."
@@ -422,7 +437,7 @@ def cosine(opt:torch.optim.Optimizer, total:int, warmup:float=.1)->lr_scheduler.
     fall = lambda i: .5*(1 + math.cos(math.pi*(i - w)/max(total - w, 1)))
     return lr_scheduler.LambdaLR(opt, lambda i: (i + 1)/w if i < w else fall(i))
 
-# %% ../nbs/09_learner.ipynb #4788c863
+# %% ../nbs/09_learner.ipynb #9f57006d
 def one_cycle(opt:torch.optim.Optimizer, total:int, pct_start:float=.25)->lr_scheduler.LRScheduler:
     "One cycle: up to the learning rate, down to almost nothing; momentum the other way."
     top = [g['lr'] for g in opt.param_groups]
@@ -441,7 +456,7 @@ class SchedCB(Callback):
 
 # %% ../nbs/09_learner.ipynb #c0de0003
 class CompileCB(Callback):
-    "Run the model through `torch.compile(model, **kw)`: the same sums in fewer kernels, after a slow first pass."
+    "Run the model through `torch.compile(model, **kw)`: same sums, fewer kernels, a slow start."
     def __init__(self, **kw): self.kw = kw # backend, mode, dynamic, …
     def before_fit(self, learn:Learner)->None: learn.net = torch.compile(learn.net, **self.kw)
 
@@ -460,7 +475,7 @@ class _RaiseCB(Callback):
 # %% ../nbs/09_learner.ipynb #e44cb993
 @patch
 def lr_find(self:Learner, lo:float=1e-6, hi:float=10., steps:int=100)->tuple[float, pd.DataFrame]:
-    "Losses under a rising rate: (suggested rate, DataFrame of lr and loss). The learner is as it was, however it ends."
+    "Losses under a rising rate: (suggested rate, table of lr and loss). Then all is as it was."
     kept = {name: getattr(self, name) for name in ('dls', 'cbs', 'recorder')}
     weights = copy.deepcopy(self.model.state_dict())
     recorder = self.recorder = RecorderCB(check=False)
@@ -479,7 +494,8 @@ class EarlyStopCB(Callback):
     order, kept = 20, ('best', 'bad', 'epoch', 'weights')
     def __init__(self, monitor:str='valid_loss', patience:int=3, higher:bool=False):
         self.monitor, self.patience, self.sign = monitor, patience, -1 if higher else 1
-    def before_fit(self, learn:Learner)->None: self.best, self.bad, self.epoch, self.weights = math.inf, 0, 0, None
+    def before_fit(self, learn:Learner)->None:
+        self.best, self.bad, self.epoch, self.weights = math.inf, 0, 0, None
     def after_epoch(self, learn:Learner)->None:
         value = self.sign*self._watched(learn.recorder.rows[-1])
         self.bad += 1
@@ -487,38 +503,50 @@ class EarlyStopCB(Callback):
             self.best, self.bad, self.epoch = value, 0, learn.epoch + 1
             self.weights = copy.deepcopy(learn.model.state_dict())
         if self.bad >= self.patience: raise CancelFit
-    def after_fit(self, learn:Learner)->None:
-        if self.weights is not None: learn.model.load_state_dict(self.weights)
 
-# %% ../nbs/09_learner.ipynb #58f97480
+# %% ../nbs/09_learner.ipynb #f2e4c35c
+@patch
+def after_fit(self:EarlyStopCB, learn:Learner)->None:
+    "Back to the best weights."
+    if self.weights is not None: learn.model.load_state_dict(self.weights)
+
+# %% ../nbs/09_learner.ipynb #ecce461d
 @patch
 def _watched(self:EarlyStopCB, row):
     "The number it watches."
     if self.monitor in row: return row[self.monitor]
-    raise InputError(f'EarlyStopCB watches {self.monitor!r}, the run records {list(row)}: choose one of these')
+    raise InputError(f'EarlyStopCB watches {self.monitor!r}, the run records {list(row)}: '
+                     'choose one of these')
 
+# %% ../nbs/09_learner.ipynb #91d1a0c4
 @patch
 def state_dict(self:EarlyStopCB)->dict:
     "The best value, its epoch and weights, and how many epochs brought nothing better."
     return {name: getattr(self, name) for name in self.kept}
 
+# %% ../nbs/09_learner.ipynb #75e168f2
 @patch
 def load_state_dict(self:EarlyStopCB, state:Mapping)->None:
     "What `state_dict` gave."
     vars(self).update({name: state[name] for name in self.kept})
 
 # %% ../nbs/09_learner.ipynb #7d7de6d0
+def _put(tensor, tensors):
+    "Keep a tensor; the key it leaves."
+    key = f't{len(tensors)}'
+    tensors[key] = tensor.detach().cpu().clone().contiguous()
+    return {'tensor': key}
+
+# %% ../nbs/09_learner.ipynb #765915c2
 def _pack(o, tensors):
     "Nested Python data as JSON; tensors go to `tensors` and leave their key."
-    if isinstance(o, torch.Tensor):
-        key = f't{len(tensors)}'
-        tensors[key] = o.detach().cpu().clone().contiguous()
-        return {'tensor': key}
+    pack = lambda v: _pack(v, tensors)
+    if isinstance(o, torch.Tensor): return _put(o, tensors)
     if isinstance(o, np.ndarray):
-        return {'array': _pack(torch.from_numpy(o.astype(np.int64)), tensors), 'dtype': str(o.dtype)}
-    if isinstance(o, dict): return {'dict': [[_pack(k, tensors), _pack(v, tensors)] for k, v in o.items()]}
-    if isinstance(o, tuple): return {'tuple': [_pack(v, tensors) for v in o]}
-    if isinstance(o, list): return {'list': [_pack(v, tensors) for v in o]}
+        whole = torch.from_numpy(o.astype(np.int64))
+        return {'array': pack(whole), 'dtype': str(o.dtype)}
+    if isinstance(o, dict): return {'dict': [[pack(k), pack(v)] for k, v in o.items()]}
+    if isinstance(o, (tuple, list)): return {type(o).__name__: [pack(v) for v in o]}
     if isinstance(o, np.generic): return o.item()
     if o is None or isinstance(o, (bool, int, float, str)): return o
     raise TypeError(f'cannot store {type(o).__name__} in a checkpoint')
@@ -559,17 +587,20 @@ def load_state(path:str|Path):
         with safe_open(path, 'pt') as f:
             meta = f.metadata()
             tensors = {k: f.get_tensor(k).clone() for k in f.keys()}    # else they lie in the file
-        if meta['sha256'] != _digest(meta['state'], tensors): raise ValueError('its checksum differs: it is damaged')
+        if meta['sha256'] != _digest(meta['state'], tensors):
+            raise ValueError('its checksum differs: it is damaged')
         return _unpack(json.loads(meta['state']), tensors)
     except FileNotFoundError: raise
     except Exception as e:
-        raise InputError(f'{path} is not a checkpoint of this package ({e}): delete it or name another') from e
+        raise InputError(f'{path} is not a checkpoint of this package ({e}): '
+                         'delete it or name another') from e
 
 # %% ../nbs/09_learner.ipynb #2ddd6436
 def _generator_states():
     "States of Python's, NumPy's and PyTorch's generators."
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return dict(python=random.getstate(), numpy=np.random.get_state(), torch=torch.get_rng_state(), cuda=cuda)
+    return dict(python=random.getstate(), numpy=np.random.get_state(), torch=torch.get_rng_state(),
+                cuda=cuda)
 
 def _set_generators(states):
     random.setstate(states['python'])
@@ -579,7 +610,7 @@ def _set_generators(states):
 
 # %% ../nbs/09_learner.ipynb #9614e379
 class CheckpointCB(Callback):
-    "Save everything every `every` steps and at each epoch's end; with `resume`, go on from the file if it is there."
+    "Save everything every `every` steps and after each epoch; with `resume`, go on from the file."
     order = 40 # After callbacks with state have set up theirs
     def __init__(self, path:str|Path, every:int=0, resume:bool=True):
         self.path, self.every, self.resume, self.rng = Path(path), every, resume, None
@@ -588,30 +619,39 @@ class CheckpointCB(Callback):
     def before_batch(self, learn:Learner)->None:
         if self.rng is not None: _set_generators(self.rng)
         self.rng = None
-    def after_batch(self, learn:Learner)->None:
-        due = learn.training and learn.last and self.every and learn.step % self.every == 0
-        if due: self.save(learn, learn.epoch, learn.i + 1)
-    def after_epoch(self, learn:Learner)->None:
-        self.rng = None
-        self.save(learn, learn.epoch + 1, 0)
 
-# %% ../nbs/09_learner.ipynb #60c6fbcb
+# %% ../nbs/09_learner.ipynb #002b767c
+@patch
+def after_batch(self:CheckpointCB, learn:Learner)->None:
+    "Save in the middle of an epoch, where it is due."
+    due = learn.training and learn.last and self.every and learn.step % self.every == 0
+    if due: self.save(learn, learn.epoch, learn.i + 1)
+
+@patch
+def after_epoch(self:CheckpointCB, learn:Learner)->None:
+    "Save after every epoch."
+    self.rng = None
+    self.save(learn, learn.epoch + 1, 0)
+
+# %% ../nbs/09_learner.ipynb #73078fac
 @patch
 def parts(self:CheckpointCB, learn:Learner)->dict:
     "Objects with state, by name: model, optimiser, loss scaler, and every callback that has one."
     parts = dict(model=learn.model, opt=learn.opt)
     if getattr(learn.acc, 'scaler', None) is not None: parts['scaler'] = learn.acc.scaler
-    stateful = [cb for cb in learn.cbs if hasattr(cb, 'state_dict') and hasattr(cb, 'load_state_dict')]
+    stateful = [cb for cb in learn.cbs if hasattr(cb, 'load_state_dict')]
     return parts | {f'cb{i}.{type(cb).__name__}': cb for i, cb in enumerate(stateful)}
 
+# %% ../nbs/09_learner.ipynb #19ab19c4
 @patch
 def save(self:CheckpointCB, learn:Learner, epoch:int, batch:int)->None:
     "Write the checkpoint: the next epoch, and how many of its batches are done."
     if not learn.acc.is_main_process: return
     where = dict(epoch=epoch, batch=batch, step=learn.step, rng=_generator_states())
-    save_state(self.path, where | {name: part.state_dict() for name, part in self.parts(learn).items()})
+    parts = {name: part.state_dict() for name, part in self.parts(learn).items()}
+    save_state(self.path, where | parts)
 
-# %% ../nbs/09_learner.ipynb #10277fee
+# %% ../nbs/09_learner.ipynb #e91fa271
 @patch
 def before_fit(self:CheckpointCB, learn:Learner)->None:
     "Go on from the file if it is there."
@@ -620,12 +660,14 @@ def before_fit(self:CheckpointCB, learn:Learner)->None:
         for left in self.path.parent.glob(f'.{self.path.name}.*.tmp'): left.unlink(missing_ok=True)
     if self.resume and self.path.exists(): self.load(learn, load_state(self.path))
 
+# %% ../nbs/09_learner.ipynb #cb135fac
 @patch
 def load(self:CheckpointCB, learn:Learner, state:Mapping)->None:
     "Put the learner and its callbacks where the checkpoint was written."
     parts = self.parts(learn)
     if missing := parts.keys() - state.keys():
-        raise InputError(f'{self.path} holds nothing for {sorted(missing)}: it is of a run with other callbacks')
+        raise InputError(f'{self.path} holds nothing for {sorted(missing)}: '
+                         'it is of a run with other callbacks')
     for name, part in parts.items(): part.load_state_dict(state[name])
     learn.epoch, learn.start_batch, learn.step = state['epoch'], state['batch'], state['step']
     if state['batch']: self.rng = state['rng']          # a whole epoch draws from its own seed
@@ -637,18 +679,24 @@ class TransferPenaltyCB(Callback):
     kinds = ('norm', 'squared', 'prox', 'l2sp', 'ewc', 'delta', 'distill')
     def __init__(self, source:Params,    # Source model, or its parameters by name
                  lam:float|Mapping=.1,   # λ, or {beginning of a name: λ} for 'norm' and 'squared'
-                 kind:str|Callable='norm', # 'norm' as printed, another of `kinds`, or a function(source, target)
+                 kind:str|Callable='norm', # One of `kinds`, or a function(source, target)
                  **kw):           # For the penalty: eps, beta, fisher, w, T
-        if not callable(kind) and kind not in self.kinds:
-            raise InputError(f'kind is {kind!r}, expected one of {", ".join(self.kinds)} or a function')
-        self.on_rows = kind in ('delta', 'distill')     # these compare what the models do on the batch
-        if self.on_rows and not isinstance(source, nn.Module):
-            raise InputError(f'kind {kind!r} needs the source model itself')
+        self.on_rows = kind in ('delta', 'distill')     # these compare what models do on the batch
+        self._check(source, kind)
         self.model = copy.deepcopy(source).eval().requires_grad_(False) if self.on_rows else None
         self.source = {k: p.detach().clone() for k, p in named_params(source).items()}
         self.lam, self.kind, self.kw = lam, kind, kw
 
-# %% ../nbs/09_learner.ipynb #906e884f
+# %% ../nbs/09_learner.ipynb #f35e566a
+@patch
+def _check(self:TransferPenaltyCB, source, kind):
+    "Is there such a penalty, and what it needs?"
+    if not callable(kind) and kind not in self.kinds:
+        raise InputError(f'kind is {kind!r}, expected one of {", ".join(self.kinds)} or a function')
+    if self.on_rows and not isinstance(source, nn.Module):
+        raise InputError(f'kind {kind!r} needs the source model itself')
+
+# %% ../nbs/09_learner.ipynb #b71074dd
 @patch
 def penalty(self:TransferPenaltyCB, model:nn.Module, *x)->torch.Tensor:
     "The term added to the loss, λ included; `x`: the batch, for 'delta' and 'distill'."
@@ -656,16 +704,18 @@ def penalty(self:TransferPenaltyCB, model:nn.Module, *x)->torch.Tensor:
     if callable(self.kind): return lam*self.kind(s, model, **kw)
     if self.kind == 'l2sp': return l2sp(s, model, **{'alpha': lam, 'beta': lam/10, **kw})
     if self.kind == 'ewc': return lam*ewc(s, model, **kw)
-    if self.kind == 'delta': return lam*feature_distance(self.model.features(*x), model.features(*x), **kw)
+    if self.kind == 'delta':
+        return lam*feature_distance(self.model.features(*x), model.features(*x), **kw)
     if self.kind == 'distill': return lam*distill(self.model(*x), model(*x), **kw)
     return transfer_loss(0., s, model, lam, squared=self.kind == 'squared', **kw)
 
-# %% ../nbs/09_learner.ipynb #34408fec
+# %% ../nbs/09_learner.ipynb #05300db3
 @patch
 def before_fit(self:TransferPenaltyCB, learn:Learner)->None:
     "The source goes where the target is."
     if self.on_rows: self.model.to(learn.acc.device)
 
+# %% ../nbs/09_learner.ipynb #1f8aa383
 @patch
 def after_loss(self:TransferPenaltyCB, learn:Learner)->None:
     "Add the penalty while training; the exact step comes after the optimiser's."
@@ -674,7 +724,9 @@ def after_loss(self:TransferPenaltyCB, learn:Learner)->None:
     learn.loss = learn.loss + term
     learn.recorder.add('penalty', term.detach(), len(learn.y))
 
+# %% ../nbs/09_learner.ipynb #012bddb1
 @patch
 def after_step(self:TransferPenaltyCB, learn:Learner)->None:
     "The proximal step, for 'prox'."
-    if self.kind == 'prox': proximal_step_(self.source, learn.model, self.lam*learn.opt.param_groups[-1]['lr'])
+    if self.kind != 'prox': return
+    proximal_step_(self.source, learn.model, self.lam*learn.opt.param_groups[-1]['lr'])

@@ -20,6 +20,7 @@ from .metrics import category_shares
 from .vectors import cosine_sim
 from .dataset import Dataset, Histories
 from .features import split_values
+from .baselines import Popularity
 
 # %% ../nbs/18_lists.ipynb #14d2dx20
 def top_columns(scores:np.ndarray, # (m, n); -inf for items that must not be shown
@@ -168,9 +169,9 @@ def short_explanation(explanation:Any)->str: # An `Explanation`
     parts = explanation.parts
     own = parts[parts['because'] != ''].groupby('because', sort=False)['part'].sum()
     if len(own) and own.max() > 0: return f'because of {own.idxmax()}'
-    name = parts.loc[parts['part'].idxmax(), 'expert']
+    name = parts.loc[parts['part'].idxmax(), 'expert']      # or the offset, which is no expert
     reasons = dict(zip(explanation.experts['expert'], explanation.experts['reason']))
-    reason = reasons.get(name, 'popular') or f'{name} puts it first'   # the offset is no expert
+    reason = reasons.get(name, Popularity.reason) or f'{name} puts it first'
     count = explanation.about['interactions']
     return f'{reason} ({count} {"interaction" if count == 1 else "interactions"})'
 
@@ -208,7 +209,7 @@ def _scale_scores(scores:np.ndarray)->tuple[np.ndarray, np.ndarray]: # (m, p), (
     with np.errstate(invalid='ignore'):
         return np.where(left, (scores - low)/np.maximum(high - low, 1e-12), 0), left
 
-# %% ../nbs/18_lists.ipynb #d709e138
+# %% ../nbs/18_lists.ipynb #b259915d
 def _at(x:np.ndarray, place:np.ndarray)->np.ndarray: # (m, p, ...), (m,) -> (m, ...)
     "The entry of each row at its place."
     return x[np.arange(len(x)), place]
@@ -220,7 +221,7 @@ def _choose(gain:np.ndarray, left:np.ndarray)->np.ndarray: # (m, p), changed; (m
     left[np.arange(len(left)), place] = False
     return found
 
-# %% ../nbs/18_lists.ipynb #4a1743c4
+# %% ../nbs/18_lists.ipynb #d27b073a
 def _start(scores:np.ndarray, k:int, lam:float)->tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Scaled scores, which are candidates, and places to fill, (m, k)."
     if not 0 <= lam <= 1:

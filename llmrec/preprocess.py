@@ -87,19 +87,21 @@ def _high(domain:Domain, least:Any)->np.ndarray:
 
 def _core_words(k_user:int, k_item:int)->str:
     "What a k-core asks for, in words; '' if nothing."
-    asked = ((k_user, 'a user'), (k_item, 'an item'))
+    asked = ((check_int(k_user, 'k_user'), 'a user'), (check_int(k_item, 'k_item'), 'an item'))
     return ', '.join(f'{k} rows {whom}' for k, whom in asked if k > 1)
 
 # %% ../nbs/02_preprocess.ipynb #2c62c9cc
+_WHY = dict(repeated='same user, item, time and event',
+            bots='over 50 × the median number of rows, and 1,000')
+
+# %% ../nbs/02_preprocess.ipynb #1b70ba0b
 def _cleaning_steps(domain:Domain, k_user:int, k_item:int, min_value:float|None, bots:bool)->list:
     "The steps that were asked for: name, function from rows kept to rows kept, reason."
-    log = domain.log
+    log = check_type(domain, Domain, 'domain').log
     user, _ = pd.factorize(log['user'])
     item, _ = pd.factorize(log['item'])
-    why = 'same user, item, time and event'
-    steps = [('repeated rows', lambda keep: keep & ~_repeated(log), why)]
-    why = 'over 50 × the median number of rows, and 1,000'
-    if bots: steps.append(('bots', lambda keep: keep & ~_bots(user, keep)[user], why))
+    steps = [('repeated rows', lambda keep: keep & ~_repeated(log), _WHY['repeated'])]
+    if bots: steps.append(('bots', lambda keep: keep & ~_bots(user, keep)[user], _WHY['bots']))
     if min_value is not None:
         high = _high(domain, min_value)
         steps.append(('low value', lambda keep: keep & high, f'value below {min_value}'))
@@ -115,19 +117,20 @@ def clean(domain:Domain,       # Raw domain
           log_value:bool=False # Replace value by log(1 + value)?
          )->tuple[Domain, pd.DataFrame]: # domain, report
     "Clean a domain; the report says for each step how many rows it dropped and why."
-    check_type(domain, Domain, 'domain')
-    check_int(k_user, 'k_user')
-    check_int(k_item, 'k_item')
     steps = _cleaning_steps(domain, k_user, k_item, min_value, bots)
     keep, report = _apply_steps(steps, len(domain.log))
-    log = domain.log[keep].reset_index(drop=True)
-    if not len(log) and len(domain.log):
-        raise InputError(f'cleaning drops all {len(domain.log)} rows of {domain.name!r}: '
-                         'lower k_user, k_item or min_value')
+    log = _some_left(domain, keep)
     if log_value and 'value' in log: log = log.assign(value=np.log1p(log['value'].clip(lower=0)))
     return domain.with_log(log), report
 
 # %% ../nbs/02_preprocess.ipynb #d4bc7744
+def _some_left(domain:Domain, keep:np.ndarray)->pd.DataFrame:
+    "The rows that are kept; an `InputError` if there is none."
+    if keep.any() or not len(keep): return domain.log[keep].reset_index(drop=True)
+    raise InputError(f'cleaning drops all {len(keep)} rows of {domain.name!r}: '
+                     'lower k_user, k_item or min_value')
+
+# %% ../nbs/02_preprocess.ipynb #b2aca468
 def _apply_steps(steps:list, n:int)->tuple[np.ndarray, pd.DataFrame]:
     "Which of `n` rows all steps keep, and what each dropped."
     keep = np.ones(n, bool)
@@ -303,12 +306,16 @@ def _sort_ties(order:np.ndarray, key:np.ndarray, tie:np.ndarray)->np.ndarray:
     high = group.astype(np.uint64) << np.uint64(free)
     packed = high | tie[rows].astype(np.uint64) >> np.uint64(64 - free)
     by_packed = np.argsort(packed)
-    rows = rows[by_packed]
-    again, group = _tied(packed[by_packed])       # equal in the bits that fitted: look at all
-    left = rows[again]
-    rows[again] = left[np.lexsort((left, tie[left], group))]
-    order[at] = rows
+    order[at] = _sort_rest(rows[by_packed], packed[by_packed], tie)
     return order
+
+# %% ../nbs/02_preprocess.ipynb #92208fad
+def _sort_rest(rows:np.ndarray, packed:np.ndarray, tie:np.ndarray)->np.ndarray:
+    "Rows whose ties are equal in the bits that fitted: look at all bits."
+    at, group = _tied(packed)
+    left = rows[at]
+    rows[at] = left[np.lexsort((left, tie[left], group))]
+    return rows
 
 # %% ../nbs/02_preprocess.ipynb #83ed6af8
 def sort_by_time(user:np.ndarray, # Numbers of users, none negative
@@ -358,11 +365,10 @@ def split_last(domain:Domain|pd.DataFrame, # Domain or log
                n_valid:int=1, # Rows before them to validate on
                seed:int=0, min_train:int=1)->Split:
     "Leave the last rows of each user out; users with too few rows stay in training."
-    settings = dict(n_test=check_int(n_test, 'n_test', 1), n_valid=check_int(n_valid, 'n_valid'),
-                    seed=check_int(seed, 'seed', 0, 2**32 - 1),
-                    min_train=check_int(min_train, 'min_train'))
+    settings = dict(n_test=n_test, n_valid=n_valid, seed=seed, min_train=min_train)
+    for name, value in settings.items(): check_int(value, name, int(name == 'n_test'))
     log = _log(domain)
-    order = _order(log, seed)
+    order = _order(log, check_int(seed, 'seed', 0, 2**32 - 1))
     follow, n = _rows_that_follow(pd.factorize(log['user'])[0][order])
     enough = n >= n_test + n_valid + min_train
     test = enough & (follow < n_test)
@@ -491,6 +497,7 @@ def _counts(log:pd.DataFrame, items:pd.DataFrame)->np.ndarray: # (n_items,)
     "Interactions of each item."
     return items['item'].map(log['item'].value_counts()).fillna(0).to_numpy(float)
 
+# %% ../nbs/02_preprocess.ipynb #990cecef
 def _order_predicts(split:Split, items:pd.DataFrame)->dict:
     "Does the place in the item table tell which items without a training row are in the test?"
     check = 'order of the item table predicts the test'
@@ -507,6 +514,7 @@ def _order_predicts(split:Split, items:pd.DataFrame)->dict:
 def _rank_correlation(x:np.ndarray, y:np.ndarray)->float:
     return abs(np.corrcoef(pd.Series(x).rank(), pd.Series(y).rank())[0, 1])
 
+# %% ../nbs/02_preprocess.ipynb #99f867e1
 def _features_of_all(split:Split, items:pd.DataFrame)->dict:
     "Numeric columns that follow the counts of test rows beyond what training counts explain."
     past = _counts(_past(split), items)

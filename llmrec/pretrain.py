@@ -102,20 +102,19 @@ def tiny_encoder(texts:Iterable[str],    # Corpus for the tokenizer: texts of al
                  **kw:Any                # To TextEncoder
                 )->TextEncoder:
     "A small random BERT or GPT with a tokenizer trained on `texts`, saved and opened."
-    if kind not in ('tiny-bert', 'tiny-gpt'):
-        raise InputError(f"kind={kind!r}: expected 'tiny-bert' or 'tiny-gpt'")
     texts = sorted(set(check_texts(texts)))
-    size = (dim, layers, heads)
-    key = _digest(texts, *size, vocab, max_len, seed)
+    key = _digest(texts, dim, layers, heads, vocab, max_len, seed)
     out = Path(out or cache_dir('models')/f'{kind}-{key}')
     if not (out/'model.safetensors').exists():
-        _make_tiny(out, texts, kind, size, vocab, max_len, seed)
+        _make_tiny(out, texts, kind, (dim, layers, heads), vocab, max_len, seed)
     return TextEncoder(out, **kw)
 
 # %% ../nbs/06_pretrain.ipynb #1c2eb286
 def _make_tiny(out:Path, texts:list[str], kind:str, size:tuple, vocab:int, max_len:int, seed:int
               )->None:
     "Write a small random model and its tokenizer."
+    if kind not in ('tiny-bert', 'tiny-gpt'):
+        raise InputError(f"kind={kind!r}: expected 'tiny-bert' or 'tiny-gpt'")
     tok = train_tokenizer(texts, vocab, kind == 'tiny-gpt', max_len)
     set_seed(seed)
     with quiet_libraries(), _saved(out) as folder:
@@ -182,13 +181,10 @@ def perplexity(lm:Any,               # A model with its head: ...ForMaskedLM or 
                max_len:int=128       # Tokens read of each
               )->float:
     "Perplexity of a decoder, pseudo-perplexity of an encoder, per token."
-    questions = _all_questions(lm, tok, texts, max_len)
-    lm.eval()
-    parts = []
-    for block in progress(list(batch_slices(len(questions), 128)), 'perplexity'):
-        tensors = _rows(questions[block], tok.pad_token_id or 0)
-        parts.append(_surprise(lm, *[t.to(lm.device) for t in tensors]))
-    total, n = np.sum(parts, 0)
+    questions = _all_questions(lm.eval(), tok, texts, max_len)
+    blocks = progress(list(batch_slices(len(questions), 128)), 'perplexity')
+    batches = (_rows(questions[block], tok.pad_token_id or 0) for block in blocks)
+    total, n = np.sum([_surprise(lm, *[t.to(lm.device) for t in batch]) for batch in batches], 0)
     return float(np.exp(total/n))
 
 # %% ../nbs/06_pretrain.ipynb #00c4d3b7
@@ -238,6 +234,14 @@ def _same_text(ia:Tensor, ib:Tensor)->Tensor: # (batch, batch)
     return same & ~torch.eye(len(ia), dtype=torch.bool, device=ia.device)
 
 # %% ../nbs/06_pretrain.ipynb #b514d0a8
+def _neighbour_texts(users:np.ndarray, texts:np.ndarray)->list[tuple[str, str]]:
+    "Distinct pairs of different texts of one user that follow each other."
+    first = texts[:-1]
+    second = texts[1:]
+    ok = (users[1:] == users[:-1]) & (second != first) & pd.notna(second) & pd.notna(first)
+    return sorted({tuple(sorted(pair)) for pair in zip(first[ok], second[ok])})
+
+# %% ../nbs/06_pretrain.ipynb #efebedf3
 def cooccurrence_pairs(log:pd.DataFrame, # Training log: user, item [, time]
                        text:Mapping|pd.Series, # Text of each item
                        n:int=20_000, # At most so many pairs
@@ -246,12 +250,7 @@ def cooccurrence_pairs(log:pd.DataFrame, # Training log: user, item [, time]
     "Distinct pairs of texts that users consumed one after the other; equal times in seeded order."
     log = log.sample(frac=1, random_state=seed)
     log = log.sort_values(['user', 'time'] if 'time' in log else 'user', kind='stable')
-    texts = log['item'].map(dict(text)).to_numpy(object)
-    users = log['user'].to_numpy()
-    first = texts[:-1]
-    second = texts[1:]
-    ok = (users[1:] == users[:-1]) & (second != first) & pd.notna(second) & pd.notna(first)
-    pairs = sorted({tuple(sorted(pair)) for pair in zip(first[ok], second[ok])})
+    pairs = _neighbour_texts(log['user'].to_numpy(), log['item'].map(dict(text)).to_numpy(object))
     return [pairs[i] for i in np.random.default_rng(seed).permutation(len(pairs))[:n]]
 
 # %% ../nbs/06_pretrain.ipynb #28307f2b
@@ -352,24 +351,28 @@ def _task(enc:TextEncoder, train:list, held:dict, objective:str, lora:int, tau:f
     return _lm_task(enc, train, held, objective, lora, seed)
 
 # %% ../nbs/06_pretrain.ipynb #b48d9115
-def _training_settings(plan:dict, n:int, measure:str, folder:Path, device:Any)->dict:
-    "Arguments of the Trainer: a warm-up of a tenth, a cosine, one evaluation an epoch."
-    show = os.environ.get('LLMREC_PROGRESS', str(int(sys.stderr.isatty())))
+def _schedule(plan:dict, n:int)->dict:
+    "How `n` rows are learned: batches, steps, and the learning rate along them."
     epochs = plan['epochs']
     batch = plan['batch_size']
     steps = max(1, epochs*n//batch)
+    return dict(num_train_epochs=epochs, learning_rate=plan['lr'], weight_decay=.01,
+                warmup_steps=steps//10, lr_scheduler_type='cosine', seed=plan['seed'],
+                per_device_train_batch_size=batch, per_device_eval_batch_size=2*batch,
+                logging_steps=max(1, steps//20))
+
+# %% ../nbs/06_pretrain.ipynb #d95e84af
+def _training_settings(plan:dict, n:int, measure:str, folder:Path, device:Any)->dict:
+    "Arguments of the Trainer: a warm-up of a tenth, a cosine, one evaluation an epoch."
+    show = os.environ.get('LLMREC_PROGRESS', str(int(sys.stderr.isatty())))
     kind = def_device(device).type
-    schedule = dict(num_train_epochs=epochs, learning_rate=plan['lr'], weight_decay=.01,
-                    warmup_steps=steps//10, lr_scheduler_type='cosine', seed=plan['seed'],
-                    per_device_train_batch_size=batch, per_device_eval_batch_size=2*batch)
     choice = dict(eval_strategy='epoch', save_strategy='epoch', save_total_limit=1,
                   load_best_model_at_end=True, metric_for_best_model=measure,
                   greater_is_better=False)
-    return dict(output_dir=str(folder), logging_steps=max(1, steps//20), report_to=[],
-                disable_tqdm=show != '1', use_cpu=kind == 'cpu',
-                dataloader_pin_memory=kind == 'cuda', remove_unused_columns=False,
-                prediction_loss_only=True, label_names=['labels'],
-                **schedule, **choice)
+    return dict(output_dir=str(folder), report_to=[], disable_tqdm=show != '1',
+                use_cpu=kind == 'cpu', dataloader_pin_memory=kind == 'cuda',
+                remove_unused_columns=False, prediction_loss_only=True, label_names=['labels'],
+                **_schedule(plan, n), **choice)
 
 # %% ../nbs/06_pretrain.ipynb #e9d79bbb
 def _trainer(model:nn.Module, collate:Callable, train:list, evals:dict, folder:Path, device:Any,
@@ -490,29 +493,39 @@ def _unseen(texts:list, held:Iterable[list])->list:
     return [text for text in texts if _plain(text) not in kept]
 
 # %% ../nbs/06_pretrain.ipynb #80569230
+def _mixed(domains:dict, objective:str, temperature:float, valid:float, seed:int
+          )->tuple[list, dict]:
+    "The training mixture of all domains, and what each keeps aside."
+    parts = _split_domains(domains, objective, valid, seed)
+    held = {domain: part for domain, (_, part) in parts.items()}
+    unseen = [_unseen(part, held.values()) for part, _ in parts.values()]
+    return sample_mixture(unseen, temperature, seed), held
+
+# %% ../nbs/06_pretrain.ipynb #474ae783
 @patch
 def _pretrain(self:TextEncoder, out:Path, key:str, domains:dict, args:dict, objective:str,
               mix:tuple, tau:float, **plan:Any)->None:
     "Train, measure before and after, and write the directory `out`."
-    temperature, valid = mix
     seed = plan['seed']
-    parts = _split_domains(domains, objective, valid, seed)
-    held = {domain: part for domain, (_, part) in parts.items()}
-    unseen = [_unseen(part, held.values()) for part, _ in parts.values()]
-    train = sample_mixture(unseen, temperature, seed)
+    train, held = _mixed(domains, objective, *mix, seed)
     model, collate, rows, evals, new = _task(self, train, held, objective, plan['lora'], tau, seed)
+    folder = out/'checkpoints'/key[:12]   # of this run, not of another in the same place
     try:
         with quiet_libraries():
-            folder = out/'checkpoints'/key[:12]   # of this run, not of another in the same place
             trainer = _trainer(model, collate, rows, evals, folder, self.device, plan, args)
-            before = self._measure(trainer, held, objective)
-            resume = any(folder.glob('checkpoint-*')) or None
-            trainer.train(resume_from_checkpoint=resume)
-            after = self._measure(trainer, held, objective)
+            about = self._run(trainer, folder, held, objective)
     finally: self._model = None   # whatever stops us, no half-trained model answers
+    self._finish(out, model, dict(key=key, new_head=bool(new), **about))
+
+# %% ../nbs/06_pretrain.ipynb #f21005e1
+@patch
+def _run(self:TextEncoder, trainer:Any, folder:Path, held:dict, objective:str)->dict:
+    "Measure, train (from the last checkpoint, if there is one), measure again."
+    before = self._measure(trainer, held, objective)
+    trainer.train(resume_from_checkpoint=any(folder.glob('checkpoint-*')) or None)
+    after = self._measure(trainer, held, objective)
     report = [dict(measure=k, before=before[k], after=after[k]) for k in before]
-    history = _history(trainer.state.log_history).to_dict('list')
-    self._finish(out, model, dict(key=key, history=history, new_head=bool(new), report=report))
+    return dict(history=_history(trainer.state.log_history).to_dict('list'), report=report)
 
 # %% ../nbs/06_pretrain.ipynb #b22b4bdb
 @patch

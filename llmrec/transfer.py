@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from torch import nn
 from .core import InputError
 
-# %% ../nbs/08_transfer.ipynb #8a4707f6
+# %% ../nbs/08_transfer.ipynb #dcd1e7af
 def to_numpy(x, dtype=None)->np.ndarray:
     "An array of what lies anywhere: a tensor on any device, an array, a list."
     if not isinstance(x, torch.Tensor): return np.asarray(x, dtype)
@@ -39,15 +39,13 @@ def _shared_rows(source, target, source_ids, target_ids):
     at = torch.from_numpy(places).to(target.device)
     return source.detach().to(target)[at[at >= 0]], target[at >= 0]
 
-# %% ../nbs/08_transfer.ipynb #1e3f8377
+# %% ../nbs/08_transfer.ipynb #605a7288
 def match_params(source:Params, # Module, dict or sequence of tensors
                  target:Params, # The same
                  ids:dict|None=None # {table name: (source item ids, target item ids)}: row by row
                 )->list[tuple]: # Of (name, source tensor without gradient, target tensor)
     "Pairs of parameters with the same name and shape, or of the rows of one item."
-    theta_s = named_params(source)
-    theta_t = named_params(target)
-    pairs = []
+    pairs, theta_s, theta_t = [], named_params(source), named_params(target)
     for name in [k for k in theta_t if k in theta_s]:
         s, t = theta_s[name], theta_t[name]
         if name in (ids or {}) and s.shape[1:] == t.shape[1:]:
@@ -77,7 +75,7 @@ def proximal_step_(theta_source:Params, # θ_s
                    theta_target:Params, # θ_t, changed in place
                    lam_lr:float  # λ times the learning rate
                   )->None:
-    "Proximal step of λ‖θ_s − θ_t‖: shrink the difference by length `lam_lr`, after a step on the task loss alone."
+    "Proximal step of λ‖θ_s − θ_t‖, after one on the task loss: shrink the difference by `lam_lr`."
     length = transfer_penalty(theta_source, theta_target)
     keep = (1 - lam_lr/length).clamp_min(0) if length > 0 else length
     for _, s, t in match_params(theta_source, theta_target): t.copy_(s + keep*(t - s))
@@ -91,17 +89,18 @@ def _group(name, lam):
 # %% ../nbs/08_transfer.ipynb #5292beec
 def transfer_loss(loss:torch.Tensor|float,  # Task loss on the target, scalar
                   source:Params, target:Params, # θ_source, θ_target
-                  lam:float|Mapping=.1,     # λ, or {beginning of a name: λ}
-                  squared:bool=False, eps:float=0. # See `transfer_penalty`
+                  lam:float|Mapping=.1, squared:bool=False, eps:float=0. # λ, or λ by name
                  )->torch.Tensor:
     "The article's transfer loss (§4.2.3): loss + λ‖θ_source − θ_target‖."
-    if not isinstance(lam, Mapping): return loss + lam*transfer_penalty(source, target, squared, eps)
+    penalty = lambda s, t: transfer_penalty(s, t, squared, eps)
+    if not isinstance(lam, Mapping): return loss + lam*penalty(source, target)
     groups = {}
-    for name, s, t in match_params(source, target): groups.setdefault(_group(name, lam), []).append((s, t))
+    for name, s, t in match_params(source, target):
+        groups.setdefault(_group(name, lam), []).append((s, t))
     if missing := set(lam) - set(groups):
         raise InputError(f'lam names {sorted(missing)}, but no matched parameter begins so')
     groups.pop(None, None)
-    return loss + sum(lam[g]*transfer_penalty(*zip(*pairs), squared, eps) for g, pairs in groups.items())
+    return loss + sum(lam[g]*penalty(*zip(*pairs)) for g, pairs in groups.items())
 
 # %% ../nbs/08_transfer.ipynb #2a53bcbe
 def l2sp(source:Params, target:Params,  # θ_source, θ_target
@@ -113,7 +112,7 @@ def l2sp(source:Params, target:Params,  # θ_source, θ_target
     new = sum((p**2).sum() for name, p in named_params(target).items() if name not in matched)
     return alpha/2*transfer_penalty(source, target, squared=True) + beta/2*new
 
-# %% ../nbs/08_transfer.ipynb #cc1f598d
+# %% ../nbs/08_transfer.ipynb #e538a4bf
 def _example_gradients(model, params, batch, loss_func):
     "Gradients of each example of a batch by name, (examples, *shape of the parameter)."
     def example_loss(params, *example):
@@ -127,7 +126,7 @@ def device_of(model:nn.Module)->torch.device:
     "The device of a model's first parameter; the CPU where it has none."
     return next((p.device for p in model.parameters()), torch.device('cpu'))
 
-# %% ../nbs/08_transfer.ipynb #9f624a97
+# %% ../nbs/08_transfer.ipynb #db8463fe
 def fisher_diag(model:nn.Module, # Trained source model
                 batches:Iterable, # Of (x..., y), tensors on any device
                 loss_func:Callable=F.cross_entropy # Mean loss of a batch
@@ -138,7 +137,8 @@ def fisher_diag(model:nn.Module, # Trained source model
     n = 0
     for batch in batches:
         batch = [x.to(device_of(model)) for x in batch]
-        for k, g in _example_gradients(model, params, batch, loss_func).items(): total[k] += (g**2).sum(0)
+        gradients = _example_gradients(model, params, batch, loss_func)
+        for k, g in gradients.items(): total[k] += (g**2).sum(0)
         n += len(batch[-1])
     return {k: t/n for k, t in total.items()}
 
@@ -151,7 +151,7 @@ def ewc(source:Params, target:Params, # θ_source, θ_target
     return sum((fisher[k].to(t)*(t - s)**2).sum() for k, s, t in pairs)/2
 
 # %% ../nbs/08_transfer.ipynb #90126ec7
-def feature_distance(f_source:torch.Tensor, # Features of the probe set from the source's body, (n, d)
+def feature_distance(f_source:torch.Tensor, # Features of a probe set from the source's body, (n, d)
                      f_target:torch.Tensor, # The same inputs through the target's body
                      w:torch.Tensor|None=None # Weight of each feature, (d,)
                     )->torch.Tensor:
@@ -173,21 +173,22 @@ def distill(teacher:torch.Tensor, # Scores of the source model, (n, items)
 def _copy_rows(source, target, source_ids, target_ids):
     "Copy rows of table `source` to `target` where both have the id; the number of rows copied."
     if len(source_ids) != len(source) or len(target_ids) != len(target):
-        raise InputError(f'{len(source_ids)} and {len(target_ids)} ids for tables of {len(source)} and '
-                         f'{len(target)} rows: give one id a row')
+        raise InputError(f'{len(source_ids)} and {len(target_ids)} ids for tables of {len(source)} '
+                         f'and {len(target)} rows: give one id a row')
     at = pd.Index(source_ids).get_indexer(pd.Index(target_ids))
     there = torch.from_numpy(np.flatnonzero(at >= 0))
     target[there] = source[torch.from_numpy(at[at >= 0])].to(target)
     return len(there)
 
-# %% ../nbs/08_transfer.ipynb #3595da21
+# %% ../nbs/08_transfer.ipynb #47b176a7
 def _copy_one(name, target, source, ids):
     "Copy one tensor if it fits; (status, detail)."
     if name not in source: return 're-initialised', 'no such name in the source'
     if name in ids and source[name].shape[1:] == target.shape[1:]:
         n = _copy_rows(source[name], target, *ids[name])
         return 'copied by id', f'{n} of {len(target)} rows'
-    if source[name].shape != target.shape: return 'skipped', f'source has {tuple(source[name].shape)}'
+    if source[name].shape != target.shape:
+        return 'skipped', f'source has {tuple(source[name].shape)}'
     target.copy_(source[name])
     return 'copied', ''
 
@@ -200,22 +201,24 @@ def load_pretrained(target:nn.Module, # Model to fill, changed in place
     "Copy every tensor of `source` that fits, and report on each tensor of both."
     theta_s = source.state_dict() if isinstance(source, nn.Module) else dict(source)
     theta_t = target.state_dict()
-    rows = [(k, tuple(p.shape), p.numel(), *_copy_one(k, p, theta_s, ids or {})) for k, p in theta_t.items()]
+    rows = [(k, tuple(p.shape), p.numel(), *_copy_one(k, p, theta_s, ids or {}))
+            for k, p in theta_t.items()]
     rows += [(k, tuple(p.shape), 0, 'left behind', 'no such name in the target')
              for k, p in theta_s.items() if k not in theta_t]
     return pd.DataFrame(rows, columns=['name', 'shape', 'numbers', 'status', 'detail'])
 
 # %% ../nbs/08_transfer.ipynb #7397b139
-def load_report(model:nn.Module, # Target model, after `load_pretrained` and `apply_finetune_strategy`
+def load_report(model:nn.Module, # Target, after `load_pretrained` and `apply_finetune_strategy`
                 loaded:pd.DataFrame|None=None # What `load_pretrained` returned
                )->pd.DataFrame:  # name, shape, share of all numbers, status, state, detail
-    "Which tensors were copied, skipped, re-initialised; which are trained or frozen; their share of the model."
-    if loaded is None: loaded = load_pretrained(copy.deepcopy(model), {}).assign(status='own', detail='')
-    grad = {k: 'trained' if p.requires_grad else 'frozen' for k, p in model.named_parameters()}
+    "Which tensors were copied, skipped, re-initialised; which are trained or frozen; their share."
+    if loaded is None:
+        loaded = load_pretrained(copy.deepcopy(model), {}).assign(status='own', detail='')
+    grad = {k: ('frozen', 'trained')[p.requires_grad] for k, p in model.named_parameters()}
     new = [(k, tuple(p.shape), p.numel(), 'added', '') for k, p in model.named_parameters()
            if k not in set(loaded.name)]
-    report = pd.DataFrame([*loaded.itertuples(index=False, name=None), *new], columns=loaded.columns)
+    report = pd.DataFrame([*loaded.values.tolist(), *new], columns=loaded.columns)
     report['state'] = [grad.get(k, '' if status == 'left behind' else 'buffer')
                        for k, status in zip(report.name, report.status)]
-    report['share'] = report.numbers/max(report.numbers.sum(), 1)
+    report = report.assign(share=report.numbers/max(report.numbers.sum(), 1))
     return report[['name', 'shape', 'share', 'status', 'state', 'detail']]

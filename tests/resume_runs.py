@@ -16,14 +16,20 @@ from llmrec.learner import (
 
 
 def layers(seed, path):
-    "Dropout, shuffling, accumulation, one-cycle, early stopping: everything that has state."
-    torch.manual_seed(0); X = torch.randn(96, 6); y = (X[:, 0] > 0).long()
-    torch.manual_seed(seed); m = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(.3), nn.Linear(16, 2))
+    """Dropout, shuffling, accumulation, one-cycle, early stopping: everything that has state.
+
+    The validation labels are the wrong ones, so the best weights are of an early epoch, and the resumed run must return them."""
+    torch.manual_seed(0)
+    X = torch.randn(96, 6)
+    y = (X[:, 0] > 0).long()
+    torch.manual_seed(seed)
+    m = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(.3), nn.Linear(16, 2))
     cbs = [SchedCB(one_cycle), ClipCB(.5), EarlyStopCB(patience=9), CheckpointCB(path, every=1)]
-    return Learner(m, DataLoaders(TensorLoader(X, y, bs=8, shuffle=True), TensorLoader(X, y, bs=48)), lr=.05, accum=2, cbs=cbs), 5
+    dls = DataLoaders(TensorLoader(X, y, bs=8, shuffle=True), TensorLoader(X, 1 - y, bs=48))
+    return Learner(m, dls, lr=.05, accum=2, cbs=cbs), 5
 
 def sequence(seed, path):
-    "The sequence model of chapter 8, in bfloat16, on histories of every length; a checkpoint every third step."
+    "The sequence model of 15_sequence, in bfloat16, on histories of every length; a checkpoint every third step."
     g = np.random.default_rng(0); n = g.integers(2, 20, 40); ptr = np.r_[0, n.cumsum()]
     h = Histories(ptr, g.integers(30, size=ptr[-1]), np.ones(ptr[-1], np.float32))
     torch.manual_seed(seed); m = SeqNet(30, dim=16, heads=2, size=10)

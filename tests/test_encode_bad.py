@@ -167,7 +167,7 @@ def test_code_in_a_model_directory_is_not_run(spoiled, tmp_path):
     cfg |= dict(model_type='mine', auto_map=dict(AutoConfig='mine.C', AutoModel='mine.M'))
     (spoiled/'config.json').write_text(json.dumps(cfg))
     (spoiled/'mine.py').write_text(f'open({str(tmp_path/"ran")!r}, "w")')
-    refused(spoiled, 'cannot be loaded')
+    refused(spoiled, 'cannot be loaded', 'code that comes with a model is never run')
     assert not (tmp_path/'ran').exists()
 
 def test_sharded_weights_with_a_missing_shard(spoiled):

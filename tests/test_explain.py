@@ -16,5 +16,5 @@ def test_words_without_captum_name_the_extra(monkeypatch):
         def find_spec(name, path=None, target=None):
             if name.split('.')[0] == 'captum': raise ModuleNotFoundError(f'No module named {name!r}', name=name)
     monkeypatch.setattr(sys, 'meta_path', [Missing, *sys.meta_path])
-    with pytest.raises(ImportError, match=r'llmrec\[explain\]'): rec.word_parts(user, item)
-    assert len(rec.word_parts(user, item, how='delete').words)                # the other way needs no extra
+    with pytest.raises(ImportError, match=r'llmrec\[explain\]'): rec.token_attributions(user, item)
+    assert len(rec.token_attributions(user, item, how='delete').words)        # the other way needs no extra

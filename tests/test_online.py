@@ -3,9 +3,10 @@ import numpy as np, pandas as pd
 import pytest
 from llmrec.data import make_synthetic_pair
 from llmrec.closed_form import EASE, Markov, NextItemRidge
+from llmrec.dataset import append_interactions
+from llmrec.expert import copy_experts
 from llmrec.recommender import Recommender
-from llmrec.online import follow
-import llmrec.online
+from llmrec.online import follow, pending
 
 
 @pytest.fixture(scope='module')
@@ -15,9 +16,8 @@ def world():
 
 
 def anew(e, d):
-    new = type(e).__new__(type(e))
-    new.__dict__.update({k: v for k, v in vars(e).items() if k not in ('rows', 'B', 'S', 'W', 'share', 'to', 'ptr')})
-    return new.fit_dataset(d)
+    "A copy, fitted on all interactions; a text kernel that knows the index already stays as it was fitted."
+    return copy_experts([e])[0].fit_dataset(d)
 
 
 def rows(rng, rec, log, n):
@@ -46,7 +46,7 @@ def test_schedule_learns_everything_again(world):
     rec = Recommender('tfidf', budget='fast').fit(pair.target.with_log(log.iloc[:-60]), pair.source)
     few = int(.26*len(rec.data.hist.item)) + 1    # a fifth of all rows, the new ones included
     rec.update(rows(np.random.default_rng(0), rec, log, few), refresh='schedule')
-    assert rec.fresh == 0
+    assert pending(rec.fusion)[1] == 0
     for e in rec.experts:
         if isinstance(e, (EASE, Markov)): np.testing.assert_allclose(e.score(log['user'].unique()), anew(e, rec.data).score(log['user'].unique()), atol=1e-5)
 
@@ -87,12 +87,20 @@ def test_a_network_rehearses_on_schedule(world, kriged):
     rec = Recommender('tfidf', 'target', experts=make).fit(pair.target.with_log(log.iloc[:-60]))
     before = rec.experts[2].theta.copy()
     rec.update(log.iloc[-60:-50], refresh='schedule')
-    assert (rec.experts[2].theta == before).all() and rec.fresh == 10          # not due yet
-    follow(rec, log.iloc[-50:], 'schedule', due=.1)
-    after = rec.experts[2].theta
-    assert rec.fresh == 0 and 0 < np.abs(after - before).max() < .5            # moved, on a leash
-    who, e = ['nobody', *log['user'].unique()[:5]], rec.experts[2]
-    assert np.isfinite(old := rec.score(who)).all()
-    if kriged: assert (e.net.emb.weight[:len(e.E)].numpy() == e.E).all() and np.abs(e.raw().emb.weight[:len(e.E)].detach().numpy() - e.E).max() > 1e-3
-    e._net = None
-    np.testing.assert_array_equal(rec.score(who), old)                         # what is kept is what is used
+    assert (rec.experts[2].theta == before).all() and pending(rec.fusion)[1] == 10    # not due yet
+    new = log.iloc[-50:]
+    data = append_interactions(rec.data, new)
+    users = np.unique(data.users.get_indexer(pd.Index(new['user'], dtype=object)))
+    fusion, old = follow(rec.fusion, data, users, 'schedule', due=.1), rec.fusion
+    after = fusion.experts[2].theta
+    assert pending(fusion)[1] == 0 and 0 < np.abs(after - before).max() < .5          # moved, but constrained
+    assert rec.fusion is old and (old.experts[2].theta == before).all()                # the old one is as it was
+    who, e = ['nobody', *log['user'].unique()[:5]], fusion.experts[2]
+    scores = fusion.score(who)
+    assert np.isfinite(scores).all()
+    if kriged:
+        n = len(e.smoothed)
+        np.testing.assert_array_equal(e.net.emb.weight[:n].detach().numpy(), e.smoothed)
+        assert np.abs(e.trained_net().emb.weight[:n].detach().numpy() - e.smoothed).max() > 1e-3
+    kept = type(e).from_state(e.state(), data)
+    np.testing.assert_allclose(kept.score(who), e.score(who), atol=1e-6)               # what is kept is what is used

@@ -12,14 +12,15 @@ AMAZON = '{"reviewerID": "a", "asin": "B", "overall": 5, "unixReviewTime": 1}\n'
 
 def small_world():
     "Names that need no fitted model."
-    from llmrec import data, encode, learner, metrics, online, preprocess, recommend, vectors
+    from llmrec import data, encode, evaluation, learner, lists, metrics, online, preprocess, readers, search, vectors
     from llmrec.recommender import Recommender
+    modules = (data, readers, preprocess, vectors, encode, metrics, evaluation, lists, search, online, learner)
     log = pd.DataFrame(dict(user=['a', 'b', 'c', 'd'], item=['f1', 'f2', 'f3', 'f1'], time=[1, 2, 3, 4], value=[1., 2, 3, 4]))
     items = pd.DataFrame(dict(item=['f1', 'f2', 'f3', 'f4'], title=['tea', 'milk', 'oil', 'rye']))
     put = lambda df: lambda **kw: df.drop(columns=[k for k, v in kw.items() if v is None]).assign(**{k: v for k, v in kw.items() if v is not None})
-    names = {k: v for m in (data, preprocess, vectors, encode, metrics, recommend, online, learner) for k, v in vars(m).items() if k in m.__all__}
+    names = {k: v for m in modules for k, v in vars(m).items() if k in m.__all__}
     return names | dict(pd=pd, np=np, pickle=pickle, log=log, items=items, L=put(log), I=put(items), dom=data.Domain('shop', log, items), AMAZON=AMAZON,
-                        Recommender=Recommender, ranked=recommend.recommend, tfidf=lambda: Recommender('tfidf', seed=0, budget='fast'))
+                        Recommender=Recommender, ranked=lists.cosine_top_k, tfidf=lambda: Recommender('tfidf', seed=0, budget='fast'))
 
 def one_expert(d, budget, seed):
     from llmrec.baselines import Content, Popularity
@@ -34,7 +35,7 @@ class Wrong:
 def world(tmp_path_factory):
     "All names: also a fitted Recommender, saved once, a split and reports."
     W = small_world()
-    p = W['toy_pair'](0, n_users=(40, 30), n_items=(20, 20), n_rows=(6, 5))
+    p = W['make_synthetic_pair'](0, n_users=(40, 30), n_items=(20, 20), n_rows=(6, 5))
     split = W['split_last'](p.target)
     rec = W['Recommender']('tfidf', seed=0, budget='fast').fit(p.target.with_log(split.train), p.source, split.valid)
     blind = W['Recommender'](None, seed=0, experts=one_expert).fit(p.target)
