@@ -19,13 +19,15 @@ MOVED = {
         'data': 'toy_pair=make_synthetic_pair',
     },
     'encode': {
-        'encode': (
-            'file_sha=file_sha256 check_dir=validate_model_dir gguf_dir=convert_gguf '
-            'model_info=read_model_config anisotropy=mean_pairwise_cosine '
-            'center=center_normalize nearest=knn_search catalogue_map=plot_item_map'),
+        'model_files': (
+            'MINILM_SHA file_sha=file_sha256 bundled_minilm check_dir=validate_model_dir '
+            'find_model gguf_dir=convert_gguf model_info=read_model_config'),
         'core': 'unit=l2_normalize',
         'embedding_cache': (
             'text_keys=hash_texts row_sums=row_checksums VectorStore=EmbeddingCache'),
+        'encode': (
+            'anisotropy=mean_pairwise_cosine center=center_normalize nearest=knn_search '
+            'catalogue_map=plot_item_map'),
     },
     'experts': {
         'dataset': (
@@ -40,7 +42,7 @@ MOVED = {
         'expert': 'Expert',
         'baselines': (
             'Popularity Content Repeat=RepeatConsumption Random top_entries=topk_sparse '
-            'ItemKNN UserKNN fold_in ALS limit_blas BPR'),
+            'ItemKNN UserKNN fold_in ALS BPR'),
         'core': 'unit=l2_normalize',
         'features': (
             'spread=partial_whiten one_hot soft_bins item_features kernel=item_kernel '
@@ -72,16 +74,19 @@ MOVED = {
             'standard=standardize_scores item_evidence=item_log_counts '
             'user_evidence=user_log_counts Choices=ChoiceBatch choices=build_choices '
             'balance=inverse_frequency_weights levels=unique_evidence_pairs '
-            'pseudo_target=simulate_cold_target foretold=cross_domain_predictability '
-            'same_people=test_shared_user_ids row_scores=interaction_scores '
-            'history_parts=score_attributions'),
+            'pseudo_target=simulate_cold_target'),
         'dataset': (
             'drop_items last_rows=last_interactions took=has_item before=history_before '
             'until=history_until moments=basket_start hold_out=hold_out_last_basket '
-            'insert_items Aged=HistoriesWithAge subsets=history_subsets'),
-        'features': 'attributes=attribute_columns',
+            'append_rows=append_interactions insert_items Aged=HistoriesWithAge '
+            'subsets=history_subsets'),
+        'features': (
+            'attributes=attribute_columns foretold=cross_domain_predictability '
+            'same_people=test_shared_user_ids'),
+        'expert': 'expert_key',
         'lists': 'top_k',
-        'explain': 'Explanation',
+        'explain': (
+            'row_scores=interaction_scores history_parts=score_attributions Explanation'),
     },
     'learner': {
         'learner': (
@@ -105,10 +110,12 @@ MOVED = {
     },
     'online': {
         'online': (
-            'Interests=RunningUserVectors gain=woodbury_terms FollowRidge=IncrementalRidge '
-            'FollowMarkov=IncrementalMarkov FollowEASE=IncrementalEASE '
-            'relearn=refit_closed_form rehearse=finetune_with_replay steps=stream_steps '
+            'Interests=RunningUserVectors relearn=refit_closed_form steps=stream_steps '
             'replay=simulate_stream'),
+        'incremental': (
+            'woodbury gain=woodbury_terms widened moves change FollowRidge=IncrementalRidge '
+            'one_of FollowMarkov=IncrementalMarkov FollowEASE=IncrementalEASE'),
+        'sequence': 'fisher_rows rehearse=finetune_with_replay',
     },
     'pipeline': {
         'cli': (
@@ -148,11 +155,12 @@ MOVED = {
             'recommend=cosine_top_k item_mask reason=short_explanation '
             'Shelf=RecommendationTable shelf=to_table similar_items mmr '
             'divergence=kl_divergence calibrate'),
-        'judge': 'LMJudge=LMScorer choice_logit Reranker',
+        'judge': 'LMJudge=LMScorer Reranker',
+        'vectors': 'choice_logit=conditional_logit',
         'search': (
             'half_pays ExactIndex recall NearIndex=ANNIndex CellIndex=IVFIndex '
             'GraphIndex=HNSWIndex'),
-        'serve': 'Sketch=LowRankSketch Server=RequestScorer Term=ScoreTerm spread_of',
+        'serve': 'Sketch=LowRankSketch Server=RequestScorer Term=ScoreTerm',
     },
     'scale': {
         'search': 'QdrantIndex',

@@ -68,11 +68,23 @@ def crafted(model, **changes):
     meta['check'] = hashlib.sha256(json.dumps(meta).encode()).hexdigest()
     (model/'model.json').write_text(json.dumps(meta))
 
-@pytest.mark.parametrize('changes', [dict(sha256='../../../../etc/passwd'), dict(sha256=None), dict(n=10**9, items=[]), dict(experts=[dict(type='Path', values={}, kriging=None)]),
-                                     dict(users=['one']), dict(table={'title': []}), dict(items=[['a']]), dict(encoder_state=dict(vocabulary=7))], ids=str)
+CRAFTED = [dict(sha256='../../../../etc/passwd'), dict(sha256=None), dict(items=[]), dict(items=[['a']]), dict(users=['one']), dict(table={'title': []}),
+           dict(format=1), dict(params=dict(encoder='saved', strategy='magic')), dict(params=dict(fly=1)), dict(params=7), dict(experts=[]), dict(experts=[dict(type='Path', params={}, values={})]),
+           dict(experts='Path'), dict(encoder=7), dict(encoder=dict(folder='encoder-000000000000', state={}))]
+
+@pytest.mark.parametrize('changes', CRAFTED, ids=str)
 def test_a_crafted_model_is_refused(changes, rec, tmp_path):
     rec.save(tmp_path/'m'); crafted(tmp_path/'m', **changes)
     with pytest.raises(InputError): Recommender.load(tmp_path/'m').recommend_from_text('tea', 2)
+
+@pytest.mark.parametrize('where', ['../elsewhere', 'absolute'])
+def test_no_encoder_is_read_from_outside_of_the_folder(where, rec, tmp_path):
+    "Although the encoder that lies there is the right one."
+    rec.save(tmp_path/'m')
+    encoder = json.loads((tmp_path/'m'/'model.json').read_text())['encoder']
+    shutil.copytree(tmp_path/'m'/encoder['folder'], tmp_path/'elsewhere')
+    crafted(tmp_path/'m', encoder=encoder | dict(folder=str(tmp_path/'elsewhere') if where == 'absolute' else where))
+    with pytest.raises(InputError): Recommender.load(tmp_path/'m')
 
 # Hostile titles
 SCRIPT = "document.documentElement.dataset.hacked=1"
