@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from torch import nn
+from typing import Any
 from .core import InputError
 from .features import whitening_map
 from .transfer import to_numpy
@@ -50,7 +51,7 @@ def _without_diagonal(K):
     "Mean over the pairs of two different rows."
     return (K.sum() - K.diagonal().sum())/(len(K)*(len(K) - 1))
 
-# %% ../nbs/10_discrepancy.ipynb #bd028b01
+# %% ../nbs/10_discrepancy.ipynb #0d113138
 def mmd(X:Rows, Y:Rows,  # Vectors of two domains, (n, d) and (m, d)
         gamma:float|None=None, # k(x, y) = exp(−γ‖x − y‖²); None: 1/median of all squared distances
         max_rows:int=2000 # Larger samples are thinned: the cost is quadratic
@@ -128,9 +129,9 @@ def _columns_of_labels(y):
     Y = y.astype(float) if y.dtype.kind == 'f' else (y == np.unique(y)).astype(float)
     return Y - Y.mean(0)
 
-# %% ../nbs/10_discrepancy.ipynb #5f07c2ec
+# %% ../nbs/10_discrepancy.ipynb #79dde0f5
 def logme(Fs:Rows, # Features of labelled target examples from a source model, (n, d)
-          y        # Their labels, (n,): classes (int, str) or numbers (float)
+          y:Any    # Their labels, (n,): classes (int, str) or numbers (float)
          )->float:
     "Log maximum evidence per example and class: do features explain labels? (You et al., 2021)"
     features = to_numpy(Fs, np.float64)

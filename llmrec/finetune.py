@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fastcore.basics import patch
 from torch import nn
+from typing import Any
 from .core import InputError, l2_normalize, set_seed
 from .data import Domain
 from .discrepancy import (
@@ -75,7 +76,7 @@ def _train_epoch(model, batches, opt, source, lam):
         n += len(y)
     return total/n
 
-# %% ../nbs/11_finetune.ipynb #f32690ff
+# %% ../nbs/11_finetune.ipynb #01915ba3
 def train_classifier(model:nn.Module, batches:Iterable, # (x, y) of the target
                      n_epochs:int=10, lr:float=1e-4,
                      source:nn.Module|None=None, lam:float=0., # θ_s and λ of the penalty
@@ -106,7 +107,7 @@ def evaluate_classifier(model:nn.Module, batches:Iterable # (x, y), on any devic
 class NextItemClassifier(TransferClassifier):
     "The listing's model with items for classes; everything but `V` and `counts` fits any domain."
     def __init__(self, V:np.ndarray, # Text vectors of the items, (n, dim), rows unit length
-                 counts=None,        # Training interactions of each item, (n,)
+                 counts:Any=None,    # Training interactions of each item, (n,)
                  hidden:int=256, drop:float=.3):
         V = torch.as_tensor(np.asarray(V, np.float32))
         super().__init__(mlp_encoder(V.shape[1], hidden), hidden, V.shape[1])
@@ -132,16 +133,16 @@ def _decayed_histories(user, vectors, half_life, window):
         X[age:][same] += np.float32(2**(-(age - 1)/half_life))*vectors[:-age][same]
     return X
 
-# %% ../nbs/11_finetune.ipynb #f3f7cb3f
+# %% ../nbs/11_finetune.ipynb #d598ad50
 def _places(user):
     "Of each interaction: its user, whether it is the user's last, and how many came before."
     grouped = pd.Series(user).groupby(user)
     last = grouped.cumcount(ascending=False) == 0
     return pd.DataFrame(dict(user=user, last=last, history=grouped.cumcount()))
 
-# %% ../nbs/11_finetune.ipynb #946f23b1
+# %% ../nbs/11_finetune.ipynb #5cfcdbf9
 def next_item_examples(log:pd.DataFrame, # user, item; each user's in order of time
-                       V:np.ndarray, items, # Item vectors, (n, dim), and their ids, (n,)
+                       V:np.ndarray, items:Any, # Item vectors, (n, dim), and their ids, (n,)
                        half_life:float=4., window:int=20 # Of the history; interactions that count
                       )->tuple: # Interest vectors (m, dim), next item (m,), user and history
     "Every interaction of a log as an example: the decayed history before it, and the item itself."
@@ -156,8 +157,8 @@ def next_item_examples(log:pd.DataFrame, # user, item; each user's in order of t
     return l2_normalize(X[keep]), item[keep], about[keep].reset_index(drop=True)
 
 # %% ../nbs/11_finetune.ipynb #331b684c
-def ndcg_next(scores,        # (m, n), array or tensor on any device
-              y,             # The item that came, (m,)
+def ndcg_next(scores:Any,    # (m, n), array or tensor on any device
+              y:Any,         # The item that came, (m,)
               k:int=10
              )->np.ndarray:  # (m,)
     "NDCG@k of one relevant item a row, ties at mid-rank."
@@ -176,7 +177,7 @@ class LoRALinear(nn.Module):
         self.scale = scale/rank
     def forward(self, W:torch.Tensor)->torch.Tensor: return W + self.B @ self.A * self.scale
 
-# %% ../nbs/11_finetune.ipynb #3b38c518
+# %% ../nbs/11_finetune.ipynb #b68fc5f2
 class Adapter(nn.Module):
     "x + up(relu(down(x))), zero at the start (Houlsby et al., 2019)."
     def __init__(self, dim:int, rank:int=16):
@@ -206,7 +207,7 @@ def _add_lora(encoder, rank):
         change = LoRALinear(*layer.weight.shape, rank).to(layer.weight)
         nn.utils.parametrize.register_parametrization(layer, 'weight', change)
 
-# %% ../nbs/11_finetune.ipynb #1d599bb0
+# %% ../nbs/11_finetune.ipynb #d9f41afb
 def _groups(model, gradual, lr, decay):
     "Parameter groups, head first: what learns, or each layer with a rate of its own."
     groups = [dict(params=list(model.head.parameters()), lr=lr, name='head')]
@@ -220,7 +221,7 @@ def _check_strategy(name):
     if name not in FINETUNE_STRATEGIES:
         raise InputError(f'strategy is {name!r}, expected one of {", ".join(FINETUNE_STRATEGIES)}')
 
-# %% ../nbs/11_finetune.ipynb #cda492e5
+# %% ../nbs/11_finetune.ipynb #0f7cd214
 def apply_finetune_strategy(model:TransferClassifier, # With the source's weights loaded
                             name:str,       # One of `FINETUNE_STRATEGIES`
                             lr:float=1e-3, decay:float=.5, # Of the head; gradual: factor a layer
@@ -281,12 +282,12 @@ def _callbacks(strategy, model, source, groups, lam, kind):
     teacher = copy.deepcopy(model) if kind in ('delta', 'distill') else source
     return [TransferPenaltyCB(teacher, lam, kind)]
 
-# %% ../nbs/11_finetune.ipynb #c695b953
+# %% ../nbs/11_finetune.ipynb #e3d695b5
 def transfer_fit(model:TransferClassifier, dls:DataLoaders, # Target model and batches
                  source:nn.Module|None=None, # Source model; None only for 'scratch'
                  strategy:str='supervised', # One of `FINETUNE_STRATEGIES`, or 'auto'
                  n_epochs:int=10, lr:float=1e-3, lam:float=.1, kind:str='norm',
-                 cbs:Iterable=(), **kw # For `Learner`
+                 cbs:Iterable=(), **kw:Any # For `Learner`
                 )->Learner: # `.report`: of every tensor; `.strategy`, `.why`: the choice
     "Fit `model` to the target by a named strategy."
     strategy, why = _choose(strategy, model, source, dls)
@@ -301,7 +302,7 @@ def transfer_fit(model:TransferClassifier, dls:DataLoaders, # Target model and b
 def lambda_search(make:Callable, # Function without arguments: a new target model
                   dls:DataLoaders, source:nn.Module, # Batches with `.valid`; source model
                   lams:Iterable[float]=(0., 1e-3, 1e-2, 1e-1, 1.),
-                  **kw  # For `transfer_fit`: kind, n_epochs, lr, seed …
+                  **kw:Any # For `transfer_fit`: kind, n_epochs, lr, seed …
                  )->tuple[float, pd.DataFrame]: # Best λ; λ, validation loss, way from the source
     "Choose λ of the penalty on the target's validation examples."
     if dls.valid is None: raise InputError('lambda_search needs validation rows: give a `.valid`')
@@ -376,7 +377,7 @@ def _best_first(table, by):
         raise InputError(f'by is {by!r}, expected one of {", ".join(table.columns)}')
     return table.sort_values(by, ascending=by in distances, kind='stable')
 
-# %% ../nbs/11_finetune.ipynb #ee10c03d
+# %% ../nbs/11_finetune.ipynb #863c722c
 def rank_sources(target:Domain,     # Domain where we recommend; only its training log
                  candidates:Mapping|list[Domain], # {name: Domain} or list of Domains
                  encode:Callable,   # From texts to vectors, such as `TextEncoder().encode`
@@ -395,7 +396,7 @@ def rank_sources(target:Domain,     # Domain where we recommend; only its traini
 class DomainAlignCB(Callback):
     "Add λ times the distance of the batch's features from those of another domain, without labels."
     order = -5 # Before a schedule reads the optimiser's groups
-    def __init__(self, other, # Vectors of the other domain, (m, d), drawn batch by batch
+    def __init__(self, other:Any, # Vectors of the other domain, (m, d), drawn batch by batch
                  kind:str='mmd', # 'mmd', 'coral' or 'dann'
                  lam:float=.1):
         if kind not in ('mmd', 'coral', 'dann'):
@@ -405,7 +406,7 @@ class DomainAlignCB(Callback):
     def load_state_dict(self, state:Mapping)->None:
         if self.kind == 'dann': self.dist.load_state_dict(state)
 
-# %% ../nbs/11_finetune.ipynb #9c14d3b6
+# %% ../nbs/11_finetune.ipynb #9bd4e440
 @patch
 def before_fit(self:DomainAlignCB, learn:Learner)->None:
     "The distance; the parameters of a discriminator learn with the model's."
@@ -415,7 +416,7 @@ def before_fit(self:DomainAlignCB, learn:Learner)->None:
     opt = getattr(learn.opt, 'optimizer', learn.opt)
     opt.add_param_group(dict(params=list(self.dist.parameters()), lr=learn.lr))
 
-# %% ../nbs/11_finetune.ipynb #808c727b
+# %% ../nbs/11_finetune.ipynb #4a55e6fb
 @patch
 def after_loss(self:DomainAlignCB, learn:Learner)->None:
     "Add the distance to a batch of the other domain."
@@ -443,7 +444,7 @@ class TransferEffect:
     level:float = .95
     slices:pd.DataFrame|None = None # The same by slice
 
-# %% ../nbs/11_finetune.ipynb #d3bbaf10
+# %% ../nbs/11_finetune.ipynb #0d70a646
 @patch
 def __repr__(self:TransferEffect)->str:
     "What happened, with the numbers."
@@ -492,7 +493,7 @@ def _effect(a, b, metric, margin, n_boot, level, seed):
     return TransferEffect(word, means[0], float(lo), float(hi), *means[1:],
                           a.shape[1], len(a), metric, level)
 
-# %% ../nbs/11_finetune.ipynb #b5a5fa2d
+# %% ../nbs/11_finetune.ipynb #8ca853c9
 def _by_slice(a, b, labels, *how):
     "The effect on each slice of users, a row each."
     if len(labels) != a.shape[1]:
@@ -502,10 +503,10 @@ def _by_slice(a, b, labels, *how):
     columns = ['n', 'mean', 'twin', 'difference', 'lo', 'hi', 'word']
     return pd.DataFrame(parts).T[columns].rename_axis('slice').sort_index()
 
-# %% ../nbs/11_finetune.ipynb #977883ac
-def transfer_effect(with_source,  # Metric of each user: Series, DataFrame (users, seeds) or array
-                    twin,         # The same from scratch
-                    slices=None,  # A label for each user, in the order of `with_source`
+# %% ../nbs/11_finetune.ipynb #b9aef4a9
+def transfer_effect(with_source:Any, # Metric of each user: Series, (users, seeds) frame or array
+                    twin:Any,     # The same from scratch
+                    slices:Any=None, # A label for each user, in the order of `with_source`
                     metric:str='NDCG@10', margin:float=0., # Effects up to ± margin count as none
                     n_boot:int=2000, level:float=.95, seed:int=0
                    )->TransferEffect:
@@ -521,8 +522,8 @@ def compare_with_scratch(make:Callable,    # Function without arguments: a new t
                          dls:DataLoaders, source:nn.Module, # Batches of the target; source model
                          measure:Callable, # measure(model) -> metric of each test user, (users,)
                          strategy:str='supervised', # One of `FINETUNE_STRATEGIES`, or 'auto'
-                         seeds:Iterable[int]=(0, 1, 2), slices=None, metric:str='NDCG@10',
-                         **kw     # For `transfer_fit`; both get the same
+                         seeds:Iterable[int]=(0, 1, 2), slices:Any=None, metric:str='NDCG@10',
+                         **kw:Any # For `transfer_fit`; both get the same
                         )->TransferEffect:
     "Train a transfer and its from-scratch twin on one budget and seeds: helped, no effect or hurt."
     def run(seed, strategy):
@@ -548,7 +549,7 @@ def _measure_arms(make, X, y, arms, measure, seed, lr, bs, kw):
         out[arm] = to_numpy(measure(learn.model.eval()))
     return out
 
-# %% ../nbs/11_finetune.ipynb #0e492fbc
+# %% ../nbs/11_finetune.ipynb #cb08f3a1
 def _point(n, arm, metric, twin):
     "A row of a learning curve; the band is over users and seeds."
     effect = transfer_effect(metric, twin)
@@ -564,13 +565,13 @@ def _metrics_of(n, make, X, y, arms, measure, seeds, lr, bs, kw):
            for seed, at in zip(seeds, draws)]
     return {arm: np.stack([run[arm] for run in got]) for arm in arms}
 
-# %% ../nbs/11_finetune.ipynb #4e94f68e
+# %% ../nbs/11_finetune.ipynb #317cf409
 def learning_curve(make:Callable,    # make(rows): a new model for these training examples
-                   X, y, arms:Mapping, # All; {name: (source or None, strategy)}, first the twin
+                   X:Any, y:Any, arms:Mapping, # {name: (source, strategy)}; first the twin
                    measure:Callable, # measure(model) -> metric of each test user
                    sizes:Iterable=(16, 64, 256, 1024, None), # Training examples; None: all
                    seeds:Iterable[int]=(0, 1, 2), # Each draws its own
-                   lr:float=1e-3, bs:int=128, **kw # For `transfer_fit`
+                   lr:float=1e-3, bs:int=128, **kw:Any # For `transfer_fit`
                   )->pd.DataFrame: # size, arm, mean, lo, hi, and the verdict against the twin
     "Metric by number of target examples, for several sources and strategies and their twin."
     kw, twin, out = dict(kw, cbs=[SchedCB(cosine), *kw.get('cbs', ())]), next(iter(arms)), []

@@ -33,6 +33,7 @@ from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import nn
 from torch.optim import lr_scheduler
+from typing import Any
 from .core import InputError, atomic_write, def_device, progress, set_seed
 from .transfer import (
     Params, distill, ewc, feature_distance, l2sp, named_params, proximal_step_, transfer_loss)
@@ -40,7 +41,7 @@ from .transfer import (
 # %% ../nbs/09_learner.ipynb #03bfe8d8
 class TensorLoader:
     "Examples from several arrays or tensors, `bs` at a time, without Python work for each."
-    def __init__(self, *arrays, # Same length each; the last one is the target
+    def __init__(self, *arrays:Any, # Same length each; the last one is the target
                  bs:int=64, # Examples a batch
                  shuffle:bool=False, # New order in every pass, from PyTorch's global generator
                  device:str|torch.device|None=None): # Keep everything there; None: where it is
@@ -90,15 +91,15 @@ def _accelerator(precision, device=None):
     finally: process.device = own                       # others may ask Accelerate for a device
 
 # %% ../nbs/09_learner.ipynb #5be02f19
-def to_device(batch, # Tensors, nested in tuples, lists or dicts
-              device:torch.device):
+def to_device(batch:Any, # Tensors, nested in tuples, lists or dicts
+              device:torch.device)->Any:
     "The batch on `device`; to a GPU it goes from page-locked memory, and nobody waits for it."
     pin = lambda t: t if t.is_cuda else t.pin_memory()
     if device.type == 'cuda': batch = recursively_apply(pin, batch)
     return send_to_device(batch, device, non_blocking=True)
 
 def adamw(params:Iterable, # Parameters, or groups of them
-          lr:float=1e-3, **kw)->torch.optim.Optimizer: # The rest as for `torch.optim.AdamW`
+          lr:float=1e-3, **kw:Any)->torch.optim.Optimizer: # The rest as for `torch.optim.AdamW`
     "AdamW; where all parameters are on a GPU, as one fused kernel."
     params = list(params)
     groups = [g['params'] if isinstance(g, dict) else [g] for g in params]
@@ -256,13 +257,13 @@ class RecorderCB(Callback):
         step = learn.step if learn.training else None
         self.add(self.name, learn.task_loss.detach(), len(learn.y), step)
     def after_step(self, learn:Learner)->None: self.lrs.append(learn.opt.param_groups[-1]['lr'])
-    def add(self, name:str, value, n:int, step:int|None=None)->None:
+    def add(self, name:str, value:Any, n:int, step:int|None=None)->None:
         "Add a mean over `n` examples to the epoch's mean `name`; with `step`, a step's loss."
         self.queue.append((name, value, n*self.counts, step))
         here = getattr(value, 'device', torch.device('cpu')).type == 'cpu'
         if here or len(self.queue) >= self.late: self.settle()
 
-# %% ../nbs/09_learner.ipynb #804c6b1d
+# %% ../nbs/09_learner.ipynb #ff07fd2c
 @patch
 def settle(self:RecorderCB)->None:
     "Read the numbers that wait."
@@ -277,7 +278,7 @@ def settle(self:RecorderCB)->None:
             self._losses.append(value)
             self._check(value, step)
 
-# %% ../nbs/09_learner.ipynb #a6dd9807
+# %% ../nbs/09_learner.ipynb #f974a13f
 @patch
 def _check(self:RecorderCB, loss, step):
     "A loss that is not finite is an error; float16 skips such steps by itself."
@@ -285,7 +286,7 @@ def _check(self:RecorderCB, loss, step):
     raise InputError(f'the loss is {loss} at step {step}: take a smaller lr than {self.lr:g}, '
                      'or clip gradients with ClipCB')
 
-# %% ../nbs/09_learner.ipynb #1dbf2f22
+# %% ../nbs/09_learner.ipynb #d6f0e59d
 @patch
 def after_epoch(self:RecorderCB, learn:Learner)->None:
     "The epoch's row: means over the examples of all processes."
@@ -295,7 +296,7 @@ def after_epoch(self:RecorderCB, learn:Learner)->None:
     means = {k: float(total/n) for k, (total, n) in sums.items()}
     self.rows.append(dict(epoch=learn.epoch + 1, **means))
 
-# %% ../nbs/09_learner.ipynb #cdbd3037
+# %% ../nbs/09_learner.ipynb #c8ab5c28
 @patch(as_prop=True)
 def losses(self:RecorderCB)->list:
     "The loss of every batch so far."
@@ -308,14 +309,14 @@ def sums(self:RecorderCB)->dict:
     self.settle()
     return self._sums
 
-# %% ../nbs/09_learner.ipynb #330bf7c4
+# %% ../nbs/09_learner.ipynb #7982bec5
 @patch(as_prop=True)
 def history(self:RecorderCB)->pd.DataFrame:
     "An epoch a row."
     return pd.DataFrame(self.rows)
 
 @patch
-def plot(self:RecorderCB, ax=None):
+def plot(self:RecorderCB, ax:Any=None)->Any:
     "The curves of the run, on `ax` or on new axes."
     ax = ax or new_axes()
     for name in self.history.columns[1:]:
@@ -325,7 +326,7 @@ def plot(self:RecorderCB, ax=None):
     return ax
 
 # %% ../nbs/09_learner.ipynb #b78d1d03
-def new_axes(figsize:tuple=(5, 3)):
+def new_axes(figsize:tuple=(5, 3))->Any:
     "A fresh matplotlib axes."
     import matplotlib.pyplot as plt
     return plt.subplots(figsize=figsize)[1]
@@ -351,7 +352,7 @@ class ClipCB(Callback):
     def before_step(self, learn:Learner)->None:
         self.last = learn.acc.clip_grad_norm_(learn.model.parameters(), self.norm)
 
-# %% ../nbs/09_learner.ipynb #c8777c4e
+# %% ../nbs/09_learner.ipynb #0cf1d8ef
 class ProgressCB(Callback):
     "A bar with the loss and examples per second on the error stream."
     order, bar = 50, None
@@ -393,10 +394,10 @@ class LivePlotCB(Callback):
 class ExperimentTrackerCB(Callback):
     "Send losses, metrics and rates to a tracker of Accelerate ('tensorboard', …), or to an object."
     order, tracking = 55, False
-    def __init__(self, tracker='tensorboard', # Name or `GeneralTracker`
+    def __init__(self, tracker:Any='tensorboard', # Name or `GeneralTracker`
                  folder:str|Path='runs', project:str='llmrec', # Where files go; name of the run
                  every:int=10, # Steps between two entries of the training loss
-                 **config): # Numbers and words to keep with the run
+                 **config:Any): # Numbers and words to keep with the run
         self.tracker, self.folder, self.project = tracker, str(folder), project
         self.every, self.config = every, config
     def after_step(self, learn:Learner)->None:
@@ -407,7 +408,7 @@ class ExperimentTrackerCB(Callback):
         means = {k: v for k, v in learn.recorder.rows[-1].items() if k != 'epoch'}
         learn.acc.log(means, step=learn.step)
 
-# %% ../nbs/09_learner.ipynb #be7ebb68
+# %% ../nbs/09_learner.ipynb #836b6a9c
 @patch
 def before_fit(self:ExperimentTrackerCB, learn:Learner)->None:
     "Open the run."
@@ -419,7 +420,7 @@ def before_fit(self:ExperimentTrackerCB, learn:Learner)->None:
     learn.acc.init_trackers(self.project, run)
     self.tracking = True
 
-# %% ../nbs/09_learner.ipynb #d353f412
+# %% ../nbs/09_learner.ipynb #be2b129a
 @patch
 def cleanup_fit(self:ExperimentTrackerCB, learn:Learner)->None:
     "Close the run, whatever ended it."
@@ -437,7 +438,7 @@ def cosine(opt:torch.optim.Optimizer, total:int, warmup:float=.1)->lr_scheduler.
     fall = lambda i: .5*(1 + math.cos(math.pi*(i - w)/max(total - w, 1)))
     return lr_scheduler.LambdaLR(opt, lambda i: (i + 1)/w if i < w else fall(i))
 
-# %% ../nbs/09_learner.ipynb #9f57006d
+# %% ../nbs/09_learner.ipynb #92ef384a
 def one_cycle(opt:torch.optim.Optimizer, total:int, pct_start:float=.25)->lr_scheduler.LRScheduler:
     "One cycle: up to the learning rate, down to almost nothing; momentum the other way."
     top = [g['lr'] for g in opt.param_groups]
@@ -446,7 +447,7 @@ def one_cycle(opt:torch.optim.Optimizer, total:int, pct_start:float=.25)->lr_sch
 # %% ../nbs/09_learner.ipynb #6dad4a7d
 class SchedCB(Callback):
     "Change the learning rate after every step: `SchedCB(cosine)`, `SchedCB(one_cycle)`."
-    def __init__(self, sched:Callable=cosine, **kw): self.func = partial(sched, **kw)
+    def __init__(self, sched:Callable=cosine, **kw:Any): self.func = partial(sched, **kw)
     def before_fit(self, learn:Learner)->None:
         self.sched = self.func(getattr(learn.opt, 'optimizer', learn.opt), learn.total_steps)
     def after_step(self, learn:Learner)->None:
@@ -457,7 +458,7 @@ class SchedCB(Callback):
 # %% ../nbs/09_learner.ipynb #c0de0003
 class CompileCB(Callback):
     "Run the model through `torch.compile(model, **kw)`: same sums, fewer kernels, a slow start."
-    def __init__(self, **kw): self.kw = kw # backend, mode, dynamic, …
+    def __init__(self, **kw:Any): self.kw = kw # backend, mode, dynamic, …
     def before_fit(self, learn:Learner)->None: learn.net = torch.compile(learn.net, **self.kw)
 
 # %% ../nbs/09_learner.ipynb #41098310
@@ -504,13 +505,13 @@ class EarlyStopCB(Callback):
             self.weights = copy.deepcopy(learn.model.state_dict())
         if self.bad >= self.patience: raise CancelFit
 
-# %% ../nbs/09_learner.ipynb #f2e4c35c
+# %% ../nbs/09_learner.ipynb #0000e588
 @patch
 def after_fit(self:EarlyStopCB, learn:Learner)->None:
     "Back to the best weights."
     if self.weights is not None: learn.model.load_state_dict(self.weights)
 
-# %% ../nbs/09_learner.ipynb #ecce461d
+# %% ../nbs/09_learner.ipynb #5c131050
 @patch
 def _watched(self:EarlyStopCB, row):
     "The number it watches."
@@ -518,13 +519,13 @@ def _watched(self:EarlyStopCB, row):
     raise InputError(f'EarlyStopCB watches {self.monitor!r}, the run records {list(row)}: '
                      'choose one of these')
 
-# %% ../nbs/09_learner.ipynb #91d1a0c4
+# %% ../nbs/09_learner.ipynb #0293beab
 @patch
 def state_dict(self:EarlyStopCB)->dict:
     "The best value, its epoch and weights, and how many epochs brought nothing better."
     return {name: getattr(self, name) for name in self.kept}
 
-# %% ../nbs/09_learner.ipynb #75e168f2
+# %% ../nbs/09_learner.ipynb #79ab0537
 @patch
 def load_state_dict(self:EarlyStopCB, state:Mapping)->None:
     "What `state_dict` gave."
@@ -537,7 +538,7 @@ def _put(tensor, tensors):
     tensors[key] = tensor.detach().cpu().clone().contiguous()
     return {'tensor': key}
 
-# %% ../nbs/09_learner.ipynb #765915c2
+# %% ../nbs/09_learner.ipynb #433ba249
 def _pack(o, tensors):
     "Nested Python data as JSON; tensors go to `tensors` and leave their key."
     pack = lambda v: _pack(v, tensors)
@@ -572,7 +573,7 @@ def _digest(meta, tensors):
 
 # %% ../nbs/09_learner.ipynb #651cda93
 def save_state(path:str|Path, # File to write, by convention *.safetensors
-               state # Nested dicts, lists and tuples of tensors, numbers, strings
+               state:Any # Nested dicts, lists and tuples of tensors, numbers, strings
               )->None:
     "Write nested state into one safetensors file, atomically and without pickle."
     tensors = {}
@@ -581,7 +582,7 @@ def save_state(path:str|Path, # File to write, by convention *.safetensors
     with atomic_write(path, 'wb') as f: f.write(to_bytes(tensors, metadata=head))
 
 # %% ../nbs/09_learner.ipynb #e8063047
-def load_state(path:str|Path):
+def load_state(path:str|Path)->Any:
     "Read what `save_state` wrote; an `InputError` for any other file."
     try:
         with safe_open(path, 'pt') as f:
@@ -620,7 +621,7 @@ class CheckpointCB(Callback):
         if self.rng is not None: _set_generators(self.rng)
         self.rng = None
 
-# %% ../nbs/09_learner.ipynb #002b767c
+# %% ../nbs/09_learner.ipynb #eea3f0b0
 @patch
 def after_batch(self:CheckpointCB, learn:Learner)->None:
     "Save in the middle of an epoch, where it is due."
@@ -633,7 +634,7 @@ def after_epoch(self:CheckpointCB, learn:Learner)->None:
     self.rng = None
     self.save(learn, learn.epoch + 1, 0)
 
-# %% ../nbs/09_learner.ipynb #73078fac
+# %% ../nbs/09_learner.ipynb #e54e29cd
 @patch
 def parts(self:CheckpointCB, learn:Learner)->dict:
     "Objects with state, by name: model, optimiser, loss scaler, and every callback that has one."
@@ -642,7 +643,7 @@ def parts(self:CheckpointCB, learn:Learner)->dict:
     stateful = [cb for cb in learn.cbs if hasattr(cb, 'load_state_dict')]
     return parts | {f'cb{i}.{type(cb).__name__}': cb for i, cb in enumerate(stateful)}
 
-# %% ../nbs/09_learner.ipynb #19ab19c4
+# %% ../nbs/09_learner.ipynb #fd7c632c
 @patch
 def save(self:CheckpointCB, learn:Learner, epoch:int, batch:int)->None:
     "Write the checkpoint: the next epoch, and how many of its batches are done."
@@ -651,7 +652,7 @@ def save(self:CheckpointCB, learn:Learner, epoch:int, batch:int)->None:
     parts = {name: part.state_dict() for name, part in self.parts(learn).items()}
     save_state(self.path, where | parts)
 
-# %% ../nbs/09_learner.ipynb #e91fa271
+# %% ../nbs/09_learner.ipynb #aaacdb35
 @patch
 def before_fit(self:CheckpointCB, learn:Learner)->None:
     "Go on from the file if it is there."
@@ -660,7 +661,7 @@ def before_fit(self:CheckpointCB, learn:Learner)->None:
         for left in self.path.parent.glob(f'.{self.path.name}.*.tmp'): left.unlink(missing_ok=True)
     if self.resume and self.path.exists(): self.load(learn, load_state(self.path))
 
-# %% ../nbs/09_learner.ipynb #cb135fac
+# %% ../nbs/09_learner.ipynb #f4f38d2d
 @patch
 def load(self:CheckpointCB, learn:Learner, state:Mapping)->None:
     "Put the learner and its callbacks where the checkpoint was written."
@@ -680,14 +681,14 @@ class TransferPenaltyCB(Callback):
     def __init__(self, source:Params,    # Source model, or its parameters by name
                  lam:float|Mapping=.1,   # λ, or {beginning of a name: λ} for 'norm' and 'squared'
                  kind:str|Callable='norm', # One of `kinds`, or a function(source, target)
-                 **kw):           # For the penalty: eps, beta, fisher, w, T
+                 **kw:Any):       # For the penalty: eps, beta, fisher, w, T
         self.on_rows = kind in ('delta', 'distill')     # these compare what models do on the batch
         self._check(source, kind)
         self.model = copy.deepcopy(source).eval().requires_grad_(False) if self.on_rows else None
         self.source = {k: p.detach().clone() for k, p in named_params(source).items()}
         self.lam, self.kind, self.kw = lam, kind, kw
 
-# %% ../nbs/09_learner.ipynb #f35e566a
+# %% ../nbs/09_learner.ipynb #57f6d213
 @patch
 def _check(self:TransferPenaltyCB, source, kind):
     "Is there such a penalty, and what it needs?"
@@ -696,9 +697,9 @@ def _check(self:TransferPenaltyCB, source, kind):
     if self.on_rows and not isinstance(source, nn.Module):
         raise InputError(f'kind {kind!r} needs the source model itself')
 
-# %% ../nbs/09_learner.ipynb #b71074dd
+# %% ../nbs/09_learner.ipynb #84d43df9
 @patch
-def penalty(self:TransferPenaltyCB, model:nn.Module, *x)->torch.Tensor:
+def penalty(self:TransferPenaltyCB, model:nn.Module, *x:Any)->torch.Tensor:
     "The term added to the loss, λ included; `x`: the batch, for 'delta' and 'distill'."
     s, lam, kw = self.source, self.lam, self.kw
     if callable(self.kind): return lam*self.kind(s, model, **kw)
@@ -709,13 +710,13 @@ def penalty(self:TransferPenaltyCB, model:nn.Module, *x)->torch.Tensor:
     if self.kind == 'distill': return lam*distill(self.model(*x), model(*x), **kw)
     return transfer_loss(0., s, model, lam, squared=self.kind == 'squared', **kw)
 
-# %% ../nbs/09_learner.ipynb #05300db3
+# %% ../nbs/09_learner.ipynb #b57d9e03
 @patch
 def before_fit(self:TransferPenaltyCB, learn:Learner)->None:
     "The source goes where the target is."
     if self.on_rows: self.model.to(learn.acc.device)
 
-# %% ../nbs/09_learner.ipynb #1f8aa383
+# %% ../nbs/09_learner.ipynb #f190bfa6
 @patch
 def after_loss(self:TransferPenaltyCB, learn:Learner)->None:
     "Add the penalty while training; the exact step comes after the optimiser's."
@@ -724,7 +725,7 @@ def after_loss(self:TransferPenaltyCB, learn:Learner)->None:
     learn.loss = learn.loss + term
     learn.recorder.add('penalty', term.detach(), len(learn.y))
 
-# %% ../nbs/09_learner.ipynb #012bddb1
+# %% ../nbs/09_learner.ipynb #5cf0aa4d
 @patch
 def after_step(self:TransferPenaltyCB, learn:Learner)->None:
     "The proximal step, for 'prox'."

@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from torch import nn
+from typing import Any
 from .core import InputError
 
-# %% ../nbs/08_transfer.ipynb #dcd1e7af
-def to_numpy(x, dtype=None)->np.ndarray:
+# %% ../nbs/08_transfer.ipynb #22c760b7
+def to_numpy(x:Any, dtype:Any=None)->np.ndarray:
     "An array of what lies anywhere: a tensor on any device, an array, a list."
     if not isinstance(x, torch.Tensor): return np.asarray(x, dtype)
     x = x.detach().cpu()
@@ -39,7 +40,7 @@ def _shared_rows(source, target, source_ids, target_ids):
     at = torch.from_numpy(places).to(target.device)
     return source.detach().to(target)[at[at >= 0]], target[at >= 0]
 
-# %% ../nbs/08_transfer.ipynb #605a7288
+# %% ../nbs/08_transfer.ipynb #ac3b1d27
 def match_params(source:Params, # Module, dict or sequence of tensors
                  target:Params, # The same
                  ids:dict|None=None # {table name: (source item ids, target item ids)}: row by row
@@ -112,7 +113,7 @@ def l2sp(source:Params, target:Params,  # θ_source, θ_target
     new = sum((p**2).sum() for name, p in named_params(target).items() if name not in matched)
     return alpha/2*transfer_penalty(source, target, squared=True) + beta/2*new
 
-# %% ../nbs/08_transfer.ipynb #e538a4bf
+# %% ../nbs/08_transfer.ipynb #8993dc0a
 def _example_gradients(model, params, batch, loss_func):
     "Gradients of each example of a batch by name, (examples, *shape of the parameter)."
     def example_loss(params, *example):
@@ -126,7 +127,7 @@ def device_of(model:nn.Module)->torch.device:
     "The device of a model's first parameter; the CPU where it has none."
     return next((p.device for p in model.parameters()), torch.device('cpu'))
 
-# %% ../nbs/08_transfer.ipynb #db8463fe
+# %% ../nbs/08_transfer.ipynb #bb2835a8
 def fisher_diag(model:nn.Module, # Trained source model
                 batches:Iterable, # Of (x..., y), tensors on any device
                 loss_func:Callable=F.cross_entropy # Mean loss of a batch
@@ -180,7 +181,7 @@ def _copy_rows(source, target, source_ids, target_ids):
     target[there] = source[torch.from_numpy(at[at >= 0])].to(target)
     return len(there)
 
-# %% ../nbs/08_transfer.ipynb #47b176a7
+# %% ../nbs/08_transfer.ipynb #a25589ba
 def _copy_one(name, target, source, ids):
     "Copy one tensor if it fits; (status, detail)."
     if name not in source: return 're-initialised', 'no such name in the source'
