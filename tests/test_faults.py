@@ -54,14 +54,27 @@ def test_a_loaded_model_reads_texts_as_the_saved_one(encoder, tmp_path):
     for r in (rec, back): r.add_items(pd.DataFrame(dict(item=['z'], title=['The whale and the captain'])))
     assert np.allclose(rec.data.vectors, back.data.vectors, atol=1e-5)
 
-def test_another_encoder_under_the_same_name_is_refused(tmp_path):
+def flip_a_bit(folder):
+    f = next(folder.glob('*.safetensors'))
+    b = bytearray(f.read_bytes())
+    b[-5] ^= 1
+    f.write_bytes(b)
+
+def test_the_encoder_travels_with_the_model_and_another_one_is_refused(tmp_path):
+    "What becomes of the folder it came from does not matter; what becomes of the copy in the model does."
+    from llmrec.encode import TextEncoder
     from llmrec.pretrain import tiny_encoder
     texts, where = ['green tea', 'whole milk', 'rye bread'], tmp_path/'enc'
     tiny_encoder(texts, dim=32, vocab=300, out=where)
-    from llmrec.encode import TextEncoder
-    Recommender(TextEncoder(where), experts=faults.few).fit(faults.world().target).save(tmp_path/'m')
-    f = next(where.glob('*.safetensors')); b = bytearray(f.read_bytes()); b[-5] ^= 1; f.write_bytes(b)
-    with pytest.raises(InputError, match='no longer the one this model was made with'): Recommender.load(tmp_path/'m').recommend_from_text('tea', 2)
+    rec = Recommender(TextEncoder(where), experts=faults.few).fit(faults.world().target)
+    want = rec.recommend_from_text('tea', 2)
+    rec.save(tmp_path/'m')
+    flip_a_bit(where)
+    got = Recommender.load(tmp_path/'m').recommend_from_text('tea', 2)
+    assert got[0].tolist() == want[0].tolist() and np.allclose(got[1], want[1], atol=1e-5)
+    flip_a_bit(next((tmp_path/'m').glob('encoder-*')))
+    with pytest.raises(InputError, match='no longer the one this model was made with'):
+        Recommender.load(tmp_path/'m').recommend_from_text('tea', 2)
 
 def test_foreign_files_in_a_model_folder_stay(tmp_path):
     names = ['model-00001-of-00002.safetensors', 'model-mine.safetensors', 'state/notes.json', 'state/x.json']
