@@ -71,7 +71,7 @@ def _distinct_pairs(test:pd.DataFrame, grades:str|None)->tuple:
     users = pd.Index(pd.unique(test['user']))
     return test, users[np.argsort(hash_ids(users), kind='stable')]
 
-# %% ../nbs/04_evaluation.ipynb #4105a56b
+# %% ../nbs/04_evaluation.ipynb #13a4e72d
 def _masked(split:Split, users:pd.Index, items:pd.Index, mask:pd.DataFrame|None)->tuple:
     "Training interactions, and everything that is no candidate, two sparse matrices."
     past = _counted(split.train, users, items)
@@ -87,7 +87,7 @@ def _candidate_index(ids:Iterable)->pd.Index:
     if items.is_unique: return items
     raise InputError(f'items: {items[items.duplicated()][0]!r} stands twice among the candidates')
 
-# %% ../nbs/04_evaluation.ipynb #a3c92f9b
+# %% ../nbs/04_evaluation.ipynb #8849f47f
 def make_eval_task(split:Split, items:Iterable, # Split; ids of the candidates
                    exclude_seen:bool=True, # Mask training and validation items?
                    grades:str|None=None,   # Column of the test log that grades relevance
@@ -103,7 +103,7 @@ def make_eval_task(split:Split, items:Iterable, # Split; ids of the candidates
     return _task(users, items, test[fresh], row[fresh], col[fresh], past,
                  seen if exclude_seen else seen*0, int((~fresh).sum()))
 
-# %% ../nbs/04_evaluation.ipynb #2e8e25fb
+# %% ../nbs/04_evaluation.ipynb #7e32bea0
 def _task(users:pd.Index, items:pd.Index, test:pd.DataFrame, row:np.ndarray, col:np.ndarray,
           past:sp.csr_matrix, seen:sp.csr_matrix, repeats:int)->EvalTask:
     "The task of the users who have something left to test."
@@ -154,7 +154,7 @@ def _pairs_of(task:EvalTask, users:slice)->slice:
     "Test pairs of a block of users."
     return slice(*np.searchsorted(task.row, [users.start, users.stop]))
 
-# %% ../nbs/04_evaluation.ipynb #662e07bc
+# %% ../nbs/04_evaluation.ipynb #59c421ef
 def _rank_block(scores:np.ndarray, task:EvalTask, users:slice, k:int, ties:tuple,
                 candidates:int|None, seed:int)->tuple:
     "Lists, ranks, mid-ranks and number of candidates of a block of users, from their scores."
@@ -164,15 +164,14 @@ def _rank_block(scores:np.ndarray, task:EvalTask, users:slice, k:int, ties:tuple
     known = col >= 0
     if candidates:
         masked = _sample_candidates(scores, task, users, row[known], col[known], candidates, seed)
-    rank = np.full(len(row), np.inf)
-    mid = np.full(len(row), np.nan)
+    rank, mid = np.full((2, len(row)), np.inf)
     rank[known], mid[known] = item_ranks(scores, row[known], col[known], *ties, masked)
     lost = np.bincount(row[~known], minlength=len(scores))        # they share the last places
     left = scores.shape[1] - masked
     mid[~known] = (left + (lost - 1)/2)[row[~known]]
     return top_lists(scores, k, *ties), rank, mid, left + lost
 
-# %% ../nbs/04_evaluation.ipynb #80b9293b
+# %% ../nbs/04_evaluation.ipynb #f60aec43
 @dataclass
 class _Ranking:
     "A task in the making: what stays the same for all blocks, and the results so far."
@@ -182,14 +181,11 @@ class _Ranking:
     seed: int
     candidates: int|None
     def __post_init__(self)->None:
-        m = len(self.task.users)
-        pairs = len(self.task.row)
-        self.top = np.empty((m, self.k), np.int32)
-        self.rank = np.empty(pairs)
-        self.mid = np.empty(pairs)
-        self.n_candidates = np.empty(m)
+        self.top = np.empty((len(self.task.users), self.k), np.int32)
+        self.rank, self.mid = np.empty((2, len(self.task.row)))
+        self.n_candidates = np.empty(len(self.top))
 
-# %% ../nbs/04_evaluation.ipynb #32e9ce3a
+# %% ../nbs/04_evaluation.ipynb #6d0b2963
 @patch
 def add(self:_Ranking, users:slice, scores:np.ndarray)->None:
     "Rank one block of users."
@@ -198,14 +194,13 @@ def add(self:_Ranking, users:slice, scores:np.ndarray)->None:
     self.top[users], self.rank[pairs], self.mid[pairs], self.n_candidates[users] = _rank_block(
         scores, self.task, users, self.k, ties, self.candidates, self.seed)
 
-# %% ../nbs/04_evaluation.ipynb #23b2424b
 def _parts(start:int, scores:np.ndarray)->tuple:
     "A block of scores in parts that fit the cache: users of each, and its scores."
     cuts = list(batch_slices(len(scores), max(1, 2**19//scores.shape[1])))
     users = [slice(start + cut.start, start + cut.stop) for cut in cuts]
     return users, [scores[cut] for cut in cuts]
 
-# %% ../nbs/04_evaluation.ipynb #9b06afd8
+# %% ../nbs/04_evaluation.ipynb #bb53cf92
 def rank_task(rec:Any,        # Has `score(users)`
               task:EvalTask, k:int=10, seed:int=0,
               block:int|None=None,     # Users scored at a time; None: 2²⁴ scores
@@ -236,7 +231,7 @@ def _list_table(rec:dict|pd.DataFrame)->tuple:
                          f'found {list(rec.columns)}')
     return rec, rec[by].to_numpy()*(1 if by == 'rank' else -1)
 
-# %% ../nbs/04_evaluation.ipynb #03113beb
+# %% ../nbs/04_evaluation.ipynb #712eb2d2
 def list_task(rec:dict|pd.DataFrame, # {user: [items]}, or a table: user, item, rank or score
               task:EvalTask, k:int=10)->tuple: # Lists (m, k), ranks (pairs,)
     "Lists as `rank_task` gives them; items that are no candidates are taken out."
@@ -262,7 +257,7 @@ def _by_place(user:np.ndarray, col:np.ndarray, place:np.ndarray, n_users:int,
     top[user, place] = col
     return top if np.count_nonzero(top >= 0) == len(user) else None
 
-# %% ../nbs/04_evaluation.ipynb #420fcc84
+# %% ../nbs/04_evaluation.ipynb #82c9a2fd
 def _by_order(user:np.ndarray, col:np.ndarray, place:np.ndarray, task:EvalTask, k:int)->np.ndarray:
     "Lists by sorting, ties by a hash of the item."
     order = np.lexsort((tie_break_keys(task.items, [])[0][col], place, user))
@@ -272,7 +267,7 @@ def _by_order(user:np.ndarray, col:np.ndarray, place:np.ndarray, task:EvalTask, 
     top[user[order], position] = col[order]
     return top
 
-# %% ../nbs/04_evaluation.ipynb #0d439464
+# %% ../nbs/04_evaluation.ipynb #437f7a85
 def _placed(user:np.ndarray, col:np.ndarray, place:np.ndarray, task:EvalTask, k:int)->np.ndarray:
     "Lists (m, k) from interactions (user, item, place), without gaps."
     top = _by_place(user, col, place, len(task.users), k)
@@ -311,7 +306,7 @@ def _quarter(pairs:pd.DataFrame)->np.ndarray:
     names = np.array(['first quarter', 'second quarter', 'third quarter', 'last quarter'])
     return names[np.searchsorted(np.quantile(times, [.25, .5, .75]), times)]
 
-# %% ../nbs/04_evaluation.ipynb #3874868b
+# %% ../nbs/04_evaluation.ipynb #80ea39c3
 def group_labels(name:str, pairs:pd.DataFrame, # 'evidence', 'time' or a column; test interactions
                  train:pd.DataFrame,  # Interactions that count as evidence
                  table:pd.DataFrame|None=None # Item table
@@ -334,7 +329,7 @@ def _with_all(labels:np.ndarray, known:tuple)->list:
     ordered = [x for x in known if x in found] if found <= set(known) else sorted(found)
     return ordered if ordered == ['all'] else [*ordered, 'all']
 
-# %% ../nbs/04_evaluation.ipynb #69c942d0
+# %% ../nbs/04_evaluation.ipynb #3c590e2c
 def _cell(rank:np.ndarray, row:np.ndarray, k:int, n_boot:int, seed:int, kind:str)->dict:
     "Metrics of the test interactions of one cell."
     users, row = np.unique(row, return_inverse=True)
@@ -346,7 +341,7 @@ def _cell(rank:np.ndarray, row:np.ndarray, k:int, n_boot:int, seed:int, kind:str
     return {'n': len(users), 'rows': len(row), f'ndcg@{k}': ndcg.mean(), 'lo': lo[0], 'hi': hi[0],
             f'recall@{k}': metric[f'recall@{k}'].mean(), f'hit@{k}': metric[f'hit@{k}'].mean()}
 
-# %% ../nbs/04_evaluation.ipynb #9a54a3ba
+# %% ../nbs/04_evaluation.ipynb #9b7295cf
 def slice_table(name:str, rank:np.ndarray, row:np.ndarray, # Its name; (pairs,) ranks and users
                 labels:tuple, k:int=10, # (pairs,) label of the item, of the user
                 n_boot:int=1000, seed:int=0, kind:str='bca')->pd.DataFrame:
@@ -375,14 +370,14 @@ class Report:
     def __getitem__(self, metric:str)->float: return self.metrics[metric]
     def __repr__(self)->str: return '\n'.join([self.table.to_string(), *self.notes])
 
-# %% ../nbs/04_evaluation.ipynb #bbf2a7cd
+# %% ../nbs/04_evaluation.ipynb #aa077c51
 def _metric_text(report:Report, metric:str)->str:
     "A number as text, with its interval."
     text = f'{report.metrics[metric]:.3f}'
     if metric not in report.intervals: return text
     return text + ' [{:.3f}, {:.3f}]'.format(*report.intervals[metric])
 
-# %% ../nbs/04_evaluation.ipynb #362dec71
+# %% ../nbs/04_evaluation.ipynb #5ca00003
 @patch(as_prop=True)
 def table(self:Report)->pd.DataFrame:
     "Metrics by rows, cut-offs by columns, as text with intervals."
@@ -394,7 +389,7 @@ def table(self:Report)->pd.DataFrame:
     wide = wide.rename(columns=lambda k: '@' + k if k else 'all')
     return wide.rename_axis(index=None, columns=self.name or None)
 
-# %% ../nbs/04_evaluation.ipynb #023158a1
+# %% ../nbs/04_evaluation.ipynb #51dc48b0
 @patch
 def grid(self:Report, slice:str='evidence')->pd.DataFrame:
     "A slice as item × user, with n."
@@ -416,7 +411,7 @@ def notes(self:Report)->list:
     again = [f'{repeats} test rows repeat the past and were dropped'] if repeats else []
     return [line] + [f'LEAK: {leak}' for leak in protocol['leaks']] + again
 
-# %% ../nbs/04_evaluation.ipynb #f0e47969
+# %% ../nbs/04_evaluation.ipynb #76ec9736
 @patch
 def _repr_html_(self:Report)->str:
     "Metrics, slices that are not too long, and notes."
@@ -489,7 +484,7 @@ def _report_content(source:str)->dict:
     if lost: raise InputError(f'this is not a report, it lacks {lost}: write it again with to_json')
     return content
 
-# %% ../nbs/04_evaluation.ipynb #6a52b216
+# %% ../nbs/04_evaluation.ipynb #26aed183
 @patch(cls_method=True)
 def from_json(cls:Report, source:str)->Report: # Text, or a file
     "Read what `to_json` wrote."
@@ -513,7 +508,7 @@ def _error_bars(axis:Any, values:np.ndarray, lo:np.ndarray, hi:np.ndarray, label
              xlabel='mean over users, with interval')
     axis.invert_yaxis()
 
-# %% ../nbs/04_evaluation.ipynb #52632d36
+# %% ../nbs/04_evaluation.ipynb #a74b8b39
 def _cell_text(cell:Any, value:float)->str:
     "Value, interval and n of a cell."
     interval = '' if cell.lo != cell.lo else f'\n[{cell.lo:.2f}, {cell.hi:.2f}]'
@@ -525,7 +520,7 @@ def _shares(report:Report)->list:
     return [name for name in report.intervals
             if 0 <= report.metrics[name] <= 1 and not name.startswith(beyond)]
 
-# %% ../nbs/04_evaluation.ipynb #e2780c8a
+# %% ../nbs/04_evaluation.ipynb #f393685a
 @patch
 def plot(self:Report, metrics:list|None=None # None: those between 0 and 1 with an interval
         )->Any: # A Matplotlib figure
@@ -570,7 +565,7 @@ def _test_hash(pairs:pd.DataFrame)->str:
     with np.errstate(over='ignore'): users = hash_ids(pairs['user'])*np.uint64(3)
     return _fingerprint(users, hash_ids(pairs['item'], 1))
 
-# %% ../nbs/04_evaluation.ipynb #c5d4ab5b
+# %% ../nbs/04_evaluation.ipynb #61aef781
 def _protocol(split:Split, task:EvalTask, seen:str|bool, candidates:int|None, grades:str|None,
               seed:int, domain:Any)->dict:
     "Everything two reports must share."
@@ -582,13 +577,6 @@ def _protocol(split:Split, task:EvalTask, seen:str|bool, candidates:int|None, gr
                 catalogue_hash=_fingerprint(hash_ids(task.items)), seen=seen or 'kept',
                 relevance='every test row' + (f'; graded by {grades}' if grades else ''),
                 ties='seeded permutation of ids', seed=seed, repeats=task.repeats)
-
-# %% ../nbs/04_evaluation.ipynb #d5d30288
-def _versions()->dict:
-    "Versions of what computed the numbers; None for a package that is not installed."
-    version = lambda name: next((found.version for found in distributions(name=name)), None)
-    packages = ('llmrec', 'numpy', 'scipy', 'pandas', 'torch')
-    return dict(python=platform.python_version()) | {name: version(name) for name in packages}
 
 # %% ../nbs/04_evaluation.ipynb #d69d775d
 def _size(value:Any)->int:
@@ -611,6 +599,12 @@ def _leaks(split:Split, table:pd.DataFrame)->list:
     if leaks: warnings.warn('the split leaks: ' + '; '.join(leaks), stacklevel=3)
     return leaks
 
+def _versions()->dict:
+    "Versions of what computed the numbers; None for a package that is not installed."
+    version = lambda name: next((found.version for found in distributions(name=name)), None)
+    packages = ('llmrec', 'numpy', 'scipy', 'pandas', 'torch')
+    return dict(python=platform.python_version()) | {name: version(name) for name in packages}
+
 # %% ../nbs/04_evaluation.ipynb #f8343c7c
 @dataclass
 class _Catalogue:
@@ -620,7 +614,7 @@ class _Catalogue:
     vectors: np.ndarray|None        # (n, d), for diversity
     categories: sp.csr_matrix|None  # (n, categories) shares, for miscalibration
 
-# %% ../nbs/04_evaluation.ipynb #044998a0
+# %% ../nbs/04_evaluation.ipynb #acb726bb
 def _catalogue_facts(task:EvalTask, train:pd.DataFrame, table:pd.DataFrame,
                      vectors:np.ndarray|None)->_Catalogue:
     "Facts of the candidates, in their order."
@@ -661,7 +655,7 @@ def _candidates_of(rec:Any, table:pd.DataFrame|None)->np.ndarray:
                          'pass items=, the item table')
     return table['item'].to_numpy()
 
-# %% ../nbs/04_evaluation.ipynb #6b955a5e
+# %% ../nbs/04_evaluation.ipynb #d80854c9
 def _catalogue(rec:Any, items:pd.DataFrame|None, domain:Any, vectors:np.ndarray|None)->tuple:
     "Item table and candidate ids."
     table = items if items is not None else getattr(domain, 'items', None)
@@ -680,7 +674,7 @@ class _Ranked:
     n_candidates: np.ndarray|None = None
     seconds: float = 0.
 
-# %% ../nbs/04_evaluation.ipynb #0a8593ac
+# %% ../nbs/04_evaluation.ipynb #2fbb4af9
 def _measure(task:EvalTask, ranked:_Ranked, ks:list, grades:str|None,
              facts:_Catalogue|None)->tuple:
     "All metrics: per user, and over the catalogue; `facts` is None where lists mean nothing."
@@ -703,7 +697,6 @@ def _cost(rec:Any, ranked:_Ranked, seconds:float)->dict:
     return cost | dict(score_seconds=ranked.seconds, evaluate_seconds=seconds - ranked.seconds,
                        users_per_second=speed, peak_memory_mb=peak_memory_mb())
 
-# %% ../nbs/04_evaluation.ipynb #ec14f617
 def _lengths(ks)->list:
     "Cut-offs, sorted, each once."
     ks = np.atleast_1d(ks)
@@ -721,7 +714,7 @@ def _evidence_log(split:Split, evidence:str, candidates:int|None)->pd.DataFrame:
         raise InputError(f'candidates is {candidates}: expected a number above 0, or None for all')
     return split.train if evidence == 'train' else pd.concat([split.train, split.valid])
 
-# %% ../nbs/04_evaluation.ipynb #f97c7d8b
+# %% ../nbs/04_evaluation.ipynb #28cb0d47
 def _ranked(rec:Any, task:EvalTask, k:int, seed:int, block:int|None, candidates:int|None)->_Ranked:
     "Rank the task, or look the test items up in finished lists."
     if _are_lists(rec): return _Ranked(*list_task(rec, task, k))
@@ -733,7 +726,7 @@ def _intervals(per_user:pd.DataFrame, n_boot:int, seed:int, kind:str)->dict:
     lo, hi = bootstrap(per_user.to_numpy(), n_boot, seed, kind=kind)
     return {name: (float(a), float(b)) for name, a, b in zip(per_user, lo, hi)}
 
-# %% ../nbs/04_evaluation.ipynb #ed4cd2f9
+# %% ../nbs/04_evaluation.ipynb #426b25b9
 def _slices(names:Iterable, task:EvalTask, rank:np.ndarray, evidence:pd.DataFrame,
             table:pd.DataFrame, k:int, n_boot:int, seed:int, kind:str)->pd.DataFrame:
     "All cells of all slices."
@@ -743,7 +736,7 @@ def _slices(names:Iterable, task:EvalTask, rank:np.ndarray, evidence:pd.DataFram
         cells.append(slice_table(name, rank, task.row, labels, k, n_boot, seed, kind))
     return pd.concat(cells, ignore_index=True) if cells else pd.DataFrame({'slice': []})
 
-# %% ../nbs/04_evaluation.ipynb #3a374ccd
+# %% ../nbs/04_evaluation.ipynb #e7df56c2
 def _named(per_user:pd.DataFrame, cells:pd.DataFrame, candidates:int|None)->tuple:
     "Metrics under another name where candidates are sampled."
     if not candidates: return per_user, cells
@@ -782,8 +775,8 @@ def evaluate(rec:Any, # `.score(users)` and `.items`; or lists: {user: [items]},
     leaks = _leaks(split, table) if audit else []
     task = make_eval_task(split, ids, exclude_seen, grades, mask)
     ranked = _ranked(rec, task, ks[-1], seed, block, candidates)
-    lists_mean = beyond and not candidates
-    facts = _catalogue_facts(task, split.train, table, vectors) if lists_mean else None
+    facts = None
+    if beyond and not candidates: facts = _catalogue_facts(task, split.train, table, vectors)
     user, whole = _measure(task, ranked, ks, grades, facts)
     cells = _slices(slices, task, ranked.rank, known, table, ks[0], n_boot, seed, interval)
     seen = _masking(exclude_seen, mask)
@@ -806,7 +799,7 @@ def _difference(field:str, ours:Any, theirs:Any)->tuple:
     key = next(key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
     return f'{field}.{key}', ours.get(key), theirs.get(key)
 
-# %% ../nbs/04_evaluation.ipynb #fd6d4c3e
+# %% ../nbs/04_evaluation.ipynb #1abdefd1
 def check_same_protocol(a:str, b:str, report_a:Report, report_b:Report)->None:
     "Raise an `InputError` that names the first field in which two protocols differ."
     for field in COMPARED:
@@ -838,7 +831,7 @@ class Comparison:
     def _repr_html_(self)->str:
         return self.table.round(4).to_html(index=False) + f'<p>{escape(self.verdict)}</p>'
 
-# %% ../nbs/04_evaluation.ipynb #0ed65d34
+# %% ../nbs/04_evaluation.ipynb #75ccd16d
 def _sentence(row:Any, alpha:float)->str:
     "What one comparison says."
     how = f'no statistically significant difference in {row.metric} from'
@@ -848,7 +841,7 @@ def _sentence(row:Any, alpha:float)->str:
             f"p = {row.p_holm:.2g} after Holm; "
             f"{row.wins} users win, {row.ties} tie, {row.losses} lose.")
 
-# %% ../nbs/04_evaluation.ipynb #9b8eef9e
+# %% ../nbs/04_evaluation.ipynb #839037e3
 @patch
 def plot(self:Comparison)->Any: # A Matplotlib figure
     "Differences with intervals; filled where Holm's p is below alpha."
@@ -878,7 +871,7 @@ def _check_reports(reports:dict)->None:
     for name, report in reports.items(): check_type(report, Report, f'report {name!r}')
     if len(reports) < 2: raise InputError(f'compare needs two reports, got {len(reports)}')
 
-# %% ../nbs/04_evaluation.ipynb #73aaad84
+# %% ../nbs/04_evaluation.ipynb #f757906d
 def _paired(ours:np.ndarray, theirs:np.ndarray, n_boot:int, n_perm:int, seed:int)->dict:
     "What `compare` says of two metrics of the same users."
     both = np.isfinite(ours) & np.isfinite(theirs)
@@ -889,7 +882,7 @@ def _paired(ours:np.ndarray, theirs:np.ndarray, n_boot:int, n_perm:int, seed:int
                 wins=int((difference > 0).sum()), ties=int((difference == 0).sum()),
                 losses=int((difference < 0).sum()))
 
-# %% ../nbs/04_evaluation.ipynb #b9cf50e4
+# %% ../nbs/04_evaluation.ipynb #1c75f79c
 def compare(reports:dict,            # {name: Report}; the first is compared with each other one
             metric:str|list='ndcg@10', # Metric, or several
             n_boot:int=2000, n_perm:int=10_000, seed:int=0, alpha:float=.05)->Comparison:

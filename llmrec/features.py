@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['whitening_map', 'apply_whitening', 'partial_whiten', 'OneHotMap', 'fit_one_hot', 'one_hot', 'BinMap', 'fit_bins',
-           'soft_bins', 'attribute_columns', 'FeatureMap', 'fit_feature_map', 'item_features', 'item_kernel',
-           'low_rank', 'gp_extend', 'gp_smooth_embeddings', 'pca_features', 'project_new_items',
-           'cross_domain_predictability', 'test_shared_user_ids', 'split_values']
+           'soft_bins', 'attribute_columns', 'FeatureMap', 'fit_feature_map', 'item_features', 'pack_feature_map',
+           'unpack_feature_map', 'item_kernel', 'low_rank', 'gp_extend', 'gp_smooth_embeddings', 'pca_features',
+           'project_new_items', 'cross_domain_predictability', 'test_shared_user_ids', 'split_values']
 
 # %% ../nbs/53_features.ipynb #142cf061
 import numpy as np
@@ -228,6 +228,37 @@ def item_features(data:Dataset, weight:float=.5, whitening:float=.25)->np.ndarra
     "One vector φ an item; kept in `data`, with the map that makes those of later items."
     if data.phi is None: data.feature_map, data.phi = fit_feature_map(data, weight, whitening)
     return data.phi
+
+# %% ../nbs/53_features.ipynb #726adc2c
+def _column_state(fitted:OneHotMap|BinMap)->tuple:
+    "Plain values and arrays of one column's map."
+    if isinstance(fitted, OneHotMap): return dict(values=list(fitted.values)), dict(idf=fitted.idf)
+    return {}, dict(values=fitted.values, upto=fitted.upto, mean=fitted.mean)
+
+def _column_from_state(meta:dict, arrays:dict)->OneHotMap|BinMap:
+    "A column's map from `_column_state`."
+    if 'values' in meta: return OneHotMap(pd.Index(meta['values'], dtype=object), arrays['idf'])
+    return BinMap(arrays['values'], arrays['upto'], arrays['mean'])
+
+def pack_feature_map(fitted:FeatureMap)->tuple: # What JSON can hold, {name: array}
+    "A feature map as plain values and arrays."
+    meta = dict(weight=fitted.weight, scale=fitted.scale, columns=[])
+    arrays = {} if fitted.text is None else dict(zip(('text.mean', 'text.matrix'), fitted.text))
+    for number, (name, column) in enumerate(fitted.columns.items()):
+        values, own = _column_state(column)
+        meta['columns'].append(dict(name=name, **values))
+        arrays |= {f'{number}.{key}': array for key, array in own.items()}
+    return meta, arrays
+
+def unpack_feature_map(meta:dict, arrays:dict)->FeatureMap:
+    "The feature map that `pack_feature_map` took apart."
+    text = (arrays['text.mean'], arrays['text.matrix']) if 'text.mean' in arrays else None
+    columns = {}
+    for number, column in enumerate(meta['columns']):
+        start = f'{number}.'
+        own = {key[len(start):]: array for key, array in arrays.items() if key.startswith(start)}
+        columns[column['name']] = _column_from_state(column, own)
+    return FeatureMap(text, columns, meta['weight'], meta['scale'])
 
 # %% ../nbs/53_features.ipynb #3a01eb9c
 def item_kernel(a:np.ndarray, b:np.ndarray, sharp:float)->np.ndarray: # (n, f), (m, f) -> (n, m)

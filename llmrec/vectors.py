@@ -81,7 +81,7 @@ def _require_events(log:pd.DataFrame):
         raise InputError("event weights need a column 'event' in the log: "
                          'add it, or pass events=None')
 
-# %% ../nbs/07_vectors.ipynb #3ac08264
+# %% ../nbs/07_vectors.ipynb #7b94da5d
 def _event_values(log:pd.DataFrame, events:dict)->np.ndarray:
     "Weight e of each interaction's event."
     _require_events(log)
@@ -92,7 +92,7 @@ def _event_values(log:pd.DataFrame, events:dict)->np.ndarray:
                          f'events names {list(events)}; add it')
     return value.to_numpy(float)
 
-# %% ../nbs/07_vectors.ipynb #9e4ff29f
+# %% ../nbs/07_vectors.ipynb #a1235ebc
 def _recency(log:pd.DataFrame, half_life:float, clock:str)->np.ndarray:
     "2^(−age/τ) of each interaction."
     if not half_life > 0:
@@ -125,7 +125,7 @@ def _find(ids:Iterable, all_ids:Iterable, what:str)->np.ndarray:
                          f'{len(all_ids)} known: drop their rows or add them')
     return place
 
-# %% ../nbs/07_vectors.ipynb #14ebed7a
+# %% ../nbs/07_vectors.ipynb #fa8a8124
 def _check_lengths(log:pd.DataFrame, V:np.ndarray, items:Iterable, w:np.ndarray):
     "One vector an item, one weight an interaction."
     if len(V) != len(items):
@@ -177,7 +177,7 @@ def _choice_loss(X:np.ndarray, y:np.ndarray, keep:np.ndarray, theta:np.ndarray, 
     chance = _probabilities(X, keep, theta)[np.arange(len(y)), y]
     return -np.log(np.maximum(chance, 1e-300)).sum() + ridge*theta @ theta
 
-# %% ../nbs/07_vectors.ipynb #d0f0a4c1
+# %% ../nbs/07_vectors.ipynb #9dbc9058
 def _newton_step(X:np.ndarray, y:np.ndarray, keep:np.ndarray, theta:np.ndarray, ridge:float)->tuple:
     "Newton's step, at most 5 long and shortened until it helps, and the curvature, (f, f)."
     chance = _probabilities(X, keep, theta)
@@ -193,7 +193,7 @@ def _newton_step(X:np.ndarray, y:np.ndarray, keep:np.ndarray, theta:np.ndarray, 
         step = step/2
     return step, curvature
 
-# %% ../nbs/07_vectors.ipynb #431f266b
+# %% ../nbs/07_vectors.ipynb #e4f64ea6
 def _within_lists(X:np.ndarray, keep:np.ndarray)->tuple:
     "Features with standard deviation 1 within lists, and their former one; inf where it is 0."
     X = np.where(keep[..., None], X, 0)
@@ -202,7 +202,7 @@ def _within_lists(X:np.ndarray, keep:np.ndarray)->tuple:
     deviation = np.where(deviation < 1e-9, np.inf, deviation)     # always alike: decides nothing
     return X/deviation, deviation
 
-# %% ../nbs/07_vectors.ipynb #b4ef6f35
+# %% ../nbs/07_vectors.ipynb #6d0608a5
 def conditional_logit(X:np.ndarray, # (choices, candidates, features), lists padded to one length
                       y:np.ndarray, # (choices,) place of the candidate that was chosen
                       ridge:float=0., # Penalty per choice on the squared weights of scaled features
@@ -234,7 +234,7 @@ def _sampled_choices(before:pd.DataFrame, last:pd.DataFrame, items:pd.Index, can
     keep[:, 0] = True
     return columns, keep
 
-# %% ../nbs/07_vectors.ipynb #9edb7658
+# %% ../nbs/07_vectors.ipynb #87d88aa7
 def _event_votes(before:pd.DataFrame, last:pd.DataFrame, V:np.ndarray, items:pd.Index, events:list,
                  columns:np.ndarray)->np.ndarray: # (choices, candidates, events + 1)
     "Features of @eq-event-votes of all candidates."
@@ -275,7 +275,7 @@ def _check_learn(log:pd.DataFrame, V:np.ndarray, items:Iterable, most:int, candi
     check_int(candidates, 'candidates', 1)
     _require_events(log)
 
-# %% ../nbs/07_vectors.ipynb #fbfe5616
+# %% ../nbs/07_vectors.ipynb #84a86b31
 def _event_shares(before:pd.DataFrame, n_choices:int, label:str|None)->pd.Series:
     "Share of each event, most frequent first; all of it for the `label`, if there is one."
     share = before['event'].value_counts(normalize=True)
@@ -288,7 +288,7 @@ def _event_shares(before:pd.DataFrame, n_choices:int, label:str|None)->pd.Series
                          f'there are {list(share.index)}')
     return (share.index == label)*pd.Series(1., share.index)
 
-# %% ../nbs/07_vectors.ipynb #c96944d5
+# %% ../nbs/07_vectors.ipynb #731dca7e
 def _fitted_weights(before:pd.DataFrame, last:pd.DataFrame, V:np.ndarray, items:pd.Index,
                     share:pd.Series, candidates:int, rng:np.random.Generator)->pd.DataFrame:
     "The table of `fit_event_weights`."
@@ -324,7 +324,7 @@ def _as_words(column:pd.Series)->pd.Series:
     words = price_bucket(column, price_edges(column))
     return pd.Series(words, dtype=object).replace('', None)
 
-# %% ../nbs/07_vectors.ipynb #c4e8789c
+# %% ../nbs/07_vectors.ipynb #fc5f7819
 def embed_attributes(items:pd.DataFrame, # Item table
                      columns:Iterable, # Names of its attribute columns
                      encode:Callable # Function from a list of texts to an array (len(texts), n)

@@ -293,3 +293,19 @@ def test_shared_ids_are_recognised():
     swap = dict(zip(ids := pair.source.log.user.unique(), np.random.default_rng(0).permutation(ids)))
     z0, _ = shared_ids(pair.target, pair.source.with_log(pair.source.log.assign(user=pair.source.log.user.map(swap))))
     assert z0 < 2
+
+
+def test_a_feature_map_is_plain_values_and_arrays():
+    import json
+    from llmrec.features import pack_feature_map, unpack_feature_map
+    pair = make_synthetic_pair(0)
+    n = len(pair.target.items)
+    table = pair.target.items.assign(tags=[['a', 'b'] if i % 2 else ['b'] for i in range(n)], day=pd.date_range('2020-01-01', periods=n))
+    V = np.random.default_rng(0).normal(size=(n, 8)).astype(np.float32)
+    data = make_dataset(pair.target.log, table, vectors=V)
+    phi = item_features(data)
+    meta, arrays = pack_feature_map(data.feature_map)
+    assert all(isinstance(a, np.ndarray) and a.dtype != object for a in arrays.values())
+    back = unpack_feature_map(json.loads(json.dumps(meta)), arrays)
+    np.testing.assert_array_equal(back(table, V), data.feature_map(table, V))
+    np.testing.assert_allclose(back(table, V), phi, atol=1e-6)
