@@ -88,7 +88,8 @@ def read(self:EmbeddingCache, keys:np.ndarray, # (n, 2) from `hash_texts`
         if not len(todo): break
         _, _, index, vectors = segment
         places, hit = _places(keys[todo], segment)
-        rows, at = todo[hit], places[hit]
+        rows = todo[hit]
+        at = places[hit]
         damaged = np.zeros(len(rows), bool)
         for block in batch_slices(len(rows), 65536):
             out[rows[block]] = vectors[at[block]]
