@@ -38,7 +38,7 @@ def _moments(scores, mask):
     spread = np.sqrt((((scores - mean)*mask)**2).sum(1, keepdims=True)/count)
     return mean, spread, spread > 1e-6*np.abs(mean) + 1e-12
 
-# %% ../nbs/17_fusion.ipynb #7845f281
+# %% ../nbs/17_fusion.ipynb #662cbff2
 def standardize_scores(
     scores:np.ndarray, # Scores of one expert, (users, n)
     new:np.ndarray,    # Items that are new to the user, (users, n) boolean
@@ -64,22 +64,26 @@ def user_log_counts(lengths:np.ndarray)->np.ndarray: # Interactions of users
     "Evidence for users of m interactions: log(1 + m)/4."
     return np.log1p(lengths).astype(np.float32)/4
 
-# %% ../nbs/17_fusion.ipynb #30134609
+# %% ../nbs/17_fusion.ipynb #5c7b6556
 class Gate(nn.Module):
     "Weights of experts as smooth monotone functions of evidence (eq-gate)."
     def __init__(self, n_experts:int):
         super().__init__()
         def each(value): return nn.Parameter(torch.full((n_experts,), value))
-        self.bias, self.item_slope, self.cold_item = each(-1.), each(0.), each(0.)
-        self.user_slope, self.cold_user = each(0.), each(0.)
+        self.bias = each(-1.)
+        self.item_slope = each(0.)
+        self.cold_item = each(0.)
+        self.user_slope = each(0.)
+        self.cold_user = each(0.)
         self.offset_weights = nn.Parameter(torch.zeros(2, 3))  # users with, without a history
     def weights(self, item:torch.Tensor, user:torch.Tensor)->torch.Tensor: # (..., experts)
         "Softplus weights for item and user evidence of any one shape."
-        item, user = item[..., None], user[..., None]
+        item = item[..., None]
+        user = user[..., None]
         of_item = self.item_slope*item + self.cold_item*(item == 0)
         return F.softplus(self.bias + of_item + self.user_slope*user + self.cold_user*(user == 0))
 
-# %% ../nbs/17_fusion.ipynb #a56f4234
+# %% ../nbs/17_fusion.ipynb #db1bf507
 @patch
 def offset(self:Gate, item:torch.Tensor, user:torch.Tensor)->torch.Tensor:
     "How likely an item with so much evidence is at all: (..., items), (..., 1) -> (..., items)."
@@ -91,7 +95,7 @@ def forward(self:Gate, z:torch.Tensor, item:torch.Tensor, user:torch.Tensor)->to
     "Scores of (users, items, experts), (users, items), (users, 1)."
     return (self.weights(item, user)*z).sum(-1) + self.offset(item, user)
 
-# %% ../nbs/17_fusion.ipynb #c333599c
+# %% ../nbs/17_fusion.ipynb #1a599970
 @patch
 def penalty(self:Gate, slope_l2:float=3., weight_l1:float=3., equality_l2:float=1.)->torch.Tensor:
     "The priors, in the units of the summed log-likelihood."
@@ -112,7 +116,7 @@ class ChoiceBatch:
     target: torch.Tensor        # Place of the chosen item, (choices,)
     weight: torch.Tensor        # Weight of the choice, (choices,)
 
-# %% ../nbs/17_fusion.ipynb #3d6e2e8a
+# %% ../nbs/17_fusion.ipynb #0f65cf23
 def _candidates(scores, allowed, target, hard_negatives, random_negatives, rng):
     "Columns for one choice: each expert's favourites, the target, a sample; and log weights."
     columns = np.nonzero(allowed)[0]
@@ -136,7 +140,7 @@ def standardized_scores(experts:list, # Fitted experts
     "Standardised scores of all experts for a block of histories."
     return np.stack([standardize_scores(x.score_histories(hist), new) for x in experts], -1)
 
-# %% ../nbs/17_fusion.ipynb #94a6d84a
+# %% ../nbs/17_fusion.ipynb #f3d0c54d
 def _choice_block(experts, hist, target, allowed, limits, rng):
     "Choices of a block of users: tuples (scores, columns, log weights, place of the target)."
     new = ~seen_items(hist, experts[0].data.n_target)
@@ -150,7 +154,7 @@ def _choice_block(experts, hist, target, allowed, limits, rng):
         place = np.nonzero(columns == target[row])[0][0]
         yield scores[row, columns], columns, log_weight, place
 
-# %% ../nbs/17_fusion.ipynb #14629b31
+# %% ../nbs/17_fusion.ipynb #36cf65e7
 def build_choices(
     experts:list,      # Fitted experts, which have not seen these interactions
     hist:Histories,    # Histories of the users, one a choice
@@ -171,7 +175,7 @@ def build_choices(
         rows += _choice_block(experts, users, target[block], allowed, limits, rng)
     return _pad_choices(rows, counts, user_log_counts(hist.lengths))
 
-# %% ../nbs/17_fusion.ipynb #ac07183b
+# %% ../nbs/17_fusion.ipynb #0b5d85ca
 def _pad_choices(rows, counts, user_evidence):
     "A `ChoiceBatch` of choices with different numbers of candidates."
     def pad(arrays, value):
@@ -189,7 +193,7 @@ def inverse_frequency_weights(counts:np.ndarray, alpha:float=.5)->torch.Tensor:
     weight = np.bincount(bucket, minlength=4).clip(1)[bucket]**-alpha
     return torch.from_numpy((weight/weight.mean()).astype(np.float32))
 
-# %% ../nbs/17_fusion.ipynb #37f42838
+# %% ../nbs/17_fusion.ipynb #ff2334b7
 def unique_evidence_pairs(choices:ChoiceBatch)->tuple:
     "Item levels (1, G), user levels (M, 1), and each candidate's pair, (choices, candidates)."
     item, item_at = torch.unique(choices.item_evidence, return_inverse=True)
@@ -203,13 +207,13 @@ def gate_scores(gate:Gate, choices:ChoiceBatch, pairs:tuple)->torch.Tensor:
     offset = gate.offset(item.expand(len(user), -1), user).reshape(-1, 1)
     return (F.embedding(at, weights)*choices.scores).sum(-1) + F.embedding(at, offset)[..., 0]
 
-# %% ../nbs/17_fusion.ipynb #a34ed8e2
+# %% ../nbs/17_fusion.ipynb #6945d559
 def choice_nll(gate:Gate, choices:ChoiceBatch, pairs:tuple)->torch.Tensor:
     "Weighted negative log-likelihood of the choices (eq-logit), summed."
     logits = gate_scores(gate, choices, pairs) + choices.log_weight
     return (F.cross_entropy(logits, choices.target, reduction='none')*choices.weight).sum()
 
-# %% ../nbs/17_fusion.ipynb #4f9aedf8
+# %% ../nbs/17_fusion.ipynb #019a1868
 def fit_gate(sets:list, # `ChoiceBatch`, one or several
              n_experts:int,
              slope_l2:float=3.,    # Penalty on weights that depend on evidence
@@ -244,7 +248,7 @@ def _pick_cluster(data, share, seed):
     take = max(1, int((size <= share*len(source)).sum()))
     return source[np.isin(label, order[:take])]
 
-# %% ../nbs/17_fusion.ipynb #84926c6f
+# %% ../nbs/17_fusion.ipynb #90a2959e
 def simulate_cold_target(data:Dataset, share:float=.25, seed:int=0)->Dataset:
     "Let a cluster of source items play a target; the true target's items are left out."
     mine = _pick_cluster(data, share, seed)
@@ -282,7 +286,7 @@ def closed_form_experts(data:Dataset)->list:
     if vectors and source: experts += [Content(np.inf, use_source_history=False)]
     return experts
 
-# %% ../nbs/17_fusion.ipynb #3d300817
+# %% ../nbs/17_fusion.ipynb #64c08fc0
 def neural_experts(data:Dataset, full:bool=False, seed:int=0)->list:
     "Unfitted networks that make sense for these data; `full`: also those that take longest."
     text = data.vectors is not None or bool(attribute_columns(data))
@@ -297,20 +301,22 @@ def neural_experts(data:Dataset, full:bool=False, seed:int=0)->list:
         experts += [TextSASRec(seed=seed)]
     return experts
 
-# %% ../nbs/17_fusion.ipynb #30a54b57
+# %% ../nbs/17_fusion.ipynb #8794992d
 def default_experts(data:Dataset, budget:str='fast', seed:int=0)->list:
     "Unfitted experts that make sense for these data and this budget."
     own = bool((data.hist.item < data.n_target).any())
     nets = budget == 'full' or budget == 'auto' and own and len(data.hist.item) >= 10_000
-    return closed_form_experts(data) + (neural_experts(data, budget == 'full', seed) if nets else [])
+    more = neural_experts(data, budget == 'full', seed) if nets else []
+    return closed_form_experts(data) + more
 
-# %% ../nbs/17_fusion.ipynb #6d5e546e
+# %% ../nbs/17_fusion.ipynb #8106a8fb
 def fit_experts(experts:list, # Unfitted experts
                 data:Dataset,
                 notes:list|None=None # Takes a line for each expert that is left out
                )->list:
     "Fit each expert; one that cannot be fitted is warned about, noted and left out."
-    fitted, left = [], []
+    fitted = []
+    left = []
     for expert in progress(experts, 'experts'):
         try: fitted.append(expert.fit_dataset(data))
         except (InputError, ImportError, MemoryError) as err:
@@ -320,15 +326,15 @@ def fit_experts(experts:list, # Unfitted experts
     if not fitted: raise InputError('no expert could be fitted: ' + '; '.join(left))
     return fitted
 
-# %% ../nbs/17_fusion.ipynb #33dbd25e
+# %% ../nbs/17_fusion.ipynb #6037c3c8
 class Fusion(Expert):
     "Experts under one evidence gate; an expert itself (§3.2.3)."
-    pending_users: np.ndarray = np.zeros(0, int)   # Who has interactions the experts have not learned
+    pending_users: np.ndarray = np.zeros(0, int)   # Who has interactions not yet learned
     pending_rows: int = 0                          # How many these are
     phrase = 'several experts together'
     def __init__(self,
-                 make_experts:Callable|None=None, # (Dataset, budget, seed) -> experts; None: default
-                 budget:str='auto',   # 'fast': closed form; 'auto': networks where data allow; 'full'
+                 make_experts:Callable|None=None, # (Dataset, budget, seed) -> experts
+                 budget:str='auto',   # 'fast': closed form; 'auto': networks, too; 'full'
                  repeats:bool=False,  # Also learn to recommend what users had before?
                  seed:int=0):
         self.make_experts = make_experts
@@ -341,11 +347,12 @@ class Fusion(Expert):
         experts = make(data, self.budget, self.seed)
         return [x for x in experts if self.repeats or not isinstance(x, RepeatConsumption)]
 
-# %% ../nbs/17_fusion.ipynb #88a3e654
+# %% ../nbs/17_fusion.ipynb #f644dfcd
 @patch
 def _simulated_choices(self:Fusion, data, parts=4):
     "No target interactions: clusters of the source play the target, one after the other."
-    sets, keys = [], []
+    sets = []
+    keys = []
     for seed in range(self.seed, self.seed + parts):
         pseudo = simulate_cold_target(data, seed=seed % 2**32)
         own = np.arange(pseudo.n_items) < pseudo.n_target
@@ -360,7 +367,7 @@ def _simulated_choices(self:Fusion, data, parts=4):
         keys.append([expert_key(x) for x in experts])
     return _common_experts(sets, keys)
 
-# %% ../nbs/17_fusion.ipynb #98df1073
+# %% ../nbs/17_fusion.ipynb #71e34d09
 def _common_experts(sets, keys):
     "The same sets with the scores of those experts that could be fitted for all of them."
     if not keys: return [], []
@@ -369,7 +376,7 @@ def _common_experts(sets, keys):
         choices.scores = choices.scores[..., [own.index(k) for k in common]]
     return sets, common
 
-# %% ../nbs/17_fusion.ipynb #5f561367
+# %% ../nbs/17_fusion.ipynb #31768619
 @patch
 def _training_set(self:Fusion, rest, hist, target):
     "Choices for the gate: natural ones, cold items among cold items, users without a history."
@@ -381,7 +388,9 @@ def _training_set(self:Fusion, rest, hist, target):
     data = drop_items(rest, cold)
     experts = fit_experts(self.new_experts(data), data, self.plan)
     pick = rng.permutation(len(target))[:2500]
-    natural, simulated = pick[~cold[target[pick]]], pick[cold[target[pick]]]
+    hidden = cold[target[pick]]
+    natural = pick[~hidden]
+    simulated = pick[hidden]
     counts = data.counts[:n_target]
     nobody = select_users(hist, np.full(len(hist), -1))
     kinds = ((natural, hist, ~cold[:n_target], 1.), (simulated, hist, counts == 0, .5),
@@ -396,20 +405,21 @@ def _training_set(self:Fusion, rest, hist, target):
         sets.append(choices)
     return sets, [expert_key(x) for x in experts]
 
-# %% ../nbs/17_fusion.ipynb #0ca8bf0a
+# %% ../nbs/17_fusion.ipynb #0a12dd75
 @patch
 def _choices(self:Fusion, data, held_out):
     "The gate's training set and the keys of its experts; empty if nothing can be held out."
     rest, hist, target = held_out or hold_out_last_basket(data, seed=self.seed)
     if not self.repeats:
         new = np.nonzero(~has_item(hist, target))[0]
-        hist, target = select_users(hist, new), target[new]
+        hist = select_users(hist, new)
+        target = target[new]
     if len(target) >= 30: return self._training_set(rest, hist, target)
     known = data.phi is not None and data.phi.any()
     if known and (data.hist.item >= data.n_target).any(): return self._simulated_choices(data)
     return [], []
 
-# %% ../nbs/17_fusion.ipynb #6531ea74
+# %% ../nbs/17_fusion.ipynb #1ec174d9
 @patch
 def fit_dataset(self:Fusion, data:Dataset,
                 held_out:tuple|None=None, # Dataset without them, histories before them, their items
@@ -436,7 +446,7 @@ def _size(data, n_choices):
             f'{data.n_target:,} target and {data.n_items - data.n_target:,} source items; '
             f'gate fitted on {n_choices:,} choices')
 
-# %% ../nbs/17_fusion.ipynb #586415c6
+# %% ../nbs/17_fusion.ipynb #f022da82
 @patch
 def score_histories(self:Fusion, hist:Histories)->np.ndarray: # (len(hist), n_target) float32
     "Scores of all target items for histories, in blocks of bounded memory."
@@ -461,7 +471,7 @@ def _score_block(self:Fusion, hist):
         total = total + np.take(weight, at, 1)*z
     return total.astype(np.float32)
 
-# %% ../nbs/17_fusion.ipynb #1c4fbe6a
+# %% ../nbs/17_fusion.ipynb #a4b4f9e3
 @patch
 def weights(self:Fusion, item:np.ndarray, # Evidence of items, (items,)
             user:np.ndarray               # Evidence of users, (users,)
@@ -471,7 +481,7 @@ def weights(self:Fusion, item:np.ndarray, # Evidence of items, (items,)
     user = torch.from_numpy(np.asarray(user, np.float32))[:, None]
     return self.gate.weights(item, user).numpy(), self.gate.offset(item, user).numpy()
 
-# %% ../nbs/17_fusion.ipynb #e7d6266a
+# %% ../nbs/17_fusion.ipynb #3106c60d
 @patch
 def summary(self:Fusion, counts:tuple=(0, 2, 10, 50, 500), lengths:tuple=(0, 3, 20))->pd.DataFrame:
     "Weights of the experts by interactions of the item and length of the history (index)."
@@ -480,7 +490,7 @@ def summary(self:Fusion, counts:tuple=(0, 2, 10, 50, 500), lengths:tuple=(0, 3, 
     index = pd.MultiIndex.from_product([counts, lengths], names=['item interactions', 'history'])
     return pd.DataFrame(flat, columns=expert_names(self.experts), index=index)
 
-# %% ../nbs/17_fusion.ipynb #981b8f7c
+# %% ../nbs/17_fusion.ipynb #d958b862
 @patch
 def copy(self:Fusion)->Fusion:
     "A fusion that may be changed while others read this one."
@@ -500,7 +510,7 @@ def update(self:Fusion, data:Dataset, users:np.ndarray, exact:bool=False,
     for expert in self.experts: expert.update(data, users, exact, shared)
     self.data = data
 
-# %% ../nbs/17_fusion.ipynb #f897bcb9
+# %% ../nbs/17_fusion.ipynb #ea8e26f1
 @patch
 def refresh(self:Fusion, data:Dataset, users:np.ndarray)->None:
     "All experts learn again from `data`; networks train on `users` and a sample; the gate stays."
@@ -515,12 +525,12 @@ def forget(self:Fusion, data:Dataset, gone:np.ndarray)->str:
     return 'kept: the gate; experts ' + ', '.join(sorted(done))
 
 @patch
-def to(self:Fusion, device)->Fusion:
+def to(self:Fusion, device:object)->Fusion:
     "Move what lives on a device."
     for expert in self.experts: expert.to(device)
     return self
 
-# %% ../nbs/17_fusion.ipynb #1b5d3010
+# %% ../nbs/17_fusion.ipynb #c54d0514
 @patch
 def state(self:Fusion)->dict:
     "What is saved: settings, plan, weights of the gate, and the experts."
@@ -533,8 +543,9 @@ def state(self:Fusion)->dict:
 def from_state(cls:Fusion, state:dict, data:Dataset)->Fusion:
     "The fusion that `state` describes."
     new = cls(**state['params'])
-    new.data, new.plan, new.experts = data, state['plan'], state['experts']
-    new.pending_users, new.pending_rows = state['pending_users'], state['pending_rows']
+    new.data = data
+    for name in ('plan', 'experts', 'pending_users', 'pending_rows'):
+        setattr(new, name, state[name])
     new.gate = Gate(len(new.experts)).requires_grad_(False)
     names = new.gate.state_dict()
     new.gate.load_state_dict({name: torch.from_numpy(state[f'gate.{name}']) for name in names})

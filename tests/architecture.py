@@ -14,7 +14,7 @@ LAYERS = {
     'numbers': ['vectors', 'dataset', 'features'],
     'learning': ['transfer', 'learner', 'discrepancy', 'finetune'],
     'experts': ['expert', 'baselines', 'incremental', 'closed_form', 'sequence', 'two_tower', 'fusion'],
-    'after the ranking': ['lists', 'search', 'serve', 'judge', 'explain', 'online', 'privacy'],
+    'after the ranking': ['lists', 'search', 'serve', 'judge', 'explain', 'online', 'privacy', 'model_folder'],
     'the face': ['recommender'],
     'the pipeline': ['report', 'pipeline', 'scale', 'cli'],
 }
