@@ -64,7 +64,7 @@ def neighbourhood_ridge(X:sp.spmatrix, # (users, N) matrix of ones
                         lam:float=100., # λ
                         k:int=50       # Columns that each is estimated from
                        ) -> sp.csc_matrix: # (N, len(at)) float32
-    "Columns of EASE's B, each over the `k` items whose columns have the largest cosine with its own."
+    "Columns of EASE's B, each over the `k` items whose columns have the largest cosine with it."
     X = X.astype(np.float32).tocsc()
     norm = np.sqrt(np.diff(X.indptr))
     columns = []
@@ -658,7 +658,7 @@ def hyperparameter_search(make:Callable, # Class, or function: keywords to an un
                           seed:int=0,
                           rows:int=3000  # Users to validate on, at most
                          ) -> Expert:
-    "Search on last interactions; the best, refitted, with `.tuning` (trials) and `.tuned` (a line)."
+    "Search on last interactions; the best, refitted, with `.tuning` (trials), `.tuned` (a line)."
     optuna = import_optional('optuna', 'baselines')
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     value, tested = _validation(make, space, data, seed, rows)
