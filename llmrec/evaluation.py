@@ -535,8 +535,7 @@ def _heat(axis:Any, cells:pd.DataFrame, metric:str):
     "One slice as a heat map with value, interval and n in each cell."
     items = [x for x in (*ITEM_BUCKETS, 'all') if x in set(cells['item'])]
     users = [x for x in (*USER_BUCKETS, 'all') if x in set(cells['user'])]
-    wide = cells.pivot(index='item', columns='user', values=metric)
-    wide = wide.reindex(index=items, columns=users)
+    wide = cells.pivot(index='item', columns='user', values=metric).reindex(items, columns=users)
     axis.imshow(wide, cmap='cividis', aspect='auto', vmin=0)
     for cell in cells.itertuples():
         value = wide.loc[cell.item, cell.user]

@@ -582,8 +582,7 @@ def learning_curve(make:Callable,    # make(rows): a new model for these trainin
     kw = dict(kw, cbs=[SchedCB(cosine), *kw.get('cbs', ())])
     twin = next(iter(arms))
     out = []
-    for size in sizes:
-        n = min(size or len(y), len(y))
+    for n in [min(size or len(y), len(y)) for size in sizes]:
         metrics = _metrics_of(n, make, X, y, arms, measure, seeds, lr, bs, kw)
         out += [_point(n, arm, m, metrics[twin]) for arm, m in metrics.items()]
     return pd.DataFrame(out)
