@@ -99,11 +99,11 @@ MOVED = {
     },
     'metrics': {
         'evaluation': (
-            'ITEM_CLASSES=ITEM_BUCKETS USER_CLASSES=USER_BUCKETS COMPARED Task=EvalTask '
-            'make_task=make_eval_task rank_task list_task evidence_class=item_bucket '
-            'history_class=user_bucket slice_labels=group_labels slice_table Report '
-            'evaluate Comparison compare'),
+            'COMPARED Task=EvalTask make_task=make_eval_task rank_task list_task '
+            'slice_labels=group_labels slice_table Report evaluate Comparison compare'),
         'metrics': (
+            'ITEM_CLASSES=ITEM_BUCKETS USER_CLASSES=USER_BUCKETS evidence_class=item_bucket '
+            'history_class=user_bucket '
             'tie_order=tie_break_keys rank_metrics=topk_metrics auc_rows=auc_per_user '
             'popularity=mean_popularity lift=popularity_lift resampled=bootstrap_means'),
         'preprocess': 'concentration=gini',

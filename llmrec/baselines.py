@@ -28,17 +28,20 @@ class Popularity(Expert):
     reason = 'many take it'
     def __init__(self, recent:float=1.): # Share of interactions to count, the latest by time
         self.recent = recent
-    def _fit(self, data:Dataset) -> None:
-        hist = data.hist
-        weight = np.ones(len(hist.item))
-        own = hist.item < data.n_target
-        if self.recent < 1 and own.any():
-            time = data.time if data.time is not None else -hist.age
-            weight = time >= np.quantile(time[own], 1 - self.recent)
-        counts = np.bincount(hist.item, weight, minlength=data.n_items)[:data.n_target]
-        self.pop = np.log1p(counts).astype(np.float32)
     def score_histories(self, hist:Histories) -> np.ndarray:
         return np.tile(self.pop, (len(hist), 1))
+
+# %% ../nbs/13_baselines.ipynb #af9d6381
+@patch
+def _fit(self:Popularity, data:Dataset) -> None:
+    hist = data.hist
+    weight = np.ones(len(hist.item))
+    own = hist.item < data.n_target
+    if self.recent < 1 and own.any():
+        time = data.time if data.time is not None else -hist.age
+        weight = time >= np.quantile(time[own], 1 - self.recent)
+    counts = np.bincount(hist.item, weight, minlength=data.n_items)[:data.n_target]
+    self.pop = np.log1p(counts).astype(np.float32)
 
 # %% ../nbs/13_baselines.ipynb #e8e163d3
 @patch
@@ -64,16 +67,27 @@ class Content(Expert):
     @property
     def name(self) -> str:
         return 'Content' if self.use_source_history else 'Content of the target'
-    def _fit(self, data:Dataset) -> None:
-        if data.vectors is None:
-            raise InputError('Content needs vectors: pass vectors=TextEncoder(...).encode(texts)')
-        self.v = partial_whiten(data.vectors, self.whitening).astype(np.float32)
-    def seen(self, hist:Histories) -> Histories:
-        "The part of histories that it looks at."
-        return restrict_domain(hist, self.data.n_target, self.use_source_history)
-    def score_histories(self, hist:Histories) -> np.ndarray:
-        H = decayed_matrix(self.seen(hist), self.data.n_items, self.half_life)
-        return l2_normalize(H @ self.v) @ self.item_matrix().T
+
+# %% ../nbs/13_baselines.ipynb #65bedbeb
+@patch
+def _fit(self:Content, data:Dataset) -> None:
+    if data.vectors is None:
+        raise InputError('Content needs vectors: pass vectors=TextEncoder(...).encode(texts)')
+    self.v = partial_whiten(data.vectors, self.whitening).astype(np.float32)
+
+@patch
+def seen(self:Content, hist:Histories) -> Histories:
+    "The part of histories that it looks at."
+    return restrict_domain(hist, self.data.n_target, self.use_source_history)
+
+# %% ../nbs/13_baselines.ipynb #d38d55b8
+@patch
+def score_histories(self:Content, hist:Histories) -> np.ndarray:
+    interest = decayed_matrix(self.seen(hist), self.data.n_items, self.half_life) @ self.v
+    return l2_normalize(interest) @ self.item_matrix().T
+
+@patch
+def item_matrix(self:Content) -> np.ndarray: return self.v[:self.data.n_target]
 
 # %% ../nbs/13_baselines.ipynb #e5b0d7f1
 @patch
@@ -83,9 +97,6 @@ def attributions(self:Content, hist:Histories, item:int) -> np.ndarray:
         cosines = self.v[hist.item] @ self.v[item]
         return recency_weights(hist, self.half_life)*cosines/max(length, 1e-12)
     return restricted_attributions(hist, self.data.n_target, self.use_source_history, parts)
-
-@patch
-def item_matrix(self:Content) -> np.ndarray: return self.v[:self.data.n_target]
 
 # %% ../nbs/13_baselines.ipynb #823ba156
 @patch
@@ -136,14 +147,14 @@ def _largest(values, columns, k): # -> (len(values),) boolean
 def topk_sparse(S:np.ndarray|sp.spmatrix, # (m, n)
                 k:int) -> sp.csr_matrix:  # (m, n)
     "The k largest positive entries of each row; of equal ones those in the first columns."
-    S = sp.csr_matrix(S)
-    keep = S.data > 0
-    for row in np.nonzero(np.diff(S.indptr) > k)[0]:
-        run = slice(S.indptr[row], S.indptr[row + 1])
-        keep[run] &= _largest(S.data[run], S.indices[run], k)
+    rows = sp.csr_matrix(S)
+    keep = rows.data > 0
+    for row in np.nonzero(np.diff(rows.indptr) > k)[0]:
+        run = slice(rows.indptr[row], rows.indptr[row + 1])
+        keep[run] &= _largest(rows.data[run], rows.indices[run], k)
     at = np.nonzero(keep)[0]
-    parts = S.data[at], S.indices[at], np.searchsorted(at, S.indptr)
-    top = sp.csr_matrix(parts, S.shape)
+    parts = rows.data[at], rows.indices[at], np.searchsorted(at, rows.indptr)
+    top = sp.csr_matrix(parts, rows.shape)
     top.sort_indices()
     return top
 
@@ -156,20 +167,24 @@ class ItemKNN(Expert):
         self.k = k
         self.shrink = shrink
         self.half_life = half_life
-    def _fit(self, data:Dataset) -> None:
-        X = binarize(decayed_matrix(data.hist, data.n_items))
-        by_item = X.T.tocsr()
-        norm = np.sqrt(np.diff(by_item.indptr)).astype(np.float32)
-        blocks = []
-        for block in batch_slices(data.n_items, 1024):
-            C = (by_item[block] @ X[:, :data.n_target]).tocsr()
-            row = np.repeat(np.arange(C.shape[0]), np.diff(C.indptr))
-            C.data = C.data/(norm[block][row]*norm[C.indices] + np.float32(self.shrink))
-            C.data[row + block.start == C.indices] = 0
-            blocks.append(topk_sparse(C, self.k))
-        self.S = sp.vstack(blocks).tocsr()
     def score_histories(self, hist:Histories) -> np.ndarray:
         return (decayed_matrix(hist, self.data.n_items, self.half_life) @ self.S).toarray()
+
+# %% ../nbs/13_baselines.ipynb #3b7c684e
+@patch
+def _fit(self:ItemKNN, data:Dataset) -> None:
+    taken = binarize(decayed_matrix(data.hist, data.n_items))
+    by_item = taken.T.tocsr()
+    norm = np.sqrt(np.diff(by_item.indptr)).astype(np.float32)
+    blocks = []
+    for block in batch_slices(data.n_items, 1024):
+        cosine = (by_item[block] @ taken[:, :data.n_target]).tocsr()
+        row = np.repeat(np.arange(cosine.shape[0]), np.diff(cosine.indptr))
+        scale = norm[block][row]*norm[cosine.indices] + np.float32(self.shrink)
+        cosine.data = cosine.data/scale
+        cosine.data[row + block.start == cosine.indices] = 0
+        blocks.append(topk_sparse(cosine, self.k))
+    self.S = sp.vstack(blocks).tocsr()
 
 # %% ../nbs/13_baselines.ipynb #d60874c3
 @patch
@@ -197,24 +212,27 @@ class UserKNN(Expert):
         self.shrink = shrink
     def _fit(self, data:Dataset) -> None:
         self.X = binarize(decayed_matrix(data.hist, data.n_items))
-    def score_histories(self, hist:Histories) -> np.ndarray:
-        H = binarize(decayed_matrix(hist, self.data.n_items))
-        scores = np.zeros((len(hist), self.data.n_target), np.float32)
-        taken = self.X[:, :self.data.n_target]
-        for block in batch_slices(len(hist), 512):
-            scores[block] = (self.similar(H[block]) @ taken).toarray()
-        return scores
+
+# %% ../nbs/13_baselines.ipynb #f37f0e06
+@patch
+def score_histories(self:UserKNN, hist:Histories) -> np.ndarray:
+    own = binarize(decayed_matrix(hist, self.data.n_items))
+    scores = np.zeros((len(hist), self.data.n_target), np.float32)
+    taken = self.X[:, :self.data.n_target]
+    for block in batch_slices(len(hist), 512):
+        scores[block] = (self.similar(own[block]) @ taken).toarray()
+    return scores
 
 # %% ../nbs/13_baselines.ipynb #f40554ab
 @patch
 def similar(self:UserKNN, H:sp.csr_matrix) -> sp.csr_matrix: # (m, N) -> (m, users)
     "Cosines of the k training users nearest to each history."
-    C = (H @ self.X.T).tocsr()
-    row = np.repeat(np.arange(C.shape[0]), np.diff(C.indptr))
+    cosine = (H @ self.X.T).tocsr()
+    row = np.repeat(np.arange(cosine.shape[0]), np.diff(cosine.indptr))
     own = np.sqrt(np.diff(H.indptr)).astype(np.float32)[row]
-    other = np.sqrt(np.diff(self.X.indptr)).astype(np.float32)[C.indices]
-    C.data = C.data/(own*other + np.float32(self.shrink))
-    return topk_sparse(C, self.k)
+    other = np.sqrt(np.diff(self.X.indptr)).astype(np.float32)[cosine.indices]
+    cosine.data = cosine.data/(own*other + np.float32(self.shrink))
+    return topk_sparse(cosine, self.k)
 
 # %% ../nbs/13_baselines.ipynb #0728dfec
 def fold_in(V:np.ndarray,      # (N, f) item factors
@@ -251,19 +269,22 @@ class ALS(Expert):
         self.half_life = half_life
         self.seed = seed
         self.use_gpu = use_gpu
-    def _fit(self, data:Dataset) -> None:
-        model = self.model(self.use_gpu)
-        if not self.use_gpu: # a start that does not depend on who is there
-            rng = np.random.default_rng(self.seed)
-            start = rng.uniform(-.01, .01, (data.n_items, self.factors))
-            model.item_factors = start.astype(np.float32)
-            model.user_factors = np.zeros((len(data.users), self.factors), np.float32)
-        with threadpool_limits(1, 'blas'): # the library has threads of its own
-            model.fit(binarize(decayed_matrix(data.hist, data.n_items)), show_progress=False)
-        V = model.to_cpu().item_factors if self.use_gpu else model.item_factors
-        self.V = V*(data.counts > 0)[:, None]
     def score_histories(self, hist:Histories) -> np.ndarray:
         return self.user_factors(hist) @ self.item_matrix().T
+
+# %% ../nbs/13_baselines.ipynb #edd9223c
+@patch
+def _fit(self:ALS, data:Dataset) -> None:
+    model = self.model(self.use_gpu)
+    if not self.use_gpu: # a start that does not depend on who is there
+        rng = np.random.default_rng(self.seed)
+        start = rng.uniform(-.01, .01, (data.n_items, self.factors))
+        model.item_factors = start.astype(np.float32)
+        model.user_factors = np.zeros((len(data.users), self.factors), np.float32)
+    with threadpool_limits(1, 'blas'): # the library has threads of its own
+        model.fit(binarize(decayed_matrix(data.hist, data.n_items)), show_progress=False)
+    learned = model.to_cpu().item_factors if self.use_gpu else model.item_factors
+    self.V = learned*(data.counts > 0)[:, None]
 
 # %% ../nbs/13_baselines.ipynb #ece0930a
 @patch
@@ -297,13 +318,13 @@ def gram(self:ALS) -> np.ndarray: # (f, f)
 @patch
 def user_factors(self:ALS, hist:Histories) -> np.ndarray: # (users, f)
     "Factors that the training would give to users with these histories."
-    X = decayed_matrix(hist, self.data.n_items, self.half_life)
+    weights = decayed_matrix(hist, self.data.n_items, self.half_life)
     if len(hist) > 8:
-        try: return self._by_library(X)
+        try: return self._by_library(weights)
         except ImportError: pass
     factors = np.zeros((len(hist), self.V.shape[1]), np.float32)
-    for user in np.nonzero(np.diff(X.indptr))[0]:
-        row = X[user]
+    for user in np.nonzero(np.diff(weights.indptr))[0]:
+        row = weights[user]
         A, C = fold_in(self.V, row.indices, row.data, self.reg, self.alpha, self.gram())
         factors[user] = np.linalg.solve(A, C.sum(0))
     return factors
@@ -348,28 +369,31 @@ class BPR(Expert):
         self.half_life = half_life
         self.seed = seed
         self.use_gpu = use_gpu
-    def _fit(self, data:Dataset) -> None:
-        X = binarize(decayed_matrix(data.hist, data.n_items))
-        bpr = import_optional('implicit.bpr', 'baselines').BayesianPersonalizedRanking
-        model = bpr(self.factors, learning_rate=self.lr, regularization=self.reg,
-                    iterations=self.epochs, random_state=self.seed, use_gpu=self.use_gpu,
-                    num_threads=1)   # threads would race, and no run could be repeated
-        model.fit(X, show_progress=False)
-        model = model.to_cpu() if self.use_gpu else model
-        self.V = model.item_factors
-        active = np.diff(X.indptr) > 0
-        H = self.mean_factors(data.hist)[active]
-        ridge = H.T @ H + 1e-2*np.eye(H.shape[1])
-        self.A = np.linalg.solve(ridge, H.T @ model.user_factors[active]).astype(np.float32)
     def score_histories(self, hist:Histories) -> np.ndarray:
         return self.mean_factors(hist) @ self.A @ self.item_matrix().T
+
+# %% ../nbs/13_baselines.ipynb #7f074092
+@patch
+def _fit(self:BPR, data:Dataset) -> None:
+    taken = binarize(decayed_matrix(data.hist, data.n_items))
+    bpr = import_optional('implicit.bpr', 'baselines').BayesianPersonalizedRanking
+    model = bpr(self.factors, learning_rate=self.lr, regularization=self.reg,
+                iterations=self.epochs, random_state=self.seed, use_gpu=self.use_gpu,
+                num_threads=1)   # threads would race, and no run could be repeated
+    model.fit(taken, show_progress=False)
+    model = model.to_cpu() if self.use_gpu else model
+    self.V = model.item_factors
+    active = np.diff(taken.indptr) > 0
+    means = self.mean_factors(data.hist)[active]
+    ridge = means.T @ means + 1e-2*np.eye(means.shape[1])
+    self.A = np.linalg.solve(ridge, means.T @ model.user_factors[active]).astype(np.float32)
 
 # %% ../nbs/13_baselines.ipynb #5253fe29
 @patch
 def mean_factors(self:BPR, hist:Histories) -> np.ndarray: # (users, factors + 2)
     "Mean item factors of histories, and a one."
-    X = decayed_matrix(hist, self.data.n_items, self.half_life)
-    mean = (X @ self.V)/np.maximum(np.asarray(X.sum(1)), 1e-9)
+    weights = decayed_matrix(hist, self.data.n_items, self.half_life)
+    mean = (weights @ self.V)/np.maximum(np.asarray(weights.sum(1)), 1e-9)
     return np.concatenate([mean, np.ones((len(hist), 1))], 1).astype(np.float32)
 
 @patch

@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from fastcore.basics import patch
+from functools import partial
 from sklearn.feature_extraction.text import TfidfVectorizer
 from .core import InputError, batch_slices, check_memory, import_optional, l2_normalize
 from .preprocess import item_text
@@ -64,17 +65,17 @@ def neighbourhood_ridge(X:sp.spmatrix, # (users, N) matrix of ones
                         lam:float=100., # λ
                         k:int=50       # Columns that each is estimated from
                        ) -> sp.csc_matrix: # (N, len(at)) float32
-    "Columns of EASE's B, each over the `k` items whose columns have the largest cosine with its own."
+    "Columns of EASE's B, each over the `k` items whose columns have the largest cosine with it."
     X = X.astype(np.float32).tocsc()
     norm = np.sqrt(np.diff(X.indptr))
     columns = []
     for block in batch_slices(len(at), 512):
-        G = (X.T @ X[:, at[block]]).tocsc().sorted_indices()
-        columns += [_ridge_column(X, G[:, i], j, norm, lam, k) for i, j in enumerate(at[block])]
-    ptr = np.concatenate([[0], np.cumsum([len(near) for near, _ in columns])])
-    near = np.concatenate([near for near, _ in columns])
-    weight = np.concatenate([weight for _, weight in columns])
-    return sp.csc_matrix((weight, near, ptr), (X.shape[1], len(at)))
+        gram = (X.T @ X[:, at[block]]).tocsc().sorted_indices()
+        columns += [_ridge_column(X, gram[:, i], j, norm, lam, k) for i, j in enumerate(at[block])]
+    near, weight = zip(*columns)
+    ptr = np.concatenate([[0], np.cumsum([len(rows) for rows in near])])
+    parts = np.concatenate(weight), np.concatenate(near), ptr
+    return sp.csc_matrix(parts, (X.shape[1], len(at)))
 
 # %% ../nbs/14_closed_form.ipynb #80dfe976
 def _ridge_column(X, g, j, norm, lam, k): # g: column j of XᵀX, sparse
@@ -112,49 +113,63 @@ class EASE(Expert):
         self.n_neighbours = n_neighbours
     @property
     def name(self) -> str: return 'EASE' if self.use_source_history else 'EASE of the target'
-    def seen(self, hist:Histories) -> Histories:
-        "The part of histories that it looks at."
-        return restrict_domain(hist, self.data.n_target, self.use_source_history)
-    def _fit(self, data:Dataset) -> None:
-        settings = self.lam, self.use_source_history, self.max_items, self.n_neighbours
-        key = (id(data.hist), data.n_target, data.n_items, *settings)
-        if key not in _SOLVED: self._solved = _SOLVED[key] = _Solved(data.hist, self.solve(data))
-        self._solved = _SOLVED[key]
-        self.rows, self.B, self.far = self._solved.weights
-        self._incremental = None
-    def score_histories(self, hist:Histories) -> np.ndarray:
-        N = self.data.n_items
-        hist = self.seen(hist)
-        scores = decayed_matrix(hist, N, self.half_life, self.rows) @ self.B
-        if self.far is None: return scores
-        return scores + (decayed_matrix(hist, N, self.half_life) @ self.far).toarray()
+
+# %% ../nbs/14_closed_form.ipynb #a81f5f6d
+@patch
+def _fit(self:EASE, data:Dataset) -> None:
+    settings = self.lam, self.use_source_history, self.max_items, self.n_neighbours
+    key = (id(data.hist), data.n_target, data.n_items, *settings)
+    if key not in _SOLVED: self._solved = _SOLVED[key] = _Solved(data.hist, self.solve(data))
+    self._solved = _SOLVED[key]
+    self.rows, self.B, self.far = self._solved.weights
+    self._incremental = None
+
+# %% ../nbs/14_closed_form.ipynb #37d6305b
+@patch
+def seen(self:EASE, hist:Histories) -> Histories:
+    "The part of histories that it looks at."
+    return restrict_domain(hist, self.data.n_target, self.use_source_history)
+
+@patch
+def score_histories(self:EASE, hist:Histories) -> np.ndarray:
+    n_items = self.data.n_items
+    hist = self.seen(hist)
+    scores = decayed_matrix(hist, n_items, self.half_life, self.rows) @ self.B
+    if self.far is None: return scores
+    return scores + (decayed_matrix(hist, n_items, self.half_life) @ self.far).toarray()
 
 # %% ../nbs/14_closed_form.ipynb #d81ed0c3
 @patch
 def solve(self:EASE, data:Dataset) -> tuple: # rows (r,), B (r, n), far (N, n) sparse or None
     "Items of the inverse, their weights, and columns of the items beyond."
     hist = self.seen(data.hist)
-    n = data.n_target
     counts = np.bincount(hist.item, minlength=data.n_items)
     rows = most_frequent_items(counts, self.max_items)
-    check_memory(5*len(rows)**2 + 4*len(rows)*n,
-                 f'{self.name}: a matrix of {len(rows):,} × {n:,} items',
+    check_memory(5*len(rows)**2 + 4*len(rows)*data.n_target,
+                 f'{self.name}: a matrix of {len(rows):,} × {data.n_target:,} items',
                  'lower max_items, or have fewer items')
-    own = rows < n
-    B = np.zeros((len(rows), n), np.float32)
-    if len(rows):
-        full = ease(binarize(decayed_matrix(hist, data.n_items, np.inf, rows)), self.lam)
-        for block in batch_slices(len(rows), 512): B[block, rows[own]] = full[block][:, own]
-    return rows, B, self.beyond(hist, np.setdiff1d(np.nonzero(counts[:n])[0], rows))
+    weights = np.zeros((len(rows), data.n_target), np.float32)
+    if len(rows): self.fill(weights, rows, hist)
+    known = np.nonzero(counts[:data.n_target])[0]
+    return rows, weights, self.beyond(hist, np.setdiff1d(known, rows))
+
+# %% ../nbs/14_closed_form.ipynb #3947a8a9
+@patch
+def fill(self:EASE, weights:np.ndarray, rows:np.ndarray, hist:Histories) -> None: # (r, n), (r,)
+    "Write columns of the target's items into weights, block by block: there is one full copy."
+    own = rows < self.data.n_target
+    full = ease(binarize(decayed_matrix(hist, self.data.n_items, np.inf, rows)), self.lam)
+    for block in batch_slices(len(rows), 512): weights[block, rows[own]] = full[block][:, own]
 
 # %% ../nbs/14_closed_form.ipynb #37ae112b
 @patch
 def beyond(self:EASE, hist:Histories, at:np.ndarray) -> sp.csr_matrix|None: # (N, n)
     "Columns of the target's items `at`, which are beyond the inverse."
     if not (self.n_neighbours and len(at)): return None
-    X = binarize(decayed_matrix(hist, self.data.n_items))
-    W = neighbourhood_ridge(X, at, self.lam, self.n_neighbours).tocsr()
-    return sp.csr_matrix((W.data, at[W.indices], W.indptr), (X.shape[1], self.data.n_target))
+    taken = binarize(decayed_matrix(hist, self.data.n_items))
+    columns = neighbourhood_ridge(taken, at, self.lam, self.n_neighbours).tocsr()
+    parts = columns.data, at[columns.indices], columns.indptr
+    return sp.csr_matrix(parts, (taken.shape[1], self.data.n_target))
 
 # %% ../nbs/14_closed_form.ipynb #2e9f54a3
 @patch
@@ -170,12 +185,12 @@ def attributions(self:EASE, hist:Histories, item:int) -> np.ndarray:
 @patch
 def add_items(self:EASE, data:Dataset, m:int) -> None:
     "Nothing predicts new items yet."
-    n = data.n_target - m
+    first_new = data.n_target - m
     follower = self.follower()
     if self.far is not None:
-        far = insert_columns(self.far, n, m)
+        far = insert_columns(self.far, first_new, m)
         self.far = sp.csr_matrix(far, shape=(data.n_items, data.n_target))
-    self.rows = shift_ids(self.rows, n, m)
+    self.rows = shift_ids(self.rows, first_new, m)
     self.B = np.pad(self.B, ((0, 0), (0, m)))
     self._solved = None
     self._incremental = None if follower is None else follower.shifted(data, m)
@@ -186,14 +201,14 @@ def add_items(self:EASE, data:Dataset, m:int) -> None:
 def inner_scorer(self:EASE) -> tuple: # Columns, function of one history: their scores
     "Scores of the target's items that are in the inverse."
     own = self.rows[self.rows < self.data.n_target]
-    B = np.ascontiguousarray(self.B[:, own])
+    weights = np.ascontiguousarray(self.B[:, own])
     place = np.full(self.data.n_items, -1)
     place[self.rows] = np.arange(len(self.rows))
     def scorer(hist):
         hist = self.seen(hist)
         at = place[hist.item]
-        weight = recency_weights(hist, self.half_life)[at >= 0].astype(np.float32)
-        return weight @ B[at[at >= 0]]
+        recency = recency_weights(hist, self.half_life)[at >= 0].astype(np.float32)
+        return recency @ weights[at[at >= 0]]
     return own, scorer
 
 # %% ../nbs/14_closed_form.ipynb #76654d0c
@@ -237,17 +252,21 @@ def update(self:EASE, data:Dataset, users:np.ndarray, exact:bool=False,
            shared:dict|None=None) -> None:
     "Take new interactions; `exact`: the inverse follows, if no item is beyond it."
     if self.data is data: return
-    if not exact or len(self.rows) >= self.max_items:
-        self._solved = None
-        self.data = data
-        return
-    shared = {} if shared is None else shared
+    if exact and len(self.rows) < self.max_items:
+        return self.take(self.followed(data, {} if shared is None else shared))
+    self._solved = None
+    self.data = data
+
+# %% ../nbs/14_closed_form.ipynb #dd6f32c1
+@patch
+def followed(self:EASE, data:Dataset, shared:dict) -> IncrementalEASE:
+    "The inverse, followed to an index; experts of one λ find it in `shared`."
     key = 'EASE', self.lam, self.use_source_history
     follower = shared.get(key) or self.follower()
     if follower is None: follower = IncrementalEASE(self.data, self.lam, self.use_source_history)
     follower.follow(data)
     shared[key] = follower
-    self.take(follower)
+    return follower
 
 # %% ../nbs/14_closed_form.ipynb #682da485
 @patch
@@ -271,23 +290,26 @@ class KernelTransfer(Expert):
         self.sharp = sharp
         self.rank = rank
         self.max_items = max_items
-    def _fit(self, data:Dataset) -> None:
-        self.S = most_frequent_items(data.counts, self.max_items)
-        U, V = self.factors(data)
-        pop = np.log1p(data.counts[self.S])[:, None]
-        self.mean_pop = float(pop.mean()) if len(pop) else 0.
-        self.known = np.concatenate([U, V, pop - self.mean_pop], 1).astype(np.float32)
-        self.extend(data)
     def score_histories(self, hist:Histories) -> np.ndarray:
         return (decayed_matrix(hist, self.data.n_items, self.half_life) @ self.P) @ self.Q.T
+
+# %% ../nbs/14_closed_form.ipynb #7c3309c9
+@patch
+def _fit(self:KernelTransfer, data:Dataset) -> None:
+    self.S = most_frequent_items(data.counts, self.max_items)
+    U, V = self.factors(data)
+    pop = np.log1p(data.counts[self.S])[:, None]
+    self.mean_pop = float(pop.mean()) if len(pop) else 0.
+    self.known = np.concatenate([U, V, pop - self.mean_pop], 1).astype(np.float32)
+    self.extend(data)
 
 # %% ../nbs/14_closed_form.ipynb #75aca916
 @patch
 def factors(self:KernelTransfer, data:Dataset) -> tuple: # (s, r), (s, r)
     "U and V of B over the items that have interactions."
     if len(self.S) < 2: return np.zeros((len(self.S), 1)), np.zeros((len(self.S), 1))
-    X = binarize(decayed_matrix(data.hist, data.n_items, np.inf, self.S))
-    return low_rank(ease(X, self.lam), self.rank)
+    taken = binarize(decayed_matrix(data.hist, data.n_items, np.inf, self.S))
+    return low_rank(ease(taken, self.lam), self.rank)
 
 # %% ../nbs/14_closed_form.ipynb #fdfe1042
 @patch
@@ -295,11 +317,11 @@ def extend(self:KernelTransfer, data:Dataset) -> None:
     "Factors and log counts of all items, by the kernel."
     phi = item_features(data)
     counts = data.counts[self.S]
-    Z = gp_extend(phi, self.S, counts, self.known, self.noise, self.sharp)
+    every = gp_extend(phi, self.S, counts, self.known, self.noise, self.sharp)
     rank = self.known.shape[1]//2
-    self.P = Z[:, :rank].copy()
-    self.Q = Z[:data.n_target, rank:2*rank].copy()
-    self.pop = Z[:data.n_target, -1] + np.float32(self.mean_pop)
+    self.P = every[:, :rank].copy()
+    self.Q = every[:data.n_target, rank:2*rank].copy()
+    self.pop = every[:data.n_target, -1] + np.float32(self.mean_pop)
 
 # %% ../nbs/14_closed_form.ipynb #609f2436
 @patch
@@ -353,40 +375,47 @@ class NextItemRidge(Expert):
     @property
     def name(self) -> str:
         return 'NextItemRidge' if self.use_source_history else 'NextItemRidge of the target'
-    def seen(self, hist:Histories) -> Histories:
-        "The part of histories that it looks at."
-        return restrict_domain(hist, self.data.n_target, self.use_source_history)
-    def _fit(self, data:Dataset) -> None:
-        self.fit_children(data)
-        X, y = prefix_examples(replace(data, hist=self.seen(data.hist)), self.half_life)
-        self.S = most_frequent_items(np.bincount(X.indices, minlength=data.n_items), self.max_items)
-        self.W = self.solve(X[:, self.S], y)
-        self._incremental = None
-    def score_histories(self, hist:Histories) -> np.ndarray:
-        hist = self.seen(hist)
-        N = self.data.n_items
-        scores = decayed_matrix(hist, N, self.half_life, self.S) @ self.W
-        if self.kernel is None: return scores
-        prior = (decayed_matrix(hist, N, self.half_life) @ self.kernel.P) @ self.kernel.Q.T
-        return scores + np.float32(self.rho)*prior
+
+# %% ../nbs/14_closed_form.ipynb #446a202d
+@patch
+def seen(self:NextItemRidge, hist:Histories) -> Histories:
+    "The part of histories that it looks at."
+    return restrict_domain(hist, self.data.n_target, self.use_source_history)
+
+@patch
+def _fit(self:NextItemRidge, data:Dataset) -> None:
+    self.fit_children(data)
+    X, y = prefix_examples(replace(data, hist=self.seen(data.hist)), self.half_life)
+    self.S = most_frequent_items(np.bincount(X.indices, minlength=data.n_items), self.max_items)
+    self.W = self.solve(X[:, self.S], y)
+    self._incremental = None
+
+# %% ../nbs/14_closed_form.ipynb #3852d8d9
+@patch
+def score_histories(self:NextItemRidge, hist:Histories) -> np.ndarray:
+    hist = self.seen(hist)
+    n_items = self.data.n_items
+    scores = decayed_matrix(hist, n_items, self.half_life, self.S) @ self.W
+    if self.kernel is None: return scores
+    prior = (decayed_matrix(hist, n_items, self.half_life) @ self.kernel.P) @ self.kernel.Q.T
+    return scores + np.float32(self.rho)*prior
 
 # %% ../nbs/14_closed_form.ipynb #3e645570
 @patch
 def solve(self:NextItemRidge, X:sp.csr_matrix, y:np.ndarray) -> np.ndarray: # (s, n)
     "W of @eq-ridge, from the items S to all."
-    n = self.data.n_target
-    check_memory(8*len(self.S)**2 + 12*len(self.S)*n,
-                 f'{self.name}: a matrix of {len(self.S):,} × {n:,} items',
+    n_target = self.data.n_target
+    check_memory(8*len(self.S)**2 + 12*len(self.S)*n_target,
+                 f'{self.name}: a matrix of {len(self.S):,} × {n_target:,} items',
                  'lower max_items, or have fewer items')
-    G = np.asarray((X.T @ X).todense(), np.float32)
-    R = np.asarray((X.T @ one_of(y, n).astype(np.float32)).todense(), np.float32)
+    gram = np.asarray((X.T @ X).todense(), np.float32)
+    right = np.asarray((X.T @ one_of(y, n_target).astype(np.float32)).todense(), np.float32)
     if self.kernel is not None:
-        R -= np.float32(self.rho)*(G @ self.kernel.P[self.S]) @ self.kernel.Q.T
-    G[np.diag_indices_from(G)] += np.float32(self.lam)
-    if len(G):
-        factor = sl.cho_factor(G, lower=True, overwrite_a=True, check_finite=False)
-        R = sl.cho_solve(factor, R, check_finite=False)
-    return np.ascontiguousarray(R)
+        right -= np.float32(self.rho)*(gram @ self.kernel.P[self.S]) @ self.kernel.Q.T
+    gram[np.diag_indices_from(gram)] += np.float32(self.lam)
+    if not len(gram): return right
+    factor = sl.cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
+    return np.ascontiguousarray(sl.cho_solve(factor, right, check_finite=False))
 
 # %% ../nbs/14_closed_form.ipynb #6ada051a
 @patch
@@ -411,8 +440,8 @@ def wide_matrix(self:NextItemRidge) -> np.ndarray:
 def query(self:NextItemRidge, hist:Histories) -> tuple:
     "Decayed sum of the kernel's factors, and the decayed history."
     hist = self.seen(hist)
-    q = np.float32(self.rho)*decayed_sum(hist, self.half_life, self.kernel.P)
-    return q, decayed_matrix(hist, self.data.n_items, self.half_life, self.S)
+    interest = np.float32(self.rho)*decayed_sum(hist, self.half_life, self.kernel.P)
+    return interest, decayed_matrix(hist, self.data.n_items, self.half_life, self.S)
 
 # %% ../nbs/14_closed_form.ipynb #43b3ef5d
 @patch
@@ -449,20 +478,23 @@ class BilinearContent(Expert):
         self.half_life = half_life
         self.lam = lam
         self.dim = dim
-    def _fit(self, data:Dataset) -> None:
-        self.phi = pca_features(item_features(data), self.dim)
-        every = np.ones(data.n_items, bool)
-        X, y = prefix_examples(data, self.half_life, among=every)
-        self.mu = self.phi[y].mean(0) if len(y) else self.phi.mean(0)
-        x = l2_normalize(X @ self.phi)
-        Y = self.phi[y] - self.mu
-        I = np.eye(self.phi.shape[1])
-        M = np.linalg.solve(x.T @ x + self.lam*I, x.T @ Y)
-        M = np.linalg.solve(Y.T @ Y + 10*self.lam*I, M.T*max(len(y), 1)).T
-        self.M = M.astype(np.float32)
     def score_histories(self, hist:Histories) -> np.ndarray:
         interest = decayed_matrix(hist, self.data.n_items, self.half_life) @ self.phi
         return l2_normalize(interest) @ self.M @ (self.item_matrix() - self.mu).T
+
+# %% ../nbs/14_closed_form.ipynb #3c2524b4
+@patch
+def _fit(self:BilinearContent, data:Dataset) -> None:
+    self.phi = pca_features(item_features(data), self.dim)
+    every = np.ones(data.n_items, bool)
+    X, y = prefix_examples(data, self.half_life, among=every)
+    self.mu = self.phi[y].mean(0) if len(y) else self.phi.mean(0)
+    x = l2_normalize(X @ self.phi)
+    Y = self.phi[y] - self.mu
+    I = np.eye(self.phi.shape[1])
+    M = np.linalg.solve(x.T @ x + self.lam*I, x.T @ Y)
+    M = np.linalg.solve(Y.T @ Y + 10*self.lam*I, M.T*max(len(y), 1)).T
+    self.M = M.astype(np.float32)
 
 # %% ../nbs/14_closed_form.ipynb #e195bcbf
 @patch
@@ -495,16 +527,21 @@ def slim(X:sp.spmatrix,     # (users, N) interaction matrix
     G = np.asarray((X.T @ X).todense(), np.float32)
     A = G.copy()
     A[np.diag_indices_from(A)] += np.float32(l2 + rho)
-    P = _inverse(A)
+    C = _admm(G, _inverse(A), np.float32(l1/rho), np.float32(rho), steps)
+    C[np.diag_indices_from(C)] = 0
+    return C
+
+# %% ../nbs/14_closed_form.ipynb #034c85c9
+def _admm(G, P, step, rho, steps): # XᵀX and its inverse; λ₁/ρ and ρ
+    "C of @eq-slim."
     PG = P @ G
     C = np.zeros_like(G)
     Gamma = np.zeros_like(G)
     for _ in range(steps):
-        B = PG + np.float32(rho)*(P @ (C - Gamma))
+        B = PG + rho*(P @ (C - Gamma))
         B -= P*(np.diag(B)/np.diag(P))
-        C = np.maximum(B + Gamma - np.float32(l1/rho), 0)
+        C = np.maximum(B + Gamma - step, 0)
         Gamma += B - C
-    C[np.diag_indices_from(C)] = 0
     return C
 
 # %% ../nbs/14_closed_form.ipynb #bd726bb6
@@ -517,15 +554,18 @@ class SLIM(Expert):
         self.l2 = l2
         self.half_life = half_life
         self.max_items = max_items
-    def _fit(self, data:Dataset) -> None:
-        self.rows = most_frequent_items(data.counts, self.max_items)
-        self.B = np.zeros((len(self.rows), data.n_target), np.float32)
-        if not len(self.rows): return
-        own = self.rows < data.n_target
-        X = binarize(decayed_matrix(data.hist, data.n_items, np.inf, self.rows))
-        self.B[:, self.rows[own]] = slim(X, self.l1, self.l2)[:, own]
     def score_histories(self, hist:Histories) -> np.ndarray:
         return decayed_matrix(hist, self.data.n_items, self.half_life, self.rows) @ self.B
+
+# %% ../nbs/14_closed_form.ipynb #99c3acca
+@patch
+def _fit(self:SLIM, data:Dataset) -> None:
+    self.rows = most_frequent_items(data.counts, self.max_items)
+    self.B = np.zeros((len(self.rows), data.n_target), np.float32)
+    if not len(self.rows): return
+    own = self.rows < data.n_target
+    taken = binarize(decayed_matrix(data.hist, data.n_items, np.inf, self.rows))
+    self.B[:, self.rows[own]] = slim(taken, self.l1, self.l2)[:, own]
 
 # %% ../nbs/14_closed_form.ipynb #54a072af
 @patch
@@ -542,15 +582,18 @@ class Markov(Expert):
     def __init__(self, half_life:float=2., shrink:float=10.):
         self.half_life = half_life
         self.shrink = shrink
-    def _fit(self, data:Dataset) -> None:
-        X, y = prefix_examples(data, self.half_life)
-        M = (X.T @ one_of(y, data.n_target).astype(np.float32)).tocsr()
-        total = np.asarray(X.sum(0)).ravel() + self.shrink
-        M.data /= np.repeat(total, np.diff(M.indptr)).astype(np.float32)
-        self.M = M
-        self._incremental = None
     def score_histories(self, hist:Histories) -> np.ndarray:
         return (decayed_matrix(hist, self.data.n_items, self.half_life) @ self.M).toarray()
+
+# %% ../nbs/14_closed_form.ipynb #32d5f479
+@patch
+def _fit(self:Markov, data:Dataset) -> None:
+    X, y = prefix_examples(data, self.half_life)
+    shares = (X.T @ one_of(y, data.n_target).astype(np.float32)).tocsr()
+    total = np.asarray(X.sum(0)).ravel() + self.shrink
+    shares.data /= np.repeat(total, np.diff(shares.indptr)).astype(np.float32)
+    self.M = shares
+    self._incremental = None
 
 # %% ../nbs/14_closed_form.ipynb #c9e49cbe
 @patch
@@ -565,8 +608,8 @@ def sparse_scorer(self:Markov) -> Callable: return sparse_product(self.M, self.h
 @patch
 def add_items(self:Markov, data:Dataset, m:int) -> None:
     "Nothing has led to new items yet."
-    M = insert_columns(self.M, data.n_target - m, m)
-    self.M = sp.csr_matrix(M, shape=(data.n_items, data.n_target))
+    wider = insert_columns(self.M, data.n_target - m, m)
+    self.M = sp.csr_matrix(wider, shape=(data.n_items, data.n_target))
     self._incremental = None
     self.data = data
 
@@ -592,18 +635,21 @@ class Tfidf(Expert):
     def __init__(self, half_life:float=10., max_features:int=50_000):
         self.half_life = half_life
         self.max_features = max_features
-    def _fit(self, data:Dataset) -> None:
-        words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2,
-                                max_features=self.max_features, dtype=np.float32)
-        try: self.T = words.fit_transform(item_text(data.table)).tocsr()
-        except ValueError as error:
-            raise InputError(f'Tfidf: the items have no words in common ({error}): '
-                             'give them a title or text') from error
     def score_histories(self, hist:Histories) -> np.ndarray:
         interest = decayed_matrix(hist, self.data.n_items, self.half_life) @ self.T
         norm = np.sqrt(np.asarray(interest.multiply(interest).sum(1)))
         scores = (interest @ self.T[:self.data.n_target].T).toarray()
         return scores/np.maximum(norm, 1e-9).astype(np.float32)
+
+# %% ../nbs/14_closed_form.ipynb #54d9189d
+@patch
+def _fit(self:Tfidf, data:Dataset) -> None:
+    words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2,
+                            max_features=self.max_features, dtype=np.float32)
+    try: self.T = words.fit_transform(item_text(data.table)).tocsr()
+    except ValueError as error:
+        raise InputError(f'Tfidf: the items have no words in common ({error}): '
+                         'give them a title or text') from error
 
 # %% ../nbs/14_closed_form.ipynb #0ee3c150
 def zscore(scores:np.ndarray) -> np.ndarray: # (m, n) -> (m, n)
@@ -622,18 +668,23 @@ class Blend(Expert):
         self.first = first
         self.second = second
         self.grid = grid
-    def _fit(self, data:Dataset) -> None:
-        first = EASE() if self.first is None else self.first
-        self.pair = [first, Tfidf() if self.second is None else self.second]
-        rest, users, y = split_last_interaction(data)
-        pick = np.random.default_rng(0).permutation(len(users))[:3000]
-        hist = select_users(rest.hist, users[pick])
-        for expert in self.pair: expert.fit_dataset(rest)
-        scores = lambda weight: lambda hist: self.mix(hist, weight)
-        self.found = {w: next_item_ndcg(scores(w), hist, y[pick], data.n_target) for w in self.grid}
-        self.weight = max(self.found, key=self.found.get)
-        for expert in self.pair: expert.fit_dataset(data)
     def score_histories(self, hist:Histories) -> np.ndarray: return self.mix(hist, self.weight)
+
+# %% ../nbs/14_closed_form.ipynb #3fd1d90c
+@patch
+def _fit(self:Blend, data:Dataset) -> None:
+    first = EASE() if self.first is None else self.first
+    self.pair = [first, Tfidf() if self.second is None else self.second]
+    rest, users, target = split_last_interaction(data)
+    pick = np.random.default_rng(0).permutation(len(users))[:3000]
+    hist = select_users(rest.hist, users[pick])
+    for expert in self.pair: expert.fit_dataset(rest)
+    self.found = {}
+    for weight in self.grid:
+        scores = partial(self.mix, weight=weight)
+        self.found[weight] = next_item_ndcg(scores, hist, target[pick], data.n_target)
+    self.weight = max(self.found, key=self.found.get)
+    for expert in self.pair: expert.fit_dataset(data)
 
 # %% ../nbs/14_closed_form.ipynb #125d3119
 @patch
@@ -650,21 +701,26 @@ def _suggest(trial, name, space):
     suggest = trial.suggest_int if whole else trial.suggest_float
     return suggest(name, space[0], space[1], log='log' in space)
 
+# %% ../nbs/14_closed_form.ipynb #a5bd3b58
+def _study(value, trials, seed):
+    "A search for the largest value, by `optuna`."
+    optuna = import_optional('optuna', 'baselines')
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = optuna.samplers.TPESampler(seed=seed)
+    study = optuna.create_study(direction='maximize', sampler=sampler)
+    study.optimize(value, n_trials=trials)
+    return study
+
 # %% ../nbs/14_closed_form.ipynb #82e5fd68
 def hyperparameter_search(make:Callable, # Class, or function: keywords to an unfitted expert
                           space:dict,    # {argument: [choices], (low, high) or (low, high, 'log')}
                           data:Dataset,  # Training interactions
-                          trials:int=20, # Budget
-                          seed:int=0,
+                          trials:int=20, seed:int=0, # Budget; seed of the search
                           rows:int=3000  # Users to validate on, at most
                          ) -> Expert:
-    "Search on last interactions; the best, refitted, with `.tuning` (trials) and `.tuned` (a line)."
-    optuna = import_optional('optuna', 'baselines')
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    "Search on last interactions; the best, refitted, with `.tuning` (trials), `.tuned` (a line)."
     value, tested = _validation(make, space, data, seed, rows)
-    sampler = optuna.samplers.TPESampler(seed=seed)
-    study = optuna.create_study(direction='maximize', sampler=sampler)
-    study.optimize(value, n_trials=trials)
+    study = _study(value, trials, seed)
     best = make(**study.best_params).fit_dataset(data)
     best.tuning = pd.DataFrame([t.params | {'ndcg@10': t.value} for t in study.trials])
     best.tuned = (f'{best.name}: {study.best_params} by NDCG@10 {study.best_value:.4f} on '
@@ -674,7 +730,7 @@ def hyperparameter_search(make:Callable, # Class, or function: keywords to an un
 # %% ../nbs/14_closed_form.ipynb #04d65bb3
 def _validation(make, space, data, seed, rows):
     "NDCG@10 of a trial on last interactions, and their number."
-    rest, users, y = split_last_interaction(data)
+    rest, users, target = split_last_interaction(data)
     if not len(users):
         raise InputError('hyperparameter_search: no user has a target interaction with others '
                          'before it; nothing to validate on')
@@ -683,5 +739,5 @@ def _validation(make, space, data, seed, rows):
     def value(trial):
         params = {name: _suggest(trial, name, choices) for name, choices in space.items()}
         expert = make(**params).fit_dataset(rest)
-        return next_item_ndcg(expert.score_histories, hist, y[pick], data.n_target)
+        return next_item_ndcg(expert.score_histories, hist, target[pick], data.n_target)
     return value, len(pick)

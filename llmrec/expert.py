@@ -324,9 +324,9 @@ def _contents(data):
 
 # %% ../nbs/12_expert.ipynb #b66d3962
 def _unchanged(data, before):
-    "Does an index hold what it held?"
+    "Does an index hold what it held? Features are computed for the first who asks."
     arrays, table, names = _contents(data)
-    same = all(np.array_equal(a, b) for a, b in zip(arrays, before[0]))
+    same = all(old is None or np.array_equal(old, new) for old, new in zip(before[0], arrays))
     return same and table.equals(before[1]) and names == before[2]
 
 # %% ../nbs/12_expert.ipynb #ee36f8d2

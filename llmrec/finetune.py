@@ -117,7 +117,8 @@ class NextItemClassifier(TransferClassifier):
         self.register_buffer('V', V, persistent=False)
         logn = torch.as_tensor(np.log1p(counts), dtype=torch.float32)
         self.register_buffer('logn', logn, persistent=False)
-        self.tau, self.rho = nn.Parameter(torch.tensor(2.3)), nn.Parameter(torch.tensor(.5))
+        self.tau = nn.Parameter(torch.tensor(2.3))
+        self.rho = nn.Parameter(torch.tensor(.5))
         self.drop = drop
     def forward(self, u:torch.Tensor)->torch.Tensor: # (batch, dim) on any device -> (batch, n)
         u = u.to(self.V.device)
@@ -182,7 +183,8 @@ class Adapter(nn.Module):
     "x + up(relu(down(x))), zero at the start (Houlsby et al., 2019)."
     def __init__(self, dim:int, rank:int=16):
         super().__init__()
-        self.down, self.up = nn.Linear(dim, rank), nn.Linear(rank, dim)
+        self.down = nn.Linear(dim, rank)
+        self.up = nn.Linear(rank, dim)
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
     def forward(self, x:torch.Tensor)->torch.Tensor: return x + self.up(F.relu(self.down(x)))
@@ -253,7 +255,8 @@ def zero_shot_gain(model:nn.Module,   # Untrained target model
                    batches:Iterable, k:int=10, max_rows:int=2000 # (x, y) of the target
                   )->float:
     "NDCG@k on training examples with the source's parameters, minus without: nothing is trained."
-    own, given = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
+    own = copy.deepcopy(model).eval()
+    given = copy.deepcopy(model).eval()
     load_pretrained(given, source)
     gains = []
     for x, y in batches:
@@ -355,8 +358,10 @@ def _probe(examples, seed, hidden=128):
 # %% ../nbs/11_finetune.ipynb #0655ba7f
 def _measures(s, t, seed):
     "All measures of one source against the target."
-    probe, scale = _probe(s, seed), s['V'].shape[1]**.5
-    X, y = torch.from_numpy(t['X']), torch.as_tensor(t['y'])
+    probe = _probe(s, seed)
+    scale = s['V'].shape[1]**.5
+    X = torch.from_numpy(t['X'])
+    y = torch.as_tensor(t['y'])
     with torch.no_grad(): features = probe.features(X)
     counts = np.bincount(t['y'], minlength=len(t['C']))
     own = NextItemClassifier(t['C'], counts, probe.head.in_features)
@@ -574,9 +579,10 @@ def learning_curve(make:Callable,    # make(rows): a new model for these trainin
                    lr:float=1e-3, bs:int=128, **kw:Any # For `transfer_fit`
                   )->pd.DataFrame: # size, arm, mean, lo, hi, and the verdict against the twin
     "Metric by number of target examples, for several sources and strategies and their twin."
-    kw, twin, out = dict(kw, cbs=[SchedCB(cosine), *kw.get('cbs', ())]), next(iter(arms)), []
-    for size in sizes:
-        n = min(size or len(y), len(y))
+    kw = dict(kw, cbs=[SchedCB(cosine), *kw.get('cbs', ())])
+    twin = next(iter(arms))
+    out = []
+    for n in [min(size or len(y), len(y)) for size in sizes]:
         metrics = _metrics_of(n, make, X, y, arms, measure, seeds, lr, bs, kw)
         out += [_point(n, arm, m, metrics[twin]) for arm, m in metrics.items()]
     return pd.DataFrame(out)

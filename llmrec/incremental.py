@@ -70,8 +70,8 @@ class IncrementalEASE:
         return restrict_domain(data.hist, data.n_target, self.use_source_history)
     def matrix(self, data:Dataset) -> sp.csr_matrix: # (users, rows)
         "Which user has which item."
-        X = decayed_matrix(self.seen(data), data.n_items, np.inf, self.rows)
-        return binarize(X).astype(float)
+        taken = decayed_matrix(self.seen(data), data.n_items, np.inf, self.rows)
+        return binarize(taken).astype(float)
 
 # %% ../nbs/60_incremental.ipynb #b7229d52
 @patch
@@ -92,11 +92,11 @@ def settle(self:IncrementalEASE, data:Dataset) -> None:
 def B(self:IncrementalEASE) -> np.ndarray: # (rows, n) float32
     "Weights of the target's items, as in EASE."
     if self._B is None:
-        n = self.data.n_target
-        own = np.searchsorted(self.rows, n)     # rows are sorted, the target's come first
+        n_target = self.data.n_target
+        own = np.searchsorted(self.rows, n_target)   # rows are sorted, the target's come first
         weights = (self.P[:, :own]*(-1/np.diag(self.P)[:own])).astype(np.float32)
         weights[np.arange(own), np.arange(own)] = 0
-        self._B = np.zeros((len(self.rows), n), np.float32)
+        self._B = np.zeros((len(self.rows), n_target), np.float32)
         self._B[:, self.rows[:own]] = weights
     return self._B
 
@@ -106,9 +106,10 @@ def widen(self:IncrementalEASE, new:np.ndarray) -> None:
     "Places for items that have their first interaction."
     rows = np.union1d(self.rows, new)
     old = np.searchsorted(rows, self.rows)
-    X = self.X.tocoo()
+    taken = self.X.tocoo()
     self.P = widened(self.P, old, len(rows), self.lam)
-    self.X = sp.csr_matrix((X.data, (X.row, old[X.col])), (X.shape[0], len(rows)))
+    parts = taken.data, (taken.row, old[taken.col])
+    self.X = sp.csr_matrix(parts, (taken.shape[0], len(rows)))
     self.rows = rows
 
 # %% ../nbs/60_incremental.ipynb #714f15bb
@@ -205,11 +206,11 @@ def change(old:Dataset, new:Dataset, expert:Expert, users:np.ndarray
     before = _seen(old, expert, users)
     after = _seen(new, expert, users)
     kept = np.array([_begins(after[i], before[i]) for i in range(len(users))], bool)
-    X, y = moves(new, expert, users, np.where(kept, before.lengths, 0))
+    came, y_came = moves(new, expert, users, np.where(kept, before.lengths, 0))
     late = users[~kept]
     gone, y_gone = moves(old, expert, late, np.zeros(len(late)))
-    signs = np.repeat([1., -1.], [len(y), len(y_gone)])
-    return sp.vstack([X, gone]).tocsr(), np.concatenate([y, y_gone]), signs
+    signs = np.repeat([1., -1.], [len(y_came), len(y_gone)])
+    return sp.vstack([came, gone]).tocsr(), np.concatenate([y_came, y_gone]), signs
 
 # %% ../nbs/60_incremental.ipynb #ea643af8
 class IncrementalRidge:
@@ -232,25 +233,25 @@ class IncrementalRidge:
 @patch
 def widen(self:IncrementalRidge, lam:float, new:np.ndarray) -> None:
     "Places for items that have their first interaction."
-    S = np.union1d(self.S, new)
-    at = np.searchsorted(S, self.S)
-    W = np.zeros((len(S), self.W.shape[1]))
-    W[at] = self.W
-    self.P = widened(self.P, at, len(S), lam)
-    self.W = W
-    self.S = S
+    items = np.union1d(self.S, new)
+    at = np.searchsorted(items, self.S)
+    weights = np.zeros((len(items), self.W.shape[1]))
+    weights[at] = self.W
+    self.P = widened(self.P, at, len(items), lam)
+    self.W = weights
+    self.S = items
 
 # %% ../nbs/60_incremental.ipynb #84c77ebe
 @patch
 def follow(self:IncrementalRidge, expert:Expert, data:Dataset, users:np.ndarray) -> None:
     "Follow the interactions of `users` to the index `data`."
     if self.data is data: return
-    X, y, signs = change(self.data, data, expert, users)
+    rows, target, signs = change(self.data, data, expert, users)
     self.data = None                            # if anything fails, this is of no index
-    new_items = np.setdiff1d(X.indices, self.S)
+    new_items = np.setdiff1d(rows.indices, self.S)
     if len(new_items): self.widen(expert.lam, new_items)
-    if 2*len(y) > len(self.S): return self.build(expert, data)   # an inversion is cheaper
-    if len(y): self.step(expert, X[:, self.S].astype(float), y, signs)
+    if 2*len(target) > len(self.S): return self.build(expert, data)   # an inversion is cheaper
+    if len(target): self.step(expert, rows[:, self.S].astype(float), target, signs)
     self.data = data
 
 # %% ../nbs/60_incremental.ipynb #ee963231
@@ -262,32 +263,32 @@ def step(self:IncrementalRidge, expert:Expert, U:sp.csr_matrix, y:np.ndarray,
     if expert.kernel is not None:
         gap -= expert.rho*(U @ expert.kernel.P[self.S]) @ expert.kernel.Q.T
     PU, K = woodbury_terms(self.P, U, signs)
-    Z = np.linalg.solve(K, np.concatenate([PU, gap], 1))
-    n = len(self.S)
-    self.P = self.P - PU.T @ Z[:, :n]
-    self.W = self.W + PU.T.astype(np.float32) @ Z[:, n:].astype(np.float32)
+    solved = np.linalg.solve(K, np.concatenate([PU, gap], 1))
+    of_inverse, of_weights = np.split(solved, [len(self.S)], axis=1)
+    self.P = self.P - PU.T @ of_inverse
+    self.W = self.W + PU.T.astype(np.float32) @ of_weights.astype(np.float32)
 
 # %% ../nbs/60_incremental.ipynb #8fde302a
 class IncrementalMarkov:
     "Counts behind a fitted `Markov`."
     def __init__(self, expert:Expert):
         self.data = expert.data
-        X, y = all_moves(self.data, expert)
-        self.C, self.total = self.count(X, y, np.ones(len(y)))
+        rows, target = all_moves(self.data, expert)
+        self.C, self.total = self.count(rows, target, np.ones(len(target)))
     def count(self, X:sp.csr_matrix, y:np.ndarray, signs:np.ndarray) -> tuple: # (N, n), (N,)
         "Transitions between items, and how much each stands before others."
-        Y = one_of(y, self.data.n_target).astype(np.float32)
-        Y.data *= signs.astype(np.float32)
+        chosen = one_of(y, self.data.n_target).astype(np.float32)
+        chosen.data *= signs.astype(np.float32)
         total = X.multiply(signs.reshape(-1, 1)).sum(0)
-        return (X.T @ Y).tocsr(), np.asarray(total, float).ravel()
+        return (X.T @ chosen).tocsr(), np.asarray(total, float).ravel()
 
 # %% ../nbs/60_incremental.ipynb #b39b18fc
 @patch
 def follow(self:IncrementalMarkov, expert:Expert, data:Dataset, users:np.ndarray) -> None:
     "Follow the interactions of `users` to the index `data`."
     if self.data is data: return
-    C, total = self.count(*change(self.data, data, expert, users))
-    self.C = self.C + C
+    counts, total = self.count(*change(self.data, data, expert, users))
+    self.C = self.C + counts
     self.total = self.total + total
     self.data = data
 
@@ -295,6 +296,6 @@ def follow(self:IncrementalMarkov, expert:Expert, data:Dataset, users:np.ndarray
 @patch
 def shares(self:IncrementalMarkov, shrink:float) -> sp.csr_matrix: # (N, n)
     "What `Markov` scores with."
-    M = self.C.copy()
-    M.data = M.data/np.repeat(self.total + shrink, np.diff(M.indptr)).astype(np.float32)
-    return M
+    out = self.C.copy()
+    out.data = out.data/np.repeat(self.total + shrink, np.diff(out.indptr)).astype(np.float32)
+    return out

@@ -269,7 +269,8 @@ def settle(self:RecorderCB)->None:
     "Read the numbers that wait."
     queue, self.queue = self.queue, []
     for name, value, n, step in queue:
-        value, total = float(value), self._sums.setdefault(name, [0., 0])
+        value = float(value)
+        total = self._sums.setdefault(name, [0., 0])
         if n:
             total[0] += value*n
             total[1] += n

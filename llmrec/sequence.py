@@ -19,6 +19,7 @@ from fastcore.basics import patch, store_attr
 from fastcore.meta import delegates
 from functools import partial
 from torch import nn
+from typing import Any
 from .core import InputError, batch_slices, def_device, set_seed
 from .dataset import (
     Dataset, Histories, domain_ranges, mask_interactions, next_item_ndcg, select_users,
@@ -43,7 +44,7 @@ def prepend_bos(hist:Histories, # Histories
 def sequence_windows(ptr:np.ndarray,  # (users + 1,) pointers of histories with start tokens
                      size:int,        # Predictions a window, at most
                      shift:np.ndarray # (users,) 0 … size - 1: how far the borders are moved
-                    )->tuple[np.ndarray, np.ndarray]: # First inputs of windows, and the one after the last
+                    )->tuple[np.ndarray, np.ndarray]: # First inputs, and the one after the last
     "Cut histories into windows, from the end; each item but the first is predicted once."
     inputs = np.maximum(np.diff(ptr) - 1, 0)                  # the last item is no input
     pieces = np.where(inputs > 0, -(-(inputs + shift)//size), 0)
@@ -272,7 +273,8 @@ def softmax_nll_sum(hidden:torch.Tensor, table:torch.Tensor, y:torch.Tensor, lo:
 def seq_loss(preds:tuple, # Hidden states (batch, length, dim), table (N, dim)
              y:torch.Tensor, # (batch, length) next items; −1 where there is none
              ranges:Sequence[tuple[int, int]], # First item and item after the last of each domain
-             n_neg:int=0, probs:Sequence[torch.Tensor]|None=None)->torch.Tensor: # As for `softmax_nll`
+             n_neg:int=0, probs:Sequence[torch.Tensor]|None=None # As for `softmax_nll`
+            )->torch.Tensor:
     "Mean `softmax_nll` over positions that have a next item, each among items of its domain."
     hidden, table = preds
     total, n = hidden.sum()*0, 0
@@ -522,7 +524,7 @@ class TextSeqNet(SeqNet):
     def __init__(self, phi:np.ndarray, # (N, f) text and attributes
                  known:np.ndarray,     # (N,) 1 where an item has interactions
                  id_drop:float=0.,     # Share of ids dropped in training
-                 **kw):                # As for `SeqNet`
+                 **kw:Any):            # As for `SeqNet`
         super().__init__(len(phi), **kw)
         self.register_buffer('phi', _with_last(phi, 0.), persistent=False)
         self.register_buffer('known', _with_last(np.c_[known], 1.), persistent=False)
@@ -569,7 +571,7 @@ class TextSASRec(SASRec):
     def __init__(self, pretrain:int=10, # Epochs on the sources
                  lam:float=.01, # λ of the transfer penalty
                  id_drop:float=.3, # Share of ids dropped
-                 **kwargs): # As for `SASRec`
+                 **kwargs:Any): # As for `SASRec`
         super().__init__(**kwargs)
         store_attr('pretrain,lam,id_drop', store_args=False)
 
@@ -620,7 +622,7 @@ class SmoothedSASRec(SASRec):
     def __init__(self, base:SASRec|None=None, # One of the same settings, to share its weights
                  noise:float=3., sharp:float=3., # σ² and κ of `gp_smooth_embeddings`
                  max_items:int=3000, # Items that it learns from, at most
-                 **kwargs): # As for `SASRec`
+                 **kwargs:Any): # As for `SASRec`
         super().__init__(**kwargs)
         store_attr('base,noise,sharp,max_items', store_args=False)
 

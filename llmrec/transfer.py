@@ -46,7 +46,8 @@ def match_params(source:Params, # Module, dict or sequence of tensors
                  ids:dict|None=None # {table name: (source item ids, target item ids)}: row by row
                 )->list[tuple]: # Of (name, source tensor without gradient, target tensor)
     "Pairs of parameters with the same name and shape, or of the rows of one item."
-    pairs, theta_s, theta_t = [], named_params(source), named_params(target)
+    pairs = []
+    theta_s, theta_t = (named_params(params) for params in (source, target))
     for name in [k for k in theta_t if k in theta_s]:
         s, t = theta_s[name], theta_t[name]
         if name in (ids or {}) and s.shape[1:] == t.shape[1:]:

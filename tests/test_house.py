@@ -106,8 +106,6 @@ LONG_CELLS = { # as `python tests/test_house.py` counts them; to be trimmed, not
     '09_learner': 4,        # the Learner
     '11_finetune': 2,
     '12_expert': 2,         # the protocol
-    '13_baselines': 6,
-    '14_closed_form': 15,
     '17_fusion': 12,
     '22_privacy': 1,
     '23_recommender': 16,   # the class, whole

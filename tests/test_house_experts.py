@@ -376,3 +376,20 @@ def test_threads_come_from_the_machine(monkeypatch):
 def test_hyperparameter_search_with_children(data):
     best = hyperparameter_search(lambda lam: Blend(EASE(lam)), dict(lam=[20., 200.]), data, trials=2)
     assert best.first.lam in (20., 200.) and len(best.tuning) == 2
+
+
+class SpoilsFeatures(KernelTransfer):
+    "Writes into features that were there before."
+    def _fit(self, data):
+        super()._fit(data)
+        data.phi *= 2
+
+
+def test_features_computed_by_a_fit_are_allowed_and_changed_ones_are_not():
+    log = pd.DataFrame(dict(user=list('aabbcc'), item=[1, 2, 2, 3, 3, 1]))
+    fresh = make_dataset(log, pd.DataFrame(dict(item=[1, 2, 3], title=list('xyz'))))
+    assert fresh.phi is None
+    check_expert(KernelTransfer())              # on an index without features: it computes them
+    KernelTransfer().fit_dataset(fresh)
+    assert fresh.phi is not None
+    with pytest.raises(AssertionError, match='fit leaves the index as it is'): check_expert(SpoilsFeatures(), fresh)
