@@ -196,11 +196,12 @@ def flips(folder, n, rng):
     train(path); texts = [str(i) for i in range(200)]
     EmbeddingCache(store, DIM).write(hash_texts(texts), vectors(texts))
     rec = fitted(0); rec.save(folder/'f'); want = answers(rec)
+    read = sorted(p for p in (folder/'f').rglob('*') if p.is_file() and p.name != 'README.md')     # the card is for people
     for _ in range(n):
         undo = flip(rng.choice(sorted(store.iterdir())), rng)
         COUNT['flips: cache, rows lost'] += 200 - right_rows(store, texts); undo(); COUNT['flips: cache'] += 1
         undo = flip(path, rng); refused(load_state, path); undo(); COUNT['flips: checkpoint'] += 1
-        undo = flip(rng.choice(sorted((folder/'f').iterdir())), rng); refused(Recommender.load, folder/'f'); undo(); COUNT['flips: model'] += 1
+        undo = flip(rng.choice(read), rng); refused(Recommender.load, folder/'f'); undo(); COUNT['flips: model'] += 1
     assert right_rows(store, texts) == 200 and alike(answers(Recommender.load(folder/'f')), want)
 
 def refused(f, *a):

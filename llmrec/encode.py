@@ -726,13 +726,23 @@ def state(self:WrappedEncoder, folder:str|Path)->dict:
     return dict(kind='given', name=self.name, fingerprint=self.fingerprint)
 
 # %% ../nbs/05_encode.ipynb #00387d61
+_settings = ('pooling', 'max_len', 'prompt', 'dtype')
+_kinds = {'tfidf': (), 'given': (), 'minilm': _settings, 'folder': _settings}
+
+def _check_state(state:Any)->None:
+    "Refuse a description that no `state` wrote."
+    kind = state.get('kind') if isinstance(state, dict) else None
+    known = isinstance(kind, str) and kind in _kinds
+    if known and {'name', 'fingerprint', *_kinds[kind]} <= set(state): return
+    raise InputError(f'{state!r:.80} describes no encoder: the file of this model is damaged')
+
 def _opened(state:dict, folder:Path, device:Any)->TextEncoder:
     "The encoder of ours that a `state` describes."
     if state['kind'] == 'tfidf': return TfidfEncoder(folder)
     if state['kind'] == 'given':
         raise InputError(f"the encoder is a {state['name']}, which is not part of the folder: "
                          'give it again, as in encoder=…')
-    settings = {k: state[k] for k in ('pooling', 'max_len', 'prompt', 'dtype')}
+    settings = {k: state[k] for k in _settings}
     place = 'minilm' if state['kind'] == 'minilm' else folder
     return TextEncoder(place, device=device, **settings)
 
@@ -743,6 +753,7 @@ def encoder_from_state(state:dict, # From `state(folder)`
                        device:Any=None   # None: a GPU if there is one
                       )->'TextEncoder|WrappedEncoder':
     "The encoder that `state` described; an `InputError` if it is no longer the same."
+    _check_state(state)
     if encoder is None: own = _opened(state, Path(folder), device)
     else: own = as_encoder(encoder)
     own.fixed = True

@@ -202,3 +202,13 @@ def test_tiny_lengths(model_dir):
     for n in (1, 2, 3):
         X = TextEncoder(model_dir, cache=False, max_len=n).encode(['', 'tea', 'green tea, 20 bags'])
         assert X.shape == (3, 32) and np.isfinite(X).all()
+
+
+@pytest.mark.parametrize('change', [dict(kind='pickle'), dict(kind=['tfidf']), dict(kind=None), dict(fingerprint=None), 7, None], ids=str)
+def test_a_damaged_description_of_an_encoder_is_refused(change, encoders, tmp_path):
+    "What a model folder says of its encoder may be damaged, or written by somebody else."
+    from llmrec.encode import encoder_from_state
+    state = encoders['tfidf'].state(tmp_path)
+    assert encoder_from_state(state, tmp_path).dim == encoders['tfidf'].dim
+    with pytest.raises(InputError): encoder_from_state(state | change if isinstance(change, dict) else change, tmp_path)
+    with pytest.raises(InputError): encoder_from_state({k: v for k, v in state.items() if k != 'fingerprint'}, tmp_path)
