@@ -181,11 +181,14 @@ class _Ranking:
     seed: int
     candidates: int|None
     def __post_init__(self)->None:
-        self.top = np.empty((len(self.task.users), self.k), np.int32)
-        self.rank, self.mid = np.empty((2, len(self.task.row)))
-        self.n_candidates = np.empty(len(self.top))
+        m = len(self.task.users)
+        pairs = len(self.task.row)
+        self.top = np.empty((m, self.k), np.int32)
+        self.rank = np.empty(pairs)
+        self.mid = np.empty(pairs)
+        self.n_candidates = np.empty(m)
 
-# %% ../nbs/04_evaluation.ipynb #6d0b2963
+# %% ../nbs/04_evaluation.ipynb #32e9ce3a
 @patch
 def add(self:_Ranking, users:slice, scores:np.ndarray)->None:
     "Rank one block of users."
