@@ -7,7 +7,7 @@
   are served. Beside them: the same people, ranked by the model that was trained on them.
 - *nobody*: the same people, of whom nothing is handed over, beside popularity (the better of all-time and recent, on these test rows).
 - *cold items*: a fifth of the items lose all their rows; the held-out rows are the test, ranked among the cold items, for people with a history. Beside
-  them: factors predicted from text (CB2CF: ALS and a ridge from item features; the better of two settings on the test rows), content, kriging.
+  them: factors predicted from text (CB2CF: ALS and a ridge from item features; the better of two settings on the test rows), content, kernel transfer.
 
 NDCG@10; 95 % intervals of paired differences over users. The recommender is `budget='fast'`.
 """
@@ -71,7 +71,7 @@ def items(name, load, most):
     alone = lambda e, n: judge(Within(e.fit_dataset(rec.data), cold), n)
     # factors with our settings of ALS and with those of the library, whichever is better on these test rows
     factors = max((alone(cb2cf(**kw), 'CB2CF') for kw in ({}, dict(factors=64, reg=.05, half_life=np.inf))), key=lambda r: r['ndcg@10'])
-    others = {'CB2CF': factors, 'content': alone(Content(5.), 'content'), 'kriging': alone(KernelTransfer(), 'kriging')}
+    others = {'CB2CF': factors, 'content': alone(Content(5.), 'content'), 'kernel transfer': alone(KernelTransfer(), 'kernel transfer')}
     return [pair(name, 'cold items', own, r, n) for n, r in others.items()]
 
 def main():
