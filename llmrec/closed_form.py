@@ -630,7 +630,7 @@ def update(self:Markov, data:Dataset, users:np.ndarray, exact:bool=False,
 # %% ../nbs/14_closed_form.ipynb #f20b81cd
 class Tfidf(Expert):
     "Cosine between the TF-IDF vectors of the decayed history and of the item."
-    saved = ('T',)
+    saved = ('T', 'terms', 'idf')
     phrase = 'words of your items'
     def __init__(self, half_life:float=10., max_features:int=50_000):
         self.half_life = half_life
@@ -643,13 +643,37 @@ class Tfidf(Expert):
 
 # %% ../nbs/14_closed_form.ipynb #54d9189d
 @patch
+def _vectorizer(self:Tfidf, **options):
+    "Words and pairs of words, each counted once or little more."
+    return TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), dtype=np.float32, **options)
+
+@patch
 def _fit(self:Tfidf, data:Dataset) -> None:
-    words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2,
-                            max_features=self.max_features, dtype=np.float32)
+    words = self._vectorizer(min_df=2, max_features=self.max_features)
     try: self.T = words.fit_transform(item_text(data.table)).tocsr()
     except ValueError as error:
         raise InputError(f'Tfidf: the items have no words in common ({error}): '
                          'give them a title or text') from error
+    self.terms = words.get_feature_names_out().tolist()
+    self.idf = words.idf_.astype(np.float32)
+
+# %% ../nbs/14_closed_form.ipynb #fabe16f5
+@patch
+def add_items(self:Tfidf, data:Dataset, m:int) -> None:
+    "Take `m` new target items; the words and their weights stay."
+    words = self._vectorizer(vocabulary=self.terms)
+    words.idf_ = self.idf
+    old = data.n_target - m
+    new = words.transform(item_text(data.table.iloc[old:data.n_target]))
+    self.T = sp.vstack([self.T[:old], new.astype(np.float32), self.T[old:]]).tocsr()
+    self.data = data
+
+@patch
+def attributions(self:Tfidf, hist:Histories, item:int) -> np.ndarray: # (interactions,)
+    "What each interaction of one history adds to the score of an item."
+    rows = self.T[hist.item].multiply(recency_weights(hist, self.half_life)[:, None]).tocsr()
+    norm = np.linalg.norm(np.asarray(rows.sum(0)))
+    return (rows @ self.T[item].T).toarray()[:, 0]/max(norm, 1e-9)
 
 # %% ../nbs/14_closed_form.ipynb #0ee3c150
 def zscore(scores:np.ndarray) -> np.ndarray: # (m, n) -> (m, n)

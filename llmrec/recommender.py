@@ -46,12 +46,12 @@ from .model_folder import model_card, read_model, write_model
 
 log = logging.getLogger(__name__)
 
-# %% ../nbs/23_recommender.ipynb #e9de18de
+# %% ../nbs/23_recommender.ipynb #8137d6e0
 def own_encoder(encoder:object|None)->object|None: # A name, an object with `encode`, or None
     "An encoder that may be fitted without changing the caller's; None stays None."
     return None if encoder is None else as_encoder(encoder)
 
-# %% ../nbs/23_recommender.ipynb #7b77f1fb
+# %% ../nbs/23_recommender.ipynb #6233d919
 def _texts(domains, edges):
     "One text per item of each domain; prices of the target by `edges`, of the others by their own."
     texts = item_text(domains[0].items, edges=edges)
@@ -136,7 +136,7 @@ def _held_out(data, valid, seed, plan):
                 'in time, histories are taken whole')
     return data, whole, items
 
-# %% ../nbs/23_recommender.ipynb #8b7c8653
+# %% ../nbs/23_recommender.ipynb #d2e8f4a5
 SOURCE_MODES = ('auto', 'supervised', 'unsupervised', 'target')
 BUDGETS = ('fast', 'auto', 'full')
 
@@ -156,7 +156,7 @@ def _shared_users(target, sources, vectors, strategy, seed, plan):
         plan.append(f'{count} user ids stand in both domains{name}{tested}{kept}')
     return shared
 
-# %% ../nbs/23_recommender.ipynb #d0c58838
+# %% ../nbs/23_recommender.ipynb #1f7ffc20
 @dataclass
 class Fitted:
     "What a `Recommender` has learned; replaced as a whole, never changed."
@@ -187,7 +187,7 @@ class Fitted:
         width = self.encoder.dim
         return TextIndex(self.data.vectors[:self.data.n_target, :width])
 
-# %% ../nbs/23_recommender.ipynb #58582da4
+# %% ../nbs/23_recommender.ipynb #7778f604
 def _fit_all(params, target, sources, valid, vectors):
     "Texts, index, gate and experts: a `Fitted`."
     began = time.perf_counter()
@@ -215,14 +215,14 @@ def _fit_all(params, target, sources, valid, vectors):
     cost = dict(fit_seconds=time.perf_counter() - began, parameters=count_parameters(fusion))
     return Fitted(fusion, encoder, edges, weights, shared, plan, cost)
 
-# %% ../nbs/23_recommender.ipynb #98aa470a
+# %% ../nbs/23_recommender.ipynb #869418f3
 def count_parameters(fusion:Fusion)->int:
     "Numbers learned by experts and gate."
     _, arrays = pack_experts(fusion.experts)
     learned = sum(x.size for x in arrays.values() if np.asarray(x).dtype.kind == 'f')
     return int(learned + sum(x.numel() for x in fusion.gate.parameters()))
 
-# %% ../nbs/23_recommender.ipynb #b3182d7b
+# %% ../nbs/23_recommender.ipynb #9c13f219
 def as_ids(ids:object, what:str='users')->tuple: # -> list of ids, was it a single one?
     "One id or any iterable of ids, as a list."
     if isinstance(ids, (str, int, np.generic)): return [ids], True
@@ -230,7 +230,7 @@ def as_ids(ids:object, what:str='users')->tuple: # -> list of ids, was it a sing
     except TypeError:
         raise InputError(f'{what} is {str(ids)[:60]!r}: pass an id or a list of ids') from None
 
-# %% ../nbs/23_recommender.ipynb #cbf788bc
+# %% ../nbs/23_recommender.ipynb #0c0ab59c
 def renamed(old:str, new:str)->Callable: # Old and new name of a method
     "A method under its old name, which warns; it goes with the next version."
     def method(self, *args, **kwargs):
@@ -241,7 +241,7 @@ def renamed(old:str, new:str)->Callable: # Old and new name of a method
     method.__doc__ = f'Deprecated: `{new}`.'
     return method
 
-# %% ../nbs/23_recommender.ipynb #8888d082
+# %% ../nbs/23_recommender.ipynb #95bbef6f
 def _check_params(encoder, strategy, budget, seed, experts, events):
     "Errors that name the argument, what was found and what was expected."
     for name, value, known in (('strategy', strategy, SOURCE_MODES), ('budget', budget, BUDGETS)):
@@ -262,7 +262,7 @@ def _check_params(encoder, strategy, budget, seed, experts, events):
             raise InputError(f'events: the weight of {event!r} is {weight!r}: expected a finite '
                              'number of at least 0')
 
-# %% ../nbs/23_recommender.ipynb #f57ec32b
+# %% ../nbs/23_recommender.ipynb #9e5453fc
 def _column(data, item):
     "The column of a target item."
     column = int(data.all_items[0].get_indexer(pd.Index([item], dtype=object))[0])
@@ -298,7 +298,7 @@ def _allowed(data, kind=None, mask=None, items=None):
     listed[[_column(data, item) for item in as_ids(items, 'items')[0]]] = True
     return allowed & listed
 
-# %% ../nbs/23_recommender.ipynb #b370e161
+# %% ../nbs/23_recommender.ipynb #d3badc67
 def _best(fitted, hist, k, exclude_seen, allowed):
     "Columns and scores of the k best items of histories, (m, k); -1 where items run out."
     check_int(k, 'k', 1)
@@ -332,7 +332,7 @@ def _pool(fitted, users, pool, options):
     pool = min(pool, fitted.data.n_target)
     return _best(fitted, histories(fitted.data, users), pool, exclude_seen, allowed)
 
-# %% ../nbs/23_recommender.ipynb #1b077c90
+# %% ../nbs/23_recommender.ipynb #4c2dca5c
 def _encode_query(encoder, sentence):
     "The vector of a query, (dim,); what people ask for is not written to disk."
     private = dict(keep=False) if isinstance(encoder, TextEncoder) else {}
