@@ -62,8 +62,7 @@ def _inverse(G):
 # %% ../nbs/14_closed_form.ipynb #c679cc5a
 def neighbourhood_ridge(X:sp.spmatrix, # (users, N) matrix of ones
                         at:np.ndarray, # Columns to estimate
-                        lam:float=100., # λ
-                        k:int=50       # Columns that each is estimated from
+                        lam:float=100., k:int=50 # λ; columns that each is estimated from
                        ) -> sp.csc_matrix: # (N, len(at)) float32
     "Columns of EASE's B, each over the `k` items whose columns have the largest cosine with it."
     X = X.astype(np.float32).tocsc()

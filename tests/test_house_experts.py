@@ -387,7 +387,8 @@ class SpoilsFeatures(KernelTransfer):
 
 def test_features_computed_by_a_fit_are_allowed_and_changed_ones_are_not():
     log = pd.DataFrame(dict(user=list('aabbcc'), item=[1, 2, 2, 3, 3, 1]))
-    fresh = make_dataset(log, pd.DataFrame(dict(item=[1, 2, 3], title=list('xyz'))))
+    items = pd.DataFrame(dict(item=[1, 2, 3], title=list('xyz')))
+    fresh = make_dataset(log, items, vectors=np.eye(3, dtype=np.float32))
     assert fresh.phi is None
     check_expert(KernelTransfer())              # on an index without features: it computes them
     KernelTransfer().fit_dataset(fresh)
