@@ -667,6 +667,7 @@ def add_items(self:Tfidf, data:Dataset, m:int) -> None:
     self.T = sp.vstack([self.T[:old], new.astype(np.float32), self.T[old:]]).tocsr()
     self.data = data
 
+# %% ../nbs/14_closed_form.ipynb #4bec5717
 @patch
 def attributions(self:Tfidf, hist:Histories, item:int) -> np.ndarray: # (interactions,)
     "What each interaction of one history adds to the score of an item."

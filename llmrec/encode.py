@@ -8,18 +8,9 @@ __all__ = ['log', 'MAX_CHARS', 'pool', 'token_batches', 'check_texts', 'has_bf16
            'center_normalize', 'whiten', 'knn_search', 'plot_item_map']
 
 # %% ../nbs/05_encode.ipynb #a6edd1be
-import contextlib
-import copy
-import hashlib
-import json
-import logging
+import contextlib, copy, hashlib, json, logging, os, platform, shutil, time, warnings
 import numpy as np
-import os
 import pandas as pd
-import platform
-import shutil
-import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -26,7 +26,7 @@ from .features import attribute_columns, item_features
 from .expert import Expert, copy_experts, expert_key, expert_names
 from .baselines import ALS, Content, ItemKNN, Popularity, RepeatConsumption
 from .closed_form import (
-    BilinearContent, EASE, KernelTransfer, Markov, NextItemRidge, TextPopularity)
+    BilinearContent, EASE, KernelTransfer, Markov, NextItemRidge, TextPopularity, Tfidf)
 from .sequence import SASRec, SmoothedSASRec, TextSASRec
 from .two_tower import TwoTower
 
@@ -282,7 +282,7 @@ def closed_form_experts(data:Dataset)->list:
     experts += [RepeatConsumption()]
     if source: experts += [EASE(1000, 10., use_source_history=False),
                            NextItemRidge(kernel, use_source_history=False)]
-    if vectors: experts += [Content(5.), Content(np.inf, 0.)]
+    if vectors: experts += [Content(5.), Content(np.inf, 0.), Tfidf(5.), Tfidf(2.)]
     if vectors and source: experts += [Content(np.inf, use_source_history=False)]
     return experts
 
@@ -440,6 +440,7 @@ def fit_dataset(self:Fusion, data:Dataset,
     self.plan = [_size(self.data, n_choices), *dict.fromkeys(self.plan)]
     return self
 
+# %% ../nbs/17_fusion.ipynb #2b4fb84c
 def _size(data, n_choices):
     "What was learned from, in one line."
     return (f'{len(data.hist.item):,} interactions of {len(data.users):,} users, '
@@ -456,6 +457,7 @@ def score_histories(self:Fusion, hist:Histories)->np.ndarray: # (len(hist), n_ta
               for b in batch_slices(len(hist), size)]
     return np.concatenate([np.zeros((0, n_target), np.float32), *blocks])
 
+# %% ../nbs/17_fusion.ipynb #b3891bb7
 @patch
 def _score_block(self:Fusion, hist):
     "Weighted sum of standardised scores; experts whose weights are zero are not asked."
@@ -502,6 +504,7 @@ def add_items(self:Fusion, data:Dataset, m:int)->None:
     for expert in self.experts: expert.add_items(data, m)
     self.data = data
 
+# %% ../nbs/17_fusion.ipynb #216947c7
 @patch
 def update(self:Fusion, data:Dataset, users:np.ndarray, exact:bool=False,
            shared:dict|None=None)->None:
@@ -524,6 +527,7 @@ def forget(self:Fusion, data:Dataset, gone:np.ndarray)->str:
     self.data = data
     return 'kept: the gate; experts ' + ', '.join(sorted(done))
 
+# %% ../nbs/17_fusion.ipynb #ffe22476
 @patch
 def to(self:Fusion, device:object)->Fusion:
     "Move what lives on a device."
@@ -539,6 +543,7 @@ def state(self:Fusion)->dict:
     pending = dict(pending_users=self.pending_users, pending_rows=self.pending_rows)
     return dict(params=params, plan=self.plan, experts=self.experts, **pending, **gate)
 
+# %% ../nbs/17_fusion.ipynb #4f647379
 @patch(cls_method=True)
 def from_state(cls:Fusion, state:dict, data:Dataset)->Fusion:
     "The fusion that `state` describes."

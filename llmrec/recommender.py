@@ -58,6 +58,7 @@ def _texts(domains, edges):
     for domain in domains[1:]: texts = [*texts, *item_text(domain.items)]
     return list(texts)
 
+# %% ../nbs/23_recommender.ipynb #7b8a583d
 def _further_vectors(named, n_items):
     "Vectors that the caller brings, rows of unit length, checked."
     parts = []
@@ -72,6 +73,7 @@ def _further_vectors(named, n_items):
         parts.append(l2_normalize(rows))
     return parts
 
+# %% ../nbs/23_recommender.ipynb #a37770e6
 def _encode(encoder, texts, named):
     "Text vectors of all items, beside vectors by name; None without either."
     parts = _further_vectors(named, len(texts))
@@ -85,6 +87,7 @@ def _frequent_events(target):
     if 'event' not in target.log: return pd.Series(dtype=float)
     return target.log['event'].value_counts(normalize=True)
 
+# %% ../nbs/23_recommender.ipynb #76b9097a
 def _learn_event_weights(target, vectors, seed, plan):
     "Weights of the target's events where a test says that they differ; {} leaves all alike."
     share = _frequent_events(target)
@@ -107,6 +110,7 @@ def _learn_event_weights(target, vectors, seed, plan):
     weight = table['weight'].clip(.1, 3).reindex(share.index).fillna(table.loc[often[0], 'weight'])
     return (weight/target.log['event'].map(weight).mean()).to_dict()  # mean 1 over the log
 
+# %% ../nbs/23_recommender.ipynb #8fdb5d53
 def _weighted(log, weights):
     "A log with a column weight by event; as it is where events weigh alike or bring weights."
     if not weights or 'event' not in log or 'weight' in log: return log
@@ -277,6 +281,7 @@ def _one_history(data, user, item, history):
     if history is None: return histories(data, [user]), column
     return histories_from_items(data, [as_ids(history, 'history')[0]]), column
 
+# %% ../nbs/23_recommender.ipynb #e24832cb
 def _kinds(data, kind):
     "Target items of a kind, (n,) boolean."
     if 'kind' in data.table: kinds = data.table['kind'].iloc[:data.n_target]
@@ -286,6 +291,7 @@ def _kinds(data, kind):
         raise InputError(f'kind {kind!r} is not in the item table; it has {known}')
     return (kinds == kind).to_numpy()
 
+# %% ../nbs/23_recommender.ipynb #f9dc0638
 def _allowed(data, kind=None, mask=None, items=None):
     "Columns that may be recommended, (n,) boolean."
     allowed = np.ones(data.n_target, bool) if mask is None else np.array(mask, bool)
@@ -317,6 +323,7 @@ def _best(fitted, hist, k, exclude_seen, allowed):
         scores.append(values)
     return np.concatenate(columns), np.concatenate(scores)
 
+# %% ../nbs/23_recommender.ipynb #c2ee8136
 def _frame(users, named, scores):
     "Recommendations as a DataFrame user, item, score, rank; empty places are left out."
     m, k = scores.shape
@@ -338,6 +345,7 @@ def _encode_query(encoder, sentence):
     private = dict(keep=False) if isinstance(encoder, TextEncoder) else {}
     return encoder.encode([sentence], **private)[0]
 
+# %% ../nbs/23_recommender.ipynb #481a9193
 def _new_items(items, data):
     "A checked item table of new items."
     new = Domain('new items', pd.DataFrame(dict(user=[], item=[])), items).items
@@ -349,6 +357,7 @@ def _new_items(items, data):
                          f'catalogue like {data.items[0]!r}: use one kind')
     return new
 
+# %% ../nbs/23_recommender.ipynb #e4b4a2da
 def _new_vectors(fitted, new):
     "Text vectors of new items, as wide as those of the catalogue; None without text."
     if fitted.data.vectors is None: return None
@@ -357,6 +366,7 @@ def _new_vectors(fitted, new):
     vectors = fitted.encoder.encode(list(item_text(new, edges=fitted.edges)))
     return np.pad(vectors, ((0, 0), (0, width - vectors.shape[1])))
 
+# %% ../nbs/23_recommender.ipynb #0c977b06
 def _refitted_without(fusion, gone):
     "A fusion that is fitted anew, gate included, without some users; and what was done."
     data = drop_users(fusion.data, gone)
