@@ -256,7 +256,10 @@ def _columns(data:Dataset, ids:list)->np.ndarray:
     out = np.full(len(ids), -1, np.int64)
     index = pd.Index(ids, dtype=object)
     for (start, _), known in zip(domain_ranges(data), data.all_items):
-        found = known.get_indexer(index)
+        try: found = known.get_indexer(index)
+        except TypeError:
+            raise InputError(f'item_ids holds {str(ids)[:60]}: '
+                             'pass one list of ids per user') from None
         out = np.where((out < 0) & (found >= 0), start + found, out)
     return out
 

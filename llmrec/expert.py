@@ -23,7 +23,6 @@ from .data import Domain, make_synthetic_pair
 from .dataset import (
     Dataset, Histories, binarize, decayed_matrix, drop_users, histories, insert_items, make_dataset,
     recency_weights, select_users, split_last_interaction)
-from .features import item_features
 
 # %% ../nbs/12_expert.ipynb #e391ad4b
 class Expert(BaseEstimator):
@@ -316,8 +315,7 @@ def _alike(a, b, tol=1e-4):
 
 # %% ../nbs/12_expert.ipynb #8a80f7f9
 def _contents(data):
-    "Copies of what an index holds, its features too, and the names of its own attributes."
-    item_features(data)
+    "Copies of what an index holds, and the names of its attributes but cached properties."
     cached = {k for k, v in vars(type(data)).items() if isinstance(v, cached_property)}
     hist = data.hist
     arrays = [hist.ptr, hist.item, hist.weight, data.time, data.vectors, data.phi]

@@ -277,7 +277,7 @@ _POLICIES = dict(never=None, update='exact', schedule='schedule', refit=None)
 
 def _check_stream(fit, log, edges, policy):
     "An error for what cannot be replayed."
-    if policy not in _POLICIES:
+    if not (isinstance(policy, str) and policy in _POLICIES):
         raise InputError(f"policy {policy!r}: expected 'never', 'update', 'schedule' or 'refit'")
     check_type(log, pd.DataFrame, 'log')
     if 'time' not in log: raise InputError("a replay needs a column 'time' in the log")

@@ -394,3 +394,10 @@ def test_features_computed_by_a_fit_are_allowed_and_changed_ones_are_not():
     KernelTransfer().fit_dataset(fresh)
     assert fresh.phi is not None
     with pytest.raises(AssertionError, match='fit leaves the index as it is'): check_expert(SpoilsFeatures(), fresh)
+
+
+def test_an_index_of_titles_alone_is_checked_as_well():
+    "Experts that need no features keep the protocol where nothing is known of an item but its title."
+    log = pd.DataFrame(dict(user=np.repeat(list('abcdefghij'), 3), item=np.arange(30) % 7))
+    items = pd.DataFrame(dict(item=range(7), title=list('pqrstuv')))
+    for expert in (Popularity(), EASE(5.), ItemKNN(3)): check_expert(expert, make_dataset(log, items))
