@@ -188,9 +188,12 @@ def _pad_choices(rows, counts, user_evidence):
 
 # %% ../nbs/17_fusion.ipynb #10a98de4
 def inverse_frequency_weights(counts:np.ndarray, alpha:float=.5)->torch.Tensor:
-    "Weights that lift rare kinds of items (0, 1–4, 5–19, 20+ interactions), mean one."
+    "Weights, mean one, that lift items of 0 or 1–4 interactions where their choices are rare."
     bucket = np.digitize(counts, [1, 5, 20])
-    weight = np.bincount(bucket, minlength=4).clip(1)[bucket]**-alpha
+    size = np.bincount(bucket, minlength=4).clip(1)
+    lift = (size/size.max())**-alpha
+    lift[2:] = 1                           # frequent items are never lifted
+    weight = lift[bucket]
     return torch.from_numpy((weight/weight.mean()).astype(np.float32))
 
 # %% ../nbs/17_fusion.ipynb #ff2334b7
