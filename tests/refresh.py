@@ -17,10 +17,11 @@ class Chapter(NotebookClient):
         return await super().async_execute_cell(cell, *args, **kw)
 
 def joined(outputs):
-    "Outputs without the error stream, printed text in one piece."
+    "Outputs without the error stream and without widgets, printed text in one piece."
     out = []
     for o in outputs:
         if o.output_type == 'stream' and o.name == 'stderr': continue
+        if 'application/vnd.jupyter.widget-view+json' in o.get('data', {}): continue   # a control or bar is nothing on a page
         if out and o.output_type == out[-1].output_type == 'stream': out[-1].text += o.text
         else: out.append(o)
     return out
