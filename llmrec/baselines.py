@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from .core import InputError, batch_slices, import_optional, l2_normalize
 from .dataset import (
     Dataset, Histories, binarize, decayed_matrix, insert_columns, recency_weights,
-    restrict_domain, restricted_attributions)
+    restricted_attributions)
 from .features import partial_whiten
 from .expert import Expert, decayed_sum, sparse_product
 
@@ -26,6 +26,8 @@ class Popularity(Expert):
     saved = ('pop',)
     phrase = 'how many take it'
     reason = 'many take it'
+    grid = dict(recent=(.02, .1, .3, 1.))
+    differ = 'recent'
     def __init__(self, recent:float=1.): # Share of interactions to count, the latest by time
         self.recent = recent
     def score_histories(self, hist:Histories) -> np.ndarray:
@@ -59,14 +61,14 @@ class Content(Expert):
     saved = ('v',)
     phrase = 'text close to your items'
     reason = 'close to your items in words'
+    grid = dict(whitening=(.25, .5, 1.), use_source_history=(True, False),
+                half_life=(1., 3., 10., np.inf))
+    scoring = ('use_source_history', 'half_life')
     def __init__(self, half_life:float=5., whitening:float=.25,
                  use_source_history:bool=True): # False: history in the target alone
         self.half_life = half_life
         self.whitening = whitening
         self.use_source_history = use_source_history
-    @property
-    def name(self) -> str:
-        return 'Content' if self.use_source_history else 'Content of the target'
 
 # %% ../nbs/13_baselines.ipynb #65bedbeb
 @patch
@@ -74,11 +76,6 @@ def _fit(self:Content, data:Dataset) -> None:
     if data.vectors is None:
         raise InputError('Content needs vectors: pass vectors=TextEncoder(...).encode(texts)')
     self.v = partial_whiten(data.vectors, self.whitening).astype(np.float32)
-
-@patch
-def seen(self:Content, hist:Histories) -> Histories:
-    "The part of histories that it looks at."
-    return restrict_domain(hist, self.data.n_target, self.use_source_history)
 
 # %% ../nbs/13_baselines.ipynb #d38d55b8
 @patch
@@ -160,20 +157,26 @@ def topk_sparse(S:np.ndarray|sp.spmatrix, # (m, n)
 
 # %% ../nbs/13_baselines.ipynb #32d17957
 class ItemKNN(Expert):
-    "Cosine between columns of the interaction matrix, k nearest neighbours, over all domains."
+    "Cosine between columns of the interaction matrix, k nearest neighbours."
     saved = ('S',)
     phrase = 'taken by the same people as your items'
-    def __init__(self, k:int=100, shrink:float=30., half_life:float=5.):
+    grid = dict(shrink=(3., 10., 30., 100.), use_source_history=(True, False),
+                half_life=(2., 5., np.inf))
+    scoring = ('half_life',)
+    def __init__(self, k:int=100, shrink:float=30., half_life:float=5.,
+                 use_source_history:bool=True):
         self.k = k
         self.shrink = shrink
         self.half_life = half_life
+        self.use_source_history = use_source_history
     def score_histories(self, hist:Histories) -> np.ndarray:
-        return (decayed_matrix(hist, self.data.n_items, self.half_life) @ self.S).toarray()
+        recent = decayed_matrix(self.seen(hist), self.data.n_items, self.half_life)
+        return (recent @ self.S).toarray()
 
 # %% ../nbs/13_baselines.ipynb #3b7c684e
 @patch
 def _fit(self:ItemKNN, data:Dataset) -> None:
-    taken = binarize(decayed_matrix(data.hist, data.n_items))
+    taken = binarize(decayed_matrix(self.seen(data.hist), data.n_items))
     by_item = taken.T.tocsr()
     norm = np.sqrt(np.diff(by_item.indptr)).astype(np.float32)
     blocks = []
@@ -190,7 +193,8 @@ def _fit(self:ItemKNN, data:Dataset) -> None:
 @patch
 def attributions(self:ItemKNN, hist:Histories, item:int) -> np.ndarray:
     column = self.S[:, [item]].toarray()[:, 0]
-    return recency_weights(hist, self.half_life)*column[hist.item]
+    parts = lambda hist: recency_weights(hist, self.half_life)*column[hist.item]
+    return restricted_attributions(hist, self.data.n_target, self.use_source_history, parts)
 
 @patch
 def add_items(self:ItemKNN, data:Dataset, m:int) -> None:
@@ -200,7 +204,9 @@ def add_items(self:ItemKNN, data:Dataset, m:int) -> None:
     self.data = data
 
 @patch
-def sparse_scorer(self:ItemKNN) -> Callable: return sparse_product(self.S, self.half_life)
+def sparse_scorer(self:ItemKNN) -> Callable:
+    scorer = sparse_product(self.S, self.half_life)
+    return lambda hist: scorer(self.seen(hist))
 
 # %% ../nbs/13_baselines.ipynb #347d0bc6
 class UserKNN(Expert):
@@ -260,6 +266,9 @@ class ALS(Expert):
     "Weighted matrix factorisation (Hu, Koren and Volinsky, 2008); users are folded in."
     saved = ('V',)
     phrase = 'fits the preferences your items show'
+    grid = dict(reg=(5., 50., 200.), half_life=(2., 5., np.inf))
+    scoring = ('half_life',)
+    quick = dict(epochs=6)
     def __init__(self, factors:int=32, reg:float=50., alpha:float=10., epochs:int=15,
                  half_life:float=5., seed:int=0, use_gpu:bool=False):
         self.factors = factors

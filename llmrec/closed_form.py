@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ease', 'neighbourhood_ridge', 'EASE', 'KernelTransfer', 'TextPopularity', 'NextItemRidge', 'BilinearContent', 'slim',
-           'SLIM', 'Markov', 'Tfidf', 'zscore', 'Blend', 'hyperparameter_search']
+           'SLIM', 'Markov', 'LastItems', 'Tfidf', 'zscore', 'Blend', 'hyperparameter_search']
 
 # %% ../nbs/14_closed_form.ipynb #1fc793db
 import numpy as np
@@ -20,9 +20,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from .core import InputError, batch_slices, check_memory, import_optional, l2_normalize
 from .preprocess import item_text
 from .dataset import (
-    Dataset, Histories, binarize, decayed_matrix, insert_columns, most_frequent_items,
-    next_item_ndcg, prefix_examples, recency_weights, restrict_domain, restricted_attributions,
-    select_users, shift_ids, split_last_interaction)
+    Dataset, Histories, binarize, decayed_matrix, insert_columns, mask_interactions,
+    most_frequent_items, next_item_ndcg, prefix_examples, recency_weights,
+    restricted_attributions, select_users, shift_ids, split_last_interaction)
 from .features import (
     gp_extend, item_features, low_rank, pca_features, project_new_items)
 from .expert import Expert, decayed_sum, sparse_product
@@ -101,6 +101,10 @@ class EASE(Expert):
     "EASE; recent interactions count more in scores."
     saved = ('rows', 'B', 'far')
     phrase = 'taken together with your items'
+    grid = dict(lam=(10., 50., 200., 1000., 4000.), use_source_history=(True, False),
+                half_life=(3., 10., np.inf))
+    scoring = ('half_life',)
+    quick = dict(max_items=1500, n_neighbours=0)
     def __init__(self, lam:float=100., half_life:float=np.inf,
                  use_source_history:bool=True, # False: other domains do not exist
                  max_items:int=5000,           # Items of the inverse: those with most interactions
@@ -110,8 +114,6 @@ class EASE(Expert):
         self.use_source_history = use_source_history
         self.max_items = max_items
         self.n_neighbours = n_neighbours
-    @property
-    def name(self) -> str: return 'EASE' if self.use_source_history else 'EASE of the target'
 
 # %% ../nbs/14_closed_form.ipynb #a81f5f6d
 @patch
@@ -124,11 +126,6 @@ def _fit(self:EASE, data:Dataset) -> None:
     self._incremental = None
 
 # %% ../nbs/14_closed_form.ipynb #37d6305b
-@patch
-def seen(self:EASE, hist:Histories) -> Histories:
-    "The part of histories that it looks at."
-    return restrict_domain(hist, self.data.n_target, self.use_source_history)
-
 @patch
 def score_histories(self:EASE, hist:Histories) -> np.ndarray:
     n_items = self.data.n_items
@@ -363,6 +360,8 @@ class NextItemRidge(Expert):
     "Regress the next target item on the decayed history, shrunk towards the kernel's matrix."
     saved = ('S', 'W')
     phrase = 'comes next after items like yours'
+    grid = dict(lam=(100., 400., 1600.), use_source_history=(True, False))
+    quick = dict(max_items=1500)
     def __init__(self, kernel:KernelTransfer|None=None, half_life:float=4., lam:float=400.,
                  rho:float=.1, use_source_history:bool=True, max_items:int=5000):
         self.kernel = kernel
@@ -371,16 +370,8 @@ class NextItemRidge(Expert):
         self.rho = rho
         self.use_source_history = use_source_history
         self.max_items = max_items
-    @property
-    def name(self) -> str:
-        return 'NextItemRidge' if self.use_source_history else 'NextItemRidge of the target'
 
 # %% ../nbs/14_closed_form.ipynb #446a202d
-@patch
-def seen(self:NextItemRidge, hist:Histories) -> Histories:
-    "The part of histories that it looks at."
-    return restrict_domain(hist, self.data.n_target, self.use_source_history)
-
 @patch
 def _fit(self:NextItemRidge, data:Dataset) -> None:
     self.fit_children(data)
@@ -473,6 +464,7 @@ class BilinearContent(Expert):
     "Map from the interest vector to the text and attributes of what comes next, over all domains."
     saved = ('phi', 'M', 'mu')
     phrase = 'text that goes with that of your items'
+    grid = dict(lam=(10., 100., 1000.))
     def __init__(self, half_life:float=5., lam:float=100., dim:int=256):
         self.half_life = half_life
         self.lam = lam
@@ -578,6 +570,7 @@ class Markov(Expert):
     "Share of transitions from the latest items to the candidate, both decayed by distance."
     saved = ('M',)
     phrase = 'often follows your latest items'
+    grid = dict(half_life=(1., 2., 4., 8.), shrink=(3., 10., 50.))
     def __init__(self, half_life:float=2., shrink:float=10.):
         self.half_life = half_life
         self.shrink = shrink
@@ -626,16 +619,87 @@ def update(self:Markov, data:Dataset, users:np.ndarray, exact:bool=False,
         self._incremental = follower
     self.data = data
 
+# %% ../nbs/14_closed_form.ipynb #7bade0ff
+class LastItems(Expert):
+    "Neighbours of the last `n_last` items in the graph of consecutive items; log counts."
+    saved = ('G',)
+    phrase = 'next to your latest items in histories'
+    grid = dict(n_last=(1, 2, 5, 10), half_life=(1., 3., 10.), use_source_history=(True, False))
+    scoring = ('n_last', 'half_life')
+    def __init__(self, n_last:int=2, half_life:float=1., use_source_history:bool=True):
+        self.n_last = n_last
+        self.half_life = half_life
+        self.use_source_history = use_source_history
+    def seen(self, hist:Histories) -> Histories:
+        "The last items of what it looks at."
+        hist = Expert.seen(self, hist)
+        return mask_interactions(hist, hist.age < self.n_last)
+    def score_histories(self, hist:Histories) -> np.ndarray:
+        last = decayed_matrix(self.seen(hist), self.data.n_items, self.half_life, floor=0.)
+        return (last @ self.G).toarray()
+
+# %% ../nbs/14_closed_form.ipynb #04123b2c
+@patch
+def _fit(self:LastItems, data:Dataset) -> None:
+    hist = Expert.seen(self, data.hist)
+    user = hist.user
+    follows = user[1:] == user[:-1]
+    edges = hist.item[:-1][follows], hist.item[1:][follows]
+    ones = np.ones(follows.sum(), np.float32)
+    graph = sp.csr_matrix((ones, edges), (data.n_items, data.n_items))
+    self.G = (graph + graph.T).log1p()[:, :data.n_target].tocsr()
+
+# %% ../nbs/14_closed_form.ipynb #5f280d67
+@patch
+def attributions(self:LastItems, hist:Histories, item:int) -> np.ndarray:
+    own = Expert.seen(self, hist)
+    decay = np.exp2(-own.age/self.half_life)*own.weight*(own.age < self.n_last)
+    column = self.G[:, [item]].toarray()[:, 0]
+    if self.use_source_history: return decay*column[own.item]
+    parts = np.zeros(len(hist.item))
+    parts[hist.item < self.data.n_target] = decay*column[own.item]
+    return parts
+
+@patch
+def add_items(self:LastItems, data:Dataset, m:int) -> None:
+    "Nothing stands next to new items yet."
+    wider = insert_columns(self.G, data.n_target - m, m)
+    self.G = sp.csr_matrix(wider, shape=(data.n_items, data.n_target))
+    self.data = data
+
+# %% ../nbs/14_closed_form.ipynb #5304f2c3
+@patch
+def sparse_scorer(self:LastItems) -> Callable:
+    def scorer(hist):
+        last = decayed_matrix(self.seen(hist), self.data.n_items, self.half_life, floor=0.)
+        scores = last @ self.G
+        scores.sort_indices()
+        return scores.indices, scores.data
+    return scorer
+
+# %% ../nbs/14_closed_form.ipynb #812b5e43
+class _Words:
+    "What experts have read in one item table."
+    def __init__(self, table:pd.DataFrame, *found):
+        self.table = table          # as long as it lives, no other object has its id
+        self.found = found
+
+_WORDS = weakref.WeakValueDictionary()
+
 # %% ../nbs/14_closed_form.ipynb #f20b81cd
 class Tfidf(Expert):
     "Cosine between the TF-IDF vectors of the decayed history and of the item."
     saved = ('T', 'terms', 'idf')
     phrase = 'words of your items'
-    def __init__(self, half_life:float=10., max_features:int=50_000):
+    grid = dict(use_source_history=(True, False), half_life=(1., 3., 10., np.inf))
+    scoring = ('use_source_history', 'half_life')
+    def __init__(self, half_life:float=10., max_features:int=50_000,
+                 use_source_history:bool=True): # False: history in the target alone
         self.half_life = half_life
         self.max_features = max_features
+        self.use_source_history = use_source_history
     def score_histories(self, hist:Histories) -> np.ndarray:
-        interest = decayed_matrix(hist, self.data.n_items, self.half_life) @ self.T
+        interest = decayed_matrix(self.seen(hist), self.data.n_items, self.half_life) @ self.T
         norm = np.sqrt(np.asarray(interest.multiply(interest).sum(1)))
         scores = (interest @ self.T[:self.data.n_target].T).toarray()
         return scores/np.maximum(norm, 1e-9).astype(np.float32)
@@ -648,13 +712,20 @@ def _vectorizer(self:Tfidf, **options):
 
 @patch
 def _fit(self:Tfidf, data:Dataset) -> None:
+    key = id(data.table), self.max_features
+    if key not in _WORDS: self._counted = _WORDS[key] = _Words(data.table, *self.words(data))
+    self._counted = _WORDS[key]
+    self.T, self.terms, self.idf = self._counted.found
+
+@patch
+def words(self:Tfidf, data:Dataset) -> tuple: # T (N, terms) sparse, terms, their weights
+    "TF-IDF vectors of all items."
     words = self._vectorizer(min_df=2, max_features=self.max_features)
-    try: self.T = words.fit_transform(item_text(data.table)).tocsr()
+    try: T = words.fit_transform(item_text(data.table)).tocsr()
     except ValueError as error:
         raise InputError(f'Tfidf: the items have no words in common ({error}): '
                          'give them a title or text') from error
-    self.terms = words.get_feature_names_out().tolist()
-    self.idf = words.idf_.astype(np.float32)
+    return T, words.get_feature_names_out().tolist(), words.idf_.astype(np.float32)
 
 # %% ../nbs/14_closed_form.ipynb #fabe16f5
 @patch
@@ -671,9 +742,11 @@ def add_items(self:Tfidf, data:Dataset, m:int) -> None:
 @patch
 def attributions(self:Tfidf, hist:Histories, item:int) -> np.ndarray: # (interactions,)
     "What each interaction of one history adds to the score of an item."
-    rows = self.T[hist.item].multiply(recency_weights(hist, self.half_life)[:, None]).tocsr()
-    norm = np.linalg.norm(np.asarray(rows.sum(0)))
-    return (rows @ self.T[item].T).toarray()[:, 0]/max(norm, 1e-9)
+    def parts(hist):
+        rows = self.T[hist.item].multiply(recency_weights(hist, self.half_life)[:, None]).tocsr()
+        norm = np.linalg.norm(np.asarray(rows.sum(0)))
+        return (rows @ self.T[item].T).toarray()[:, 0]/max(norm, 1e-9)
+    return restricted_attributions(hist, self.data.n_target, self.use_source_history, parts)
 
 # %% ../nbs/14_closed_form.ipynb #0ee3c150
 def zscore(scores:np.ndarray) -> np.ndarray: # (m, n) -> (m, n)

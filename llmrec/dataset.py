@@ -389,9 +389,13 @@ def _one_of_each(data:Dataset, start:np.ndarray, last:np.ndarray, seed:int)->np.
     return rows[np.unique(data.hist.user[rows], return_index=True)[1]]
 
 def hold_out_last_basket(data:Dataset, min_rows:int=2, # Interactions of a user, at least
-                         seed:int=0)->tuple: # The rest, histories before the basket, items (m,)
+                         seed:int=0,
+                         most:int|None=None  # Users at most, drawn at random; None: all
+                        )->tuple: # The rest, histories before the basket, items (m,)
     "Take one target interaction of each user's last basket away."
     last = _last_target(data, min_rows)
+    if most is not None and len(last) > most:
+        last = np.sort(np.random.default_rng(seed).choice(last, most, replace=False))
     start = basket_start(data, last)
     rows = _one_of_each(data, start, last, seed)
     return _hold_out(data, rows), history_before(data.hist, start), data.hist.item[rows]

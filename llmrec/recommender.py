@@ -33,7 +33,7 @@ from .dataset import (
     seen_items, select_users)
 from .features import attribute_columns, item_features, test_shared_user_ids
 from .expert import pack_experts
-from .fusion import Fusion, Gate
+from .fusion import Fusion, Gate, n_held_out
 from .lists import (
     RecommendationTable, TextIndex, category_distribution, item_mask, name_rows, rerank_calibrated,
     rerank_diverse, short_explanation, similar_items, to_table, top_columns, top_k)
@@ -121,16 +121,27 @@ def _weighted_domain(domain, weights):
     log = _weighted(domain.log, weights)
     return domain if log is domain.log else domain.with_log(log)
 
+# %% ../nbs/23_recommender.ipynb #7cb7939b
+def _gate_rows(log, valid, seed): # -> (validation interactions,) boolean
+    "Validation interactions for the gate; experts may learn from the others at once."
+    most = int(np.clip((len(log) + len(valid))//5, 800, 2000))
+    after = 'time' in log and 'time' in valid and len(log) and \
+        valid['time'].min() >= log['time'].max()
+    if len(valid) <= most or after: return np.ones(len(valid), bool)
+    users = np.random.default_rng(seed).permutation(pd.unique(valid['user'].astype(str)))
+    size = valid['user'].astype(str).value_counts()[users].cumsum()
+    return valid['user'].astype(str).isin(users[:(size <= most).sum()]).to_numpy()
+
 # %% ../nbs/23_recommender.ipynb #560cb63d
 def _held_out(data, valid, seed, plan):
     "Dataset without the validation interactions, histories before them, and their items."
-    if valid is None or not len(valid): return hold_out_last_basket(data, seed=seed)
+    if valid is None or not len(valid): return hold_out_last_basket(data, seed=seed, most=n_held_out(data))
     users = data.users.get_indexer(pd.Index(valid['user'], dtype=object))
     items = data.all_items[0].get_indexer(pd.Index(valid['item'], dtype=object))
     known = (users >= 0) & (items >= 0)
     users = users[known]
     items = items[known]
-    if len(users) < 30: return hold_out_last_basket(data, seed=seed)
+    if len(users) < 30: return hold_out_last_basket(data, seed=seed, most=n_held_out(data))
     whole = select_users(data.hist, users)
     if data.time is None or 'time' not in valid: return data, whole, items
     past = history_until(data, users, valid['time'].to_numpy()[known])
@@ -206,15 +217,20 @@ def _fit_all(params, target, sources, valid, vectors):
     sources = [_weighted_domain(x, weights) for x in sources]
     def index(log):
         return make_dataset(_weighted(log, weights), target.items, sources, vectors, shared)
-    data = index(target.log)
-    if data.vectors is not None or attribute_columns(data): item_features(data)   # kept in `data`
+    log = target.log
+    for_gate = valid
     full = None
     if valid is not None and len(valid):
         own = valid[valid['item'].isin(target.items['item'])]
-        full = index(pd.concat([target.log, own], ignore_index=True))
-        full = replace(full, phi=data.phi, feature_map=data.feature_map)
+        full = index(pd.concat([log, own], ignore_index=True))
+        pick = _gate_rows(log, own, params['seed'])
+        for_gate = own[pick]
+        log = pd.concat([log, own[~pick]], ignore_index=True)
+    data = index(log)
+    if data.vectors is not None or attribute_columns(data): item_features(data)   # kept in `data`
+    if full is not None: full = replace(full, phi=data.phi, feature_map=data.feature_map)
     fusion = Fusion(params['experts'], params['budget'], params['repeats'], params['seed'])
-    held_out = _held_out(data, valid, params['seed'], plan)
+    held_out = _held_out(data, for_gate, params['seed'], plan)
     fusion.fit_dataset(data, held_out, full)
     cost = dict(fit_seconds=time.perf_counter() - began, parameters=count_parameters(fusion))
     return Fitted(fusion, encoder, edges, weights, shared, plan, cost)
