@@ -6,10 +6,11 @@
 __all__ = ['Histories', 'pointers', 'user_rows', 'ragged_rows', 'select_users', 'mask_interactions', 'recency_weights',
            'decayed_matrix', 'binarize', 'most_frequent_items', 'Dataset', 'as_list', 'make_dataset', 'histories',
            'domain_ranges', 'histories_from_items', 'restrict_domain', 'restricted_attributions', 'training_histories',
-           'prefix_examples', 'keep_interactions', 'drop_items', 'last_interactions', 'split_last_interaction',
-           'history_before', 'history_until', 'basket_start', 'hold_out_last_basket', 'has_item', 'seen_items',
-           'next_item_ranks', 'next_item_ndcg', 'append_interactions', 'shift_ids', 'insert_columns', 'insert_items',
-           'HistoriesWithAge', 'history_subsets', 'places_of', 'drop_users', 'to_domains']
+           'prefix_examples', 'keep_interactions', 'without_sources', 'drop_items', 'last_interactions',
+           'split_last_interaction', 'history_before', 'history_until', 'basket_start', 'hold_out_last_basket',
+           'has_item', 'seen_items', 'next_item_ranks', 'next_item_ndcg', 'append_interactions', 'shift_ids',
+           'insert_columns', 'insert_items', 'HistoriesWithAge', 'history_subsets', 'places_of', 'drop_users',
+           'to_domains']
 
 # %% ../nbs/52_dataset.ipynb #a462ceac
 import numpy as np
@@ -327,6 +328,14 @@ def keep_interactions(data:Dataset, keep:np.ndarray)->Dataset: # (interactions,)
     "The same index with some of the interactions."
     time = None if data.time is None else data.time[keep]
     return replace(data, hist=mask_interactions(data.hist, keep), time=time)
+
+def without_sources(data:Dataset)->Dataset:
+    "The index of the target alone, with all users."
+    n = data.n_target
+    own = keep_interactions(data, data.hist.item < n)
+    def rows(x): return None if x is None else x[:n]
+    return replace(own, all_items=data.all_items[:1], table=data.table.iloc[:n],
+                   vectors=rows(data.vectors), phi=rows(data.phi))
 
 def drop_items(data:Dataset, gone:np.ndarray)->Dataset: # (N,) boolean
     "The same index without the interactions of the items `gone`."
