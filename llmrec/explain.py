@@ -167,7 +167,9 @@ def _orders(ids, pairs, seed):
 # %% ../nbs/20_explain.ipynb #38c1a5c6
 def shapley(value:Callable,   # (b, m) boolean, interactions of each copy -> (b,) values
             age:np.ndarray, samples:int=16, # (m,) age of each interaction; orders to try, in pairs
-            players:int=30, seed:int=0)->np.ndarray: # Shares, the oldest of all alike -> (m,)
+            players:int=30, # Interactions with shares of their own; the oldest share one
+            seed:int=0
+           )->np.ndarray: # Shares, (m,)
     "Sampled Shapley values; with the value of nothing they add up to the value of all."
     group = np.minimum(age, players - 1)
     ids, size = np.unique(group, return_counts=True)

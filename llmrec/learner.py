@@ -70,9 +70,9 @@ class CancelEpoch(Exception): "Skip the rest of this pass over the data."
 class CancelFit(Exception): "Stop training."
 
 class Callback:
-    """Something that happens at given moments. Define any of `before_fit, before_epoch,
-    before_batch, after_loss, before_step, after_step, after_batch, after_epoch, after_fit,
-    cleanup_fit`; each is called with the learner.
+    """Something that happens at given moments. Define any of before_fit, before_epoch,
+    before_batch, after_loss, before_step, after_step, after_batch, after_epoch, after_fit and
+    cleanup_fit; each is called with the learner.
 
     `cleanup_fit` is called however the run ends, even if `before_fit` of this callback never was.
     A callback with `state_dict` and `load_state_dict` is part of every checkpoint."""

@@ -245,7 +245,7 @@ def recall(found:np.ndarray, # (m, k) ids
 
 # %% ../nbs/55_search.ipynb #a1f0c2d7
 class ANNIndex:
-    "What approximate indexes share: `_candidates` finds rows, which are scored in float32."
+    "What approximate indexes share: a method _candidates finds rows, which are scored in float32."
     efforts:tuple = (1,)                               # To choose from, smallest first
     kept:tuple = ('effort', 'efforts', 'measured')     # Attributes that `save` writes
     def __init__(self, V:np.ndarray, ids:Sequence|None, effort:int):

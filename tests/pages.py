@@ -1,9 +1,9 @@
 """Write what the site has beside its chapters, from the chapters and the package: `python tests/pages.py`.
 
 `nbs/api.qmd` and `nbs/apilist.txt` list every public name with its one-line summary, `nbs/references.qmd` the papers of
-`nbs/references.bib` with the chapters that cite them, `nbs/changes.qmd` is CHANGELOG.md. Citations in the chapters (`Steck, 2018`) become links to that page, and
-plain entries of the sidebar (`- 07_vectors.ipynb`) get their number and title."""
-import ast, json, re
+`nbs/references.bib` with the chapters that cite them, `nbs/changes.qmd` is CHANGELOG.md. Citations in the chapters (`Steck, 2018`) become links to that page, wide
+tables get columns as wide as their content, plain entries of the sidebar (`- 07_vectors.ipynb`) their number and title."""
+import ast, functools, json, re
 from pathlib import Path
 from llms import ROOT, chapter, entries, stem
 
@@ -101,7 +101,11 @@ def apilist()->str:
 # The papers
 def papers():
     "Entries of references.bib, by key."
-    text = (NBS/'references.bib').read_text(encoding='utf-8')
+    return entries_of((NBS/'references.bib').read_text(encoding='utf-8'))
+
+@functools.cache
+def entries_of(text):
+    "Entries of a BibTeX file whose fields have a line each."
     found = re.findall(r'@\w+\{(\w+),\n(.*?)\n\}', text, re.S)
     return {key: dict(re.findall(r'^ *(\w+) = \{(.*?)\},?$', body, re.M)) for key, body in found}
 
@@ -122,7 +126,8 @@ def cited(text):
     "(start, end, key) of each citation of a known paper in a text."
     out = []
     for key, p in papers().items():
-        for form in cite_forms(p):
+        for form in cite_forms(p) if p['year'] in text else ():
+            if form not in text: continue
             pattern = r'(?<![\w-])' + re.escape(form) + YEAR.format(year=p['year'])
             out += [(m.start(), m.end(), key) for m in re.finditer(pattern, text)]
     out.sort()
@@ -152,12 +157,12 @@ def book():
     "Chapters as (file name, notebook)."
     return [(p.name, json.loads(p.read_text(encoding='utf-8'))) for p in sorted(NBS.glob('*.ipynb'))]
 
-def link_chapters():
-    "Link the citations of all chapters."
+def mend_chapters():
+    "Link the citations of all chapters, and give their tables widths."
     for name, nb in book():
         before = json.dumps(nb)
         for c in nb['cells']:
-            if c['cell_type'] == 'markdown': c['source'] = link(''.join(c['source'])).splitlines(True)
+            if c['cell_type'] == 'markdown': c['source'] = evened(link(''.join(c['source']))).splitlines(True)
         if json.dumps(nb) != before:
             (NBS/name).write_text(json.dumps(nb, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
 
@@ -166,8 +171,8 @@ def citing():
     out = {key: [] for key in papers()}
     for name, nb in book():
         text = '\n'.join(''.join(c['source']) for c in nb['cells'])
-        for key in out:
-            if f'references.qmd#{key})' in text or any(k == key for _, _, k in cited(text)): out[key].append(name)
+        found = {key for _, _, key in cited(text)} | set(re.findall(r'references\.qmd#(\w+)\)', text))
+        for key in found & set(out): out[key].append(name)
     return out
 
 def references()->str:
@@ -189,6 +194,30 @@ def changes()->str:
     head = '---\ntitle: Changes\ndescription: What is new in each version\ncitation: false\n---\n\n'
     return head + re.sub(r'^# .*\n+', '', (ROOT/'CHANGELOG.md').read_text(encoding='utf-8'))
 
+# Tables
+TABLE = re.compile(r'^(\|.*\n)(\|[-:| ]+)(\n(?:\|.*(?:\n|$))+)', re.M)
+
+def columns(line):
+    "Cells of one line of a table, as wide as a reader sees them."
+    line = re.sub(r'\]\([^)]*\)|[`*\[\\{}]', '', re.sub(r'\\[|]', '/', line.strip()))
+    return [c.strip() for c in line.strip('|').split('|')]
+
+def dashes(table):
+    "The second line of a table: Pandoc gives a column as much of the page as its share of the dashes, if a line is long."
+    rows = [columns(line) for line in table.strip().split('\n')]
+    wide = [min(max((len(r[i]) for r in rows if i < len(r)), default=1), 80) for i in range(len(rows[0]))]
+    word = [max((len(w) for r in rows for w in r[i:i + 1] for w in w.split()), default=1) for i in range(len(wide))]
+    share = [max(w/sum(wide), min(long, 20)/48) for w, long in zip(wide, word)]       # no word breaks on a phone
+    return '|' + '|'.join('-'*max(3, round(24*s/sum(share))) for s in share) + '|'
+
+def evened(text):
+    "Text whose wide tables have columns as wide as what stands in them; what is code stays."
+    def one(m):
+        if max(map(len, m[0].split('\n'))) <= 72: return m[0]
+        return m[1] + dashes(m[1] + m[3].lstrip('\n')) + m[3]
+    parts = re.split(r'(```.*?```)', text, flags=re.S)
+    return ''.join(TABLE.sub(one, part) if i % 2 == 0 else part for i, part in enumerate(parts))
+
 # The sidebar
 def sidebar()->str:
     "_quarto.yml with numbers and titles in front of the sidebar's chapters, one a line."
@@ -207,7 +236,7 @@ def pages():
             ROOT/'_quarto.yml': sidebar}
 
 def main():
-    link_chapters()
+    mend_chapters()
     for path, text in pages().items(): path.write_text(text(), encoding='utf-8')
 
 

@@ -54,6 +54,8 @@ def main():
         print(f'{c}: {time.time() - t:.0f} s', flush=True)
     nbdev('clean import nbdev_clean; nbdev_clean()')
     (ROOT/'README.md').write_text(readme(ROOT/'nbs'/'index.ipynb'), encoding='utf-8')
+    import pages
+    pages.main()
     (ROOT/'nbs'/'llms.txt').write_text(llms(), encoding='utf-8')
     from architecture import contributing
     (ROOT/'CONTRIBUTING.md').write_text(contributing(), encoding='utf-8')
