@@ -53,9 +53,9 @@ def main():
         run(ROOT/'nbs'/c, skip)
         print(f'{c}: {time.time() - t:.0f} s', flush=True)
     nbdev('clean import nbdev_clean; nbdev_clean()')
-    (ROOT/'README.md').write_text(readme(ROOT/'nbs'/'index.ipynb'), encoding='utf-8')
     import pages
     pages.main()
+    (ROOT/'README.md').write_text(readme(ROOT/'nbs'/'index.ipynb'), encoding='utf-8')
     (ROOT/'nbs'/'llms.txt').write_text(llms(), encoding='utf-8')
     from architecture import contributing
     (ROOT/'CONTRIBUTING.md').write_text(contributing(), encoding='utf-8')
