@@ -23,12 +23,37 @@ def patched(node):
     if not any('patch' in ast.unparse(d) for d in node.decorator_list) or not node.args.args: return None
     return ast.unparse(node.args.args[0].annotation).strip("'")
 
+
+# What methods of these names do wherever they stand.
+USUAL = {'forward': 'What the module computes.', 'state_dict': 'What a checkpoint keeps of it.', 'load_state_dict': 'Take back what a checkpoint kept.',
+           **{f'{when}_{what}': f'Called {when} each {what}.' for when in ('before', 'after') for what in ('epoch', 'batch', 'step', 'loss')},
+           'before_fit': 'Called before the training.', 'after_fit': 'Called after the training.', 'cleanup_fit': 'Called however the training ends.',
+         'put': 'Keep a value under a name.', 'get': 'The value under a name; None: there is none.', 'close': 'Let go of what is open.'}
+
+
+@functools.cache
+def protocol():
+    "What the methods of `Expert` do, for the classes that only say how."
+    tree = ast.parse((ROOT/'llmrec'/'expert.py').read_text(encoding='utf-8'))
+    [cls] = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == 'Expert']
+    return {f.name: first_line(f) for f in cls.body if isinstance(f, ast.FunctionDef)}
+
+def first_line(node): return (ast.get_docstring(node) or '').strip().split('\n')[0]
+
+def summary(node):
+    "One line on a name: its docstring; of a method without one what all such methods do, or what it returns."
+    said = first_line(node) or USUAL.get(node.name) or protocol().get(node.name, '')
+    if said or not isinstance(node, ast.FunctionDef): return said
+    last = node.body[-1]
+    value = ast.unparse(last.value) if isinstance(last, ast.Return) and last.value is not None else ''
+    return f'`{value}`' if value and len(value) <= 90 else ''
+
 def definitions(path):
     "Public names of a module in the order of its code: (name, signature, summary, has a section of its own on the page)."
     out = {}
     def add(name, node, own):
         if not public(name) or name in out: return
-        doc = (ast.get_docstring(node) or '').strip().split('\n')[0]
+        doc = summary(node)
         args = node if isinstance(node, ast.FunctionDef) else next(
             (n for n in getattr(node, 'body', []) if isinstance(n, ast.FunctionDef) and n.name == '__init__'), None)
         names = [] if args is None else signature(args.args)
@@ -67,15 +92,16 @@ def face():
             for a in n.names}
 
 def cell(text):
-    "Text inside a table of Markdown."
-    return re.sub(r'(?<!\\)\|', r'\\|', text.replace('<', '\\<')) if '`' not in text else text.replace('|', '\\|')
+    "Text inside a table of Markdown: signs that mean something there are escaped, code stays."
+    parts = re.split(r'(`[^`]*`)', text)
+    return ''.join(re.sub(r'([*_$@<|~^\[\]])', r'\\\1', p) if i % 2 == 0 else p.replace('|', '\\|') for i, p in enumerate(parts))
 
 def address(module, name, own):
     "Where a name stands: methods written inside their class stand in its section."
     return f'{module}.html#{(name if own else name.split(".")[0]).lower()}'
 
 def api()->str:
-    "The page of all public names. Links and names are written as HTML code so that nbdev does not link them again."
+    "The page of all public names, chapter by chapter."
     found = list(modules())
     where = {n: address(m, n, own) for m, _, names in found for n, _, _, own in names if '.' not in n}
     top = [f'[{n}]({where[n]})' for n in sorted(face(), key=str.lower) if n in where]

@@ -201,8 +201,7 @@ def test_every_public_name_is_listed_and_summed_up():
     index = {home.split('.', 1)[1] for names in pages.modidx().values() for home in names}
     wanted = {n for n in index if pages.public(n.split('.', 1)[1])}
     assert not wanted - set(listed)
-    top = [n for n, doc in listed.items() if not doc and '.' not in n.split('.', 1)[1]]
-    assert not top, 'a docstring for each public name'
+    assert not [n for n, doc in listed.items() if not doc], 'a docstring for each public name'
     page, plain = pages.api(), pages.apilist()
     for name in listed: assert f'[{name.split(".", 1)[1]}](' in page and f' {name.split(".", 1)[1]}(' in plain
 
@@ -268,6 +267,20 @@ def test_styles_hold_what_was_mended():
     assert 'color: inherit' in css('details > summary') and 'nowrap' in css('.quarto-page-breadcrumbs')  # contrast, breadcrumbs
     assert 'pre-wrap' in css('.sentences pre') and 'local("Latin Modern Math")' in css('@font-face')
     assert 'body.quarto-light a' not in (ROOT/'nbs'/'styles.css').read_text()                            # the sidebar says where you are
+
+def luminance(rgb): return sum(w*(x/12.92 if x <= .04045 else ((x + .055)/1.055)**2.4) for w, x in zip((.2126, .7152, .0722), rgb))
+def contrast(a, b):
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + .05)/(low + .05)
+
+@pytest.mark.parametrize('ground, ink', [(1., 0.), (34/255, 1.)])
+def test_marked_words_can_be_read(ground, ink):
+    "The strongest colours of an explanation under black (light theme, styles.css) and white (dark): WCAG AA asks for 4.5 : 1."
+    assert 'color: #000' in css('span[style*="background:rgba("]')
+    source = (ROOT/'llmrec'/'explain.py').read_text(encoding='utf-8')
+    for colour in re.findall(r"'rgba\((\d+),(\d+),(\d+),\{\}\)'", source):
+        mixed = [.75*int(c)/255 + .25*ground for c in colour]
+        assert contrast(mixed, [ink]*3) >= 4.5, (colour, contrast(mixed, [ink]*3))
 
 def test_code_has_room():
     assert QUARTO['format']['html']['grid']['body-width'] == '900px'
