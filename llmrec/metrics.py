@@ -356,13 +356,12 @@ def _draw_means(X:np.ndarray, n_boot:int, rng:np.random.Generator)->np.ndarray:
 def bootstrap_means(X:np.ndarray, # (users, m) values, no NaN
                     n_boot:int=1000, seed:int=0
                    )->np.ndarray: # (n_boot, m)
-    "Means of users drawn with replacement."
+    "Means of users drawn with replacement; values are rounded against the order of sums."
     rng = np.random.default_rng(seed)
     n = len(X)
     out = np.empty((n_boot, X.shape[1]))
     rest = []
     for j in range(X.shape[1]):
-        # rounded, so that the order of earlier sums does not matter
         values, count = np.unique(X[:, j].round(12), return_counts=True)
         if len(values)*10 < n or n < 50:
             out[:, j] = rng.multinomial(n, count/n, size=n_boot) @ values/n
@@ -400,9 +399,8 @@ def _check_bootstrap(n_boot:int, kind:str):
 
 # %% ../nbs/03_metrics.ipynb #29703466
 def bootstrap(X:np.ndarray, # (users,) or (users, m) values
-              n_boot:int=1000, seed:int=0, level:float=.95, kind:str='bca'
-             )->tuple: # lo, hi: (m,)
-    "Interval of the mean of each column over users; NaN is left out; none for fewer than 5 users."
+              n_boot:int=1000, seed:int=0, level:float=.95, kind:str='bca')->tuple:
+    "(lo, hi) of the mean of each column over users; NaN is left out; none for fewer than 5 users."
     _check_bootstrap(n_boot, kind)
     X = np.asarray(X, float).reshape(len(X), -1)
     levels = np.array([(1 - level)/2, (1 + level)/2])

@@ -159,9 +159,8 @@ def luhn(digits:str)->bool:
     "Does the check digit of a card number fit?"
     return import_optional('stdnum.luhn', 'privacy').is_valid(digits)
 
-def iban(code:str # Without spaces
-        )->bool:
-    "Is an IBAN's remainder modulo 97 equal to 1?"
+def iban(code:str)->bool:
+    "Is the remainder of an IBAN without spaces, modulo 97, equal to 1?"
     return import_optional('stdnum.iso7064.mod_97_10', 'privacy').is_valid(code[4:] + code[:4])
 
 @lru_cache(None)
@@ -530,10 +529,8 @@ def before_fit(self:DPSGDCallback, learn:Learner)->None:
         generator=_generator(self.seed, learn.acc.device))
 
 # %% ../nbs/22_privacy.ipynb #ae55c574
-def noise_multiplier(epsilon:float, # ε
-                     delta:float, # δ
-                     rate:float, # q
-                     steps:int # Steps of training
+def noise_multiplier(epsilon:float, delta:float, # ε and δ to be kept
+                     rate:float, steps:int # q, steps of training
                     )->float:
     "Noise σ that keeps DP-SGD within (ε, δ)."
     if not epsilon > 0:

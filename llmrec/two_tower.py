@@ -59,8 +59,7 @@ def set_candidates(self:TowerNet, vectors:np.ndarray, # (m, dim) features of the
     return self
 
 @patch
-def forward(self:TowerNet, u:torch.Tensor # (batch, dim)
-           )->torch.Tensor: # (batch, m)
+def forward(self:TowerNet, u:torch.Tensor)->torch.Tensor: # (batch, m)
     "Scaled cosines of the mapped vectors, and popularity."
     cosines = self.user(u) @ self.item(self.candidates).T
     return self.scale.exp()*cosines + self.pop*self.log_counts

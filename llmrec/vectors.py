@@ -207,9 +207,8 @@ def conditional_logit(X:np.ndarray, # (choices, candidates, features), lists pad
                       y:np.ndarray, # (choices,) place of the candidate that was chosen
                       ridge:float=0., # Penalty per choice on the squared weights of scaled features
                       keep:np.ndarray|None=None, # (choices, candidates) boolean; False: padding
-                      steps:int=50
-                     )->tuple: # θ (features,), its covariance
-    "Weights of a conditional logit (McFadden, 1974) by Newton's method."
+                      steps:int=50)->tuple:
+    "Weights of a conditional logit (McFadden, 1974) by Newton's method, and their covariance."
     X = np.asarray(X, float)
     keep = np.ones(X.shape[:2], bool) if keep is None else np.asarray(keep)
     X, deviation = _within_lists(X, keep)

@@ -94,7 +94,7 @@ def face():
 def cell(text):
     "Text inside a table of Markdown: signs that mean something there are escaped, code stays."
     parts = re.split(r'(`[^`]*`)', text)
-    return ''.join(re.sub(r'([*_$@<|~^\[\]])', r'\\\1', p) if i % 2 == 0 else p.replace('|', '\\|') for i, p in enumerate(parts))
+    return ''.join(re.sub(r'([*_$<|~^\[\]]|(?<!\w)@)', r'\\\1', p) if i % 2 == 0 else p.replace('|', '\\|') for i, p in enumerate(parts))
 
 def address(module, name, own):
     "Where a name stands: methods written inside their class stand in its section."
