@@ -259,7 +259,7 @@ def css(selector):
 def test_styles_hold_what_was_mended():
     "One line for each defect of the review that is a rule of styles.css."
     phone = (ROOT/'nbs'/'styles.css').read_text().partition('@media (max-width: 576px)')[2]
-    assert 'background-color: #434343' in css('quarto-dark code:not(.sourceCode)')                       # white boxes in the dark
+    assert 'background-color: #434343' in css('quarto-dark :not(pre) > code')                               # white boxes in the dark
     assert 'pre-wrap' in css('li > code') and 'anywhere' in css('main :is(p, li')                       # pages wider than a phone
     assert 'overflow-y: hidden' in css('math[display="block"]')                                          # scroll bars of formulas
     assert 'position: relative' in css('pre.quarto-appendix-bibtex')                                     # copy button
