@@ -154,7 +154,10 @@ def solve(self:EASE, data:Dataset) -> tuple: # rows (r,), B (r, n), far (N, n) s
 
 # %% ../nbs/14_closed_form.ipynb #3947a8a9
 @patch
-def fill(self:EASE, weights:np.ndarray, rows:np.ndarray, hist:Histories) -> None: # (r, n), (r,)
+def fill(self:EASE, weights:np.ndarray, # (r, n)
+         rows:np.ndarray, # (r,)
+         hist:Histories
+        ) -> None:
     "Write columns of the target's items into weights, block by block: there is one full copy."
     own = rows < self.data.n_target
     full = ease(binarize(decayed_matrix(hist, self.data.n_items, np.inf, rows)), self.lam)
@@ -676,7 +679,8 @@ def attributions(self:Tfidf, hist:Histories, item:int) -> np.ndarray: # (interac
     return (rows @ self.T[item].T).toarray()[:, 0]/max(norm, 1e-9)
 
 # %% ../nbs/14_closed_form.ipynb #0ee3c150
-def zscore(scores:np.ndarray) -> np.ndarray: # (m, n) -> (m, n)
+def zscore(scores:np.ndarray # (m, n)
+          ) -> np.ndarray: # (m, n)
     "Each row with mean 0 and standard deviation 1; constant rows become 0."
     scores = scores - scores.mean(1, keepdims=True)
     return scores/np.maximum(scores.std(1, keepdims=True), 1e-9)

@@ -63,7 +63,8 @@ def check_fraction(x:Any, name:str, high:float=1.)->float:
 _chosen = contextvars.ContextVar('device', default=None)
 
 @contextlib.contextmanager
-def default_device(device:'str|torch.device|None')->Iterator[None]: # None changes nothing
+def default_device(device:'str|torch.device|None' # None changes nothing
+                  )->Iterator[None]:
     "Compute on `device` inside the `with`, in this thread, wherever no other one is named."
     token = _chosen.set(device or _chosen.get())
     try: yield

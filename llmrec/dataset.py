@@ -323,12 +323,14 @@ def prefix_examples(data:Dataset,        # Interactions of all domains
     return X, hist.item[rows]
 
 # %% ../nbs/52_dataset.ipynb #e383a927
-def keep_interactions(data:Dataset, keep:np.ndarray)->Dataset: # (interactions,) boolean
+def keep_interactions(data:Dataset, keep:np.ndarray # (interactions,) boolean
+                     )->Dataset:
     "The same index with some of the interactions."
     time = None if data.time is None else data.time[keep]
     return replace(data, hist=mask_interactions(data.hist, keep), time=time)
 
-def drop_items(data:Dataset, gone:np.ndarray)->Dataset: # (N,) boolean
+def drop_items(data:Dataset, gone:np.ndarray # (N,) boolean
+              )->Dataset:
     "The same index without the interactions of the items `gone`."
     return keep_interactions(data, ~gone[data.hist.item])
 
@@ -338,7 +340,8 @@ def _hold_out(data:Dataset, rows:np.ndarray)->Dataset:
     keep[rows] = False
     return keep_interactions(data, keep)
 
-def last_interactions(data:Dataset, columns:np.ndarray)->np.ndarray: # (N,) boolean -> places
+def last_interactions(data:Dataset, columns:np.ndarray # (N,) boolean
+                     )->np.ndarray: # Places
     "Each user's last interaction among `columns`."
     rows = np.nonzero(columns[data.hist.item])[0]
     user = data.hist.user[rows]
@@ -371,7 +374,8 @@ def history_until(data:Dataset, users:np.ndarray, times:np.ndarray)->Histories:
     return mask_interactions(hist, data.time[rows] <= np.repeat(times, np.diff(ptr)))
 
 # %% ../nbs/52_dataset.ipynb #7f08c1f7
-def basket_start(data:Dataset, rows:np.ndarray)->np.ndarray: # Places -> places
+def basket_start(data:Dataset, rows:np.ndarray # Places
+                )->np.ndarray: # Places
     "First interaction of the basket that each ends; itself if nothing came before the basket."
     if data.time is None: return rows
     user = data.hist.user
@@ -389,7 +393,8 @@ def _one_of_each(data:Dataset, start:np.ndarray, last:np.ndarray, seed:int)->np.
     return rows[np.unique(data.hist.user[rows], return_index=True)[1]]
 
 def hold_out_last_basket(data:Dataset, min_rows:int=2, # Interactions of a user, at least
-                         seed:int=0)->tuple: # The rest, histories before the basket, items (m,)
+                         seed:int=0
+                        )->tuple: # The rest, histories before the basket, items (m,)
     "Take one target interaction of each user's last basket away."
     last = _last_target(data, min_rows)
     start = basket_start(data, last)
@@ -397,7 +402,8 @@ def hold_out_last_basket(data:Dataset, min_rows:int=2, # Interactions of a user,
     return _hold_out(data, rows), history_before(data.hist, start), data.hist.item[rows]
 
 # %% ../nbs/52_dataset.ipynb #4b843aaf
-def has_item(hist:Histories, items:np.ndarray)->np.ndarray: # (users,) columns -> (users,) boolean
+def has_item(hist:Histories, items:np.ndarray # (users,) columns
+            )->np.ndarray: # (users,) boolean
     "Which users have their item in their history."
     out = np.zeros(len(hist), bool)
     out[hist.user[hist.item == items[hist.user]]] = True
@@ -413,7 +419,8 @@ def seen_items(hist:Histories, n_target:int)->np.ndarray: # (users, n_target) bo
 def next_item_ranks(score:Callable,     # Histories -> (m, n) scores
                     hist:Histories,     # (m) histories
                     target:np.ndarray,  # (m,) columns of the next items
-                    n_target:int)->np.ndarray: # (m,)
+                    n_target:int
+                   )->np.ndarray: # (m,)
     "Ranks of next items among all items that are new to their users, in blocks."
     out = [np.zeros(0)]
     for b in batch_slices(len(target), 512):
@@ -531,7 +538,8 @@ def history_subsets(hist:Histories, # One history of m interactions
     return Histories(pointers(keep.sum(1)), hist.item[chosen], hist.weight[chosen])
 
 # %% ../nbs/52_dataset.ipynb #bcf17xdf
-def places_of(data:Dataset, users:Any)->np.ndarray: # Id or ids -> (users of data,) boolean
+def places_of(data:Dataset, users:Any # Id or ids
+             )->np.ndarray: # (users of data,) boolean
     "Who is meant by ids: that user in the target and in every source, shared or kept apart."
     users = as_user_list(users)
     out = np.zeros(len(data.users), bool)
@@ -544,7 +552,8 @@ def places_of(data:Dataset, users:Any)->np.ndarray: # Id or ids -> (users of dat
     require_known_users(users, known, {type(x).__name__ for x in data.users})
     return out
 
-def drop_users(data:Dataset, gone:np.ndarray)->Dataset: # (users,) boolean
+def drop_users(data:Dataset, gone:np.ndarray # (users,) boolean
+              )->Dataset:
     "The same index without some users and their interactions."
     stay = np.flatnonzero(~gone)
     time = None if data.time is None else data.time[user_rows(data.hist.ptr, stay)[0]]

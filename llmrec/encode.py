@@ -589,7 +589,7 @@ def __getstate__(self:TextEncoder)->dict:
     return {k: None if k in ('_model', '_tok', '_store') else v for k, v in self.__dict__.items()}
 
 # %% ../nbs/05_encode.ipynb #94365356
-def as_encoder(encoder:Any # A name, a `TextEncoder`, an object with `encode(texts)`; None: no texts
+def as_encoder(encoder:Any # A name, a TextEncoder, an object with `encode(texts)`; None: no texts
               )->'TextEncoder|WrappedEncoder|None':
     "An encoder of one's own: changing it never changes `encoder`, nor the other way round."
     if isinstance(encoder, (str, Path)): encoder = TextEncoder(encoder)
@@ -881,7 +881,8 @@ def _draw_points(ax:Any, places:np.ndarray, labels:np.ndarray, back:np.ndarray, 
 def plot_item_map(X:np.ndarray, # Item vectors, (n, dim)
                   labels:Sequence, # Category of each item
                   back:np.ndarray|None=None, # True for items drawn grey in the background
-                  top:int=7, ax:Any=None)->Any: # Categories that get a colour
+                  top:int=7, # Categories that get a colour
+                  ax:Any=None)->Any:
     "Draw items in the plane of largest variance (PCA), coloured by their most frequent categories."
     import matplotlib.pyplot as plt
     places, share = _plane(X)

@@ -236,7 +236,8 @@ def _list_table(rec:dict|pd.DataFrame)->tuple:
 
 # %% ../nbs/04_evaluation.ipynb #712eb2d2
 def list_task(rec:dict|pd.DataFrame, # {user: [items]}, or a table: user, item, rank or score
-              task:EvalTask, k:int=10)->tuple: # Lists (m, k), ranks (pairs,)
+              task:EvalTask, k:int=10
+             )->tuple: # Lists (m, k), ranks (pairs,)
     "Lists as `rank_task` gives them; items that are no candidates are taken out."
     table, place = _list_table(rec)
     user = task.users.get_indexer(table['user'])
@@ -477,7 +478,8 @@ def _report_content(source:str)->dict:
 
 # %% ../nbs/04_evaluation.ipynb #26aed183
 @patch(cls_method=True)
-def from_json(cls:Report, source:str)->Report: # Text, or a file
+def from_json(cls:Report, source:str # Text, or a file
+             )->Report:
     "Read what `to_json` wrote."
     content = _report_content(source)
     number = lambda value: np.nan if value is None else value

@@ -72,7 +72,8 @@ class Expert(BaseEstimator):
         "Scores of all target items for histories; every expert has its own."
         raise NotImplementedError(f'{type(self).__name__} does not say how it scores histories')
     def attributions(self, hist:Histories, # One history
-                     item:int) -> np.ndarray|None: # (interactions,)
+                     item:int
+                    ) -> np.ndarray|None: # (interactions,)
         "What each interaction adds to the score of an item; None: the score is no sum."
 
     def add_items(self, data:Dataset, m:int) -> None:
@@ -81,7 +82,8 @@ class Expert(BaseEstimator):
     def update(self, data:Dataset,       # The same index with more interactions
                users:np.ndarray,         # Numbers of the users who changed; new ones are the last
                exact:bool=False,         # Closed-form models follow exactly
-               shared:dict|None=None) -> None: # What experts share within one call
+               shared:dict|None=None # What experts share within one call
+              ) -> None:
         "Take new interactions; by default they are seen in histories only."
         self.data = data
         for child in self.children():
@@ -149,7 +151,8 @@ def _frozen(value):
 
 # %% ../nbs/12_expert.ipynb #e98aef9c
 def map_experts(value:object, # Anything
-                change:Callable) -> object: # Expert -> what stands in its place
+                change:Callable # Expert to what stands in its place
+               ) -> object:
     "The same value, with experts in it (in lists, tuples and dictionaries, too) replaced."
     if isinstance(value, Expert): return change(value)
     if isinstance(value, dict): return {k: map_experts(v, change) for k, v in value.items()}
@@ -284,7 +287,8 @@ def decayed_sum(hist:Histories,   # One history
 
 # %% ../nbs/12_expert.ipynb #f39d39ff
 def sparse_product(M:sp.csr_matrix, # (N, n)
-                   half_life:float) -> Callable: # Histories -> columns, scores
+                   half_life:float
+                  ) -> Callable: # Of histories: columns, scores
     "The `sparse_scorer` of a score that is the decayed history times a sparse matrix."
     def scorer(hist):
         scores = decayed_matrix(hist, M.shape[0], half_life) @ M

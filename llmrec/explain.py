@@ -50,7 +50,8 @@ def _only(fusion, hist, scores, kept):
     return alone.score_histories(hist)[0].astype(float)
 
 def expert_parts(fusion:Fusion,    # A fitted one
-                 hist:Histories)->np.ndarray: # One history -> (experts + 1, n)
+                 hist:Histories # One history
+                )->np.ndarray: # (experts + 1, n)
     "What each expert adds to the scores of one history; the last row is the offset."
     scores = [expert.score_histories(hist) for expert in fusion.experts]
     offset = _only(fusion, hist, scores, None)
@@ -143,7 +144,7 @@ def _expert_shares(expert, hist, item, among, fair):
 # %% ../nbs/20_explain.ipynb #ffeb9db1
 def score_attributions(fusion:Fusion,  # A fitted one
                        hist:Histories, # One history of m interactions
-                       item:int, fair:Callable|None=None # Column; see `fair_rows`
+                       item:int, fair:Callable|None=None # Column; see fair_rows
                       )->tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     "Split a score: interactions (experts, m), experts' parts without them, which are sums, offset."
     new = ~seen_items(hist, fusion.data.n_target)
@@ -166,7 +167,9 @@ def _orders(ids, pairs, seed):
 # %% ../nbs/20_explain.ipynb #38c1a5c6
 def shapley(value:Callable,   # (b, m) boolean, interactions of each copy -> (b,) values
             age:np.ndarray, samples:int=16, # (m,) age of each interaction; orders to try, in pairs
-            players:int=30, seed:int=0)->np.ndarray: # Shares, the oldest of all alike -> (m,)
+            players:int=30, # Interactions with shares of their own; the oldest share one
+            seed:int=0
+           )->np.ndarray: # Shares, (m,)
     "Sampled Shapley values; with the value of nothing they add up to the value of all."
     group = np.minimum(age, players - 1)
     ids, size = np.unique(group, return_counts=True)
@@ -354,7 +357,9 @@ def _crowd(y):
     return text + '.'
 
 # %% ../nbs/20_explain.ipynb #ff0f3da9
-def facts(y:Explanation, k:int=3)->list[str]: # An explanation; history items to name
+def facts(y:Explanation, # An explanation
+          k:int=3 # History items to name
+         )->list[str]:
     "What there is to say, one sentence each."
     out = [f'{y.title} is number {y.rank} of {y.among} for {y.user}.', _because(y, k), _crowd(y)]
     unknown = not len(y.rows) or y.about['takers'] < 5
@@ -625,7 +630,7 @@ def _pieces(enc, text):
     return ids, coded.word_ids, {word: full[start:stop] for word, (start, stop) in span.items()}
 
 # %% ../nbs/20_explain.ipynb #191dfec2
-def cosine_of_tokens(enc:object,         # A `TextEncoder`
+def cosine_of_tokens(enc:object,         # A TextEncoder
                      interest:np.ndarray, mean:np.ndarray, matrix:np.ndarray, # u, μ, A
                      rest:np.ndarray     # What stands beside the text in an item's vector
                     )->Callable:         # (b, T, dim) token vectors -> (b,)
@@ -652,7 +657,7 @@ def _token_vectors(enc, ids, word):
 
 # %% ../nbs/20_explain.ipynb #727c0abf
 def token_integrated_gradients(
-        enc:object, text:str,         # A `TextEncoder` in float32; a text
+        enc:object, text:str,         # A TextEncoder in float32; a text
         cosine:Callable, steps:int=32 # Function of token vectors; points of the integral
     )->tuple[list, np.ndarray, float, float]: # Words, parts, c(t), c(t')
     "Integrated gradients of the words of a text."

@@ -56,11 +56,13 @@ def standardize_scores(
     return (np.arcsinh(z*np.float32(bend))/np.float32(bend)).astype(np.float32)
 
 # %% ../nbs/17_fusion.ipynb #67f530d1
-def item_log_counts(counts:np.ndarray)->np.ndarray: # Interactions of items
+def item_log_counts(counts:np.ndarray # Interactions of items
+                   )->np.ndarray:
     "Evidence for items of c interactions: log(1 + c)/5."
     return np.log1p(counts).astype(np.float32)/5
 
-def user_log_counts(lengths:np.ndarray)->np.ndarray: # Interactions of users
+def user_log_counts(lengths:np.ndarray # Interactions of users
+                   )->np.ndarray:
     "Evidence for users of m interactions: log(1 + m)/4."
     return np.log1p(lengths).astype(np.float32)/4
 
@@ -217,7 +219,7 @@ def choice_nll(gate:Gate, choices:ChoiceBatch, pairs:tuple)->torch.Tensor:
     return (F.cross_entropy(logits, choices.target, reduction='none')*choices.weight).sum()
 
 # %% ../nbs/17_fusion.ipynb #019a1868
-def fit_gate(sets:list, # `ChoiceBatch`, one or several
+def fit_gate(sets:list, # ChoiceBatch, one or several
              n_experts:int,
              slope_l2:float=3.,    # Penalty on weights that depend on evidence
              weight_l1:float=3.,   # Penalty on weights

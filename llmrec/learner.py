@@ -70,9 +70,9 @@ class CancelEpoch(Exception): "Skip the rest of this pass over the data."
 class CancelFit(Exception): "Stop training."
 
 class Callback:
-    """Something that happens at given moments. Define any of `before_fit, before_epoch,
-    before_batch, after_loss, before_step, after_step, after_batch, after_epoch, after_fit,
-    cleanup_fit`; each is called with the learner.
+    """Something that happens at given moments. Define any of before_fit, before_epoch,
+    before_batch, after_loss, before_step, after_step, after_batch, after_epoch, after_fit and
+    cleanup_fit; each is called with the learner.
 
     `cleanup_fit` is called however the run ends, even if `before_fit` of this callback never was.
     A callback with `state_dict` and `load_state_dict` is part of every checkpoint."""
@@ -99,7 +99,8 @@ def to_device(batch:Any, # Tensors, nested in tuples, lists or dicts
     return send_to_device(batch, device, non_blocking=True)
 
 def adamw(params:Iterable, # Parameters, or groups of them
-          lr:float=1e-3, **kw:Any)->torch.optim.Optimizer: # The rest as for `torch.optim.AdamW`
+          lr:float=1e-3, **kw:Any # The rest as for `torch.optim.AdamW`
+         )->torch.optim.Optimizer:
     "AdamW; where all parameters are on a GPU, as one fused kernel."
     params = list(params)
     groups = [g['params'] if isinstance(g, dict) else [g] for g in params]
@@ -342,7 +343,9 @@ class MetricsCB(Callback):
             value = torch.as_tensor(f(learn.preds.detach(), learn.y))
             learn.recorder.add(name, value.float().mean(), len(learn.y))
 
-def accuracy(preds:torch.Tensor, y:torch.Tensor)->torch.Tensor: # (m, classes), (m,) -> (m,)
+def accuracy(preds:torch.Tensor, # (m, classes)
+             y:torch.Tensor # (m,)
+            )->torch.Tensor: # (m,)
     "1 where the highest score is the right class, else 0."
     return (preds.argmax(-1) == y).float()
 

@@ -69,7 +69,7 @@ def cosine_top_k(u:np.ndarray,           # Interest vectors, (m, d) or (d,)
                  k:int=10,               # Items a user
                  items:Sequence|None=None,  # (n,) ids; None: row numbers
                  seen:np.ndarray|None=None  # (m, n) or (n,) boolean: items to leave out
-                )->tuple[np.ndarray, np.ndarray]: # (m, k) or (k,), best first, padded as in `top_k`
+                )->tuple[np.ndarray, np.ndarray]: # (m, k) or (k,), best first, padded as in top_k
     "Ids and cosines of the k items of greatest cosine: the article's recommendation (§4.2.4)."
     scores = np.atleast_2d(np.array(cosine_sim(u, v)))
     if seen is not None: scores[np.broadcast_to(seen, scores.shape)] = -np.inf
@@ -164,7 +164,8 @@ def to_table(items:pd.DataFrame,    # Item table
     return RecommendationTable(frame)
 
 # %% ../nbs/18_lists.ipynb #869004fe
-def short_explanation(explanation:Any)->str: # An `Explanation`
+def short_explanation(explanation:Any # An Explanation
+                     )->str:
     "One phrase for one recommendation: the history item, or the expert, that adds most."
     parts = explanation.parts
     own = parts[parts['because'] != ''].groupby('because', sort=False)['part'].sum()
@@ -195,7 +196,8 @@ class TextIndex:
         self.mean = vectors.mean(0)
         self.unit = l2_normalize(vectors - self.mean)
     def __len__(self)->int: return len(self.unit)
-    def query(self, queries:np.ndarray)->np.ndarray: # (m, d) or (d,) -> (m, n)
+    def query(self, queries:np.ndarray # (m, d) or (d,)
+             )->np.ndarray: # (m, n)
         "Cosines of queries and items, both centred by the mean of the catalogue."
         return l2_normalize(np.atleast_2d(queries) - self.mean) @ self.unit.T
 
@@ -231,7 +233,8 @@ def _start(scores:np.ndarray, k:int, lam:float)->tuple[np.ndarray, np.ndarray, n
 # %% ../nbs/18_lists.ipynb #198ed5b0
 def mmr(scores:np.ndarray,  # (m, p) of each user's candidates; -inf: no candidate
         vectors:np.ndarray, # (m, p, d), their unit vectors
-        k:int=10, lam:float=.3)->np.ndarray: # (m, k) places; -1 where candidates run out
+        k:int=10, lam:float=.3
+       )->np.ndarray: # (m, k) places; -1 where candidates run out
     "Maximal marginal relevance for many users at once: places in the order of choice."
     value, left, places = _start(scores, k, lam)
     for step in range(min(k, value.shape[1])):
@@ -256,7 +259,10 @@ def category_distribution(data:Dataset, hist:Histories, column:str='category'
     return mix/np.maximum(mix.sum(1, keepdims=True), 1e-12), membership
 
 # %% ../nbs/18_lists.ipynb #4020b0d8
-def kl_divergence(p:np.ndarray, q:np.ndarray, alpha:float=.01)->np.ndarray: # (..., c) -> (...)
+def kl_divergence(p:np.ndarray, # (..., c)
+                  q:np.ndarray, # (..., c)
+                  alpha:float=.01
+                 )->np.ndarray: # (...)
     "Kullback–Leibler divergence of a list's mix q from the wanted mix p, smoothed."
     q = (1 - alpha)*q + alpha*p
     ratio = np.where(p > 0, p, 1)/np.maximum(q, 1e-12)
@@ -266,7 +272,8 @@ def kl_divergence(p:np.ndarray, q:np.ndarray, alpha:float=.01)->np.ndarray: # (.
 def calibrate(scores:np.ndarray,     # (m, p) of each user's candidates; -inf: no candidate
               membership:np.ndarray, # (m, p, c) share of each category in each candidate
               mix:np.ndarray,        # (m, c) wanted share of each category
-              k:int=10, lam:float=.3)->np.ndarray: # (m, k) places; -1 where candidates run out
+              k:int=10, lam:float=.3
+             )->np.ndarray: # (m, k) places; -1 where candidates run out
     "Greedy calibration of many users' lists at once: places in the order of choice."
     value, left, places = _start(scores, k, lam)
     listed = membership                                      # (m, p, c): if this one is next
@@ -286,10 +293,11 @@ def _take_places(places:np.ndarray, columns:np.ndarray, scores:np.ndarray
             np.where(places >= 0, np.take_along_axis(scores, at, 1), -np.inf))
 
 # %% ../nbs/18_lists.ipynb #7d3b8884
-def rerank_diverse(columns:np.ndarray, # (m, p) candidates, from `top_columns`; -1: none
+def rerank_diverse(columns:np.ndarray, # (m, p) candidates, from top_columns; -1: none
                    scores:np.ndarray,  # (m, p)
                    vectors:np.ndarray, # (n, d) unit vectors of the items
-                   k:int=10, lam:float=.3)->tuple[np.ndarray, np.ndarray]: # (m, k) columns, scores
+                   k:int=10, lam:float=.3
+                  )->tuple[np.ndarray, np.ndarray]: # (m, k) columns, scores
     "The first k of candidates by maximal marginal relevance, in blocks of users."
     places = np.full((len(columns), k), -1)
     for block in batch_slices(len(columns), 64):
@@ -298,9 +306,9 @@ def rerank_diverse(columns:np.ndarray, # (m, p) candidates, from `top_columns`; 
     return _take_places(places, columns, scores)
 
 # %% ../nbs/18_lists.ipynb #31ef6ac5
-def rerank_calibrated(columns:np.ndarray, # (m, p) candidates, from `top_columns`; -1: none
+def rerank_calibrated(columns:np.ndarray, # (m, p) candidates, from top_columns; -1: none
                       scores:np.ndarray,  # (m, p)
-                      membership:sp.csr_matrix, # (n, c) and (m, c), from `category_distribution`
+                      membership:sp.csr_matrix, # (n, c) and (m, c), from category_distribution
                       mix:np.ndarray,
                       k:int=10, lam:float=.3
                      )->tuple[np.ndarray, np.ndarray]: # (m, k) columns, scores

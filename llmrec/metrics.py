@@ -117,7 +117,7 @@ def _keep_first(row:np.ndarray, value:np.ndarray, tie:np.ndarray, k:int, n_rows:
 # %% ../nbs/03_metrics.ipynb #26135a84
 def top_lists(scores:np.ndarray, # (m, n) scores; -inf: no candidate
               k:int,             # Length of the lists
-              place:np.ndarray, turn:np.ndarray # (n,) π and (m,) o of `tie_break_keys`
+              place:np.ndarray, turn:np.ndarray # (n,) π and (m,) o of tie_break_keys
              )->np.ndarray:      # (m, k) columns, best first; -1 where candidates run out
     "The first k columns of each row under @eq-ties."
     row, col, value, tie = _shortlist(scores, k, np.asarray(place), np.asarray(turn))
@@ -241,7 +241,9 @@ def _row_mean(X:sp.csr_matrix, values:np.ndarray)->np.ndarray:
         return np.asarray(X @ values)/np.asarray(X.sum(1)).ravel()
 
 # %% ../nbs/03_metrics.ipynb #8915702c
-def coverage(top:np.ndarray, n:int)->float: # (m, k) lists, items
+def coverage(top:np.ndarray, # (m, k) lists
+             n:int # Items
+            )->float:
     "Share of the items that stand on some list."
     return len(np.unique(top[top >= 0]))/max(n, 1)
 
@@ -250,7 +252,9 @@ def concentration(top:np.ndarray, n:int)->float:
     return gini(np.bincount(top[top >= 0], minlength=n))
 
 # %% ../nbs/03_metrics.ipynb #90d7c9d5
-def novelty(top:np.ndarray, c:np.ndarray, m:int)->np.ndarray: # c: (n,) users of each item; m: all
+def novelty(top:np.ndarray, c:np.ndarray, # (n,) users of each item
+            m:int # All users
+           )->np.ndarray:
     "Bits of surprise of each list: how few users interacted with its items."
     return _row_mean(_listed(top, len(c)), -np.log2(np.maximum(c, 1)/max(m, 1)))
 
@@ -311,7 +315,8 @@ def _distribution(X:sp.csr_matrix, shares:sp.csr_matrix)->np.ndarray:
 # %% ../nbs/03_metrics.ipynb #4aef9232
 def miscalibration(top:np.ndarray, # (m, k) lists
                    past:sp.csr_matrix, shares:sp.csr_matrix, # (m, n) histories; (n, categories)
-                   alpha:float=.01)->np.ndarray: # (m,)
+                   alpha:float=.01
+                  )->np.ndarray: # (m,)
     "Divergence of the categories of a list from those of the history; NaN without either."
     lists = _listed(top, shares.shape[0])
     out = np.empty(len(top))
@@ -349,14 +354,14 @@ def _draw_means(X:np.ndarray, n_boot:int, rng:np.random.Generator)->np.ndarray:
 
 # %% ../nbs/03_metrics.ipynb #d5e3ffd7
 def bootstrap_means(X:np.ndarray, # (users, m) values, no NaN
-                    n_boot:int=1000, seed:int=0)->np.ndarray: # (n_boot, m)
-    "Means of users drawn with replacement."
+                    n_boot:int=1000, seed:int=0
+                   )->np.ndarray: # (n_boot, m)
+    "Means of users drawn with replacement; values are rounded against the order of sums."
     rng = np.random.default_rng(seed)
     n = len(X)
     out = np.empty((n_boot, X.shape[1]))
     rest = []
     for j in range(X.shape[1]):
-        # rounded, so that the order of earlier sums does not matter
         values, count = np.unique(X[:, j].round(12), return_counts=True)
         if len(values)*10 < n or n < 50:
             out[:, j] = rng.multinomial(n, count/n, size=n_boot) @ values/n
@@ -394,8 +399,8 @@ def _check_bootstrap(n_boot:int, kind:str):
 
 # %% ../nbs/03_metrics.ipynb #29703466
 def bootstrap(X:np.ndarray, # (users,) or (users, m) values
-              n_boot:int=1000, seed:int=0, level:float=.95, kind:str='bca')->tuple: # lo, hi: (m,)
-    "Interval of the mean of each column over users; NaN is left out; none for fewer than 5 users."
+              n_boot:int=1000, seed:int=0, level:float=.95, kind:str='bca')->tuple:
+    "(lo, hi) of the mean of each column over users; NaN is left out; none for fewer than 5 users."
     _check_bootstrap(n_boot, kind)
     X = np.asarray(X, float).reshape(len(X), -1)
     levels = np.array([(1 - level)/2, (1 + level)/2])
@@ -423,7 +428,8 @@ def _two_way_means(table:np.ndarray, n_boot:int, rng:np.random.Generator)->np.nd
 
 # %% ../nbs/03_metrics.ipynb #e5fb6071
 def paired_interval(difference:np.ndarray, # (users,) or (seeds, users) paired differences
-                    n_boot:int=2000, seed:int=0, level:float=.95)->tuple: # lo, hi
+                    n_boot:int=2000, seed:int=0, level:float=.95
+                   )->tuple: # lo, hi
     "Interval of the mean difference (BCa); with several seeds, users and seeds are resampled."
     table = np.atleast_2d(np.asarray(difference, float))
     if len(table) == 1:

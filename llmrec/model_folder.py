@@ -33,7 +33,8 @@ def plain_value(value:Any)->Any:
     if isinstance(value, (pd.Timestamp, pd.Timedelta, pd.Period)): return {'text': str(value)}
     return None if value is pd.NaT or value is pd.NA else value
 
-def pack_table(table:pd.DataFrame)->dict: # Name of a column -> its cells
+def pack_table(table:pd.DataFrame
+              )->dict: # Cells by name of the column
     "An item table as lists for JSON; missing values are None."
     columns = {name: table[name].astype(object) for name in table}
     present = {name: x.where(x.notna(), None) for name, x in columns.items()}
@@ -55,7 +56,8 @@ def _data_arrays(data):
     if data.phi is not None: arrays['phi'] = data.phi
     return arrays
 
-def pack_model(fitted:Any)->tuple: # A fitted model -> {name: array}, JSON-able description
+def pack_model(fitted:Any # A fitted model
+              )->tuple: # {name: array}, JSON-able description
     "A fitted model as arrays and plain values, the encoder apart."
     data = fitted.data
     arrays = _data_arrays(data)
@@ -241,7 +243,9 @@ def _results(results):
               for name, report in results.items()]
     return '\n'.join(lines)
 
-def model_card(fitted:Any, name:str)->str: # A fitted model; how it was made, as code
+def model_card(fitted:Any, # A fitted model
+               name:str # How it was made, as code
+              )->str:
     "The model card of a fitted model, as Markdown."
     data = fitted.data
     n_source = data.n_items - data.n_target

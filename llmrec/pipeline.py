@@ -316,7 +316,7 @@ def folder_lock(out:Path # Folder of results
     finally: os.close(handle)
 
 # %% ../nbs/24_pipeline.ipynb #dc251706
-def load_encoder(pair:DomainPair, o:Options)->Any: # A `TextEncoder`
+def load_encoder(pair:DomainPair, o:Options)->Any: # A TextEncoder
     "Stage B: the text encoder, pretrained on both domains if asked for."
     encoder = TextEncoder(o.encoder)
     target_texts = item_text(pair.target.items)
@@ -326,7 +326,7 @@ def load_encoder(pair:DomainPair, o:Options)->Any: # A `TextEncoder`
     return encoder
 
 # %% ../nbs/24_pipeline.ipynb #539e4562
-def train_model(pair:DomainPair, split:Split, o:Options, encoder:Any, # As `Recommender` takes it
+def train_model(pair:DomainPair, split:Split, o:Options, encoder:Any, # As Recommender takes it
                 sparse:bool, twin:bool=False)->Recommender:
     "Stage F: a fitted `Recommender`; the from-scratch twin does not see the source."
     source = None if twin or not len(pair.source.log) else pair.source

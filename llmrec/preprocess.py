@@ -163,7 +163,7 @@ def price_edges(prices:Sequence # Prices of a catalogue, NaN allowed
 
 # %% ../nbs/02_preprocess.ipynb #75146a27
 def price_bucket(prices:Sequence, # Prices, NaN allowed
-                 edges:Sequence[float]|None=None # From `price_edges`; None: those of `prices`
+                 edges:Sequence[float]|None=None # From price_edges; None: those of `prices`
                 )->list[str]: # '' where there is no price
     "Prices in words, by the bands of a catalogue."
     x = _prices(prices).to_numpy()
@@ -547,7 +547,7 @@ def _in_profiles(split:Split, items:pd.DataFrame, profiles:Any)->dict:
 # %% ../nbs/02_preprocess.ipynb #eb73150b
 def leakage_audit(split:Split,        # What to check
                   items:pd.DataFrame, # Item table
-                  texts:Sequence[str]|None=None, # (n_items,) for the encoder; None: `item_text`
+                  texts:Sequence[str]|None=None, # (n_items,) for the encoder; None: item_text
                   profiles:dict|pd.Series|None=None # {user: text} that describes users, if any
                  )->pd.DataFrame:
     "Look for leaks: one row a check, with count, share, example and verdict ok, warning or leak."

@@ -61,7 +61,7 @@ def _check_key(key):
 # %% ../nbs/22_privacy.ipynb #9f512bb6
 class Pseudonyms:
     "Pseudonyms of user ids under a secret key, which is held in memory only."
-    def __init__(self, key:bytes): # At least 16 bytes, from `new_key`
+    def __init__(self, key:bytes): # At least 16 bytes, from new_key
         self._key = _check_key(key)
     def __repr__(self)->str: return 'Pseudonyms(key in memory)'
     def __reduce__(self):
@@ -81,7 +81,8 @@ def __call__(self:Pseudonyms, ids:Sequence)->np.ndarray: # (len(ids),) object ar
 
 @patch
 def back(self:Pseudonyms, names:Sequence, # Pseudonyms
-         ids:Sequence)->list:             # All ids the key holder knows
+         ids:Sequence # All ids the key holder knows
+        )->list:
     "Ids behind pseudonyms: every known id is hashed and looked up; None where none fits."
     ids = list(ids)
     table = dict(zip(self(ids), ids))
@@ -120,7 +121,9 @@ def _alone(own, users, k, rng):
 # %% ../nbs/22_privacy.ipynb #db9fdff2
 def unicity(log:pd.DataFrame,  # user and the columns in `by`
             k:int=3, by:Sequence[str]=('item',), # Interactions an attacker knows; what of them
-            n:int=500, seed:int=0)->float:       # Users to try; seed
+            n:int=500, # Users to try
+            seed:int=0
+           )->float:
     "Share of users with at least `k` different interactions whom `k` of them single out."
     what = pd.factorize(pd.MultiIndex.from_frame(log[list(by)]))[0]
     pairs = pd.DataFrame(dict(user=pd.factorize(log['user'])[0], what=what)).drop_duplicates()
@@ -156,12 +159,13 @@ def luhn(digits:str)->bool:
     "Does the check digit of a card number fit?"
     return import_optional('stdnum.luhn', 'privacy').is_valid(digits)
 
-def iban(code:str)->bool: # Without spaces
-    "Is an IBAN's remainder modulo 97 equal to 1?"
+def iban(code:str)->bool:
+    "Is the remainder of an IBAN without spaces, modulo 97, equal to 1?"
     return import_optional('stdnum.iso7064.mod_97_10', 'privacy').is_valid(code[4:] + code[:4])
 
 @lru_cache(None)
-def iban_length(country:str)->int: # Two letters; 0: no country with IBANs
+def iban_length(country:str # Two letters
+               )->int: # 0: no country with IBANs
     "How long the IBANs of a country are."
     table = import_optional('stdnum.numdb', 'privacy').get('iban')
     fields = table.info(country.upper() + '00')[0][1].get('bban', '')
@@ -305,7 +309,7 @@ def _without_pii(column, count, options):
 
 # %% ../nbs/22_privacy.ipynb #1e8841dd
 def redact_domain(domain:Domain, columns:Sequence[str]|None=None, # None: all text but ids
-                  **options:Any  # For `redact_pii`: kinds, regions
+                  **options:Any  # For redact_pii: kinds, regions
                  )->Domain:
     "The same domain with personal data taken out of its item texts, counted in `notes`."
     out = copy.copy(domain)
@@ -525,7 +529,9 @@ def before_fit(self:DPSGDCallback, learn:Learner)->None:
         generator=_generator(self.seed, learn.acc.device))
 
 # %% ../nbs/22_privacy.ipynb #ae55c574
-def noise_multiplier(epsilon:float, delta:float, rate:float, steps:int)->float: # ε, δ, q, steps
+def noise_multiplier(epsilon:float, delta:float, # ε and δ to be kept
+                     rate:float, steps:int # q, steps of training
+                    )->float:
     "Noise σ that keeps DP-SGD within (ε, δ)."
     if not epsilon > 0:
         raise InputError(f'epsilon is {epsilon}: expected a number above 0; inf trains without '
@@ -557,7 +563,8 @@ class ItemHead(nn.Module):
         self.scale = scale
         self.register_buffer('V', V, persistent=False)
         for p in self.parameters(): nn.init.zeros_(p)
-    def forward(self, u:torch.Tensor)->torch.Tensor: # (..., dim + 1) -> (..., n)
+    def forward(self, u:torch.Tensor # (..., dim + 1)
+               )->torch.Tensor: # (..., n)
         return self.scale*(self.W(u) @ self.V.T + self.b(u[..., -1:]))
 
 # %% ../nbs/22_privacy.ipynb #68ac5d3b
@@ -627,7 +634,7 @@ class DPHead(Expert):
     phrase = 'text, by a map that was trained privately'
     neural = True
     def __init__(self, epsilon:float=8., delta:float|None=None, clip:float=1., rate:float=.2,
-                 epochs:int=20, lr:float=.5, # See `fit_private`
+                 epochs:int=20, lr:float=.5, # See fit_private
                  dim:int=64, half_life:float=20., rows:int=8, # Features; decay; interactions a user
                  source:bool=True, seed:int|None=None): # Start from the source? Batches and noise
         store_attr(store_args=False)
@@ -686,7 +693,9 @@ def _fit(self:DPHead, data:Dataset)->None:
     self.W, self.b = (p.weight.detach().cpu().numpy().copy() for p in (net.W, net.b))
 
 # %% ../nbs/22_privacy.ipynb #ef12bfde
-def advantage(member:np.ndarray, score:np.ndarray)->float: # (users,) boolean; (users,)
+def advantage(member:np.ndarray, # (users,) boolean
+              score:np.ndarray # (users,)
+             )->float:
     "Largest difference of hit rate and false alarms over all thresholds."
     order = np.argsort(-np.asarray(score), kind='stable')
     m = np.asarray(member)[order]

@@ -47,7 +47,8 @@ from .model_folder import model_card, read_model, write_model
 log = logging.getLogger(__name__)
 
 # %% ../nbs/23_recommender.ipynb #8137d6e0
-def own_encoder(encoder:object|None)->object|None: # A name, an object with `encode`, or None
+def own_encoder(encoder:object|None # A name, an object with `encode`, or None
+               )->object|None:
     "An encoder that may be fitted without changing the caller's; None stays None."
     return None if encoder is None else as_encoder(encoder)
 
@@ -227,7 +228,8 @@ def count_parameters(fusion:Fusion)->int:
     return int(learned + sum(x.numel() for x in fusion.gate.parameters()))
 
 # %% ../nbs/23_recommender.ipynb #9c13f219
-def as_ids(ids:object, what:str='users')->tuple: # -> list of ids, was it a single one?
+def as_ids(ids:object, what:str='users'
+          )->tuple: # A list of ids; was it a single one?
     "One id or any iterable of ids, as a list."
     if isinstance(ids, (str, int, np.generic)): return [ids], True
     try: return list(ids), False
@@ -501,7 +503,8 @@ class Recommender(BaseEstimator, ModelHubMixin):
             users = np.unique(data.users.get_indexer(pd.Index(new['user'], dtype=object)))
             self._state = state.with_fusion(follow(state.fusion, data, users, refresh))
         return self
-    def add_items(self, items:pd.DataFrame)->'Recommender': # item, title [, ...]
+    def add_items(self, items:pd.DataFrame # item, title [, ...]
+                 )->'Recommender':
         "Take new items into the catalogue; they can be recommended at once."
         with self._writing:
             state = self._fitted
@@ -527,7 +530,8 @@ class Recommender(BaseEstimator, ModelHubMixin):
             else: fusion, report = _refitted_without(state.fusion, gone)
             self._state = state.with_fusion(fusion)
         return report
-    def to(self, device:object)->'Recommender': # 'cpu', 'cuda', 'cuda:1'
+    def to(self, device:object # 'cpu', 'cuda', 'cuda:1'
+          )->'Recommender':
         "Move networks to a device, and stay there."
         def_device(device)
         with self._writing:
@@ -549,7 +553,8 @@ class Recommender(BaseEstimator, ModelHubMixin):
                      f'a table of scores, {len(ids):,} users × {state.data.n_target:,} items,',
                      'call recommend, or score in blocks of users')
         return state.fusion.score_histories(histories(state.data, ids))
-    def item_filter(self, **rules:object)->np.ndarray: # Column = value, list, range, function
+    def item_filter(self, **rules:object # Column = value, list, range, function
+                   )->np.ndarray:
         "Mask of target items that obey rules: `mask=rec.item_filter(category='juice')`."
         data = self.data
         return item_mask(data.table.iloc[:data.n_target], **rules)
@@ -650,7 +655,7 @@ class Recommender(BaseEstimator, ModelHubMixin):
                  k:int=10,
                  why:bool=False,            # Reasons, too?
                  kind:object=None, mask:np.ndarray|None=None,
-                 **rules:object             # Rules of `item_mask`
+                 **rules:object             # Rules of item_mask
                 )->RecommendationTable:
         "Recommendations with titles, for users, a history, a text query or an item."
         if sum(x is not None for x in (users, history, text, like)) != 1:
@@ -722,7 +727,9 @@ class Recommender(BaseEstimator, ModelHubMixin):
         return f'<p><b>{name}</b><br>{facts}<small>{plan}</small></p>{table}'
 
     # Files
-    def record(self, report:object, name:str|None=None)->'Recommender': # A `Report` of `evaluate`
+    def record(self, report:object, # A Report of evaluate
+               name:str|None=None
+              )->'Recommender':
         "Keep a report's metrics, intervals and protocol for the model card."
         numbers = {metric: (float(value), *map(float, report.intervals[metric]))
                    for metric, value in report.metrics.items() if metric in report.intervals}
@@ -732,7 +739,8 @@ class Recommender(BaseEstimator, ModelHubMixin):
             results = self._fitted.results | {name or report.name or 'evaluation': entry}
             self._state = replace(self._fitted, results=results)
         return self
-    def save(self, path:object)->None: # Folder
+    def save(self, path:object # Folder
+            )->None:
         "Write the model, its encoder and its card into the folder `path`."
         state = self._fitted
         folder = Path(path)

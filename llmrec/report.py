@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from typing import Any
 
 # %% ../nbs/57_report.ipynb #611a9x97
-def results_table(reports:dict[str, Any], # `Report` by name
+def results_table(reports:dict[str, Any], # Report by name
                   k:int # Length of the lists
                  )->pd.DataFrame: # Metrics as columns, systems as rows
     "One row a system: each metric with its interval."
@@ -81,7 +81,7 @@ def plot_evidence(reports:dict[str, Any], k:int, ax:Axes)->None:
     ax.legend(fontsize=8, **_BESIDE)
 
 # %% ../nbs/57_report.ipynb #6fa9da07
-def figures(reports:dict[str, Any], # `Report` by name
+def figures(reports:dict[str, Any], # Report by name
             curves:list[dict], twin:list[dict], # Losses of the model and of its twin
             k:int)->dict[str, Figure]:
     "The three figures of a run: losses, metrics, evidence."

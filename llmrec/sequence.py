@@ -273,7 +273,7 @@ def softmax_nll_sum(hidden:torch.Tensor, table:torch.Tensor, y:torch.Tensor, lo:
 def seq_loss(preds:tuple, # Hidden states (batch, length, dim), table (N, dim)
              y:torch.Tensor, # (batch, length) next items; −1 where there is none
              ranges:Sequence[tuple[int, int]], # First item and item after the last of each domain
-             n_neg:int=0, probs:Sequence[torch.Tensor]|None=None # As for `softmax_nll`
+             n_neg:int=0, probs:Sequence[torch.Tensor]|None=None # As for softmax_nll
             )->torch.Tensor:
     "Mean `softmax_nll` over positions that have a next item, each among items of its domain."
     hidden, table = preds
@@ -524,7 +524,7 @@ class TextSeqNet(SeqNet):
     def __init__(self, phi:np.ndarray, # (N, f) text and attributes
                  known:np.ndarray,     # (N,) 1 where an item has interactions
                  id_drop:float=0.,     # Share of ids dropped in training
-                 **kw:Any):            # As for `SeqNet`
+                 **kw:Any):            # As for SeqNet
         super().__init__(len(phi), **kw)
         self.register_buffer('phi', _with_last(phi, 0.), persistent=False)
         self.register_buffer('known', _with_last(np.c_[known], 1.), persistent=False)
@@ -571,7 +571,7 @@ class TextSASRec(SASRec):
     def __init__(self, pretrain:int=10, # Epochs on the sources
                  lam:float=.01, # λ of the transfer penalty
                  id_drop:float=.3, # Share of ids dropped
-                 **kwargs:Any): # As for `SASRec`
+                 **kwargs:Any): # As for SASRec
         super().__init__(**kwargs)
         store_attr('pretrain,lam,id_drop', store_args=False)
 
@@ -620,9 +620,9 @@ class SmoothedSASRec(SASRec):
     phrase = 'your history, read in order, and text'
     saved = ('theta', 'smoothed')
     def __init__(self, base:SASRec|None=None, # One of the same settings, to share its weights
-                 noise:float=3., sharp:float=3., # σ² and κ of `gp_smooth_embeddings`
+                 noise:float=3., sharp:float=3., # σ² and κ of gp_smooth_embeddings
                  max_items:int=3000, # Items that it learns from, at most
-                 **kwargs:Any): # As for `SASRec`
+                 **kwargs:Any): # As for SASRec
         super().__init__(**kwargs)
         store_attr('base,noise,sharp,max_items', store_args=False)
 
@@ -693,7 +693,8 @@ def _squared_slopes(expert:SASRec, net:SeqNet, hist:Histories)->dict[str, torch.
 def fisher_rows(expert:SASRec, # A fitted one
                 hist:Histories, # Histories to take it on
                 n:int=100, # Of so many of them, drawn at random
-                seed:int=0)->dict[str, torch.Tensor]: # One weight a parameter, by name
+                seed:int=0
+               )->dict[str, torch.Tensor]: # One weight a parameter, by name
     "Diagonal Fisher information of the weights on `n` histories, scaled to mean one."
     net = expert.trained_net().to(expert.device).requires_grad_(True)
     users = np.random.default_rng(seed).choice(len(hist), min(n, len(hist)), replace=False)
@@ -710,7 +711,8 @@ def finetune_with_replay(expert:SASRec, # A fitted expert
         data:Dataset, users:np.ndarray, # New interactions; numbers of the users who have them
         share:float=2., epochs:int=2, lr:float=1e-3, # Old histories for each new one; passes; rate
         lam:float=.1, kind:str='squared', # λ and form of the penalty, 'squared' or 'ewc'
-        seed:int=0)->SASRec: # The expert itself, with new weights
+        seed:int=0
+        )->SASRec: # The expert itself, with new weights
     "Train a sequence expert on users with new interactions and on a sample of the others."
     expert.data = data
     if not len(users): return expert
