@@ -9,7 +9,6 @@ __all__ = ['read_movielens', 'read_movietweetings', 'read_amazon', 'read_recbole
 # %% ../nbs/51_readers.ipynb #82f0b3cc
 import codecs
 import csv
-import difflib
 import gzip
 import html
 import json
@@ -18,85 +17,43 @@ import os
 import pandas as pd
 import re
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
-from pandas.api.types import union_categoricals
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, IO
+from .columns import list_names, match_ids, missing_ids, read_numbers, read_times, short
 from .core import InputError, check_type, import_optional
-from .data import Domain, DomainPair, is_text_column, require_columns
+from .data import Domain, DomainPair, drop_missing_ids, require_columns
+from .tables import (
+    RawTable, TableOptions, as_file, as_path, explode_lists, open_table, opener_of,
+    split_id_lists)
 
-# %% ../nbs/51_readers.ipynb #53b52744
-def _path(x:Any, what:str, kind:str='a file')->Path:
-    "`x` as a Path whose name the system can look up."
-    try:
-        path = Path(check_type(x, (str, os.PathLike), what, f'the path of {kind}')).expanduser()
-        path.is_dir()
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, 'strerror', error)
-        raise InputError(f'{what} {str(x)[:80]!r}: {reason}') from None
-    return path
-
-# %% ../nbs/51_readers.ipynb #d91773d4
-def _nearby(path:Path)->str:
-    "What lies where a file was expected."
-    if not path.parent.is_dir(): return f'the folder {path.parent} does not exist'
-    names = [p.name for p in path.parent.iterdir()]
-    near = difflib.get_close_matches(path.name, names, 3)
-    return f'beside it: {", ".join(near)}' if near else f'nothing like it in {path.parent}'
-
-def _file(path:Any, what:str='file')->Path:
-    "`path` as a readable, non-empty file, or an error that says what is there instead."
-    path = _path(path, what)
-    if path.is_dir(): raise InputError(f'{path} is a folder: expected a {what}')
-    if not path.exists(): raise FileNotFoundError(f'{what} {path} does not exist; {_nearby(path)}')
-    if not path.is_file(): raise InputError(f'{path} is a pipe or device: write it to a file first')
-    if not path.stat().st_size: raise InputError(f'{path} is empty')
-    return path
-
+# %% ../nbs/51_readers.ipynb #91c98b55
 def _folder(x:Any, holding:str)->Path:
     "`x` as the path of a folder."
-    path = _path(x, 'path', 'a folder')
+    path = as_path(x, 'path', 'a folder')
     if path.is_dir(): return path
     raise FileNotFoundError(f'{path} is no folder: give the folder that {holding}')
 
-# %% ../nbs/51_readers.ipynb #4de291b5
-_pickle = 'a pickle, which can run code when opened'
-_MAGIC = {b'PK\x03\x04': 'a ZIP archive or Excel file', b'\xd0\xcf\x11\xe0': 'an Excel file',
-          b'BZh': 'a bzip2 archive', b'\xfd7zXZ': 'an xz archive',
-          b'\x28\xb5\x2f\xfd': 'a zstd archive', b'7z\xbc\xaf': 'a 7-Zip archive',
-          b'PAR1': 'a Parquet file', b'%PDF': 'a PDF file',
-          b'SQLite format 3': 'an SQLite database',
-          b'\x80\x04\x95': _pickle, b'\x80\x05\x95': _pickle}
-
-def _zipped(path:Path)->bool:
-    "Is the file gzipped? What is no text at all is refused by its first bytes."
-    with open(path, 'rb') as file: head = file.read(16)
-    for magic, what in _MAGIC.items():
-        if head.startswith(magic):
-            raise InputError(f'{path} is {what}: unpack or convert it to text (CSV), gzipped '
-                             'or not, or to .parquet')
-    return head[:2] == b'\x1f\x8b'
-
-# %% ../nbs/51_readers.ipynb #91c98b55
 def _open(path:Path)->IO[str]:
-    "A text file, gzipped or not."
-    if _zipped(path): return gzip.open(path, 'rt', encoding='utf-8-sig')
-    return open(path, encoding='utf-8-sig')
+    "A text file in UTF-8, packed or not."
+    return TextIOWrapper(opener_of(path)(), encoding='utf-8-sig')
 
 _UNREADABLE = (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, EOFError, OSError)
 
-def _csv(path:Any, read:Callable=pd.read_csv, **kw:Any)->pd.DataFrame:
-    "`pd.read_csv`, or another reader with its arguments, whose errors name the file."
-    path = _file(path)
-    kw['compression'] = 'gzip' if _zipped(path) else None
-    try: return read(path, **kw)
+def _csv(path:Any, **kw:Any)->pd.DataFrame:
+    "`pd.read_csv` whose errors name the file."
+    path = as_file(path)
+    opener = opener_of(path)
+    try:
+        with opener() as file: return pd.read_csv(file, **kw)
     except UnicodeDecodeError as error:
-        other = 'utf-16' if error.object[:2] in (b'\xff\xfe', b'\xfe\xff') else 'latin-1'
         raise InputError(f'{path} is not {error.encoding} at byte {error.start}: '
-                         f'pass encoding="{other}"') from error
+                         'convert it first') from error
     except _UNREADABLE as error:
-        raise InputError(f'{path} cannot be read: {str(error).strip()}') from error
+        raise InputError(f'{path} cannot be read: {str(error).strip()[:300]}') from error
 
 # %% ../nbs/51_readers.ipynb #163944d6
 _GENRES = ("unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy "
@@ -106,7 +63,7 @@ _RATING = dict(user='int64', item='int64', value='float32', time='int64')
 def _ml_100k(folder:Path)->tuple[pd.DataFrame, pd.DataFrame]:
     "Log and items of MovieLens 100k."
     log = _csv(folder/'u.data', sep='\t', header=None, names=list(_RATING), dtype=_RATING)
-    path = _file(folder/'u.item')
+    path = as_file(folder/'u.item')
     table = _csv(path, sep='|', header=None, encoding='latin-1', quoting=csv.QUOTE_NONE)
     if table.shape[1] != 24:
         raise InputError(f'{path} has {table.shape[1]} columns: expected 24 (5 and 19 genre flags)')
@@ -117,7 +74,7 @@ def _ml_100k(folder:Path)->tuple[pd.DataFrame, pd.DataFrame]:
 # %% ../nbs/51_readers.ipynb #b5bc8946
 def _movies_dat(path:Path, encoding:str)->list[list[str]]:
     "The lines `number::title::genres` of a file."
-    try: lines = _file(path).read_text(encoding=encoding).split('\n')
+    try: lines = as_file(path).read_text(encoding=encoding).split('\n')
     except UnicodeDecodeError as error:
         raise InputError(f'{path} is not {encoding} ({error.reason}): convert it first') from error
     rows = []
@@ -143,7 +100,7 @@ def _ml_csv(folder:Path)->tuple[pd.DataFrame, pd.DataFrame]:
     "Log and items of the later editions."
     log = _csv(folder/'ratings.csv', header=0, names=list(_RATING), dtype=_RATING)
     columns = ['item', 'title', 'category']
-    path = _file(folder/'movies.csv')
+    path = as_file(folder/'movies.csv')
     return log, _csv(path, header=0, names=columns, dtype=dict(item='int64'))
 
 # %% ../nbs/51_readers.ipynb #aa56a8be
@@ -191,7 +148,7 @@ def _lines(file:Iterable[str], path:Path)->Iterator[str]:
 # %% ../nbs/51_readers.ipynb #b66504dd
 def _json_lines(path:Any)->Iterator[tuple[int, dict]]:
     "Yield the records of a file of JSON lines with their line; an error names the line."
-    with _open(_file(path)) as file:
+    with _open(as_file(path)) as file:
         for i, line in enumerate(_lines(file, path), 1):
             if not line.strip(): continue
             try: record = json.loads(line)
@@ -221,7 +178,7 @@ def _amazon_csv(path:Any)->pd.DataFrame:
 
 def _amazon_reviews(path:Any)->pd.DataFrame:
     "The log of a review file, read as a stream."
-    if '.csv' in _path(path, 'reviews').suffixes: return _amazon_csv(path)
+    if '.csv' in as_path(path, 'reviews').suffixes: return _amazon_csv(path)
     theirs = None
     columns = {c: [] for c in _RATING}
     for i, record in _json_lines(path):
@@ -310,7 +267,7 @@ def _our_name(name:str, names:Collection[str])->str:
 
 def _atomic(path:Path)->pd.DataFrame:
     "An atomic file with our column names: tokens are text, sequences joined by '|'."
-    df = _csv(_file(path, 'atomic file'), sep='\t', dtype=str, quoting=csv.QUOTE_NONE,
+    df = _csv(as_file(path, 'atomic file'), sep='\t', dtype=str, quoting=csv.QUOTE_NONE,
               keep_default_na=False)
     names, colons, kinds = zip(*[c.rpartition(':') for c in df.columns])
     if not all(colons):
@@ -323,79 +280,195 @@ def _atomic(path:Path)->pd.DataFrame:
     return df
 
 # %% ../nbs/51_readers.ipynb #5f81a049
-def read_recbole(path:str|Path, # Folder that holds NAME.inter and NAME.item
+def read_recbole(path:str|Path, # Folder with NAME.inter (or NAME.train.inter, …) and NAME.item
                  name:str|None=None # NAME; None: the name of the folder
                 )->Domain:
     "Read a data set in RecBole's atomic format."
-    folder = _path(path, 'path', 'a folder')
+    folder = as_path(path, 'path', 'a folder')
     name = check_type(name or folder.name, str, 'name')
     if Path(name).name != name: raise InputError(f'name is {name!r}: give a name without folders')
-    log = _atomic(folder/f'{name}.inter')
+    log = _inter(folder, name)
     items = _atomic(folder/f'{name}.item')
     if 'title' not in items:
         raise InputError(f"{folder/f'{name}.item'} has no title (found: {', '.join(items)}): "
                          'name the column title:token_seq')
-    repeated = items['item'].duplicated().sum() if 'item' in items else 0
-    if repeated: items = items.drop_duplicates('item')
+    notes = []
+    if 'item' in items: items = _first_of_each(items, name, notes)
     if 'year' in items: items['year'] = pd.to_numeric(items['year'], errors='coerce')
-    notes = [f'{name}: {repeated:,} repeated items: the first kept'] if repeated else []
     return Domain(name, log, items, notes)
 
-# %% ../nbs/51_readers.ipynb #c3d7d81f
-def _delimiter(path:Path, encoding:str)->str:
-    "The character that cuts the header into most columns."
-    opener = gzip.open if _zipped(path) else open
-    try:
-        with opener(path, 'rb') as file: head = file.readline().decode(encoding, 'replace')
-    except (EOFError, OSError, zlib.error) as error:
-        raise InputError(f'{path} cannot be read: {error}: fetch it again') from error
-    return max(',\t;|', key=head.count)
+_PARTS = {'train': ('train', 'part1'), 'valid': ('valid', 'part2'), 'test': ('test', 'part3')}
 
-def _one_column(parts:list[pd.Series])->pd.Series:
-    "Chunks of a column as one."
-    if parts[0].dtype == 'category': return pd.Series(union_categoricals(parts))
-    return pd.concat(parts, ignore_index=True)
+def _inter(folder:Path, name:str)->pd.DataFrame:
+    "The interactions, of one file or of the three that a split has; `part` says which."
+    whole = folder/f'{name}.inter'
+    found = {part: folder/f'{name}.{end}.inter' for part, ends in _PARTS.items() for end in ends
+             if (folder/f'{name}.{end}.inter').exists()}
+    if whole.exists() or not found: return _atomic(whole)
+    logs = [_atomic(path).assign(part=part) for part, path in found.items()]
+    return _with_histories(pd.concat(logs, ignore_index=True))
 
-def _one_table(parts:list[pd.DataFrame])->pd.DataFrame:
-    "Chunks of a table as one, emptied column by column."
-    columns = {c: _one_column([part.pop(c) for part in parts]) for c in list(parts[0])}
-    return pd.DataFrame(columns, copy=False)
+def _with_histories(log:pd.DataFrame)->pd.DataFrame:
+    "Rows whose history stands beside them, `item_id_list`, as rows of their own, each once."
+    column = next((c for c in log if c in ('item_id_list', 'item_list')), None)
+    if column is None: return log
+    first = log.drop_duplicates('user')
+    past = first.assign(item=first[column].str.split(), part='train').explode('item')
+    log = pd.concat([past[past['item'].notna()], log], ignore_index=True)
+    return log.drop(columns=column)
 
-# %% ../nbs/51_readers.ipynb #03eafa51
-def _encode_ids(chunk:pd.DataFrame, ids:Collection[str])->pd.DataFrame:
-    "A chunk whose ids are numbers of their distinct texts."
-    for c in set(ids) & set(chunk): chunk[c] = pd.Categorical.from_codes(*pd.factorize(chunk[c]))
-    return chunk
+# %% ../nbs/51_readers.ipynb #3864e7ce
+@dataclass
+class _Asked:
+    "What the caller of `read_table` said about the two tables."
+    columns:dict
+    table:TableOptions
+    min_value:float|None
+    text_columns:list
+    drop_columns:list
+    events:list
+    dates:str
 
-def _in_chunks(path:Path, rows:int=2**20, **kw:Any)->pd.DataFrame:
-    "`pd.read_csv` in less memory: in chunks, as long as all of them agree on the types."
-    parts = []
-    types = None
-    with pd.read_csv(path, chunksize=rows, **kw) as chunks:
-        for chunk in chunks:
-            if not parts and len(chunk) < rows: return chunk
-            types = chunk.dtypes if types is None else types
-            same = chunk.dtypes.equals(types) and isinstance(chunk.index, pd.RangeIndex)
-            if not same: return pd.read_csv(path, **kw)
-            parts.append(_encode_ids(chunk, kw['dtype']))
-    return _one_table(parts) if parts else pd.read_csv(path, **kw)
+def _strings_of(x:Any, name:str)->list[str]:
+    "Names as a list: of one text with commas, or of a list."
+    if x is None: return []
+    if isinstance(x, str): return [part.strip() for part in x.split(',') if part.strip()]
+    return [str(check_type(part, (str, int), f'an entry of {name}')) for part in
+            check_type(x, (list, tuple), name, 'column names')]
 
-# %% ../nbs/51_readers.ipynb #56804216
-def _parquet(path:Path)->pd.DataFrame:
-    import_optional('pyarrow', 'data')
-    try: return pd.read_parquet(path)
-    except (ImportError, MemoryError): raise
-    except Exception as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f'{path} is no readable Parquet file: {first}') from error
+_OURS = ('user', 'item', 'title', 'time', 'event', 'value', 'text', 'category', 'brand', 'price',
+         'kind')
 
-def _any_table(x:Any, what:str, ids:Collection[str], encoding:str)->pd.DataFrame:
-    "A DataFrame, CSV, TSV or Parquet file; columns of `ids` as text."
-    if isinstance(x, pd.DataFrame): return x
-    path = _file(x, what)
-    if '.parquet' in path.suffixes or path.suffix == '.pq': return _parquet(path)
-    return _csv(path, _in_chunks, sep=_delimiter(path, encoding), encoding=encoding,
-                dtype=dict.fromkeys(ids, str), low_memory=False)
+def _asked(columns:Any, encoding:Any, sep:Any, no_header:bool, min_value:Any, text_columns:Any,
+           drop_columns:Any, events:Any, dates:str)->_Asked:
+    "Checked arguments of `read_table`."
+    columns = _check_naming(columns, encoding)
+    check_type(sep, (str, type(None)), 'sep', 'such as ";"')
+    sep = {'tab': '\t', '\\t': '\t', 'blank': ' ', 'space': ' ', r'\x01': '\x01'}.get(sep, sep)
+    if not isinstance(min_value, (int, float, np.number, type(None))) or min_value != min_value:
+        raise InputError(f'min_value is {short(min_value)}: expected a number')
+    dates = str(dates).replace('-', ' ')
+    if dates not in ('auto', 'day first', 'month first'):
+        raise InputError(f"dates is {dates!r}: expected 'auto', 'day first' or 'month first'")
+    ids = [v for k, v in columns.items() if k.rpartition('.')[2] in ('user', 'item', 'event')]
+    known = set(_OURS) | set(columns.values())
+    table = TableOptions(encoding, sep or None, bool(no_header), [*ids, 'user', 'item', 'event'],
+                         known=known)
+    return _Asked(columns, table, min_value, _strings_of(text_columns, 'text_columns'),
+                  _strings_of(drop_columns, 'drop_columns'), _strings_of(events, 'events'), dates)
+
+# %% ../nbs/51_readers.ipynb #10a8e546
+def _check_naming(columns:Any, encoding:Any)->dict[str, str]:
+    "Our column names and yours, as a dict; an error that names a wrong one, or an encoding."
+    columns = dict(check_type(columns or {}, dict, 'columns', 'such as {"user": "customer_id"}'))
+    try: codecs.lookup(encoding)
+    except (LookupError, TypeError):
+        raise InputError(f'encoding is {short(encoding)}: Python knows no such encoding; '
+                         'try "utf-8" or "cp1252"') from None
+    for ours, theirs in columns.items():
+        check_type(ours, str, 'a key of columns')
+        check_type(theirs, str, f'columns[{ours!r}]', 'a column name')
+        if ours.startswith(('log.', 'items.')) or '.' not in ours: continue
+        raise InputError(f'columns: {ours!r} is no column of ours: '
+                         "write 'log.NAME' or 'items.NAME'")
+    return columns
+
+# %% ../nbs/51_readers.ipynb #a23d1098
+_ALSO = dict(
+    user='userid uid customer customerid client clientid visitor visitorid member memberid '
+         'reviewerid account accountid session sessionid buyer buyerid householdid householdkey '
+         'msno person personid who usr profile profileid reader readerid player playerid kunde',
+    item='itemid iid product productid sku asin parentasin article articleid movie movieid film '
+         'stockcode isbn song songid track trackid business businessid book bookid bookisbn anime '
+         'animeid game gameid news newsid video videoid aid id artist artistid offer offerid job '
+         'jobid listing listingid recipe recipeid artikel itm',
+    title='name titel productname itemname movietitle booktitle description productdescription '
+          'heading headline label artistname prodname displayname',
+    time='timestamp ts unixtime unixtimestamp unixreviewtime datetime date createdat created '
+         'eventtime orderdate purchasedate invoicedate tdat reviewdate ratingtime ratingtimestamp '
+         'reviewtime dateadded timestampms timecreated transactiondate eventtimestamp when',
+    value='rating ratings score stars overall click clicked isclick liked like islike label '
+          'quantity qty purchased bought weight plays playcount listencount feedback '
+          'bookrating ratingscore isclicked clickflag response',
+    event='eventtype behavior behaviortype behaviour action actiontype interactiontype eventname')
+_ALSO = {ours: words.split() for ours, words in _ALSO.items()}
+_QUANTITY = ('quantity', 'qty')
+
+def _bare(name:Any)->str: return re.sub(r'[^a-z0-9]', '', str(name).lower())
+
+def _likely(ours:str, names:Sequence[str])->str|None:
+    "The column that is most likely meant by one of our names."
+    order = {word: i for i, word in enumerate([ours, *_ALSO.get(ours, ())])}
+    hits = sorted((order[_bare(name)], name) for name in names if _bare(name) in order)
+    if hits: return hits[0][1]
+    near = [name for name in names if ours in _bare(name)]
+    return near[0] if near else None
+
+# %% ../nbs/51_readers.ipynb #a77b4190
+def _by_content(df:pd.DataFrame)->dict[str, str]:
+    "Positions of a table without a header, by what the columns hold: our name to theirs."
+    rest = [str(c) for c in df]
+    found = {}
+    for c in rest:
+        sample = df[c].iloc[:500].dropna()
+        if 'time' in found or not len(sample) or df[c].nunique() < 2 and len(df) > 9: continue
+        try: times = read_times(sample, c)
+        except InputError: continue
+        if times.how != 'a counter' and np.isfinite(times.seconds).mean() > .9: found['time'] = c
+    ids = [c for c in rest if c not in found.values()]
+    return dict(zip(('user', 'item'), ids)) | found
+
+def _wish(missing:list, log:RawTable, items:RawTable|None, columns:dict)->dict[str, str]:
+    "The mapping that would help: what was given, and a likely column for each missing name."
+    wish = dict(columns)
+    found = {}
+    for part, ours in missing:
+        df = (log if part == 'log' else items).df
+        taken = [v for k, v in found.items() if k[0] == part]
+        names = [str(c) for c in df if c not in taken]
+        found[part, ours] = _likely(ours, names) or '?'
+    if 'no header' in log.how:
+        for ours, c in _by_content(log.df).items():
+            if ('log', ours) in found: found['log', ours] = c
+    if items is not None and 'no header' in items.how:
+        for ours, c in zip(('item', 'title'), items.df):
+            if ('items', ours) in found: found['items', ours] = str(c)
+    both = found.get(('log', 'item')), found.get(('items', 'item'))
+    for (part, ours), theirs in found.items():
+        general = ours != 'item' or None in both or both[0] == both[1]
+        one_sided = ours == 'item' and None in both
+        wish[ours if general and not one_sided else f'{part}.{ours}'] = theirs
+    return wish
+
+# %% ../nbs/51_readers.ipynb #e9d32c18
+def _require_names(log:RawTable, items:RawTable|None, has:dict, name:str, columns:dict)->None:
+    "An `InputError` that names all columns which are missing, and the option that names them."
+    wanted = [('log', 'user'), ('log', 'item')]
+    wanted += [('log', 'title')] if items is None else [('items', 'item'), ('items', 'title')]
+    missing = [(part, ours) for part, ours in wanted if ours not in has[part]]
+    if not missing: return
+    told = []
+    for part, table, words in (('log', log, 'log'), ('items', items, 'item table')):
+        lacks = [ours for p, ours in missing if p == part]
+        if not lacks: continue
+        bare = 'no header' in table.how
+        what = 'has no header' if bare else f"has no column {' and no '.join(map(repr, lacks))}"
+        first = [short(x, 20) for x in table.df.iloc[0]] if bare and len(table.df) else table.df
+        seen = 'its first row' if bare else 'found'
+        told.append(f'{words} of {name} {what} ({seen}: {list_names(first, 110)})')
+    wish = _wish(missing, log, items, columns)
+    line = ','.join(f'{ours}={theirs}' for ours, theirs in wish.items())
+    bare = '--no-header ' if any(t and 'no header' in t.how for t in (log, items)) else ''
+    raise InputError(f"{'; '.join(told)}: name yours with {bare}--columns {line[:200]}"
+                     f'{_in_python(wish)}{_flat_hint(missing, items)}')
+
+def _in_python(wish:dict)->str:
+    text = ', '.join(f"'{k}': '{v}'" for k, v in wish.items())
+    return f' (in Python: columns={{{text}}})' if len(text) < 120 else ''
+
+def _flat_hint(missing:list, items:RawTable|None)->str:
+    if items is None and ('log', 'title') in missing: return '; or give an item table'
+    return ''
 
 # %% ../nbs/51_readers.ipynb #0a765446
 def _renamings(df:pd.DataFrame, columns:dict[str, str], part:str)->dict[str, str]:
@@ -408,105 +481,343 @@ def _renamings(df:pd.DataFrame, columns:dict[str, str], part:str)->dict[str, str
 def _renamed(df:pd.DataFrame, columns:dict[str, str], part:str, where:str)->pd.DataFrame:
     "Rename by a mapping from our names to theirs; keys may start with 'log.' or 'items.'."
     to = _renamings(df, columns, part)
-    first = {}
+    if part == 'log' and to.get('user') and to.get('user') == to.get('item'):
+        raise InputError(f"columns: {to['user']!r} is named twice, for 'user' and 'item'")
     for ours, theirs in to.items():
-        if theirs not in df.columns:
-            raise InputError(f"{where} has no column {theirs!r}, which columns names for '{ours}' "
-                             f"(found: {', '.join(map(str, df.columns))})")
-        other = first.setdefault(theirs, ours)
-        if other != ours:
-            raise InputError(f"columns: {theirs!r} is named twice, for '{other}' and '{ours}'")
-    in_the_way = [c for c in to if c in df.columns and to[c] != c and c not in first]
-    return df.drop(columns=in_the_way).rename(columns=first)
-
-# %% ../nbs/51_readers.ipynb #1a885337
-_WHOLE = r'0|-?[1-9]\d{0,17}'
-
-def _distinct(column:pd.Series)->tuple[np.ndarray, Any]|None:
-    "Number of each row's distinct id, and the distinct ids; None if they are no texts."
-    read = isinstance(column.dtype, pd.CategoricalDtype)
-    if not read and not is_text_column(column): return None
-    if read: return column.cat.codes.to_numpy(), column.cat.categories
-    try: return pd.factorize(column)
-    except TypeError: return None               # lists and the like: named later
-
-def _natural(*columns:pd.Series)->tuple[pd.Series, ...]:
-    "Text ids as int64 if every one in all columns is written as a number would be."
-    found = []
-    for column in columns:
-        distinct = _distinct(column)
-        if distinct is None: return columns
-        at, values = distinct
-        if pd.api.types.infer_dtype(values, skipna=True) != 'string': return columns
-        written = pd.Series(values, dtype=object).astype(str)
-        if not written.str.fullmatch(_WHOLE).all(): return columns
-        numbers = np.array(values, dtype=object).astype('int64')
-        gap = (at < 0).any()
-        found.append(column if gap else pd.Series(numbers[at], column.index, name=column.name))
-    return tuple(found)
+        if theirs in df.columns: continue
+        raise InputError(f"{where} has no column {theirs!r}, which columns names for '{ours}' "
+                         f'(found: {list_names(df.columns)})')
+    new = {ours: df[theirs] for ours, theirs in to.items()}
+    kept = df.drop(columns=[c for c in df if c in to.values() or c in to])
+    order = [next((o for o, t in to.items() if t == c), c) for c in df if c in kept or c in
+             to.values()]
+    return kept.assign(**new)[list(dict.fromkeys([*order, *new]))]
 
 # %% ../nbs/51_readers.ipynb #30065acf
-def _check_mapping(columns:dict[str, str], log:pd.DataFrame, items:pd.DataFrame, name:str
-                  )->list[str]:
+def _check_mapping(columns:dict[str, str], log:RawTable, items:RawTable|None, name:str)->list[str]:
     "A name that is in neither table is an error if we need it, else a note."
     notes = []
+    tables = [t for t in (log, items) if t is not None]
     for ours, theirs in columns.items():
-        if '.' in ours or theirs in log or theirs in items: continue
-        if ours in ('user', 'item', 'title'):
-            found = ', '.join(map(str, [*log, *items]))
-            raise InputError(f'columns: neither log nor item table of {name} has the column '
-                             f"{theirs!r} that stands for '{ours}' (found: {found})")
-        notes.append(f'{name}: no column {theirs!r}, which columns names for {ours!r}: left out')
+        if '.' in ours or any(theirs in t.df for t in tables): continue
+        if ours not in ('user', 'item', 'title'):
+            notes.append(f'{name}: no column {short(theirs)}, which columns names for {ours!r}: '
+                         'left out')
+            continue
+        bare = any('no header' in t.how for t in tables)
+        found = list_names([c for t in tables for c in t.df])
+        hint = '; a file without a header has positions, from 0, for names' if bare else ''
+        raise InputError(f'columns: neither log nor item table of {name} has the column '
+                         f"{short(theirs)} that stands for '{ours}' (found: {found}){hint}; "
+                         '--columns names them')
     return notes
 
-# %% ../nbs/51_readers.ipynb #10a8e546
-def _check_naming(columns:Any, encoding:Any)->dict[str, str]:
-    "Our column names and yours, as a dict; an error that names a wrong one, or an encoding."
-    columns = dict(check_type(columns or {}, dict, 'columns', 'such as {"user": "customer_id"}'))
-    try: codecs.lookup(encoding)
-    except (LookupError, TypeError):
-        raise InputError(f'encoding is {encoding!r}: Python knows no such encoding; '
-                         'try "utf-8" or "latin-1"') from None
-    for ours, theirs in columns.items():
-        check_type(ours, str, 'a key of columns')
-        check_type(theirs, str, f'columns[{ours!r}]', 'a column name')
-        if ours.startswith(('log.', 'items.')) or '.' not in ours: continue
-        raise InputError(f'columns: {ours!r} is no column of ours: '
-                         "write 'log.NAME' or 'items.NAME'")
-    return columns
+# %% ../nbs/51_readers.ipynb #5c631ddc
+_NOTHING = {'', '\\N', 'NA', 'N/A', 'n/a', '#N/A', 'nan', 'NaN', 'null', 'NULL', 'None', '<NA>',
+            'NONE', 'Null', 'none', 'nil', 'undefined'}
+
+def _known_cells(s:pd.Series, title:bool=False)->pd.Series:
+    "A column of texts without words that say nothing; a title that occurs once may be 'None'."
+    cells = s.astype(object)
+    nothing = cells.isna() | cells.astype(str).str.strip().isin(_NOTHING)
+    if title:
+        repeated = cells.astype(str).duplicated(keep=False)
+        empty = cells.isna() | cells.astype(str).str.strip().isin(['', '\\N'])
+        nothing = empty | nothing & repeated
+    return cells.where(~nothing, None)
+
+def _attribute(s:pd.Series)->pd.Series:
+    "A column of texts as numbers if all of it are; numbers with a zero in front are codes."
+    known = s[s.notna()].astype(str).str.strip()
+    if not len(known) or known.str.match(r'[-+]?0\d').any(): return s
+    numbers = pd.to_numeric(s, errors='coerce')
+    if numbers[known.index].notna().all(): return numbers
+    if not known.str.fullmatch(r'[-+]?\d[\d.,]*').all(): return s
+    found = pd.Series(read_numbers(s).values, s.index)
+    return found if found[known.index].notna().all() else s
+
+def _typed(items:pd.DataFrame)->pd.DataFrame:
+    "An item table that was read as text, with types."
+    labels = ('category', 'brand', 'kind', 'price')
+    new = {}
+    for c in items:
+        if c == 'item': continue
+        cells = _known_cells(items[c], c in ('title', 'text'))
+        new[c] = cells if c in ('title', 'text', *labels) else _attribute(cells)
+    return items.assign(**new)
+
+# %% ../nbs/51_readers.ipynb #721c4737
+_NEGATIVE = re.compile(r'(?i)(^|[^a-z])(dis-?like|cancel|return(ed|s)?$|refund|charge-?back|remov|'
+                       r'un-?like|un-?follow|un-?fav|un-?subscri|impression|exposure|skip|'
+                       r'not[_ -]?interested|down-?vote|thumbs?[_ -]?down|negative|abandon)')
+_BOOLEAN = dict(true=1., false=0., yes=1., no=0., y=1., n=0., t=1., f=0.)
+
+def _values(s:pd.Series)->np.ndarray:
+    "Values as numbers; yes and no are 1 and 0."
+    if pd.api.types.is_bool_dtype(s): return s.to_numpy(np.float64, na_value=np.nan)
+    if pd.api.types.is_numeric_dtype(s): return read_numbers(s).values
+    words = s.astype(object).astype(str).str.strip().str.lower()
+    known = words[s.notna()]
+    if len(known) and known.isin(_BOOLEAN).all(): return words.map(_BOOLEAN).to_numpy(float)
+    return read_numbers(s).values
+
+def _positive(log:pd.DataFrame, o:_Asked, name:str, notes:list, theirs:str)->pd.DataFrame:
+    "The rows whose value says that the user likes the item."
+    if 'value' not in log:
+        if o.min_value is None: return log
+        raise InputError(f'min_value={o.min_value}: the log of {name} has no column value (found: '
+                         f'{list_names(log.columns)}): name it with --columns value=YOURS')
+    values = _values(log['value'])
+    if pd.api.types.is_bool_dtype(log['value']) or set(np.unique(values)) <= {0., 1.}:
+        log = log.assign(value=values)
+    seen = set(np.unique(values[~np.isnan(values)]).tolist())
+    zero = seen <= {-1., 0., 1.} or _bare(theirs) in _QUANTITY
+    if o.min_value is not None: low = values < o.min_value
+    else: low = (values <= 0) if zero else (values < 0)
+    if not low.any(): return log
+    word = f'a value below {o.min_value:g}' if o.min_value is not None else (
+        'a value of 0 or below (no click, dislike, cancellation)' if zero else
+        'a negative value (dislike, cancellation)')
+    if low.all():
+        raise InputError(f'log of {name}, column {theirs!r}: all {len(log):,} rows have {word}: '
+                         'none is a positive; min_value (--min-value) sets the lowest that is')
+    other = '' if o.min_value is not None else '; min_value (--min-value) sets another limit'
+    notes.append(f'{name}: {int(low.sum()):,} rows with {word}: dropped{other}')
+    return log[~low]
+
+# %% ../nbs/51_readers.ipynb #618b40b7
+def _with_events(log:pd.DataFrame, o:_Asked, name:str, notes:list)->pd.DataFrame:
+    "The rows whose events were asked for, or say that the user likes the item."
+    if 'event' not in log:
+        if not o.events: return log
+        raise InputError(f'events={o.events}: the log of {name} has no column event (found: '
+                         f'{list_names(log.columns)}): name it with --columns event=YOURS')
+    event = log['event'].astype(object).where(log['event'].notna(), '').astype(str).str.strip()
+    there = [str(x) for x in pd.unique(event)]
+    unknown = [x for x in o.events if x not in there]
+    if unknown:
+        raise InputError(f'events: the log of {name} has no event {unknown[0]!r}; '
+                         f'it has {list_names(there)}')
+    bad = [x for x in there if x not in o.events] if o.events else [
+        x for x in there if _NEGATIVE.search(x)]
+    gone = event.isin(bad)
+    if not gone.any(): return log
+    if gone.all():
+        raise InputError(f'log of {name}: all events say no ({list_names(bad)}); events=[…] '
+                         '(--events) names those that count')
+    other = '' if o.events else '; events (--events) names those that count'
+    notes.append(f'{name}: {int(gone.sum()):,} rows with the event {list_names(bad)}: '
+                 f'dropped{other}')
+    return log[~gone]
+
+# %% ../nbs/51_readers.ipynb #0b34e776
+def _adopted(log:pd.DataFrame, name:str, notes:list)->tuple[pd.DataFrame, dict]:
+    "A log in which columns with well-known names are taken for what they say, and are told."
+    took = {}
+    for ours in ('time', 'value', 'event'):
+        if ours in log: continue
+        for theirs in [c for c in log if _bare(c) in _ALSO[ours] and c not in took.values()]:
+            if not _fits(log[theirs], ours): continue
+            took[ours] = theirs
+            notes.append(f'{name}: column {theirs!r} is taken for {ours} (--columns '
+                         f'{ours}=OTHER names another, --drop-columns {theirs} leaves it out)')
+            break
+    if 'weight' in log and 'weight' not in took.values():
+        log = log.drop(columns='weight')
+        notes.append(f'{name}: column weight is not used (--columns weight=weight makes it the '
+                     'weight of an interaction)')
+    return log.rename(columns={theirs: ours for ours, theirs in took.items()}), took
+
+def _fits(s:pd.Series, ours:str)->bool:
+    "Does a column hold what its name says?"
+    sample = s.iloc[:1000].dropna()
+    if not len(sample): return False
+    if ours == 'event': return s.nunique() <= 100
+    if ours == 'value': return bool(np.isfinite(_values(sample)).mean() > .9)
+    try: found = read_times(sample, 'time')
+    except InputError: return False
+    return found.how != 'a counter' and bool(np.isfinite(found.seconds).mean() > .5)
+
+# %% ../nbs/51_readers.ipynb #c72fcacd
+def _first_of_each(items:pd.DataFrame, name:str, notes:list)->pd.DataFrame:
+    "The first row of each item; how many there are more, and whether their titles differ."
+    twice = items['item'].duplicated()
+    if not twice.any(): return items
+    differ = 0
+    if 'title' in items:
+        titles = items.groupby('item', observed=True)['title'].nunique()
+        differ = int((titles > 1).sum())
+    word = f' ({differ:,} items have several titles)' if differ else ''
+    notes.append(f'{name}: {int(twice.sum()):,} rows repeat an item: the first kept{word}')
+    return items[~twice]
+
+def _items_of(log:pd.DataFrame, name:str, notes:list)->tuple[pd.DataFrame, pd.DataFrame]:
+    "The log and the item table that one flat file holds."
+    ours = [c for c in ('title', 'text', 'category', 'brand', 'kind', 'price') if c in log]
+    used = {'user', 'item', 'time', 'event', 'value', 'weight', 'subsecond', *ours}
+    by_item = log.groupby('item', observed=True)
+    often = by_item.size().median() > 1
+    same = [c for c in log if c not in used and often and _one_each(by_item, c)]
+    items = log[['item', *ours, *same]].drop_duplicates('item')
+    title = by_item['title'].nunique()
+    word = f'; {int((title > 1).sum()):,} items have several titles' if (title > 1).any() else ''
+    notes.append(f'{name}: the item table is made from the log, the first row of each of '
+                 f'{len(items):,} items{word}')
+    for c in items:
+        if isinstance(items[c].dtype, pd.CategoricalDtype): items = items.assign(
+            **{c: items[c].astype(object)})
+    return log.drop(columns=[*ours, *same]), items.reset_index(drop=True)
+
+def _one_each(by_item:Any, column:str)->bool:
+    "Has each item one value in a column?"
+    try: return bool((by_item[column].nunique() <= 1).all())
+    except TypeError: return False
+
+# %% ../nbs/51_readers.ipynb #b7a83ede
+def _chosen_columns(df:pd.DataFrame, o:_Asked, tables:list)->pd.DataFrame:
+    "A table without the columns to be dropped; those to be read as text are joined in `text`."
+    found = [str(c) for t in tables for c in t.df]
+    for option, names in (('drop_columns', o.drop_columns), ('text_columns', o.text_columns)):
+        unknown = [c for c in names if c not in found]
+        if not unknown: continue
+        raise InputError(f'{option}: no table has a column {short(unknown[0])} (found: '
+                         f'{list_names(found)}); --{option.replace("_", "-")} names columns')
+    return df.drop(columns=[c for c in o.drop_columns if c in df])
+
+def _with_text(items:pd.DataFrame, o:_Asked)->pd.DataFrame:
+    "An item table whose `text` joins the columns that were asked for."
+    names = [c for c in o.text_columns if c in items]
+    if not names: return items
+    parts = [_known_cells(items[c]).fillna('').astype(str) for c in names]
+    lines = ['. '.join(x for x in row if x) for row in zip(*parts)]
+    if 'text' in items and 'text' not in names:
+        lines = [f'{a or ""}. {b}'.strip('. ') for a, b in zip(items['text'], lines)]
+    gone = [c for c in names if c not in ('title', 'text')]
+    return items.drop(columns=gone).assign(text=lines)
+
+# %% ../nbs/51_readers.ipynb #d9b0012f
+def _opened(log:Any, items:Any, o:_Asked)->tuple[RawTable, RawTable|None]:
+    "Both tables; None for an item table that the log holds."
+    one = items is None or (isinstance(items, (str, os.PathLike)) and str(items) == str(log))
+    raw = explode_lists(_untyped(open_table(log, 'log', o.table)))
+    if one: return raw, None
+    return raw, _untyped(open_table(items, 'item table', replace(o.table, all_text=True)))
+
+_TYPE = re.compile(r'\w+:(token|token_seq|float|float_seq)')
+
+def _untyped(table:RawTable)->RawTable:
+    "A table whose header has RecBole's types, with our names."
+    names = [str(c) for c in table.df]
+    if not names or not all(_TYPE.fullmatch(name) for name in names): return table
+    bare = [name.partition(':')[0] for name in names]
+    df = table.df.set_axis([_our_name(name, bare) for name in bare], axis=1)
+    return replace(table, df=df, how=[*table.how, "RecBole's types"])
 
 # %% ../nbs/51_readers.ipynb #d858f8cb
-def _with_natural_ids(log:pd.DataFrame, items:pd.DataFrame)->tuple[pd.DataFrame, pd.DataFrame]:
+def _with_matched_ids(log:pd.DataFrame, items:pd.DataFrame, name:str, notes:list
+                     )->tuple[pd.DataFrame, pd.DataFrame]:
     "Ids as numbers where all are written so; both tables are judged together."
-    user, = _natural(log['user'])
-    in_log, in_items = _natural(log['item'], items['item'])
+    missing = missing_ids(items['item'])
+    if missing.any() and not missing.all():
+        notes.append(f'{name}: {int(missing.sum()):,} rows of the item table without an id: dropped')
+        items = items[~missing]
+    _, ids = match_ids(pd.Series(['']), items['item'])
+    texts = set(ids.dropna().astype(object).map(lambda x: str(x).strip()))
+    log, note = split_id_lists(log, 'item', texts)
+    if note: notes.append(f'{name}: {note}')
+    user, = match_ids(log['user'])
+    in_log, in_items = match_ids(log['item'], items['item'])
     return log.assign(user=user, item=in_log), items.assign(item=in_items)
 
 # %% ../nbs/51_readers.ipynb #3ed5e8e9
-def read_table(log:str|Path|pd.DataFrame, # CSV, TSV or Parquet file, gzipped or not, or a DataFrame
-               items:str|Path|pd.DataFrame, # The same for the item table
+def read_table(log:Any, # File, list or glob of files (CSV, TSV, JSON, Parquet, …), or a frame
+               items:Any=None, # The same for the item table; None: made from the log
                columns:dict[str, str]|None=None, # Our name to yours, {'user': 'customer_id'}
                name:str|None=None, # Name of the domain; None: the name of the log file
-               encoding:str='utf-8' # Of text files
+               encoding:str='utf-8', # Of text files that are no UTF-8
+               sep:str|None=None, # Separator of text files; None: found out
+               no_header:bool=False, # Is the first row data? Columns are named by positions, from 0
+               min_value:float|None=None, # Lowest value that counts; None: what is not negative
+               text_columns:Sequence[str]|str|None=None, # Columns of items to be read as one text
+               drop_columns:Sequence[str]|str|None=None, # Columns to be left out
+               events:Sequence[str]|str|None=None, # Events that count; None: all but dislikes, …
+               dates:str='auto' # Of dates that fit both ways: 'day first' or 'month first'
               )->Domain:
-    "Read a domain from any two tables."
-    columns = _check_naming(columns, encoding)
-    ids = [v for k, v in columns.items() if k.rpartition('.')[2] in ('user', 'item')]
-    if not name: name = 'log' if isinstance(log, pd.DataFrame) else _stem(log)
+    "Read a domain from any two tables, or from one that holds both."
+    o = _asked(columns, encoding, sep, no_header, min_value, text_columns, drop_columns, events,
+               dates)
+    name = name or _stem(log)
     made = isinstance(log, pd.DataFrame) and isinstance(items, pd.DataFrame)
-    log = _any_table(log, 'log', [*ids, 'user', 'item'], encoding)
-    items = _any_table(items, 'item table', [*ids, 'user', 'item'], encoding)
-    notes = _check_mapping(columns, log, items, name)
-    log = _renamed(log, columns, 'log', f'log of {name}')
-    items = _renamed(items, columns, 'items', f'item table of {name}')
-    require_columns(log, ['user', 'item'], f'log of {name}')
-    require_columns(items, ['item', 'title'], f'item table of {name}')
-    if not made: log, items = _with_natural_ids(log, items)
-    return Domain(name, log, items, notes)
+    raw, raw_items = _opened(log, items, o)
+    notes = _check_mapping(o.columns, raw, raw_items, name)
+    notes += [note for t in (raw, raw_items) if t is not None for note in t.notes]
+    log, items = _both_named(raw, raw_items, o, name)
+    log, took = _adopted(log, name, notes)
+    log, items = _prepared(log, items, o, name, notes, made)
+    theirs = _names_back(raw, raw_items, o, took)
+    value = theirs.get(('log', 'value'), 'value')
+    log = _positive(_with_events(log, o, name, notes), o, name, notes, value)
+    domain = Domain(name, log.reset_index(drop=True), items.reset_index(drop=True), notes, o.dates)
+    return _named_back(domain, theirs, raw, raw_items)
 
 def _stem(path:Any)->str:
     "The name of a file without what follows the first dot."
-    return Path(path).name.split('.')[0] if isinstance(path, (str, os.PathLike)) else 'log'
+    if isinstance(path, (list, tuple)) and path: path = path[0]
+    if not isinstance(path, (str, os.PathLike)): return 'log'
+    return re.sub(r'[*?\[\]]', '', Path(path).name.split('.')[0]) or 'log'
+
+# %% ../nbs/51_readers.ipynb #e8079a61
+def _both_named(raw:RawTable, raw_items:RawTable|None, o:_Asked, name:str
+               )->tuple[pd.DataFrame, pd.DataFrame|None]:
+    "Both tables with our names, without what was to be dropped."
+    tables = [t for t in (raw, raw_items) if t is not None]
+    parts = dict(log=raw, items=raw_items)
+    has = {part: set(t.df.columns) | set(_renamings(t.df, o.columns, part))
+           for part, t in parts.items() if t is not None}
+    if raw_items is None: has['log'] |= {k[6:] for k in o.columns if k.startswith('items.')}
+    _require_names(raw, raw_items, has, name, o.columns)
+    columns = o.columns
+    if raw_items is None: columns = {re.sub('^items[.]', '', k): v for k, v in columns.items()}
+    log = _renamed(_chosen_columns(raw.df, o, tables), columns, 'log', f'log of {name}')
+    require_columns(log, ['user', 'item'], f'log of {name}')
+    if raw_items is None: return log, None
+    items = _chosen_columns(raw_items.df, o, tables)
+    items = _renamed(items, o.columns, 'items', f'item table of {name}')
+    require_columns(items, ['item', 'title'], f'item table of {name}')
+    if 'separator' in ' '.join(raw_items.how): items = _typed(items)
+    return log, items
+
+def _prepared(log:pd.DataFrame, items:pd.DataFrame|None, o:_Asked, name:str, notes:list,
+              made:bool)->tuple[pd.DataFrame, pd.DataFrame]:
+    "Both tables with ids that match, one row for each item, and one text."
+    if len(log): log = drop_missing_ids(log, name, notes)
+    if items is None: log, items = _items_of(log, name, notes)
+    items = _with_text(items, o)
+    if made: return log, items
+    log, items = _with_matched_ids(log, items, name, notes)
+    return log, _first_of_each(items, name, notes)
+
+# %% ../nbs/51_readers.ipynb #ebb4527c
+def _names_back(raw:RawTable, raw_items:RawTable|None, o:_Asked, took:dict)->dict:
+    "What their files call our columns: (table, our name) to their name."
+    parts = dict(log=raw, items=raw_items if raw_items is not None else raw)
+    found = {}
+    for part, table in parts.items():
+        for ours, theirs in _renamings(table.df, o.columns, part).items():
+            found[part, ours] = theirs
+    return found | {('log', ours): theirs for ours, theirs in took.items()}
+
+def _named_back(domain:Domain, theirs:dict, raw:RawTable, raw_items:RawTable|None)->Domain:
+    "A domain whose readings have the names of the files, and say how these are written."
+    for reading in domain.readings:
+        key = reading.table, reading.column
+        reading.column = str(theirs.get(key, reading.column))
+        table = raw if reading.table == 'log' or raw_items is None else raw_items
+        if reading.taken_for == 'item': reading.how += f" ({', '.join(table.how)})"
+        if reading.taken_for == 'value' and domain.log['value'].nunique() > 1:
+            low, high = domain.log['value'].min(), domain.log['value'].max()
+            reading.how += f', {low:g} to {high:g}; all count alike, see --min-value'
+    return domain
 
 # %% ../nbs/51_readers.ipynb #8210e249
 def _bundled(package:str, *names:str)->list[Path]:
@@ -515,7 +826,7 @@ def _bundled(package:str, *names:str)->list[Path]:
     if spec is None:
         raise ImportError(f'{package} is not installed: run  pip install "llmrec[data]"')
     folder = Path(spec.submodule_search_locations[0])/'data'
-    return [_file(folder/name, f'data file of {package}') for name in names]
+    return [as_file(folder/name, f'data file of {package}') for name in names]
 
 _TILL = ['household_id', 'product_id', 'quantity', 'sales_value', 'retail_disc', 'coupon_disc',
          'coupon_match_disc', 'transaction_timestamp']
