@@ -44,7 +44,7 @@ def _hint(column:str, df:pd.DataFrame)->str:
     found = list_names(df.columns)
     return f"'{column}' (found: {found}): rename {meant} to '{column}'"
 
-# %% ../nbs/01_data.ipynb #482a67e6
+# %% ../nbs/01_data.ipynb #277e3719
 def _note(notes:list[str], name:str, n:int, what:str)->None:
     "Count a repair."
     if n: notes.append(f'{name}: {int(n):,} {what}')
@@ -172,7 +172,7 @@ def _check_log(log:pd.DataFrame, name:str, items:pd.DataFrame, notes:list[str], 
     if 'weight' in log: log = log.assign(weight=_check_weights(log['weight'], where))
     return log.reset_index(drop=True)
 
-# %% ../nbs/01_data.ipynb #c364ace6
+# %% ../nbs/01_data.ipynb #10e16d04
 def _check_weights(s:pd.Series, where:str)->np.ndarray:
     "Weights of interactions, float64; an error names a row without one, or with one below 0."
     weight = read_numbers(s).values
@@ -279,7 +279,7 @@ def _without_users(domain:'Domain', users:list)->'Domain':
     "The domain without the rows of these users."
     return domain.with_log(domain.log[~domain.log['user'].astype(object).isin(users)])
 
-# %% ../nbs/01_data.ipynb #f0c39b21
+# %% ../nbs/01_data.ipynb #7a830df7
 _LOG_COLUMNS = ('user', 'item', 'time', 'event', 'value', 'weight')
 _ITEM_COLUMNS = ('item', 'title', 'text', 'category', 'brand', 'kind', 'price')
 
@@ -288,11 +288,12 @@ def _kind_of(s:pd.Series, column:str)->str:
     if column in ('user', 'item'):
         return 'ids: whole numbers' if s.dtype.kind in 'iu' else 'ids: text'
     if column in ('category', 'brand', 'kind', 'event'): return 'labels'
-    if column == 'time': return 'seconds since 1970' if s.max() >= 10**8 else 'a counter'
     if pd.api.types.is_datetime64_any_dtype(s): return 'dates'
+    if column == 'time' and s.dtype.kind == 'i':
+        return 'seconds since 1970' if s.max() >= 10**8 else 'a counter'
     return 'numbers' if pd.api.types.is_numeric_dtype(s) else 'text'
 
-# %% ../nbs/01_data.ipynb #e9806ff8
+# %% ../nbs/01_data.ipynb #221d8e7e
 def _reading(table:str, column:str, raw:pd.Series, clean:pd.DataFrame, how:dict)->ColumnReading:
     "What one column was taken for; what is read is shown where rows are still those of the file."
     ours = column in (_LOG_COLUMNS if table == 'log' else _ITEM_COLUMNS)

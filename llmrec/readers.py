@@ -317,7 +317,7 @@ def _with_histories(log:pd.DataFrame)->pd.DataFrame:
     log = pd.concat([past[past['item'].notna()], log], ignore_index=True)
     return log.drop(columns=column)
 
-# %% ../nbs/51_readers.ipynb #15159657
+# %% ../nbs/51_readers.ipynb #3e31b73a
 @dataclass
 class _Asked:
     "What the caller of `read_table` said about the two tables."
@@ -373,7 +373,7 @@ def _check_naming(columns:Any, encoding:Any)->dict[str, str]:
                          "write 'log.NAME' or 'items.NAME'")
     return columns
 
-# %% ../nbs/51_readers.ipynb #1a16fc17
+# %% ../nbs/51_readers.ipynb #363e5fe1
 _ALSO = dict(
     user='userid uid customer customerid client clientid visitor visitorid member memberid '
          'reviewerid account accountid session sessionid buyer buyerid householdid householdkey '
@@ -404,7 +404,7 @@ def _likely(ours:str, names:Sequence[str])->str|None:
     near = [name for name in names if ours in _bare(name)]
     return near[0] if near else None
 
-# %% ../nbs/51_readers.ipynb #6c5b4b48
+# %% ../nbs/51_readers.ipynb #4a79ee44
 def _by_content(df:pd.DataFrame)->dict[str, str]:
     "Positions of a table without a header, by what the columns hold: our name to theirs."
     rest = [str(c) for c in df]
@@ -440,7 +440,7 @@ def _wish(missing:list, log:RawTable, items:RawTable|None, columns:dict)->dict[s
         wish[ours if general and not one_sided else f'{part}.{ours}'] = theirs
     return wish
 
-# %% ../nbs/51_readers.ipynb #2ffc4fb7
+# %% ../nbs/51_readers.ipynb #c775014e
 def _require_names(log:RawTable, items:RawTable|None, has:dict, name:str, columns:dict)->None:
     "An `InputError` that names all columns which are missing, and the option that names them."
     wanted = [('log', 'user'), ('log', 'item')]
@@ -471,16 +471,23 @@ def _flat_hint(missing:list, items:RawTable|None)->str:
     return ''
 
 # %% ../nbs/51_readers.ipynb #0a765446
-def _renamings(df:pd.DataFrame, columns:dict[str, str], part:str)->dict[str, str]:
+_ONLY = dict(log=('user', 'time', 'event', 'value', 'weight'),
+             items=('title', 'text', 'category', 'brand', 'price', 'kind'))
+
+def _renamings(df:pd.DataFrame, columns:dict[str, str], part:str, flat:bool=False
+              )->dict[str, str]:
     "Our names and theirs for one table: general ones that are there, and those that name it."
-    general = {ours: theirs for ours, theirs in columns.items() if '.' not in ours and theirs in df}
+    others = () if flat else _ONLY['items' if part == 'log' else 'log']
+    general = {ours: theirs for ours, theirs in columns.items()
+               if '.' not in ours and ours not in others and theirs in df}
     own = {ours.partition('.')[2]: theirs for ours, theirs in columns.items()
            if ours.startswith(part + '.')}
     return general | own
 
-def _renamed(df:pd.DataFrame, columns:dict[str, str], part:str, where:str)->pd.DataFrame:
+def _renamed(df:pd.DataFrame, columns:dict[str, str], part:str, where:str, flat:bool=False
+            )->pd.DataFrame:
     "Rename by a mapping from our names to theirs; keys may start with 'log.' or 'items.'."
-    to = _renamings(df, columns, part)
+    to = _renamings(df, columns, part, flat)
     if part == 'log' and to.get('user') and to.get('user') == to.get('item'):
         raise InputError(f"columns: {to['user']!r} is named twice, for 'user' and 'item'")
     for ours, theirs in to.items():
@@ -488,9 +495,10 @@ def _renamed(df:pd.DataFrame, columns:dict[str, str], part:str, where:str)->pd.D
         raise InputError(f"{where} has no column {theirs!r}, which columns names for '{ours}' "
                          f'(found: {list_names(df.columns)})')
     new = {ours: df[theirs] for ours, theirs in to.items()}
-    kept = df.drop(columns=[c for c in df if c in to.values() or c in to])
-    order = [next((o for o, t in to.items() if t == c), c) for c in df if c in kept or c in
-             to.values()]
+    used = {theirs for theirs in to.values() if theirs not in _OURS or theirs in to}
+    kept = df.drop(columns=[c for c in df if c in used or c in to])
+    named = {theirs: ours for ours, theirs in to.items()}
+    order = [c if c in kept else named[c] for c in df if c in kept or c in named]
     return kept.assign(**new)[list(dict.fromkeys([*order, *new]))]
 
 # %% ../nbs/51_readers.ipynb #30065acf
@@ -512,7 +520,7 @@ def _check_mapping(columns:dict[str, str], log:RawTable, items:RawTable|None, na
                          '--columns names them')
     return notes
 
-# %% ../nbs/51_readers.ipynb #fe77f44b
+# %% ../nbs/51_readers.ipynb #644db09c
 _NOTHING = {'', '\\N', 'NA', 'N/A', 'n/a', '#N/A', 'nan', 'NaN', 'null', 'NULL', 'None', '<NA>',
             'NONE', 'Null', 'none', 'nil', 'undefined'}
 
@@ -546,7 +554,7 @@ def _typed(items:pd.DataFrame)->pd.DataFrame:
         new[c] = cells if c in ('title', 'text', *labels) else _attribute(cells)
     return items.assign(**new)
 
-# %% ../nbs/51_readers.ipynb #aa990a9f
+# %% ../nbs/51_readers.ipynb #82048867
 _NEGATIVE = re.compile(r'(?i)(^|[^a-z])(dis-?like|cancel|return(ed|s)?$|refund|charge-?back|remov|'
                        r'un-?like|un-?follow|un-?fav|un-?subscri|impression|exposure|skip|'
                        r'not[_ -]?interested|down-?vote|thumbs?[_ -]?down|negative|abandon)')
@@ -585,7 +593,7 @@ def _positive(log:pd.DataFrame, o:_Asked, name:str, notes:list, theirs:str)->pd.
     notes.append(f'{name}: {int(low.sum()):,} rows with {word}: dropped{other}')
     return log[~low]
 
-# %% ../nbs/51_readers.ipynb #0f5ee281
+# %% ../nbs/51_readers.ipynb #a8cce7dc
 def _with_events(log:pd.DataFrame, o:_Asked, name:str, notes:list)->pd.DataFrame:
     "The rows whose events were asked for, or say that the user likes the item."
     if 'event' not in log:
@@ -610,19 +618,21 @@ def _with_events(log:pd.DataFrame, o:_Asked, name:str, notes:list)->pd.DataFrame
                  f'dropped{other}')
     return log[~gone]
 
-# %% ../nbs/51_readers.ipynb #c8a29275
-def _adopted(log:pd.DataFrame, name:str, notes:list)->tuple[pd.DataFrame, dict]:
+# %% ../nbs/51_readers.ipynb #b23f8817
+def _adopted(log:pd.DataFrame, o:_Asked, name:str, notes:list)->tuple[pd.DataFrame, dict]:
     "A log in which columns with well-known names are taken for what they say, and are told."
     took = {}
     for ours in ('time', 'value', 'event'):
         if ours in log: continue
         for theirs in [c for c in log if _bare(c) in _ALSO[ours] and c not in took.values()]:
+            if theirs in o.columns: continue
             if not _fits(log[theirs], ours): continue
             took[ours] = theirs
             notes.append(f'{name}: column {theirs!r} is taken for {ours} (--columns '
                          f'{ours}=OTHER names another, --drop-columns {theirs} leaves it out)')
             break
-    if 'weight' in log and 'weight' not in took.values():
+    asked = {'weight', 'log.weight'} & set(o.columns)
+    if 'weight' in log and 'weight' not in took.values() and not asked:
         log = log.drop(columns='weight')
         notes.append(f'{name}: column weight is not used (--columns weight=weight makes it the '
                      'weight of an interaction)')
@@ -638,7 +648,7 @@ def _fits(s:pd.Series, ours:str)->bool:
     except InputError: return False
     return found.how != 'a counter' and bool(np.isfinite(found.seconds).mean() > .5)
 
-# %% ../nbs/51_readers.ipynb #46074d8d
+# %% ../nbs/51_readers.ipynb #8873846e
 def _first_of_each(items:pd.DataFrame, name:str, notes:list)->pd.DataFrame:
     "The first row of each item; how many there are more, and whether their titles differ."
     twice = items['item'].duplicated()
@@ -673,7 +683,7 @@ def _one_each(by_item:Any, column:str)->bool:
     try: return bool((by_item[column].nunique() <= 1).all())
     except TypeError: return False
 
-# %% ../nbs/51_readers.ipynb #e697350d
+# %% ../nbs/51_readers.ipynb #d76fc9ec
 def _chosen_columns(df:pd.DataFrame, o:_Asked, tables:list)->pd.DataFrame:
     "A table without the columns to be dropped; those to be read as text are joined in `text`."
     found = [str(c) for t in tables for c in t.df]
@@ -695,7 +705,7 @@ def _with_text(items:pd.DataFrame, o:_Asked)->pd.DataFrame:
     gone = [c for c in names if c not in ('title', 'text')]
     return items.drop(columns=gone).assign(text=lines)
 
-# %% ../nbs/51_readers.ipynb #573320e5
+# %% ../nbs/51_readers.ipynb #5debfba3
 def _opened(log:Any, items:Any, o:_Asked)->tuple[RawTable, RawTable|None]:
     "Both tables; None for an item table that the log holds."
     one = items is None or (isinstance(items, (str, os.PathLike)) and str(items) == str(log))
@@ -752,7 +762,7 @@ def read_table(log:Any, # File, list or glob of files (CSV, TSV, JSON, Parquet, 
     notes = _check_mapping(o.columns, raw, raw_items, name)
     notes += [note for t in (raw, raw_items) if t is not None for note in t.notes]
     log, items = _both_named(raw, raw_items, o, name)
-    log, took = _adopted(log, name, notes)
+    log, took = _adopted(log, o, name, notes)
     log, items = _prepared(log, items, o, name, notes, made)
     theirs = _names_back(raw, raw_items, o, took)
     value = theirs.get(('log', 'value'), 'value')
@@ -766,19 +776,20 @@ def _stem(path:Any)->str:
     if not isinstance(path, (str, os.PathLike)): return 'log'
     return re.sub(r'[*?\[\]]', '', Path(path).name.split('.')[0]) or 'log'
 
-# %% ../nbs/51_readers.ipynb #78f7bde5
+# %% ../nbs/51_readers.ipynb #b0f528f1
 def _both_named(raw:RawTable, raw_items:RawTable|None, o:_Asked, name:str
                )->tuple[pd.DataFrame, pd.DataFrame|None]:
     "Both tables with our names, without what was to be dropped."
     tables = [t for t in (raw, raw_items) if t is not None]
     parts = dict(log=raw, items=raw_items)
-    has = {part: set(t.df.columns) | set(_renamings(t.df, o.columns, part))
+    has = {part: set(t.df.columns) | set(_renamings(t.df, o.columns, part, raw_items is None))
            for part, t in parts.items() if t is not None}
     if raw_items is None: has['log'] |= {k[6:] for k in o.columns if k.startswith('items.')}
     _require_names(raw, raw_items, has, name, o.columns)
     columns = o.columns
     if raw_items is None: columns = {re.sub('^items[.]', '', k): v for k, v in columns.items()}
-    log = _renamed(_chosen_columns(raw.df, o, tables), columns, 'log', f'log of {name}')
+    log = _chosen_columns(raw.df, o, tables)
+    log = _renamed(log, columns, 'log', f'log of {name}', raw_items is None)
     require_columns(log, ['user', 'item'], f'log of {name}')
     if raw_items is None: return log, None
     items = _chosen_columns(raw_items.df, o, tables)
@@ -797,13 +808,13 @@ def _prepared(log:pd.DataFrame, items:pd.DataFrame|None, o:_Asked, name:str, not
     log, items = _with_matched_ids(log, items, name, notes)
     return log, _first_of_each(items, name, notes)
 
-# %% ../nbs/51_readers.ipynb #af791a10
+# %% ../nbs/51_readers.ipynb #36d46610
 def _names_back(raw:RawTable, raw_items:RawTable|None, o:_Asked, took:dict)->dict:
     "What their files call our columns: (table, our name) to their name."
     parts = dict(log=raw, items=raw_items if raw_items is not None else raw)
     found = {}
     for part, table in parts.items():
-        for ours, theirs in _renamings(table.df, o.columns, part).items():
+        for ours, theirs in _renamings(table.df, o.columns, part, raw_items is None).items():
             found[part, ours] = theirs
     return found | {('log', ours): theirs for ours, theirs in took.items()}
 
@@ -819,7 +830,7 @@ def _named_back(domain:Domain, theirs:dict, raw:RawTable, raw_items:RawTable|Non
             reading.how += f', {low:g} to {high:g}; all count alike, see --min-value'
     return domain
 
-# %% ../nbs/51_readers.ipynb #136a2d2f
+# %% ../nbs/51_readers.ipynb #8145cfa5
 def align_ids(source:Domain, target:Domain)->tuple[Domain, Domain]:
     "Two domains whose users have ids of one kind, numbers or text, so that shared ones are found."
     if not len(source.log) or not len(target.log): return source, target

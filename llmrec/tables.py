@@ -6,7 +6,7 @@
 __all__ = ['SEPARATORS', 'as_path', 'as_file', 'opener_of', 'read_head', 'TableOptions', 'RawTable', 'open_table', 'decode_all',
            'Dialect', 'read_csv_chunks', 'explode_lists', 'in_list_order', 'split_id_lists']
 
-# %% ../nbs/64_tables.ipynb #5c778f07
+# %% ../nbs/64_tables.ipynb #eb30d462
 import bz2
 import codecs
 import csv
@@ -31,7 +31,7 @@ from .columns import list_names, short
 from .core import InputError, check_type, import_optional
 from .language import guess_encoding
 
-# %% ../nbs/64_tables.ipynb #f88aaab1
+# %% ../nbs/64_tables.ipynb #3335e944
 def as_path(x:Any, what:str, kind:str='a file')->Path:
     "`x` as a Path whose name the system can look up."
     try:
@@ -58,7 +58,7 @@ def as_file(path:Any, what:str='file')->Path:
     if not path.stat().st_size: raise InputError(f'{path} is empty')
     return path
 
-# %% ../nbs/64_tables.ipynb #5152a1bf
+# %% ../nbs/64_tables.ipynb #f2fa8884
 _pickle = 'a pickle, which can run code when opened'
 _MAGIC = {b'\xd0\xcf\x11\xe0': 'an Excel file', b'\x28\xb5\x2f\xfd': 'a zstd archive',
           b'7z\xbc\xaf': 'a 7-Zip archive', b'%PDF': 'a PDF file',
@@ -86,7 +86,7 @@ def read_head(opener:Callable[[], BinaryIO], path:Any, size:int=2**17)->bytes:
     except _BROKEN as error:
         raise InputError(f'{path} cannot be read: {error}: fetch it again') from error
 
-# %% ../nbs/64_tables.ipynb #a805e4cc
+# %% ../nbs/64_tables.ipynb #79e48f2c
 @dataclass
 class TableOptions:
     "How text files are written, where their user says so; None: found out."
@@ -106,7 +106,7 @@ class RawTable:
     how:list=field(default_factory=list) # In words: 'separator tab', 'no header'
     notes:list=field(default_factory=list)
 
-# %% ../nbs/64_tables.ipynb #236b6042
+# %% ../nbs/64_tables.ipynb #94147e75
 def _from_frame(x:Any)->pd.DataFrame|None:
     "A frame of another library as one of pandas; None if it is none."
     home = type(x).__module__.split('.')[0]
@@ -131,7 +131,7 @@ def _from_polars(x:Any)->pd.DataFrame:
             values, dtype=None if plain or kind.startswith(('Int', 'UInt', 'Float')) else object)
     return pd.DataFrame(columns)
 
-# %% ../nbs/64_tables.ipynb #3d06a259
+# %% ../nbs/64_tables.ipynb #e50b0f9f
 def open_table(x:Any, # A path, a glob, a list of paths, or a frame of pandas, Polars or Arrow
                what:str, # What to call it in errors
                options:TableOptions|None=None)->RawTable:
@@ -164,7 +164,7 @@ def _files(x:Any, what:str)->list[Path]:
     if len(several) > 1 and as_path(several[0], what).exists(): return _files(several, what)
     return [as_file(path, what)]
 
-# %% ../nbs/64_tables.ipynb #e74f4ef8
+# %% ../nbs/64_tables.ipynb #38c7e80f
 def _stacked(tables:list[RawTable], what:str)->RawTable:
     "Several files as one table; their columns must be the same."
     first = tables[0]
@@ -183,7 +183,7 @@ def _plain_ids(df:pd.DataFrame)->pd.DataFrame:
     coded = [c for c in df if isinstance(df[c].dtype, pd.CategoricalDtype)]
     return df.assign(**{c: df[c].astype(object) for c in coded}) if coded else df
 
-# %% ../nbs/64_tables.ipynb #34847303
+# %% ../nbs/64_tables.ipynb #10822b97
 def _open_file(path:Path, options:TableOptions, what:str)->list[RawTable]:
     "The table in a file, or those in an archive."
     with open(path, 'rb') as file: head = file.read(8)
@@ -212,7 +212,7 @@ def _unzipped(path:Path, options:TableOptions, what:str)->list[RawTable]:
     def opener(name): return lambda: io.BytesIO(zipfile.ZipFile(path).read(name))
     return [_open_bytes(opener(name), f'{path}, {name}', options) for name in names]
 
-# %% ../nbs/64_tables.ipynb #8f5c6f2f
+# %% ../nbs/64_tables.ipynb #c9bddfdb
 def _parquet(path:Path)->pd.DataFrame:
     "A Parquet file."
     import_optional('pyarrow', 'data')
@@ -231,7 +231,7 @@ def _feather(path:Path)->pd.DataFrame:
         first = str(error).splitlines()[0][:200]
         raise InputError(f'{path} is no readable Arrow file: {first}') from error
 
-# %% ../nbs/64_tables.ipynb #8640eb58
+# %% ../nbs/64_tables.ipynb #400abc1f
 _SEVEN_BIT = ('iso2022', 'utf_7', 'hz')
 
 def _is_utf8(head:bytes)->bool:
@@ -258,7 +258,7 @@ def _encoding_error(where:str, data:bytes, asked:str, place:int)->InputError:
     return InputError(f'{where} is not {asked} at byte {place} (line {line}){looks}: pass '
                       f'encoding="{name}" (--encoding {name} on the command line)')
 
-# %% ../nbs/64_tables.ipynb #3d775f85
+# %% ../nbs/64_tables.ipynb #6b1280e2
 def decode_all(opener:Callable[[], BinaryIO], where:str, asked:str='utf-8')->str:
     "The whole text of a file."
     data = read_head(opener, where, -1)
@@ -267,7 +267,7 @@ def decode_all(opener:Callable[[], BinaryIO], where:str, asked:str='utf-8')->str
     except UnicodeDecodeError as error:
         raise _encoding_error(where, data, name, error.start) from error
 
-# %% ../nbs/64_tables.ipynb #520f4e9b
+# %% ../nbs/64_tables.ipynb #68abb99c
 SEPARATORS = {',': 'comma', '\t': 'tab', ';': 'semicolon', '|': 'bar', '::': 'double colon',
               '\x01': 'Ctrl-A', ' ': 'blanks'}
 
@@ -309,7 +309,7 @@ def _find_separator(lines:list[str], suffix:str)->str:
     if found[best][0] > 0: return best
     return max((s for s in SEPARATORS if s not in ' ::'), key=lines[0].count)
 
-# %% ../nbs/64_tables.ipynb #f5e9c8c2
+# %% ../nbs/64_tables.ipynb #35dd7642
 def _is_data(cell:str)->bool:
     "Is a cell of the first line no name but a value: a number, a date, nothing?"
     cell = cell.strip().strip('"')
@@ -330,7 +330,7 @@ def _lines_of(head:bytes, encoding:str, whole:bool, quotes:bool=True)->list[str]
     lines = re.split('\r\n|\n|\r', text.lstrip('\ufeff'))
     return lines if whole and lines[-1] else lines[:-1] or lines
 
-# %% ../nbs/64_tables.ipynb #492c3f57
+# %% ../nbs/64_tables.ipynb #f1455c87
 def _preamble(lines:list[str], known:Collection[str])->tuple[int, str|None]:
     "Lines before the table (blank, comments, `sep=;`), and the separator that one of them names."
     skip = 0
@@ -350,18 +350,18 @@ def _dialect(head:bytes, whole:bool, encoding:str, where:str, options:TableOptio
     skip, told = _preamble(lines, options.known)
     lines = [line for line in lines[skip:skip + 400] if line.strip()]
     if not lines: raise InputError(f'{where} cannot be read: it has no line of text')
-    sep = options.sep or told or _find_separator(lines[:200], Path(where).suffix)
+    asked = options.sep if options.sep and options.sep in ''.join(lines[:2]) else None
+    sep = asked or told or _find_separator(lines[:200], Path(where).suffix)
     rows = [_fields(line, sep) for line in lines]
     known_header = any(name.strip() in options.known and not name.strip().isdigit()
                        for name in rows[0])
     named = _has_header(rows[0], options.known, rows[1:]) and not options.no_header
-    header = [x.strip().lstrip('\ufeff#').strip() for x in rows[0]] if named or known_header else None
+    header = [x.strip().lstrip('\ufeff#').strip().strip('"') for x in rows[0]] if named or known_header else None
     widths = [len(row) for row in rows[1:]] or [len(rows[0])]
-    width = max(set(widths), key=widths.count)
-    if header is None: width = max(width, len(rows[0]))
+    width = max(widths if header is not None else [*widths, len(rows[0])])
     return Dialect(sep, header, width, skip, encoding)
 
-# %% ../nbs/64_tables.ipynb #d512766c
+# %% ../nbs/64_tables.ipynb #a57f7320
 def _widths(block:bytes, sep:int)->set[int]:
     "The numbers of separators that the lines of a block have, blank lines left out."
     data = np.frombuffer(block, np.uint8)
@@ -383,7 +383,7 @@ def _whole_lines(opener:Callable[[], BinaryIO], skip:int)->Iterator[bytes]:
             if cut: yield block[:cut]
     if left: yield left
 
-# %% ../nbs/64_tables.ipynb #299c9b3f
+# %% ../nbs/64_tables.ipynb #c6180dbc
 def _lone_quote(sep:str)->re.Pattern:
     "A field that begins with a quotation mark and does not end with one in its line."
     sign = re.escape(sep).encode()
@@ -407,7 +407,7 @@ def _with_quotes(opener:Callable, dialect:Dialect)->Dialect:
     if widths <= body and alone: return replace(dialect, quoting=csv.QUOTE_NONE)
     return replace(dialect, escape='\\') if escaped else dialect
 
-# %% ../nbs/64_tables.ipynb #e5aefcbf
+# %% ../nbs/64_tables.ipynb #ba56f40b
 def _one_column(parts:list[pd.Series])->pd.Series:
     "Chunks of a column as one."
     if parts[0].dtype == 'category': return pd.Series(union_categoricals(parts))
@@ -423,7 +423,7 @@ def _encode_ids(chunk:pd.DataFrame, ids:Collection[str])->pd.DataFrame:
     for c in set(ids) & set(chunk): chunk[c] = pd.Categorical.from_codes(*pd.factorize(chunk[c]))
     return chunk
 
-# %% ../nbs/64_tables.ipynb #0bdd8af7
+# %% ../nbs/64_tables.ipynb #004acbfa
 def read_csv_chunks(opener:Callable[[], Any], rows:int=2**20, **kw:Any)->pd.DataFrame:
     "`pd.read_csv` in less memory: in chunks, as long as all of them agree on the types."
     parts = []
@@ -438,7 +438,7 @@ def read_csv_chunks(opener:Callable[[], Any], rows:int=2**20, **kw:Any)->pd.Data
             if parts: return _one_table(parts)
     with opener() as file: return pd.read_csv(file, **kw)
 
-# %% ../nbs/64_tables.ipynb #d36eff0e
+# %% ../nbs/64_tables.ipynb #b34b2e1e
 def _names(dialect:Dialect)->list[str]:
     "Names of the columns: those of the header, or positions from 0."
     if dialect.header is None: return [str(i) for i in range(dialect.n)]
@@ -465,7 +465,7 @@ def _translated(opener:Callable, dialect:Dialect, where:str)->tuple[Callable, Di
     dialect = replace(dialect, sep='\x1f', quoting=csv.QUOTE_NONE, encoding='utf-8')
     return (lambda: io.BytesIO(text.encode())), dialect
 
-# %% ../nbs/64_tables.ipynb #43e4ffa6
+# %% ../nbs/64_tables.ipynb #a394ae59
 _UNREADABLE = (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, *_BROKEN)
 
 def _parse(opener:Callable, where:str, dialect:Dialect, options:TableOptions)->pd.DataFrame:
@@ -492,7 +492,7 @@ def _first_bad(data:bytes, encoding:str, start:int)->int:
     except UnicodeDecodeError as error: return error.start
     return start
 
-# %% ../nbs/64_tables.ipynb #4cf385a5
+# %% ../nbs/64_tables.ipynb #fe3f77ad
 def _open_text(opener:Callable, where:str, head:bytes, options:TableOptions)->RawTable:
     "A text table, and how it was read."
     encoding = _encoding(head, options.encoding)
@@ -502,7 +502,7 @@ def _open_text(opener:Callable, where:str, head:bytes, options:TableOptions)->Ra
     how = [f'separator {SEPARATORS.get(dialect.sep, dialect.sep)}']
     if encoding not in ('utf-8', 'utf-8-sig'): how.append(f'encoding {encoding}')
     if dialect.header is None: how.append('no header')
-    if dialect.quoting == csv.QUOTE_NONE: df = _unquoted(df)
+    if dialect.quoting == csv.QUOTE_NONE or dialect.sep in ('::', ' '): df = _unquoted(df)
     else: _check_swallowed(df, dialect, where)
     table = RawTable(df, where, how)
     return _without_empty(table, dialect) if dialect.header is not None else table
@@ -518,7 +518,7 @@ def _unquoted(df:pd.DataFrame)->pd.DataFrame:
         df = df.assign(**{c: text.where(~whole, inner.reindex(text.index))})
     return df
 
-# %% ../nbs/64_tables.ipynb #27289651
+# %% ../nbs/64_tables.ipynb #1a9e24cd
 def _check_swallowed(df:pd.DataFrame, dialect:Dialect, where:str)->None:
     "An `InputError` where a quotation mark that is never closed has swallowed lines."
     for c in df:
@@ -544,7 +544,7 @@ def _without_empty(table:RawTable, dialect:Dialect)->RawTable:
         if empty or _counts_rows(df[c]): df = df.drop(columns=c)
     return replace(table, df=df)
 
-# %% ../nbs/64_tables.ipynb #5f5f96da
+# %% ../nbs/64_tables.ipynb #8c0cfb54
 def _counts_rows(s:pd.Series)->bool:
     "Is a column the number of the row, from any start?"
     x = pd.to_numeric(s.iloc[:100_000], errors='coerce').to_numpy(float)
@@ -555,14 +555,15 @@ def _shifted(table:RawTable, extra:list[str])->pd.DataFrame:
     df = table.df
     names = [c for c in df if c not in extra]
     row_name = df[names[0]].astype(str).str.strip('"')
-    if len(extra) == 1 and df[extra[0]].notna().all() and _counts_rows(row_name):
+    counts = _counts_rows(row_name) and row_name.iloc[0] in ('0', '1')
+    if len(extra) == 1 and df[extra[0]].notna().all() and counts:
         return df.drop(columns=names[0]).set_axis(names, axis=1)
     i = int(df[extra[0]].notna().to_numpy().argmax())
     raise InputError(f'{table.where}: row {i} has {len(names) + 1} fields, the header names '
                      f'{len(names)} ({list_names(names)}): name the column that lacks a name, or '
                      'name the separator with sep (--sep on the command line)')
 
-# %% ../nbs/64_tables.ipynb #d80d1438
+# %% ../nbs/64_tables.ipynb #6b897b75
 def _open_bytes(opener:Callable, where:str, options:TableOptions)->RawTable:
     "A file that is JSON or a text table."
     head = read_head(opener, where)
@@ -595,7 +596,7 @@ def _json_object(line:str, where:str)->dict:
     raise InputError(f'{where} is a {type(found).__name__}: expected an object, as all lines of '
                      'a file of JSON lines are')
 
-# %% ../nbs/64_tables.ipynb #99e50ae7
+# %% ../nbs/64_tables.ipynb #06bcde5b
 def _json_document(text:str, where:str)->pd.DataFrame:
     "One JSON value as a table."
     try: found = json.loads(text)
@@ -613,7 +614,7 @@ def _json_document(text:str, where:str)->pd.DataFrame:
     raise InputError(f'{where} is JSON, but no table: expected an object a line, or an array of '
                      f'objects (found {short(found[:1] if found else found, 60)})')
 
-# %% ../nbs/64_tables.ipynb #f0d09938
+# %% ../nbs/64_tables.ipynb #4560aec6
 def _is_list(x:Any)->bool: return isinstance(x, (list, tuple, np.ndarray))
 
 def _list_columns(df:pd.DataFrame)->list[str]:
@@ -657,7 +658,7 @@ def _widened(df:pd.DataFrame, column:str)->pd.DataFrame:
     wide = wide.rename(columns={c: f'{column}.{c}' for c in wide if c in df})
     return pd.concat([df.drop(columns=column), wide], axis=1)
 
-# %% ../nbs/64_tables.ipynb #23cd3ad1
+# %% ../nbs/64_tables.ipynb #6eda7994
 _SPLITS = (r'\s+', r'\s*,\s*', r'\s*\|\s*', r'\s*;\s*')
 _CLICKED = r'(.+)-([01])'
 _BRACKETS = r"^[\[(]|[\])]$|['\"]"
@@ -675,13 +676,16 @@ def split_id_lists(df:pd.DataFrame, # A log
     if isinstance(df[column].dtype, pd.CategoricalDtype): cells = df[column].astype(object)
     else: cells = df[column]
     head = cells.iloc[:2000].dropna().astype(str)
-    if not len(head) or head.isin(ids).mean() > .05: return df, ''
+    head = head[~head.isin(ids)]
+    if not len(head): return df, ''
     for split in _SPLITS:
-        tokens = _tokens(head, split).explode().dropna()
+        lists = _tokens(head, split)
+        tokens = lists.explode().dropna()
         if not len(tokens): continue
-        clicks = tokens.str.fullmatch(_CLICKED).all()
+        clicks = bool(tokens.str.fullmatch(_CLICKED).all())
         bare = tokens.str.replace(r'-[01]$', '', regex=True) if clicks else tokens
-        if bare.isin(ids).mean() < .5: continue
+        several = clicks or (lists.map(len) > 1).mean() > .5
+        if not several or bare.isin(ids).mean() < .5: continue
         return _one_item_a_row(df.assign(**{column: _tokens(cells, split)}), column, clicks)
     return df, ''
 
