@@ -66,13 +66,24 @@ def cli_run(data:str='journey', # Built-in pair: journey, movielens or toy
     own_files = (source_log, source_items, target_log, target_items)
     how = dict(encoding=encoding, sep=sep, no_header=no_header, min_value=min_value, dates=dates,
                text_columns=text_columns, drop_columns=drop_columns, events=events)
-    if not any(own_files): pair = _with_least(load_pair(data, source, target, seed), min_value)
+    if not any(own_files):
+        _check_no_reading(how)
+        pair = _with_least(load_pair(data, source, target, seed), min_value)
     elif source or target:
         raise InputError('source and target name parts of built-in data: '
                          'leave them out with files of your own')
     else: pair = read_pair(*own_files, columns, names, **how)
     if dry_run: show_data(pair, options)
     else: run_pipeline(pair, options, out)
+
+def _check_no_reading(how):
+    "Options that say how files are read mean nothing for built-in data."
+    given = [name for name, value in how.items() if value not in (None, False, 'utf-8', 'auto')]
+    for name in given:
+        if name == 'min_value': continue
+        option = '--' + name.replace('_', '-')
+        raise InputError(f'{name} ({option}) says how files of your own are read: name them with '
+                         '--target-log and --target-items, or leave it out')
 
 def _with_least(pair, min_value):
     "A built-in pair without interactions of a low value."

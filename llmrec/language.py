@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['guess_language', 'unread_language', 'guess_encoding']
 
-# %% ../nbs/65_language.ipynb #4285fc2b
+# %% ../nbs/65_language.ipynb #7686078a
 import codecs
 import numpy as np
 import re
 from collections.abc import Sequence
 
-# %% ../nbs/65_language.ipynb #2d83ff1a
+# %% ../nbs/65_language.ipynb #6cc72575
 _SCRIPTS = {'Japanese': 'ぁ-ヿ', 'Korean': 'ᄀ-ᇿ가-힣', 'Chinese': '㐀-䶿一-鿿', 'Russian': 'Ѐ-ӿ',
             'Greek': 'Ͱ-Ͽ', 'Hebrew': '֐-׿', 'Arabic': '؀-ۿݐ-ݿ', 'Thai': '฀-๿',
             'Hindi': 'ऀ-ॿ', 'Bengali': 'ঀ-৿', 'Tamil': '஀-௿', 'Telugu': 'ఀ-౿',
@@ -29,7 +29,7 @@ def _script(text:str)->str:
     if best == 'Russian' and re.search('[іїєґІЇЄҐ]', text): return 'Ukrainian'
     return 'Persian' if best == 'Arabic' and re.search('[پچژگ]', text) else best
 
-# %% ../nbs/65_language.ipynb #e50aba42
+# %% ../nbs/65_language.ipynb #fff7f4a8
 _WORDS = {language: set(words.split()) for language, words in dict(
     English='the of and in to with for on from by at is my your you this that our all how what',
     German='der die das und mit für von im den dem ein eine auf aus zu ist nicht des zum zur wie',
@@ -53,7 +53,7 @@ _LETTERS = {'Vietnamese': 'ăđơưạảấầẩẫậắằẳẵặẹẻẽ
             'French': 'œîûç', 'Spanish': 'ñ¿¡', 'Portuguese': 'ãõç', 'Hungarian': 'őű',
             'Romanian': 'șțşţăâ', 'Swedish': 'å', 'Danish': 'øæå'}
 
-# %% ../nbs/65_language.ipynb #79e70f1d
+# %% ../nbs/65_language.ipynb #70ba0501
 def _latin(texts:Sequence[str])->tuple[str, float]:
     "The language of texts in Latin letters, and how many of them show it, as a share."
     lines = [text.lower() for text in texts]
@@ -70,7 +70,7 @@ def _latin(texts:Sequence[str])->tuple[str, float]:
     sure = best != 'English' and total[best] >= max(1.5, min(4, .3*len(texts)), 1.5*rival) and seen > .12
     return (best, float(seen)) if sure else ('English', 1.)
 
-# %% ../nbs/65_language.ipynb #a49fd798
+# %% ../nbs/65_language.ipynb #7a52f360
 def guess_language(texts:Sequence[str], # Titles, or longer texts
                    most:int=2000 # Texts that are looked at, spread over all
                   )->tuple[str, float]: # Language, and the share of texts that show it
@@ -88,11 +88,11 @@ def guess_language(texts:Sequence[str], # Titles, or longer texts
         return main, len(found)/len(sample)
     return _latin([text for text, script in zip(sample, scripts) if not script])
 
-# %% ../nbs/65_language.ipynb #a89383bd
+# %% ../nbs/65_language.ipynb #17ddfe89
 _ENGLISH_ONLY = re.compile(r'(?i)^minilm$|all-minilm|all-mpnet|bge-(small|base|large)-en|-en(-|$)|'
                            r'gte-(small|base|large)$|e5-(small|base|large)(-v2)?$|^bert-(base|large)')
 
-# %% ../nbs/65_language.ipynb #bec4a5fe
+# %% ../nbs/65_language.ipynb #1236dec1
 def unread_language(texts:Sequence[str], # Texts of a catalogue
                     encoder:str # Name of an encoder
                    )->str: # A sentence; '' where nothing is to be said
@@ -104,18 +104,20 @@ def unread_language(texts:Sequence[str], # Texts of a catalogue
             "reads: it was trained on English; encoder='e5-multilingual' (--encoder "
             'e5-multilingual, extra `multilingual`) reads a hundred languages')
 
-# %% ../nbs/65_language.ipynb #8539a650
+# %% ../nbs/65_language.ipynb #aec2e508
 _CANDIDATES = {'euc_kr': 'Korean', 'gb18030': 'Chinese', 'big5': 'Chinese (traditional)', 'shift_jis': 'Japanese',
                'euc_jp': 'Japanese', 'cp1251': 'Russian', 'koi8_r': 'Russian',
                'cp866': 'Russian', 'cp1253': 'Greek', 'cp1255': 'Hebrew', 'cp1256': 'Arabic',
                'cp874': 'Thai', 'cp1252': 'Western European', 'cp1250': 'Central European',
                'cp1254': 'Turkish', 'cp850': 'Western European', 'mac_roman': 'Western European'}
-_FREQUENT = {'Thai': ''.join(map(chr, range(0xe01, 0xe4f))), 'Russian': 'оеаинтсрвлкмдпуяыьгзбчйхжшюцщэфё', 'Greek': 'αεηιουωτνσςπρκλμγδθχφβάέήίόύώ',
+_FREQUENT = {'Thai': ''.join(map(chr, range(0xe01, 0xe4f))),
+             'Russian': 'оеаинтсрвлкмдпуяыьгзбчйхжшюцщэфё',
+             'Greek': 'αεηιουωτνσςπρκλμγδθχφβάέήίόύώ',
              'Hebrew': 'אבגדהוזחטיךכלםמןנסעףפץצקרשת', 'Arabic': 'ابتثجحخدذرزسشصضطظعغفقكلمنهويىةأإآئؤء',
              'Central European': 'áéíóöőúüűąćęłńśźżčďěňřšťůýžăâîșț', 'Turkish': 'çğıöşü',
              'Western European': 'éèêëàâäáãåçíìîïñóòôöõøúùûüßæ’–“”€'}
 
-# %% ../nbs/65_language.ipynb #92b5a4de
+# %% ../nbs/65_language.ipynb #b17187be
 def _common(char:str, encoding:str)->bool:
     "Is a character of the frequent half of its East Asian set?"
     if encoding in ('shift_jis', 'euc_jp') and 'ぁ' <= char <= 'ヿ': return True
@@ -140,7 +142,7 @@ def _plausible(text:str, encoding:str)->float:
     script = language in ('Russian', 'Greek', 'Hebrew', 'Arabic', 'Thai')
     return (good - 2*odd - beside*script)/len(foreign)
 
-# %% ../nbs/65_language.ipynb #9e1a9c38
+# %% ../nbs/65_language.ipynb #22580c11
 def guess_encoding(data:bytes # Text in an unknown encoding
                   )->tuple[str, str]: # Name of the encoding, and of a language; '' if there is none
     "The encoding that bytes look like, and the language."

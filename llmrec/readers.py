@@ -26,6 +26,9 @@ from typing import Any, IO
 from .columns import list_names, match_ids, missing_ids, read_numbers, read_times, short
 from .core import InputError, check_type, import_optional
 from .data import Domain, DomainPair, drop_missing_ids, require_columns
+from .mapping import (
+    OUR_COLUMNS, QUANTITY, SYNONYMS, bare_name, check_mapping, known_cells, rename_columns,
+    renamings, require_names, typed_columns)
 from .tables import (
     RawTable, TableOptions, as_file, as_path, explode_lists, open_table, opener_of,
     split_id_lists)
@@ -317,7 +320,7 @@ def _with_histories(log:pd.DataFrame)->pd.DataFrame:
     log = pd.concat([past[past['item'].notna()], log], ignore_index=True)
     return log.drop(columns=column)
 
-# %% ../nbs/51_readers.ipynb #3e31b73a
+# %% ../nbs/51_readers.ipynb #c272f9a8
 @dataclass
 class _Asked:
     "What the caller of `read_table` said about the two tables."
@@ -336,8 +339,6 @@ def _strings_of(x:Any, name:str)->list[str]:
     return [str(check_type(part, (str, int), f'an entry of {name}')) for part in
             check_type(x, (list, tuple), name, 'column names')]
 
-_OURS = ('user', 'item', 'title', 'time', 'event', 'value', 'text', 'category', 'brand', 'price',
-         'kind')
 
 def _asked(columns:Any, encoding:Any, sep:Any, no_header:bool, min_value:Any, text_columns:Any,
            drop_columns:Any, events:Any, dates:str)->_Asked:
@@ -351,7 +352,7 @@ def _asked(columns:Any, encoding:Any, sep:Any, no_header:bool, min_value:Any, te
     if dates not in ('auto', 'day first', 'month first'):
         raise InputError(f"dates is {dates!r}: expected 'auto', 'day first' or 'month first'")
     ids = [v for k, v in columns.items() if k.rpartition('.')[2] in ('user', 'item', 'event')]
-    known = set(_OURS) | set(columns.values())
+    known = set(OUR_COLUMNS) | set(columns.values())
     table = TableOptions(encoding, sep or None, bool(no_header), [*ids, 'user', 'item', 'event'],
                          known=known)
     return _Asked(columns, table, min_value, _strings_of(text_columns, 'text_columns'),
@@ -373,188 +374,7 @@ def _check_naming(columns:Any, encoding:Any)->dict[str, str]:
                          "write 'log.NAME' or 'items.NAME'")
     return columns
 
-# %% ../nbs/51_readers.ipynb #363e5fe1
-_ALSO = dict(
-    user='userid uid customer customerid client clientid visitor visitorid member memberid '
-         'reviewerid account accountid session sessionid buyer buyerid householdid householdkey '
-         'msno person personid who usr profile profileid reader readerid player playerid kunde',
-    item='itemid iid product productid sku asin parentasin article articleid movie movieid film '
-         'stockcode isbn song songid track trackid business businessid book bookid bookisbn anime '
-         'animeid game gameid news newsid video videoid aid id artist artistid offer offerid job '
-         'jobid listing listingid recipe recipeid artikel itm',
-    title='name titel productname itemname movietitle booktitle description productdescription '
-          'heading headline label artistname prodname displayname',
-    time='timestamp ts unixtime unixtimestamp unixreviewtime datetime date createdat created '
-         'eventtime orderdate purchasedate invoicedate tdat reviewdate ratingtime ratingtimestamp '
-         'reviewtime dateadded timestampms timecreated transactiondate eventtimestamp when',
-    value='rating ratings score stars overall click clicked isclick liked like islike label '
-          'quantity qty purchased bought weight plays playcount listencount feedback '
-          'bookrating ratingscore isclicked clickflag response',
-    event='eventtype behavior behaviortype behaviour action actiontype interactiontype eventname')
-_ALSO = {ours: words.split() for ours, words in _ALSO.items()}
-_QUANTITY = ('quantity', 'qty')
-
-def _bare(name:Any)->str: return re.sub(r'[^a-z0-9]', '', str(name).lower())
-
-def _likely(ours:str, names:Sequence[str])->str|None:
-    "The column that is most likely meant by one of our names."
-    order = {word: i for i, word in enumerate([ours, *_ALSO.get(ours, ())])}
-    hits = sorted((order[_bare(name)], name) for name in names if _bare(name) in order)
-    if hits: return hits[0][1]
-    near = [name for name in names if ours in _bare(name)]
-    return near[0] if near else None
-
-# %% ../nbs/51_readers.ipynb #4a79ee44
-def _by_content(df:pd.DataFrame)->dict[str, str]:
-    "Positions of a table without a header, by what the columns hold: our name to theirs."
-    rest = [str(c) for c in df]
-    found = {}
-    for c in rest:
-        sample = df[c].iloc[:500].dropna()
-        if 'time' in found or not len(sample) or df[c].nunique() < 2 and len(df) > 9: continue
-        try: times = read_times(sample, c)
-        except InputError: continue
-        if times.how != 'a counter' and np.isfinite(times.seconds).mean() > .9: found['time'] = c
-    ids = [c for c in rest if c not in found.values()]
-    return dict(zip(('user', 'item'), ids)) | found
-
-def _wish(missing:list, log:RawTable, items:RawTable|None, columns:dict)->dict[str, str]:
-    "The mapping that would help: what was given, and a likely column for each missing name."
-    wish = dict(columns)
-    found = {}
-    for part, ours in missing:
-        df = (log if part == 'log' else items).df
-        taken = [v for k, v in found.items() if k[0] == part]
-        names = [str(c) for c in df if c not in taken]
-        found[part, ours] = _likely(ours, names) or '?'
-    if 'no header' in log.how:
-        for ours, c in _by_content(log.df).items():
-            if ('log', ours) in found: found['log', ours] = c
-    if items is not None and 'no header' in items.how:
-        for ours, c in zip(('item', 'title'), items.df):
-            if ('items', ours) in found: found['items', ours] = str(c)
-    both = found.get(('log', 'item')), found.get(('items', 'item'))
-    for (part, ours), theirs in found.items():
-        general = ours != 'item' or None in both or both[0] == both[1]
-        one_sided = ours == 'item' and None in both
-        wish[ours if general and not one_sided else f'{part}.{ours}'] = theirs
-    return wish
-
-# %% ../nbs/51_readers.ipynb #c775014e
-def _require_names(log:RawTable, items:RawTable|None, has:dict, name:str, columns:dict)->None:
-    "An `InputError` that names all columns which are missing, and the option that names them."
-    wanted = [('log', 'user'), ('log', 'item')]
-    wanted += [('log', 'title')] if items is None else [('items', 'item'), ('items', 'title')]
-    missing = [(part, ours) for part, ours in wanted if ours not in has[part]]
-    if not missing: return
-    told = []
-    for part, table, words in (('log', log, 'log'), ('items', items, 'item table')):
-        lacks = [ours for p, ours in missing if p == part]
-        if not lacks: continue
-        bare = 'no header' in table.how
-        what = 'has no header' if bare else f"has no column {' and no '.join(map(repr, lacks))}"
-        first = [short(x, 20) for x in table.df.iloc[0]] if bare and len(table.df) else table.df
-        seen = 'its first row' if bare else 'found'
-        told.append(f'{words} of {name} {what} ({seen}: {list_names(first, 110)})')
-    wish = _wish(missing, log, items, columns)
-    line = ','.join(f'{ours}={theirs}' for ours, theirs in wish.items())
-    bare = '--no-header ' if any(t and 'no header' in t.how for t in (log, items)) else ''
-    raise InputError(f"{'; '.join(told)}: name yours with {bare}--columns {line[:200]}"
-                     f'{_in_python(wish)}{_flat_hint(missing, items)}')
-
-def _in_python(wish:dict)->str:
-    text = ', '.join(f"'{k}': '{v}'" for k, v in wish.items())
-    return f' (in Python: columns={{{text}}})' if len(text) < 120 else ''
-
-def _flat_hint(missing:list, items:RawTable|None)->str:
-    if items is None and ('log', 'title') in missing: return '; or give an item table'
-    return ''
-
-# %% ../nbs/51_readers.ipynb #0a765446
-_ONLY = dict(log=('user', 'time', 'event', 'value', 'weight'),
-             items=('title', 'text', 'category', 'brand', 'price', 'kind'))
-
-def _renamings(df:pd.DataFrame, columns:dict[str, str], part:str, flat:bool=False
-              )->dict[str, str]:
-    "Our names and theirs for one table: general ones that are there, and those that name it."
-    others = () if flat else _ONLY['items' if part == 'log' else 'log']
-    general = {ours: theirs for ours, theirs in columns.items()
-               if '.' not in ours and ours not in others and theirs in df}
-    own = {ours.partition('.')[2]: theirs for ours, theirs in columns.items()
-           if ours.startswith(part + '.')}
-    return general | own
-
-def _renamed(df:pd.DataFrame, columns:dict[str, str], part:str, where:str, flat:bool=False
-            )->pd.DataFrame:
-    "Rename by a mapping from our names to theirs; keys may start with 'log.' or 'items.'."
-    to = _renamings(df, columns, part, flat)
-    if part == 'log' and to.get('user') and to.get('user') == to.get('item'):
-        raise InputError(f"columns: {to['user']!r} is named twice, for 'user' and 'item'")
-    for ours, theirs in to.items():
-        if theirs in df.columns: continue
-        raise InputError(f"{where} has no column {theirs!r}, which columns names for '{ours}' "
-                         f'(found: {list_names(df.columns)})')
-    new = {ours: df[theirs] for ours, theirs in to.items()}
-    used = {theirs for theirs in to.values() if theirs not in _OURS or theirs in to}
-    kept = df.drop(columns=[c for c in df if c in used or c in to])
-    named = {theirs: ours for ours, theirs in to.items()}
-    order = [c if c in kept else named[c] for c in df if c in kept or c in named]
-    return kept.assign(**new)[list(dict.fromkeys([*order, *new]))]
-
-# %% ../nbs/51_readers.ipynb #30065acf
-def _check_mapping(columns:dict[str, str], log:RawTable, items:RawTable|None, name:str)->list[str]:
-    "A name that is in neither table is an error if we need it, else a note."
-    notes = []
-    tables = [t for t in (log, items) if t is not None]
-    for ours, theirs in columns.items():
-        if '.' in ours or any(theirs in t.df for t in tables): continue
-        if ours not in ('user', 'item', 'title'):
-            notes.append(f'{name}: no column {short(theirs)}, which columns names for {ours!r}: '
-                         'left out')
-            continue
-        bare = any('no header' in t.how for t in tables)
-        found = list_names([c for t in tables for c in t.df])
-        hint = '; a file without a header has positions, from 0, for names' if bare else ''
-        raise InputError(f'columns: neither log nor item table of {name} has the column '
-                         f"{short(theirs)} that stands for '{ours}' (found: {found}){hint}; "
-                         '--columns names them')
-    return notes
-
-# %% ../nbs/51_readers.ipynb #644db09c
-_NOTHING = {'', '\\N', 'NA', 'N/A', 'n/a', '#N/A', 'nan', 'NaN', 'null', 'NULL', 'None', '<NA>',
-            'NONE', 'Null', 'none', 'nil', 'undefined'}
-
-def _known_cells(s:pd.Series, title:bool=False)->pd.Series:
-    "A column of texts without words that say nothing; a title that occurs once may be 'None'."
-    cells = s.astype(object)
-    nothing = cells.isna() | cells.astype(str).str.strip().isin(_NOTHING)
-    if title:
-        repeated = cells.astype(str).duplicated(keep=False)
-        empty = cells.isna() | cells.astype(str).str.strip().isin(['', '\\N'])
-        nothing = empty | nothing & repeated
-    return cells.where(~nothing, None)
-
-def _attribute(s:pd.Series)->pd.Series:
-    "A column of texts as numbers if all of it are; numbers with a zero in front are codes."
-    known = s[s.notna()].astype(str).str.strip()
-    if not len(known) or known.str.match(r'[-+]?0\d').any(): return s
-    numbers = pd.to_numeric(s, errors='coerce')
-    if numbers[known.index].notna().all(): return numbers
-    if not known.str.fullmatch(r'[-+]?\d[\d.,]*').all(): return s
-    found = pd.Series(read_numbers(s).values, s.index)
-    return found if found[known.index].notna().all() else s
-
-def _typed(items:pd.DataFrame)->pd.DataFrame:
-    "An item table that was read as text, with types."
-    labels = ('category', 'brand', 'kind', 'price')
-    new = {}
-    for c in items:
-        if c == 'item': continue
-        cells = _known_cells(items[c], c in ('title', 'text'))
-        new[c] = cells if c in ('title', 'text', *labels) else _attribute(cells)
-    return items.assign(**new)
-
-# %% ../nbs/51_readers.ipynb #82048867
+# %% ../nbs/51_readers.ipynb #a3153bf3
 _NEGATIVE = re.compile(r'(?i)(^|[^a-z])(dis-?like|cancel|return(ed|s)?$|refund|charge-?back|remov|'
                        r'un-?like|un-?follow|un-?fav|un-?subscri|impression|exposure|skip|'
                        r'not[_ -]?interested|down-?vote|thumbs?[_ -]?down|negative|abandon)')
@@ -579,7 +399,7 @@ def _positive(log:pd.DataFrame, o:_Asked, name:str, notes:list, theirs:str)->pd.
     if pd.api.types.is_bool_dtype(log['value']) or set(np.unique(values)) <= {0., 1.}:
         log = log.assign(value=values)
     seen = set(np.unique(values[~np.isnan(values)]).tolist())
-    zero = seen <= {-1., 0., 1.} or _bare(theirs) in _QUANTITY
+    zero = seen <= {-1., 0., 1.} or bare_name(theirs) in QUANTITY
     if o.min_value is not None: low = values < o.min_value
     else: low = (values <= 0) if zero else (values < 0)
     if not low.any(): return log
@@ -593,7 +413,7 @@ def _positive(log:pd.DataFrame, o:_Asked, name:str, notes:list, theirs:str)->pd.
     notes.append(f'{name}: {int(low.sum()):,} rows with {word}: dropped{other}')
     return log[~low]
 
-# %% ../nbs/51_readers.ipynb #a8cce7dc
+# %% ../nbs/51_readers.ipynb #9029d071
 def _with_events(log:pd.DataFrame, o:_Asked, name:str, notes:list)->pd.DataFrame:
     "The rows whose events were asked for, or say that the user likes the item."
     if 'event' not in log:
@@ -618,13 +438,13 @@ def _with_events(log:pd.DataFrame, o:_Asked, name:str, notes:list)->pd.DataFrame
                  f'dropped{other}')
     return log[~gone]
 
-# %% ../nbs/51_readers.ipynb #b23f8817
+# %% ../nbs/51_readers.ipynb #92e49f39
 def _adopted(log:pd.DataFrame, o:_Asked, name:str, notes:list)->tuple[pd.DataFrame, dict]:
     "A log in which columns with well-known names are taken for what they say, and are told."
     took = {}
     for ours in ('time', 'value', 'event'):
         if ours in log: continue
-        for theirs in [c for c in log if _bare(c) in _ALSO[ours] and c not in took.values()]:
+        for theirs in [c for c in log if bare_name(c) in SYNONYMS[ours] and c not in took.values()]:
             if theirs in o.columns: continue
             if not _fits(log[theirs], ours): continue
             took[ours] = theirs
@@ -648,7 +468,7 @@ def _fits(s:pd.Series, ours:str)->bool:
     except InputError: return False
     return found.how != 'a counter' and bool(np.isfinite(found.seconds).mean() > .5)
 
-# %% ../nbs/51_readers.ipynb #8873846e
+# %% ../nbs/51_readers.ipynb #671a2068
 def _first_of_each(items:pd.DataFrame, name:str, notes:list)->pd.DataFrame:
     "The first row of each item; how many there are more, and whether their titles differ."
     twice = items['item'].duplicated()
@@ -683,7 +503,7 @@ def _one_each(by_item:Any, column:str)->bool:
     try: return bool((by_item[column].nunique() <= 1).all())
     except TypeError: return False
 
-# %% ../nbs/51_readers.ipynb #d76fc9ec
+# %% ../nbs/51_readers.ipynb #e9fb2075
 def _chosen_columns(df:pd.DataFrame, o:_Asked, tables:list)->pd.DataFrame:
     "A table without the columns to be dropped; those to be read as text are joined in `text`."
     found = [str(c) for t in tables for c in t.df]
@@ -698,14 +518,14 @@ def _with_text(items:pd.DataFrame, o:_Asked)->pd.DataFrame:
     "An item table whose `text` joins the columns that were asked for."
     names = [c for c in o.text_columns if c in items]
     if not names: return items
-    parts = [_known_cells(items[c]).fillna('').astype(str) for c in names]
+    parts = [known_cells(items[c]).fillna('').astype(str) for c in names]
     lines = ['. '.join(x for x in row if x) for row in zip(*parts)]
     if 'text' in items and 'text' not in names:
         lines = [f'{a or ""}. {b}'.strip('. ') for a, b in zip(items['text'], lines)]
     gone = [c for c in names if c not in ('title', 'text')]
     return items.drop(columns=gone).assign(text=lines)
 
-# %% ../nbs/51_readers.ipynb #5debfba3
+# %% ../nbs/51_readers.ipynb #cb47533b
 def _opened(log:Any, items:Any, o:_Asked)->tuple[RawTable, RawTable|None]:
     "Both tables; None for an item table that the log holds."
     one = items is None or (isinstance(items, (str, os.PathLike)) and str(items) == str(log))
@@ -759,7 +579,7 @@ def read_table(log:Any, # File, list or glob of files (CSV, TSV, JSON, Parquet, 
     name = name or _stem(log)
     made = isinstance(log, pd.DataFrame) and isinstance(items, pd.DataFrame)
     raw, raw_items = _opened(log, items, o)
-    notes = _check_mapping(o.columns, raw, raw_items, name)
+    notes = check_mapping(o.columns, raw, raw_items, name)
     notes += [note for t in (raw, raw_items) if t is not None for note in t.notes]
     log, items = _both_named(raw, raw_items, o, name)
     log, took = _adopted(log, o, name, notes)
@@ -776,26 +596,26 @@ def _stem(path:Any)->str:
     if not isinstance(path, (str, os.PathLike)): return 'log'
     return re.sub(r'[*?\[\]]', '', Path(path).name.split('.')[0]) or 'log'
 
-# %% ../nbs/51_readers.ipynb #b0f528f1
+# %% ../nbs/51_readers.ipynb #f92660ca
 def _both_named(raw:RawTable, raw_items:RawTable|None, o:_Asked, name:str
                )->tuple[pd.DataFrame, pd.DataFrame|None]:
     "Both tables with our names, without what was to be dropped."
     tables = [t for t in (raw, raw_items) if t is not None]
     parts = dict(log=raw, items=raw_items)
-    has = {part: set(t.df.columns) | set(_renamings(t.df, o.columns, part, raw_items is None))
+    has = {part: set(t.df.columns) | set(renamings(t.df, o.columns, part, raw_items is None))
            for part, t in parts.items() if t is not None}
     if raw_items is None: has['log'] |= {k[6:] for k in o.columns if k.startswith('items.')}
-    _require_names(raw, raw_items, has, name, o.columns)
+    require_names(raw, raw_items, has, name, o.columns)
     columns = o.columns
     if raw_items is None: columns = {re.sub('^items[.]', '', k): v for k, v in columns.items()}
     log = _chosen_columns(raw.df, o, tables)
-    log = _renamed(log, columns, 'log', f'log of {name}', raw_items is None)
+    log = rename_columns(log, columns, 'log', f'log of {name}', raw_items is None)
     require_columns(log, ['user', 'item'], f'log of {name}')
     if raw_items is None: return log, None
     items = _chosen_columns(raw_items.df, o, tables)
-    items = _renamed(items, o.columns, 'items', f'item table of {name}')
+    items = rename_columns(items, o.columns, 'items', f'item table of {name}')
     require_columns(items, ['item', 'title'], f'item table of {name}')
-    if 'separator' in ' '.join(raw_items.how): items = _typed(items)
+    if 'separator' in ' '.join(raw_items.how): items = typed_columns(items)
     return log, items
 
 def _prepared(log:pd.DataFrame, items:pd.DataFrame|None, o:_Asked, name:str, notes:list,
@@ -808,13 +628,13 @@ def _prepared(log:pd.DataFrame, items:pd.DataFrame|None, o:_Asked, name:str, not
     log, items = _with_matched_ids(log, items, name, notes)
     return log, _first_of_each(items, name, notes)
 
-# %% ../nbs/51_readers.ipynb #36d46610
+# %% ../nbs/51_readers.ipynb #278dc92c
 def _names_back(raw:RawTable, raw_items:RawTable|None, o:_Asked, took:dict)->dict:
     "What their files call our columns: (table, our name) to their name."
     parts = dict(log=raw, items=raw_items if raw_items is not None else raw)
     found = {}
     for part, table in parts.items():
-        for ours, theirs in _renamings(table.df, o.columns, part, raw_items is None).items():
+        for ours, theirs in renamings(table.df, o.columns, part, raw_items is None).items():
             found[part, ours] = theirs
     return found | {('log', ours): theirs for ours, theirs in took.items()}
 
@@ -830,7 +650,7 @@ def _named_back(domain:Domain, theirs:dict, raw:RawTable, raw_items:RawTable|Non
             reading.how += f', {low:g} to {high:g}; all count alike, see --min-value'
     return domain
 
-# %% ../nbs/51_readers.ipynb #8145cfa5
+# %% ../nbs/51_readers.ipynb #593c470f
 def align_ids(source:Domain, target:Domain)->tuple[Domain, Domain]:
     "Two domains whose users have ids of one kind, numbers or text, so that shared ones are found."
     if not len(source.log) or not len(target.log): return source, target
