@@ -44,7 +44,7 @@ def _hint(column:str, df:pd.DataFrame)->str:
     found = list_names(df.columns)
     return f"'{column}' (found: {found}): rename {meant} to '{column}'"
 
-# %% ../nbs/01_data.ipynb #277e3719
+# %% ../nbs/01_data.ipynb #e62486e2
 def _note(notes:list[str], name:str, n:int, what:str)->None:
     "Count a repair."
     if n: notes.append(f'{name}: {int(n):,} {what}')
@@ -124,16 +124,16 @@ def _check_times(log:pd.DataFrame, name:str, notes:list[str], how:dict, order:st
 def _no_times(s:pd.Series, bad:np.ndarray, where:str)->str:
     "The message where most rows have no time."
     i = first_true(bad)
-    return (f'{where}: {int(bad.sum()):,} of {len(bad):,} rows have no usable time, such as row {i} '
-            f'({short(value_at(s, i))}): give dates, or seconds since 1970, or leave the column '
+    return (f'{where}: {int(bad.sum()):,} of {len(bad):,} rows have no usable time, such as '
+            f'row {i} ({short(value_at(s, i))}): give dates, or seconds since 1970, or leave the column '
             'out (drop_columns; --drop-columns on the command line)')
 
 def _doubt(s:pd.Series, found:Times, name:str)->str:
     "The note where dates fit both ways."
     i = first_true(~np.isnan(found.seconds))
     day = str(np.datetime64(int(found.seconds[i]), 's'))[:10]
-    return (f"{name}: dates such as {short(value_at(s, i))} fit both ways, taken as {found.how[7:]} "
-            f"({day}); dates='{found.doubt}' (--dates {found.doubt.replace(' ', '-')}) reads "
+    return (f"{name}: dates such as {short(value_at(s, i))} fit both ways, taken as "
+            f"{found.how[7:]} ({day}); dates='{found.doubt}' (--dates {found.doubt.replace(' ', '-')}) reads "
             'them the other way')
 
 # %% ../nbs/01_data.ipynb #46f2ece5
@@ -172,7 +172,7 @@ def _check_log(log:pd.DataFrame, name:str, items:pd.DataFrame, notes:list[str], 
     if 'weight' in log: log = log.assign(weight=_check_weights(log['weight'], where))
     return log.reset_index(drop=True)
 
-# %% ../nbs/01_data.ipynb #10e16d04
+# %% ../nbs/01_data.ipynb #5457214a
 def _check_weights(s:pd.Series, where:str)->np.ndarray:
     "Weights of interactions, float64; an error names a row without one, or with one below 0."
     weight = read_numbers(s).values
@@ -279,7 +279,7 @@ def _without_users(domain:'Domain', users:list)->'Domain':
     "The domain without the rows of these users."
     return domain.with_log(domain.log[~domain.log['user'].astype(object).isin(users)])
 
-# %% ../nbs/01_data.ipynb #7a830df7
+# %% ../nbs/01_data.ipynb #bc29fa37
 _LOG_COLUMNS = ('user', 'item', 'time', 'event', 'value', 'weight')
 _ITEM_COLUMNS = ('item', 'title', 'text', 'category', 'brand', 'kind', 'price')
 
@@ -293,7 +293,7 @@ def _kind_of(s:pd.Series, column:str)->str:
         return 'seconds since 1970' if s.max() >= 10**8 else 'a counter'
     return 'numbers' if pd.api.types.is_numeric_dtype(s) else 'text'
 
-# %% ../nbs/01_data.ipynb #221d8e7e
+# %% ../nbs/01_data.ipynb #98c884b1
 def _reading(table:str, column:str, raw:pd.Series, clean:pd.DataFrame, how:dict)->ColumnReading:
     "What one column was taken for; what is read is shown where rows are still those of the file."
     ours = column in (_LOG_COLUMNS if table == 'log' else _ITEM_COLUMNS)

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['guess_language', 'unread_language', 'guess_encoding']
 
-# %% ../nbs/65_language.ipynb #7686078a
+# %% ../nbs/65_language.ipynb #9f0b44ab
 import codecs
 import numpy as np
 import re
 from collections.abc import Sequence
 
-# %% ../nbs/65_language.ipynb #6cc72575
+# %% ../nbs/65_language.ipynb #9b4bdf9c
 _SCRIPTS = {'Japanese': 'ぁ-ヿ', 'Korean': 'ᄀ-ᇿ가-힣', 'Chinese': '㐀-䶿一-鿿', 'Russian': 'Ѐ-ӿ',
             'Greek': 'Ͱ-Ͽ', 'Hebrew': '֐-׿', 'Arabic': '؀-ۿݐ-ݿ', 'Thai': '฀-๿',
             'Hindi': 'ऀ-ॿ', 'Bengali': 'ঀ-৿', 'Tamil': '஀-௿', 'Telugu': 'ఀ-౿',
@@ -29,7 +29,7 @@ def _script(text:str)->str:
     if best == 'Russian' and re.search('[іїєґІЇЄҐ]', text): return 'Ukrainian'
     return 'Persian' if best == 'Arabic' and re.search('[پچژگ]', text) else best
 
-# %% ../nbs/65_language.ipynb #fff7f4a8
+# %% ../nbs/65_language.ipynb #f3274d8a
 _WORDS = {language: set(words.split()) for language, words in dict(
     English='the of and in to with for on from by at is my your you this that our all how what',
     German='der die das und mit für von im den dem ein eine auf aus zu ist nicht des zum zur wie',
@@ -40,7 +40,8 @@ _WORDS = {language: set(words.split()) for language, words in dict(
     Dutch='de het een van en met voor op in te is niet zijn naar uit bij der mijn',
     Polish='i w z na do dla się nie o po od jest ze za bez przez oraz',
     Turkish='ve ile için bir bu da de çok daha en olan gibi kadar ne',
-    Indonesian='dan yang untuk dengan di dari ini itu pada anak wanita pria baju tas sepatu murah isi',
+    Indonesian='dan yang untuk dengan di dari ini itu pada anak wanita pria baju tas sepatu '
+               'murah isi',
     Vietnamese='và của cho với các những một là không trong người có cho được',
     Swedish='och med för av på till en ett som är från inte det att',
     Danish='og med til af på for en et som er fra ikke det at der',
@@ -53,7 +54,7 @@ _LETTERS = {'Vietnamese': 'ăđơưạảấầẩẫậắằẳẵặẹẻẽ
             'French': 'œîûç', 'Spanish': 'ñ¿¡', 'Portuguese': 'ãõç', 'Hungarian': 'őű',
             'Romanian': 'șțşţăâ', 'Swedish': 'å', 'Danish': 'øæå'}
 
-# %% ../nbs/65_language.ipynb #70ba0501
+# %% ../nbs/65_language.ipynb #797148d8
 def _latin(texts:Sequence[str])->tuple[str, float]:
     "The language of texts in Latin letters, and how many of them show it, as a share."
     lines = [text.lower() for text in texts]
@@ -67,10 +68,11 @@ def _latin(texts:Sequence[str])->tuple[str, float]:
     best = max(total, key=total.get)
     seen = (shows[best] > 0).mean()
     rival = total['English']
-    sure = best != 'English' and total[best] >= max(1.5, min(4, .3*len(texts)), 1.5*rival) and seen > .12
+    least = max(1.5, min(4, .3*len(texts)), 1.5*rival)
+    sure = best != 'English' and total[best] >= least and seen > .12
     return (best, float(seen)) if sure else ('English', 1.)
 
-# %% ../nbs/65_language.ipynb #7a52f360
+# %% ../nbs/65_language.ipynb #61be3660
 def guess_language(texts:Sequence[str], # Titles, or longer texts
                    most:int=2000 # Texts that are looked at, spread over all
                   )->tuple[str, float]: # Language, and the share of texts that show it
@@ -88,11 +90,12 @@ def guess_language(texts:Sequence[str], # Titles, or longer texts
         return main, len(found)/len(sample)
     return _latin([text for text, script in zip(sample, scripts) if not script])
 
-# %% ../nbs/65_language.ipynb #17ddfe89
+# %% ../nbs/65_language.ipynb #c80d54af
 _ENGLISH_ONLY = re.compile(r'(?i)^minilm$|all-minilm|all-mpnet|bge-(small|base|large)-en|-en(-|$)|'
-                           r'gte-(small|base|large)$|e5-(small|base|large)(-v2)?$|^bert-(base|large)')
+                           r'gte-(small|base|large)$|e5-(small|base|large)(-v2)?$|'
+                           r'^bert-(base|large)')
 
-# %% ../nbs/65_language.ipynb #1236dec1
+# %% ../nbs/65_language.ipynb #7c6dbe58
 def unread_language(texts:Sequence[str], # Texts of a catalogue
                     encoder:str # Name of an encoder
                    )->str: # A sentence; '' where nothing is to be said
@@ -104,20 +107,23 @@ def unread_language(texts:Sequence[str], # Texts of a catalogue
             "reads: it was trained on English; encoder='e5-multilingual' (--encoder "
             'e5-multilingual, extra `multilingual`) reads a hundred languages')
 
-# %% ../nbs/65_language.ipynb #aec2e508
-_CANDIDATES = {'euc_kr': 'Korean', 'gb18030': 'Chinese', 'big5': 'Chinese (traditional)', 'shift_jis': 'Japanese',
+# %% ../nbs/65_language.ipynb #769a8012
+_CANDIDATES = {'euc_kr': 'Korean', 'gb18030': 'Chinese', 'big5': 'Chinese (traditional)',
+               'shift_jis': 'Japanese',
                'euc_jp': 'Japanese', 'cp1251': 'Russian', 'koi8_r': 'Russian',
                'cp866': 'Russian', 'cp1253': 'Greek', 'cp1255': 'Hebrew', 'cp1256': 'Arabic',
                'cp874': 'Thai', 'cp1252': 'Western European', 'cp1250': 'Central European',
-               'cp1254': 'Turkish', 'cp850': 'Western European', 'mac_roman': 'Western European'}
+               'cp1254': 'Turkish', 'cp850': 'Western European',
+               'mac_roman': 'Western European'}
 _FREQUENT = {'Thai': ''.join(map(chr, range(0xe01, 0xe4f))),
              'Russian': 'оеаинтсрвлкмдпуяыьгзбчйхжшюцщэфё',
              'Greek': 'αεηιουωτνσςπρκλμγδθχφβάέήίόύώ',
-             'Hebrew': 'אבגדהוזחטיךכלםמןנסעףפץצקרשת', 'Arabic': 'ابتثجحخدذرزسشصضطظعغفقكلمنهويىةأإآئؤء',
+             'Hebrew': 'אבגדהוזחטיךכלםמןנסעףפץצקרשת', 
+             'Arabic': 'ابتثجحخدذرزسشصضطظعغفقكلمنهويىةأإآئؤء',
              'Central European': 'áéíóöőúüűąćęłńśźżčďěňřšťůýžăâîșț', 'Turkish': 'çğıöşü',
              'Western European': 'éèêëàâäáãåçíìîïñóòôöõøúùûüßæ’–“”€'}
 
-# %% ../nbs/65_language.ipynb #b17187be
+# %% ../nbs/65_language.ipynb #7f346c63
 def _common(char:str, encoding:str)->bool:
     "Is a character of the frequent half of its East Asian set?"
     if encoding in ('shift_jis', 'euc_jp') and 'ぁ' <= char <= 'ヿ': return True
@@ -129,7 +135,7 @@ def _common(char:str, encoding:str)->bool:
     return low <= lead <= high
 
 def _plausible(text:str, encoding:str)->float:
-    "How plausible a decoded text is, from 0 to about 1: the share of its foreign letters that are frequent."
+    "How plausible a decoded text is: the share of its foreign letters that are frequent."
     foreign = [c for c in text if ord(c) > 127]
     if not foreign: return 0.
     language = _CANDIDATES[encoding]
@@ -142,13 +148,14 @@ def _plausible(text:str, encoding:str)->float:
     script = language in ('Russian', 'Greek', 'Hebrew', 'Arabic', 'Thai')
     return (good - 2*odd - beside*script)/len(foreign)
 
-# %% ../nbs/65_language.ipynb #22580c11
+# %% ../nbs/65_language.ipynb #65fd4b8a
 def guess_encoding(data:bytes # Text in an unknown encoding
                   )->tuple[str, str]: # Name of the encoding, and of a language; '' if there is none
     "The encoding that bytes look like, and the language."
     if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE): return 'utf-16', 'Unicode'
     zeros = [data[i::2].count(0) for i in (0, 1)]
-    if sum(zeros) > len(data)/8: return ('utf-16-le' if zeros[1] > zeros[0] else 'utf-16-be'), 'Unicode'
+    if sum(zeros) > len(data)/8:
+        return ('utf-16-le' if zeros[1] > zeros[0] else 'utf-16-be'), 'Unicode'
     scores = {}
     for rank, name in enumerate(_CANDIDATES):
         try: text = codecs.getincrementaldecoder(name)().decode(data)

@@ -6,7 +6,7 @@
 __all__ = ['SEPARATORS', 'as_path', 'as_file', 'opener_of', 'read_head', 'TableOptions', 'RawTable', 'open_table', 'decode_all',
            'Dialect', 'read_csv_chunks', 'explode_lists', 'in_list_order', 'split_id_lists']
 
-# %% ../nbs/64_tables.ipynb #9f1a6e93
+# %% ../nbs/64_tables.ipynb #7acdff41
 import bz2
 import codecs
 import csv
@@ -31,7 +31,7 @@ from .columns import list_names, short
 from .core import InputError, check_type, import_optional
 from .language import guess_encoding
 
-# %% ../nbs/64_tables.ipynb #346bbd55
+# %% ../nbs/64_tables.ipynb #d3595eba
 def as_path(x:Any, what:str, kind:str='a file')->Path:
     "`x` as a Path whose name the system can look up."
     try:
@@ -58,7 +58,7 @@ def as_file(path:Any, what:str='file')->Path:
     if not path.stat().st_size: raise InputError(f'{path} is empty')
     return path
 
-# %% ../nbs/64_tables.ipynb #1e485cc1
+# %% ../nbs/64_tables.ipynb #2c2b8ae6
 _pickle = 'a pickle, which can run code when opened'
 _MAGIC = {b'\xd0\xcf\x11\xe0': 'an Excel file', b'\x28\xb5\x2f\xfd': 'a zstd archive',
           b'7z\xbc\xaf': 'a 7-Zip archive', b'%PDF': 'a PDF file',
@@ -86,7 +86,7 @@ def read_head(opener:Callable[[], BinaryIO], path:Any, size:int=2**17)->bytes:
     except _BROKEN as error:
         raise InputError(f'{path} cannot be read: {error}: fetch it again') from error
 
-# %% ../nbs/64_tables.ipynb #83de61a7
+# %% ../nbs/64_tables.ipynb #0bce5008
 @dataclass
 class TableOptions:
     "How text files are written, where their user says so; None: found out."
@@ -106,7 +106,7 @@ class RawTable:
     how:list=field(default_factory=list) # In words: 'separator tab', 'no header'
     notes:list=field(default_factory=list)
 
-# %% ../nbs/64_tables.ipynb #e6f787df
+# %% ../nbs/64_tables.ipynb #1dd1b9d2
 def _from_frame(x:Any)->pd.DataFrame|None:
     "A frame of another library as one of pandas; None if it is none."
     home = type(x).__module__.split('.')[0]
@@ -131,7 +131,7 @@ def _from_polars(x:Any)->pd.DataFrame:
             values, dtype=None if plain or kind.startswith(('Int', 'UInt', 'Float')) else object)
     return pd.DataFrame(columns)
 
-# %% ../nbs/64_tables.ipynb #b5f91374
+# %% ../nbs/64_tables.ipynb #0f5bd1d2
 def open_table(x:Any, # A path, a glob, a list of paths, or a frame of pandas, Polars or Arrow
                what:str, # What to call it in errors
                options:TableOptions|None=None)->RawTable:
@@ -139,7 +139,8 @@ def open_table(x:Any, # A path, a glob, a list of paths, or a frame of pandas, P
     options = options or TableOptions()
     if isinstance(x, pd.DataFrame): return RawTable(x, what, ['a DataFrame'])
     frame = _from_frame(x)
-    if frame is not None: return RawTable(frame, what, [f'a frame of {type(x).__module__.split(".")[0]}'])
+    home = type(x).__module__.split('.')[0]
+    if frame is not None: return RawTable(frame, what, [f'a frame of {home}'])
     parts = [_open_file(path, options, what) for path in _files(x, what)]
     tables = [table for several in parts for table in several]
     return tables[0] if len(tables) == 1 else _stacked(tables, what)
@@ -164,7 +165,7 @@ def _files(x:Any, what:str)->list[Path]:
     if len(several) > 1 and as_path(several[0], what).exists(): return _files(several, what)
     return [as_file(path, what)]
 
-# %% ../nbs/64_tables.ipynb #347c6866
+# %% ../nbs/64_tables.ipynb #abaaccc2
 def _stacked(tables:list[RawTable], what:str)->RawTable:
     "Several files as one table; their columns must be the same."
     first = tables[0]
@@ -176,21 +177,23 @@ def _stacked(tables:list[RawTable], what:str)->RawTable:
                          f'{what} can be several files if all have one header')
     df = pd.concat([_plain_ids(table.df) for table in tables], ignore_index=True)
     notes = [note for table in tables for note in table.notes]
-    return RawTable(df, f'{what} ({len(tables)} files)', [f'{len(tables)} files', *first.how], notes)
+    how = [f'{len(tables)} files', *first.how]
+    return RawTable(df, f'{what} ({len(tables)} files)', how, notes)
 
 def _plain_ids(df:pd.DataFrame)->pd.DataFrame:
     "A table without categories, whose numbers differ from file to file."
     coded = [c for c in df if isinstance(df[c].dtype, pd.CategoricalDtype)]
     return df.assign(**{c: df[c].astype(object) for c in coded}) if coded else df
 
-# %% ../nbs/64_tables.ipynb #02930fc8
+# %% ../nbs/64_tables.ipynb #a747c186
 def _open_file(path:Path, options:TableOptions, what:str)->list[RawTable]:
     "The table in a file, or those in an archive."
     with open(path, 'rb') as file: head = file.read(8)
     if head.startswith(b'PK\x03\x04'): return _unzipped(path, options, what)
     if head.startswith(b'PAR1') or path.suffix in ('.parquet', '.pq'):
         return [RawTable(_parquet(path), str(path), ['Parquet'])]
-    if head.startswith((b'ARROW1', b'FEA1')): return [RawTable(_feather(path), str(path), ['Arrow'])]
+    if head.startswith((b'ARROW1', b'FEA1')):
+        return [RawTable(_feather(path), str(path), ['Arrow'])]
     return [_open_bytes(opener_of(path), str(path), options)]
 
 _SHEET = ('xl/workbook.xml', '[Content_Types].xml')
@@ -212,7 +215,7 @@ def _unzipped(path:Path, options:TableOptions, what:str)->list[RawTable]:
     def opener(name): return lambda: io.BytesIO(zipfile.ZipFile(path).read(name))
     return [_open_bytes(opener(name), f'{path}, {name}', options) for name in names]
 
-# %% ../nbs/64_tables.ipynb #2c39c2f0
+# %% ../nbs/64_tables.ipynb #7628b748
 def _parquet(path:Path)->pd.DataFrame:
     "A Parquet file."
     import_optional('pyarrow', 'data')
@@ -231,7 +234,7 @@ def _feather(path:Path)->pd.DataFrame:
         first = str(error).splitlines()[0][:200]
         raise InputError(f'{path} is no readable Arrow file: {first}') from error
 
-# %% ../nbs/64_tables.ipynb #80dc5458
+# %% ../nbs/64_tables.ipynb #ce5aada3
 _SEVEN_BIT = ('iso2022', 'utf_7', 'hz')
 
 def _is_utf8(head:bytes)->bool:
@@ -258,7 +261,7 @@ def _encoding_error(where:str, data:bytes, asked:str, place:int)->InputError:
     return InputError(f'{where} is not {asked} at byte {place} (line {line}){looks}: pass '
                       f'encoding="{name}" (--encoding {name} on the command line)')
 
-# %% ../nbs/64_tables.ipynb #fe50cb84
+# %% ../nbs/64_tables.ipynb #cecb22a9
 def decode_all(opener:Callable[[], BinaryIO], where:str, asked:str='utf-8')->str:
     "The whole text of a file."
     data = read_head(opener, where, -1)
@@ -267,7 +270,7 @@ def decode_all(opener:Callable[[], BinaryIO], where:str, asked:str='utf-8')->str
     except UnicodeDecodeError as error:
         raise _encoding_error(where, data, name, error.start) from error
 
-# %% ../nbs/64_tables.ipynb #9a2dc705
+# %% ../nbs/64_tables.ipynb #2487810a
 SEPARATORS = {',': 'comma', '\t': 'tab', ';': 'semicolon', '|': 'bar', '::': 'double colon',
               '\x01': 'Ctrl-A', ' ': 'blanks'}
 
@@ -309,7 +312,7 @@ def _find_separator(lines:list[str], suffix:str)->str:
     if found[best][0] > 0: return best
     return max((s for s in SEPARATORS if s not in ' ::'), key=lines[0].count)
 
-# %% ../nbs/64_tables.ipynb #a6871445
+# %% ../nbs/64_tables.ipynb #7bf66ba9
 def _is_data(cell:str)->bool:
     "Is a cell of the first line no name but a value: a number, a date, nothing?"
     cell = cell.strip().strip('"')
@@ -330,7 +333,7 @@ def _lines_of(head:bytes, encoding:str, whole:bool, quotes:bool=True)->list[str]
     lines = re.split('\r\n|\n|\r', text.lstrip('\ufeff'))
     return lines if whole and lines[-1] else lines[:-1] or lines
 
-# %% ../nbs/64_tables.ipynb #8a9defba
+# %% ../nbs/64_tables.ipynb #97a87053
 def _preamble(lines:list[str], known:Collection[str])->tuple[int, str|None]:
     "Lines before the table (blank, comments, `sep=;`), and the separator that one of them names."
     skip = 0
@@ -356,12 +359,13 @@ def _dialect(head:bytes, whole:bool, encoding:str, where:str, options:TableOptio
     known_header = any(name.strip() in options.known and not name.strip().isdigit()
                        for name in rows[0])
     named = _has_header(rows[0], options.known, rows[1:]) and not options.no_header
-    header = [x.strip().lstrip('\ufeff#').strip().strip('"') for x in rows[0]] if named or known_header else None
+    names = [x.strip().lstrip('\ufeff#').strip().strip('"') for x in rows[0]]
+    header = names if named or known_header else None
     widths = [len(row) for row in rows[1:]] or [len(rows[0])]
     width = max(widths if header is not None else [*widths, len(rows[0])])
     return Dialect(sep, header, width, skip, encoding)
 
-# %% ../nbs/64_tables.ipynb #9a709c42
+# %% ../nbs/64_tables.ipynb #84a8020f
 def _widths(block:bytes, sep:int)->set[int]:
     "The numbers of separators that the lines of a block have, blank lines left out."
     data = np.frombuffer(block, np.uint8)
@@ -383,7 +387,7 @@ def _whole_lines(opener:Callable[[], BinaryIO], skip:int)->Iterator[bytes]:
             if cut: yield block[:cut]
     if left: yield left
 
-# %% ../nbs/64_tables.ipynb #b738418b
+# %% ../nbs/64_tables.ipynb #68aa11d6
 def _lone_quote(sep:str)->re.Pattern:
     "A field that begins with a quotation mark and does not end with one in its line."
     sign = re.escape(sep).encode()
@@ -407,7 +411,7 @@ def _with_quotes(opener:Callable, dialect:Dialect)->Dialect:
     if widths <= body and alone: return replace(dialect, quoting=csv.QUOTE_NONE)
     return replace(dialect, escape='\\') if escaped else dialect
 
-# %% ../nbs/64_tables.ipynb #8328749b
+# %% ../nbs/64_tables.ipynb #0ac1c0e4
 def _one_column(parts:list[pd.Series])->pd.Series:
     "Chunks of a column as one."
     if parts[0].dtype == 'category': return pd.Series(union_categoricals(parts))
@@ -423,7 +427,7 @@ def _encode_ids(chunk:pd.DataFrame, ids:Collection[str])->pd.DataFrame:
     for c in set(ids) & set(chunk): chunk[c] = pd.Categorical.from_codes(*pd.factorize(chunk[c]))
     return chunk
 
-# %% ../nbs/64_tables.ipynb #719bfae9
+# %% ../nbs/64_tables.ipynb #d1488615
 def read_csv_chunks(opener:Callable[[], Any], rows:int=2**20, **kw:Any)->pd.DataFrame:
     "`pd.read_csv` in less memory: in chunks, as long as all of them agree on the types."
     parts = []
@@ -438,7 +442,7 @@ def read_csv_chunks(opener:Callable[[], Any], rows:int=2**20, **kw:Any)->pd.Data
             if parts: return _one_table(parts)
     with opener() as file: return pd.read_csv(file, **kw)
 
-# %% ../nbs/64_tables.ipynb #50199b4f
+# %% ../nbs/64_tables.ipynb #be39c85f
 def _names(dialect:Dialect)->list[str]:
     "Names of the columns: those of the header, or positions from 0."
     if dialect.header is None: return [str(i) for i in range(dialect.n)]
@@ -465,7 +469,7 @@ def _translated(opener:Callable, dialect:Dialect, where:str)->tuple[Callable, Di
     dialect = replace(dialect, sep='\x1f', quoting=csv.QUOTE_NONE, encoding='utf-8')
     return (lambda: io.BytesIO(text.encode())), dialect
 
-# %% ../nbs/64_tables.ipynb #551e9f8a
+# %% ../nbs/64_tables.ipynb #5414c55a
 _UNREADABLE = (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, *_BROKEN)
 
 def _parse(opener:Callable, where:str, dialect:Dialect, options:TableOptions)->pd.DataFrame:
@@ -492,7 +496,7 @@ def _first_bad(data:bytes, encoding:str, start:int)->int:
     except UnicodeDecodeError as error: return error.start
     return start
 
-# %% ../nbs/64_tables.ipynb #dca5dd63
+# %% ../nbs/64_tables.ipynb #7dd67d87
 def _open_text(opener:Callable, where:str, head:bytes, options:TableOptions)->RawTable:
     "A text table, and how it was read."
     encoding = _encoding(head, options.encoding)
@@ -520,7 +524,7 @@ def _unquoted(df:pd.DataFrame)->pd.DataFrame:
         df = df.assign(**{c: text.where(~whole, inner.reindex(text.index))})
     return df
 
-# %% ../nbs/64_tables.ipynb #18ecbd05
+# %% ../nbs/64_tables.ipynb #04969311
 def _check_swallowed(df:pd.DataFrame, dialect:Dialect, where:str)->None:
     "An `InputError` where a quotation mark that is never closed has swallowed lines."
     for c in df:
@@ -546,7 +550,7 @@ def _without_empty(table:RawTable, dialect:Dialect)->RawTable:
         if empty or _counts_rows(df[c]): df = df.drop(columns=c)
     return replace(table, df=df)
 
-# %% ../nbs/64_tables.ipynb #4f71db97
+# %% ../nbs/64_tables.ipynb #5923fc98
 def _counts_rows(s:pd.Series)->bool:
     "Is a column the number of the row, from any start?"
     x = pd.to_numeric(s.iloc[:100_000], errors='coerce').to_numpy(float)
@@ -563,17 +567,18 @@ def _shifted(table:RawTable, extra:list[str])->pd.DataFrame:
     i = int(df[extra[0]].notna().to_numpy().argmax())
     n = len(names) + int(df[extra].iloc[i].notna().sum())
     raise InputError(f'{table.where}: row {i} has {n} fields, the header names '
-                     f'{len(names)} ({list_names(names)}): name the column that lacks a name, quote '
-                     'texts that hold the separator, or name it with sep (--sep)')
+                     f'{len(names)} ({list_names(names)}): name the column that lacks a name, '
+                     'quote texts that hold the separator, or name it with sep (--sep)')
 
-# %% ../nbs/64_tables.ipynb #74205931
+# %% ../nbs/64_tables.ipynb #bb64a988
 def _open_bytes(opener:Callable, where:str, options:TableOptions)->RawTable:
     "A file that is JSON or a text table."
     head = read_head(opener, where)
     if not head: raise InputError(f'{where} is empty')
     if head.startswith(b'PAR1'): raise InputError(f'{where} is a Parquet file: unpack it')
     start = head.lstrip(b'\xef\xbb\xbf \t\r\n')[:2]
-    if start[:1] == b'{' or start[:1] == b'[' and re.match(rb'\[\s*[\[{\]]', head.lstrip(b'\xef\xbb\xbf \t\r\n')):
+    array = re.match(rb'[\xef\xbb\xbf\s]*\[\s*[\[{\]]', head)
+    if start[:1] == b'{' or array:
         return RawTable(_from_json(decode_all(opener, where), where), where, ['JSON'])
     return _open_text(opener, where, head, options)
 
@@ -599,7 +604,7 @@ def _json_object(line:str, where:str)->dict:
     raise InputError(f'{where} is a {type(found).__name__}: expected an object, as all lines of '
                      'a file of JSON lines are')
 
-# %% ../nbs/64_tables.ipynb #243939fd
+# %% ../nbs/64_tables.ipynb #0f6513b6
 def _json_document(text:str, where:str)->pd.DataFrame:
     "One JSON value as a table."
     try: found = json.loads(text)
@@ -617,7 +622,7 @@ def _json_document(text:str, where:str)->pd.DataFrame:
     raise InputError(f'{where} is JSON, but no table: expected an object a line, or an array of '
                      f'objects (found {short(found[:1] if found else found, 60)})')
 
-# %% ../nbs/64_tables.ipynb #d92061b8
+# %% ../nbs/64_tables.ipynb #a3a581f2
 def _is_list(x:Any)->bool: return isinstance(x, (list, tuple, np.ndarray))
 
 def _list_columns(df:pd.DataFrame)->list[str]:
@@ -661,7 +666,7 @@ def _widened(df:pd.DataFrame, column:str)->pd.DataFrame:
     wide = wide.rename(columns={c: f'{column}.{c}' for c in wide if c in df})
     return pd.concat([df.drop(columns=column), wide], axis=1)
 
-# %% ../nbs/64_tables.ipynb #52a5e974
+# %% ../nbs/64_tables.ipynb #baf67a6f
 _SPLITS = (r'\s+', r'\s*,\s*', r'\s*\|\s*', r'\s*;\s*')
 _CLICKED = r'(.+)-([01])'
 _BRACKETS = r"^[\[(]|[\])]$|['\"]"
