@@ -6,7 +6,7 @@
 __all__ = ['OUR_COLUMNS', 'SYNONYMS', 'QUANTITY', 'bare_name', 'require_names', 'renamings', 'rename_columns', 'check_mapping',
            'known_cells', 'typed_columns']
 
-# %% ../nbs/66_mapping.ipynb #e8d2d4d8
+# %% ../nbs/66_mapping.ipynb #729be62f
 import difflib
 import numpy as np
 import pandas as pd
@@ -17,11 +17,11 @@ from .columns import list_names, read_numbers, read_times, short
 from .core import InputError
 from .tables import RawTable
 
-# %% ../nbs/66_mapping.ipynb #6483c9de
+# %% ../nbs/66_mapping.ipynb #3f00a4ba
 OUR_COLUMNS = ('user', 'item', 'title', 'time', 'event', 'value', 'text', 'category', 'brand', 'price',
          'kind')
 
-# %% ../nbs/66_mapping.ipynb #e0b4c8b1
+# %% ../nbs/66_mapping.ipynb #d148c09e
 SYNONYMS = dict(
     user='userid uid customer customerid client clientid visitor visitorid member memberid '
          'reviewerid account accountid session sessionid buyer buyerid householdid householdkey '
@@ -56,7 +56,7 @@ def _likely(ours:str, names:Sequence[str])->str|None:
     near += difflib.get_close_matches(ours, names, 1, .6)
     return near[0] if near else None
 
-# %% ../nbs/66_mapping.ipynb #72346642
+# %% ../nbs/66_mapping.ipynb #9732d446
 def _by_content(df:pd.DataFrame)->dict[str, str]:
     "Positions of a table without a header, by what the columns hold: our name to theirs."
     rest = [str(c) for c in df]
@@ -82,6 +82,7 @@ def _wish(missing:list, log:RawTable, items:RawTable|None, columns:dict)->dict[s
     if 'no header' in log.how:
         for ours, c in _by_content(log.df).items():
             if ('log', ours) in found: found['log', ours] = c
+            elif ours == 'time' and 'time' not in wish: wish['time'] = c
     if items is not None and 'no header' in items.how:
         for ours, c in zip(('item', 'title'), items.df):
             if ('items', ours) in found: found['items', ours] = str(c)
@@ -92,7 +93,7 @@ def _wish(missing:list, log:RawTable, items:RawTable|None, columns:dict)->dict[s
         wish[ours if general and not one_sided else f'{part}.{ours}'] = theirs
     return wish
 
-# %% ../nbs/66_mapping.ipynb #46cc09f0
+# %% ../nbs/66_mapping.ipynb #8407791f
 def require_names(log:RawTable, items:RawTable|None, has:dict, name:str, columns:dict)->None:
     "An `InputError` that names all columns which are missing, and the option that names them."
     wanted = [('log', 'user'), ('log', 'item')]
@@ -105,7 +106,7 @@ def require_names(log:RawTable, items:RawTable|None, has:dict, name:str, columns
         if not lacks: continue
         bare = 'no header' in table.how
         what = 'has no header' if bare else f"has no column {' and no '.join(map(repr, lacks))}"
-        first = [short(x, 20) for x in table.df.iloc[0]] if bare and len(table.df) else table.df
+        first = [str(x)[:20] for x in table.df.iloc[0]] if bare and len(table.df) else table.df
         seen = 'its first row' if bare else 'found'
         told.append(f'{words} of {name} {what} ({seen}: {list_names(first, 110)})')
     wish = _wish(missing, log, items, columns)
@@ -174,7 +175,7 @@ def check_mapping(columns:dict[str, str], log:RawTable, items:RawTable|None, nam
                          '--columns names them')
     return notes
 
-# %% ../nbs/66_mapping.ipynb #e331b804
+# %% ../nbs/66_mapping.ipynb #ae89afcc
 _NOTHING = {'', '\\N', 'NA', 'N/A', 'n/a', '#N/A', 'nan', 'NaN', 'null', 'NULL', 'None', '<NA>',
             'NONE', 'Null', 'none', 'nil', 'undefined'}
 

@@ -282,6 +282,19 @@ def _atomic(path:Path)->pd.DataFrame:
         elif c == 'category': df[c] = df[c].str.replace(r'\s*[, ]\s*', '|', regex=True)
     return df
 
+# %% ../nbs/51_readers.ipynb #25b97689
+def _first_of_each(items:pd.DataFrame, name:str, notes:list)->pd.DataFrame:
+    "The first row of each item; how many there are more, and whether their titles differ."
+    twice = items['item'].duplicated()
+    if not twice.any(): return items
+    differ = 0
+    if 'title' in items:
+        titles = items.groupby('item', observed=True)['title'].nunique()
+        differ = int((titles > 1).sum())
+    word = f' ({differ:,} items have several titles)' if differ else ''
+    notes.append(f'{name}: {int(twice.sum()):,} rows repeat an item: the first kept{word}')
+    return items[~twice]
+
 # %% ../nbs/51_readers.ipynb #5f81a049
 def read_recbole(path:str|Path, # Folder with NAME.inter (or NAME.train.inter, …) and NAME.item
                  name:str|None=None # NAME; None: the name of the folder
@@ -320,7 +333,7 @@ def _with_histories(log:pd.DataFrame)->pd.DataFrame:
     log = pd.concat([past[past['item'].notna()], log], ignore_index=True)
     return log.drop(columns=column)
 
-# %% ../nbs/51_readers.ipynb #88e36234
+# %% ../nbs/51_readers.ipynb #2fbe2881
 @dataclass
 class _Asked:
     "What the caller of `read_table` said about the two tables."
@@ -374,7 +387,7 @@ def _check_naming(columns:Any, encoding:Any)->dict[str, str]:
                          "write 'log.NAME' or 'items.NAME'")
     return columns
 
-# %% ../nbs/51_readers.ipynb #05b94755
+# %% ../nbs/51_readers.ipynb #3b2ca435
 _NEGATIVE = re.compile(r'(?i)(^|[^a-z])(dis-?like|cancel|return(ed|s)?$|refund|charge-?back|remov|'
                        r'un-?like|un-?follow|un-?fav|un-?subscri|impression|exposure|skip|'
                        r'not[_ -]?interested|down-?vote|thumbs?[_ -]?down|negative|abandon)')
@@ -413,7 +426,7 @@ def _positive(log:pd.DataFrame, o:_Asked, name:str, notes:list, theirs:str)->pd.
     notes.append(f'{name}: {int(low.sum()):,} rows with {word}: dropped{other}')
     return log[~low]
 
-# %% ../nbs/51_readers.ipynb #c775ae77
+# %% ../nbs/51_readers.ipynb #9e665b95
 def _with_events(log:pd.DataFrame, o:_Asked, name:str, notes:list)->pd.DataFrame:
     "The rows whose events were asked for, or say that the user likes the item."
     if 'event' not in log:
@@ -438,7 +451,7 @@ def _with_events(log:pd.DataFrame, o:_Asked, name:str, notes:list)->pd.DataFrame
                  f'dropped{other}')
     return log[~gone]
 
-# %% ../nbs/51_readers.ipynb #7b2c16c3
+# %% ../nbs/51_readers.ipynb #6d946e13
 def _adopted(log:pd.DataFrame, o:_Asked, name:str, notes:list)->tuple[pd.DataFrame, dict]:
     "A log in which columns with well-known names are taken for what they say, and are told."
     took = {}
@@ -468,19 +481,7 @@ def _fits(s:pd.Series, ours:str)->bool:
     except InputError: return False
     return found.how != 'a counter' and bool(np.isfinite(found.seconds).mean() > .5)
 
-# %% ../nbs/51_readers.ipynb #b8cfa2af
-def _first_of_each(items:pd.DataFrame, name:str, notes:list)->pd.DataFrame:
-    "The first row of each item; how many there are more, and whether their titles differ."
-    twice = items['item'].duplicated()
-    if not twice.any(): return items
-    differ = 0
-    if 'title' in items:
-        titles = items.groupby('item', observed=True)['title'].nunique()
-        differ = int((titles > 1).sum())
-    word = f' ({differ:,} items have several titles)' if differ else ''
-    notes.append(f'{name}: {int(twice.sum()):,} rows repeat an item: the first kept{word}')
-    return items[~twice]
-
+# %% ../nbs/51_readers.ipynb #36dc82b8
 def _items_of(log:pd.DataFrame, name:str, notes:list)->tuple[pd.DataFrame, pd.DataFrame]:
     "The log and the item table that one flat file holds."
     ours = [c for c in ('title', 'text', 'category', 'brand', 'kind', 'price') if c in log]
@@ -503,7 +504,7 @@ def _one_each(by_item:Any, column:str)->bool:
     try: return bool((by_item[column].nunique() <= 1).all())
     except TypeError: return False
 
-# %% ../nbs/51_readers.ipynb #1c619315
+# %% ../nbs/51_readers.ipynb #386550ef
 def _chosen_columns(df:pd.DataFrame, o:_Asked, tables:list)->pd.DataFrame:
     "A table without the columns to be dropped; those to be read as text are joined in `text`."
     found = [str(c) for t in tables for c in t.df]
@@ -525,7 +526,7 @@ def _with_text(items:pd.DataFrame, o:_Asked)->pd.DataFrame:
     gone = [c for c in names if c not in ('title', 'text')]
     return items.drop(columns=gone).assign(text=lines)
 
-# %% ../nbs/51_readers.ipynb #79e395ac
+# %% ../nbs/51_readers.ipynb #3c358b86
 def _opened(log:Any, items:Any, o:_Asked)->tuple[RawTable, RawTable|None]:
     "Both tables; None for an item table that the log holds."
     one = items is None or (isinstance(items, (str, os.PathLike)) and str(items) == str(log))
@@ -597,7 +598,7 @@ def _stem(path:Any)->str:
     if not isinstance(path, (str, os.PathLike)): return 'log'
     return re.sub(r'[*?\[\]]', '', Path(path).name.split('.')[0]) or 'log'
 
-# %% ../nbs/51_readers.ipynb #e93df428
+# %% ../nbs/51_readers.ipynb #f93daaf8
 def _both_named(raw:RawTable, raw_items:RawTable|None, o:_Asked, name:str
                )->tuple[pd.DataFrame, pd.DataFrame|None]:
     "Both tables with our names, without what was to be dropped."
@@ -629,7 +630,7 @@ def _prepared(log:pd.DataFrame, items:pd.DataFrame|None, o:_Asked, name:str, not
     log, items = _with_matched_ids(log, items, name, notes)
     return log, _first_of_each(items, name, notes)
 
-# %% ../nbs/51_readers.ipynb #4af3987f
+# %% ../nbs/51_readers.ipynb #6963fec3
 def _names_back(raw:RawTable, raw_items:RawTable|None, o:_Asked, took:dict)->dict:
     "What their files call our columns: (table, our name) to their name."
     parts = dict(log=raw, items=raw_items if raw_items is not None else raw)
@@ -651,7 +652,7 @@ def _named_back(domain:Domain, theirs:dict, raw:RawTable, raw_items:RawTable|Non
             reading.how += f', {low:g} to {high:g}; all count alike, see --min-value'
     return domain
 
-# %% ../nbs/51_readers.ipynb #4364b068
+# %% ../nbs/51_readers.ipynb #719e162c
 def align_ids(source:Domain, target:Domain)->tuple[Domain, Domain]:
     "Two domains whose users have ids of one kind, numbers or text, so that shared ones are found."
     if not len(source.log) or not len(target.log): return source, target
