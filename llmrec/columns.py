@@ -7,7 +7,7 @@ __all__ = ['UNITS', 'is_text_column', 'plain_column', 'first_true', 'value_at', 
            'Numbers', 'read_numbers', 'plain_text', 'read_texts', 'missing_ids', 'read_ids', 'match_ids',
            'ColumnReading', 'show_examples', 'readings_table']
 
-# %% ../nbs/63_columns.ipynb #8432fca1
+# %% ../nbs/63_columns.ipynb #fce22979
 import html
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 from .core import InputError
 
-# %% ../nbs/63_columns.ipynb #0402633b
+# %% ../nbs/63_columns.ipynb #6b703df3
 def is_text_column(s:pd.Series)->bool:
     "Is the column of Python objects or of one of pandas' text types?"
     return s.dtype == object or isinstance(s.dtype, pd.StringDtype) or 'string' in str(s.dtype)
@@ -34,7 +34,7 @@ def plain_column(s:pd.Series # Any column
     if kind.startswith(('date', 'timestamp')): return pd.to_datetime(s.astype(object))
     return s.astype(object) if kind.startswith(('dictionary', 'decimal')) else s
 
-# %% ../nbs/63_columns.ipynb #e5f2d25f
+# %% ../nbs/63_columns.ipynb #fde88241
 def first_true(mask:Any)->int:
     "Place of the first True, as a plain int."
     return int(np.asarray(mask).argmax())
@@ -48,7 +48,7 @@ def short(x:Any, most:int=60)->str:
     text = repr(x)
     return text if len(text) <= most else text[:most - 1] + '…'
 
-# %% ../nbs/63_columns.ipynb #4eddd8df
+# %% ../nbs/63_columns.ipynb #52926844
 def list_names(names:Sequence, # Of columns, files, items
                most:int=160 # Characters
               )->str:
@@ -61,7 +61,7 @@ def list_names(names:Sequence, # Of columns, files, items
     left = len(texts) - len(shown)
     return ', '.join(shown or ['none'][:not texts]) + (f' and {left} more' if left else '')
 
-# %% ../nbs/63_columns.ipynb #a268f3ee
+# %% ../nbs/63_columns.ipynb #f2126814
 @dataclass
 class Times:
     "A column of times as it was read."
@@ -72,7 +72,7 @@ class Times:
 
 UNITS = {'seconds': 1, 'milliseconds': 10**3, 'microseconds': 10**6, 'nanoseconds': 10**9}
 
-# %% ../nbs/63_columns.ipynb #9e7e2c78
+# %% ../nbs/63_columns.ipynb #2ba5042b
 def _from_datetimes(dates:pd.Series, how:str='dates', doubt:str='')->Times:
     "Dates of pandas as seconds and fractions."
     if dates.dt.tz is not None: dates = dates.dt.tz_convert('UTC').dt.tz_localize(None)
@@ -84,7 +84,7 @@ def _from_datetimes(dates:pd.Series, how:str='dates', doubt:str='')->Times:
     seconds[seconds < 0] = np.nan
     return Times(seconds, np.where(bad, 0., fraction), how, doubt)
 
-# %% ../nbs/63_columns.ipynb #c2d12461
+# %% ../nbs/63_columns.ipynb #4b9ab2be
 def _unit(x:np.ndarray, where:str)->str:
     "Unit of numeric times, judged by their size; an error names a row of another unit."
     usable = np.isfinite(x) & (x > 0)
@@ -98,7 +98,7 @@ def _unit(x:np.ndarray, where:str)->str:
     raise InputError(f'{where}: row {i} has {x[i]:.0f} ({names[band[i]]}), '
                      f'most rows are in {names[main]}: use one unit')
 
-# %% ../nbs/63_columns.ipynb #ddde01fa
+# %% ../nbs/63_columns.ipynb #0dd197ac
 _COMPACT = {8: ('%Y%m%d', 19700101, 22001231), 12: ('%Y%m%d%H%M', 197001010000, 220012312359),
             14: ('%Y%m%d%H%M%S', 19700101000000, 22001231235959)}
 
@@ -113,7 +113,7 @@ def _compact_dates(x:np.ndarray)->pd.Series|None:
     dates = pd.to_datetime(written, format=form, errors='coerce')
     return dates if dates[usable].notna().all() else None
 
-# %% ../nbs/63_columns.ipynb #1f374fb2
+# %% ../nbs/63_columns.ipynb #9b2f2ee9
 def _from_numbers(s:pd.Series, where:str)->Times:
     "Numbers as times: seconds to nanoseconds by their size, compact dates, or a counter."
     x = s.to_numpy(np.float64, na_value=np.nan)
@@ -130,7 +130,7 @@ def _from_numbers(s:pd.Series, where:str)->Times:
     if stamps: seconds[seconds == 0] = np.nan        # 0 says "unknown" among dates
     return Times(seconds, fraction, f'{unit} since 1970' if stamps else 'a counter')
 
-# %% ../nbs/63_columns.ipynb #c1259bc6
+# %% ../nbs/63_columns.ipynb #53beb614
 _CLOCK = (r'(?:[T\s,]+(?P<hour>\d{1,2})[:.h](?P<minute>\d{2})(?:[:.](?P<second>\d{2})'
           r'(?:[.,](?P<part>\d{1,9}))?)?\s*(?P<half>[AaPp]\.?[Mm]\.?)?'
           r'\s*(?P<zone>Z|UTC|GMT|[+-]\d{2}:?\d{2})?)?')
@@ -145,7 +145,7 @@ def _date_parts(texts:pd.Series)->pd.DataFrame:
     part = pd.to_numeric('0.' + found['part'].fillna('0'))
     return found.assign(part=part.to_numpy(float))
 
-# %% ../nbs/63_columns.ipynb #3911235e
+# %% ../nbs/63_columns.ipynb #a7f086bf
 _ORDERS = {'day first': ('c', 'b', 'a'), 'month first': ('c', 'a', 'b'),
            'year first': ('a', 'b', 'c'), 'year first, then day': ('a', 'c', 'b')}
 
@@ -169,7 +169,7 @@ def _days(parts:pd.DataFrame, order:str)->np.ndarray:
     good &= days.astype('datetime64[M]') == months
     return np.where(good, days.astype(np.int64), np.nan)
 
-# %% ../nbs/63_columns.ipynb #7157411f
+# %% ../nbs/63_columns.ipynb #c8709396
 def _clock(parts:pd.DataFrame)->np.ndarray:
     "Seconds since midnight in UTC; NaN where the hour is none."
     hour = parts['hour'].fillna(0).to_numpy(float)
@@ -183,7 +183,7 @@ def _clock(parts:pd.DataFrame)->np.ndarray:
     known = (hour < 25) & (minute < 60) & (second < 61)
     return np.where(known, hour*3600 + minute*60 + second - shift, np.nan)
 
-# %% ../nbs/63_columns.ipynb #3d687df6
+# %% ../nbs/63_columns.ipynb #505dcddd
 def _candidates(parts:pd.DataFrame)->list[str]:
     "The orders that may be meant; dots are never month first."
     first_long = (parts['a_digits'] == 4).any()
@@ -208,7 +208,7 @@ def _choose_order(parts:pd.DataFrame, weight:np.ndarray, asked:str)->tuple[str, 
     other = ['day first', 'month first'][bool(day_varies or dashes)]
     return chosen, '' if same else other
 
-# %% ../nbs/63_columns.ipynb #919f4f23
+# %% ../nbs/63_columns.ipynb #76ec2ff7
 _MONTH = re.compile(r'(?i)\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b')
 
 def _worded_dates(texts:pd.Series)->pd.Series:
@@ -222,7 +222,7 @@ def _worded_dates(texts:pd.Series)->pd.Series:
     dates[words] = found
     return dates
 
-# %% ../nbs/63_columns.ipynb #5b290c58
+# %% ../nbs/63_columns.ipynb #d54cc38a
 def _date_texts(texts:pd.Series, weight:np.ndarray, order:str)->Times:
     "Distinct texts as times; `weight` says how many rows have each."
     if order not in ('auto', 'day first', 'month first'):
@@ -239,7 +239,7 @@ def _date_texts(texts:pd.Series, weight:np.ndarray, order:str)->Times:
     return Times(np.where(numeric, exact, worded.seconds),
                  np.where(numeric, parts['part'], worded.fraction), f'dates, {chosen}', other)
 
-# %% ../nbs/63_columns.ipynb #15854180
+# %% ../nbs/63_columns.ipynb #e7a1a950
 def _numeric_texts(texts:pd.Series)->pd.Series:
     "Numbers that are written as text, with a decimal point or comma."
     numbers = pd.to_numeric(texts, errors='coerce')
@@ -263,7 +263,7 @@ def _from_texts(s:pd.Series, where:str, order:str)->Times:
     seconds = np.append(read.seconds, np.nan)[codes]
     return Times(seconds, np.append(read.fraction, 0.)[codes], read.how, read.doubt)
 
-# %% ../nbs/63_columns.ipynb #e3d74fa0
+# %% ../nbs/63_columns.ipynb #974ee409
 def read_times(s:pd.Series, # Numbers, texts, dates of any type
                where:str, # What to call the column in errors
                order:str='auto' # Of dates that fit both ways: 'day first', 'month first'
@@ -277,7 +277,7 @@ def read_times(s:pd.Series, # Numbers, texts, dates of any type
     if not len(s): return Times(np.zeros(0), np.zeros(0), 'dates')
     return _from_texts(s, where, order)
 
-# %% ../nbs/63_columns.ipynb #817f11af
+# %% ../nbs/63_columns.ipynb #4add7c8c
 _NUMBER = re.compile(r"(?:(?<![^\W_])[.,])?\d(?:[\d.,' ]*\d)?(?:[eE][+-]?\d+)?")
 _NOT_A_DIGIT = re.compile('[¼-¾⅐-⅞²³¹₀-₉]')
 _SCALED = re.compile(r'\s*(k|m|mn|mio|mrd|bn|b|t)\b', re.I)
@@ -290,7 +290,8 @@ def _one_number(text:str)->tuple[str, str]|None:
     text = unicodedata.normalize('NFKC', text.translate(_SIGNS)).translate(_SIGNS).strip()
     found = list(_NUMBER.finditer(text))
     if len(found) != 1 or len(text) - len(found[0][0]) > 20: return None
-    before, after = text[:found[0].start()], text[found[0].end():]
+    before = text[:found[0].start()]
+    after = text[found[0].end():]
     if set('<>~≈/') & set(before + after) or _SCALED.match(after): return None
     bare = re.sub(r'[\s$€£¥₹₽]|[A-Z]{3}\b', '', before)
     end = re.sub(r'[\s$€£¥₹₽]|[A-Z]{3}\b', '', after)
@@ -298,14 +299,15 @@ def _one_number(text:str)->tuple[str, str]|None:
     negative = bare == '-' or end == '-' or (bare[:1], end[-1:]) == ('(', ')')
     return '-' if negative else '', found[0][0]
 
-# %% ../nbs/63_columns.ipynb #92caef7f
+# %% ../nbs/63_columns.ipynb #4a81651c
 def _by_sign(digits:str, decimal:str)->float|None:
     "The number under a decimal sign; None if it cannot be one."
     group = {'.': ',', ',': '.'}[decimal]
     body, power, exponent = re.sub('E', 'e', digits).partition('e')
     whole, point, part = body.partition(decimal)
     if point and not part.isdecimal(): return None
-    whole, part = whole.strip(), part.strip()
+    whole = whole.strip()
+    part = part.strip()
     for sign in (group, "'", ' '):
         if sign not in whole: continue
         first, *rest = whole.split(sign)
@@ -316,7 +318,7 @@ def _by_sign(digits:str, decimal:str)->float|None:
     if whole and not whole.isdecimal(): return None
     return float(f'{whole or 0}.{part or 0}{power}{exponent}')
 
-# %% ../nbs/63_columns.ipynb #2e91fc6a
+# %% ../nbs/63_columns.ipynb #302671a6
 @dataclass
 class Numbers:
     "A column of numbers as it was read."
@@ -330,12 +332,13 @@ def _text_numbers(texts:list[str], weight:np.ndarray)->Numbers:
         values = [None if x is None else _by_sign(x[1], decimal) for x in found]
         signs = [-1. if x and x[0] else 1. for x in found]
         return np.array([np.nan if v is None else s*v for v, s in zip(values, signs)], float)
-    point, comma = read('.'), read(',')
+    point = read('.')
+    comma = read(',')
     rows = lambda values: weight[~np.isnan(values)].sum()
     if rows(comma) > rows(point): return Numbers(comma, 'numbers with a decimal comma')
     return Numbers(point, 'numbers')
 
-# %% ../nbs/63_columns.ipynb #ec912796
+# %% ../nbs/63_columns.ipynb #c5666d07
 def read_numbers(s:pd.Series # Numbers, or texts that hold one each
                 )->Numbers:
     "A column as float64: '$1,234.50' is 1234.5, '1.234,50' too; NaN where there is no number."
@@ -352,7 +355,7 @@ def read_numbers(s:pd.Series # Numbers, or texts that hold one each
     values = np.append(found.values, np.nan)[codes]
     return Numbers(np.where(np.isfinite(values), values, np.nan), found.how)
 
-# %% ../nbs/63_columns.ipynb #64aacc6f
+# %% ../nbs/63_columns.ipynb #eab91c58
 _CONTROL = re.compile(r'[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]')
 
 def plain_text(x:Any)->str:
@@ -373,7 +376,7 @@ def read_texts(s:pd.Series # Anything
     texts[null] = ''
     return texts
 
-# %% ../nbs/63_columns.ipynb #5450a804
+# %% ../nbs/63_columns.ipynb #f68847f5
 def missing_ids(s:pd.Series)->np.ndarray:
     "Rows without an id: null or empty text."
     null = s.isna().to_numpy(bool)
@@ -391,7 +394,7 @@ def _written(s:pd.Series, where:str)->pd.Series:
     raise InputError(f'{where}: row {i} has {short(s.iloc[i])}, which is no Unicode text '
                      'and fits into no file: replace it')
 
-# %% ../nbs/63_columns.ipynb #8ed99221
+# %% ../nbs/63_columns.ipynb #75013f0e
 def _object_ids(s:pd.Series, where:str)->pd.Series:
     "Ids held as Python objects: all int or all str."
     kind = pd.api.types.infer_dtype(s, skipna=False)
@@ -406,7 +409,7 @@ def _object_ids(s:pd.Series, where:str)->pd.Series:
         raise InputError(f'{where}: some ids do not fit into 64 bits: '
                          'read the column as text') from None
 
-# %% ../nbs/63_columns.ipynb #e71ae099
+# %% ../nbs/63_columns.ipynb #836760a7
 def _mixed_types(s:pd.Series)->str:
     "What is wrong with ids that are neither all int nor all str."
     types = s.map(lambda x: type(x).__name__)
@@ -416,7 +419,7 @@ def _mixed_types(s:pd.Series)->str:
     return (f'ids mix types, row 0 is {first} ({short(s.iloc[0])}) and row {i} is {types.iloc[i]} '
             f'({short(s.iloc[i])}): read the whole column as text')
 
-# %% ../nbs/63_columns.ipynb #b2530c38
+# %% ../nbs/63_columns.ipynb #9753bd72
 def _whole_ids(s:pd.Series, where:str)->pd.Series:
     "Numeric ids as int64; an error names the first that is no whole number, or may be rounded."
     x = s.to_numpy(np.float64 if s.dtype.kind == 'f' else s.to_numpy().dtype)
@@ -428,7 +431,7 @@ def _whole_ids(s:pd.Series, where:str)->pd.Series:
     raise InputError(f'{where}: row {i} has {x[i].item()!r}, not a whole number of 64 bits: '
                      'read the column as text')
 
-# %% ../nbs/63_columns.ipynb #23ba99c7
+# %% ../nbs/63_columns.ipynb #25442d60
 def read_ids(s:pd.Series, where:str)->pd.Series:
     "A column of ids as int64 or text; an error names the first row that is neither."
     s = plain_column(s)
@@ -444,7 +447,7 @@ def read_ids(s:pd.Series, where:str)->pd.Series:
                          'turn them into whole numbers or text')
     return _whole_ids(s, where)
 
-# %% ../nbs/63_columns.ipynb #a8dc6779
+# %% ../nbs/63_columns.ipynb #799c451e
 _WHOLE = r'0|-?[1-9]\d{0,17}'
 _WHOLE_FLOAT = r'(?:0|-?[1-9]\d{0,14})\.0+'
 
@@ -468,7 +471,7 @@ def _id_texts(values:Any)->pd.Series|None:
     floats = len(texts) > 0 and texts.str.fullmatch(_WHOLE_FLOAT).all()
     return texts.str.replace(r'\.0+$', '', regex=True) if floats else texts
 
-# %% ../nbs/63_columns.ipynb #77ba3f72
+# %% ../nbs/63_columns.ipynb #9dadaed6
 def match_ids(*columns:pd.Series # Ids of one kind in several tables
              )->tuple[pd.Series, ...]:
     "Columns of ids that can be compared: whole numbers if all are written so, else text."
@@ -488,7 +491,7 @@ def _ids_at(column:pd.Series, at:np.ndarray, texts:pd.Series, numbers:bool)->pd.
     if not len(values): values = np.zeros(0, object)
     return pd.Series(values[at], column.index, values.dtype, column.name)
 
-# %% ../nbs/63_columns.ipynb #2409731f
+# %% ../nbs/63_columns.ipynb #66b17869
 @dataclass
 class ColumnReading:
     "One column of a table: its name there, what it was taken for, how, and three examples."
@@ -514,7 +517,7 @@ def show_examples(s:pd.Series, # A column
         shown.append(raw if now in ('', texts[label]) else f'{raw} → {now[:24]}')
     return ' · '.join(shown)
 
-# %% ../nbs/63_columns.ipynb #171c2951
+# %% ../nbs/63_columns.ipynb #ba43c369
 def _cells(row:Sequence[str])->str:
     return ''.join(f'<td>{html.escape(str(x))}</td>' for x in row)
 

@@ -44,7 +44,7 @@ def _hint(column:str, df:pd.DataFrame)->str:
     found = list_names(df.columns)
     return f"'{column}' (found: {found}): rename {meant} to '{column}'"
 
-# %% ../nbs/01_data.ipynb #e62486e2
+# %% ../nbs/01_data.ipynb #0ba2b05e
 def _note(notes:list[str], name:str, n:int, what:str)->None:
     "Count a repair."
     if n: notes.append(f'{name}: {int(n):,} {what}')
@@ -121,20 +121,22 @@ def _check_times(log:pd.DataFrame, name:str, notes:list[str], how:dict, order:st
     if not found.fraction[~bad].any(): return kept
     return kept.assign(subsecond=found.fraction[~bad])
 
+# %% ../nbs/01_data.ipynb #4a288d7e
 def _no_times(s:pd.Series, bad:np.ndarray, where:str)->str:
     "The message where most rows have no time."
     i = first_true(bad)
     return (f'{where}: {int(bad.sum()):,} of {len(bad):,} rows have no usable time, such as '
-            f'row {i} ({short(value_at(s, i))}): give dates, or seconds since 1970, or leave the column '
-            'out (drop_columns; --drop-columns on the command line)')
+            f'row {i} ({short(value_at(s, i))}): give dates, or seconds since 1970, or leave the '
+            'column out (drop_columns; --drop-columns on the command line)')
 
+# %% ../nbs/01_data.ipynb #5a3f0f07
 def _doubt(s:pd.Series, found:Times, name:str)->str:
     "The note where dates fit both ways."
     i = first_true(~np.isnan(found.seconds))
     day = str(np.datetime64(int(found.seconds[i]), 's'))[:10]
     return (f"{name}: dates such as {short(value_at(s, i))} fit both ways, taken as "
-            f"{found.how[7:]} ({day}); dates='{found.doubt}' (--dates {found.doubt.replace(' ', '-')}) reads "
-            'them the other way')
+            f"{found.how[7:]} ({day}); dates='{found.doubt}' "
+            f"(--dates {found.doubt.replace(' ', '-')}) reads them the other way")
 
 # %% ../nbs/01_data.ipynb #46f2ece5
 def _with_ids(log:pd.DataFrame, where:str)->pd.DataFrame:
@@ -142,6 +144,7 @@ def _with_ids(log:pd.DataFrame, where:str)->pd.DataFrame:
     return log.assign(user=read_ids(log['user'], f"{where}, column 'user'"),
                       item=read_ids(log['item'], f"{where}, column 'item'"))
 
+# %% ../nbs/01_data.ipynb #4c055fb0
 def drop_missing_ids(log:pd.DataFrame, # user, item, ...
                      name:str, # Of the domain
                      notes:list[str] # Where the count goes
@@ -164,15 +167,14 @@ def _check_log(log:pd.DataFrame, name:str, items:pd.DataFrame, notes:list[str], 
     if not len(log): return log.assign(time=np.zeros(0, np.int64)) if 'time' in log else log
     log = _with_ids(drop_missing_ids(log, name, notes), where)
     log = _known_items(log, name, items, notes)
-    least = 10**8 if order else 0         # what was read once is not read again
-    if 'time' in log and not _are_seconds(log['time'], least):
+    if 'time' in log and not _are_seconds(log['time'], 10**8 if order else 0):
         log = _check_times(log, name, notes, how, order or 'auto')
     if 'value' in log: log = log.assign(value=_check_values(log['value'], name, notes, how))
     if 'event' in log: log = log.assign(event=_check_events(log['event'], name, notes))
     if 'weight' in log: log = log.assign(weight=_check_weights(log['weight'], where))
     return log.reset_index(drop=True)
 
-# %% ../nbs/01_data.ipynb #5457214a
+# %% ../nbs/01_data.ipynb #ce36e68d
 def _check_weights(s:pd.Series, where:str)->np.ndarray:
     "Weights of interactions, float64; an error names a row without one, or with one below 0."
     weight = read_numbers(s).values
@@ -279,7 +281,7 @@ def _without_users(domain:'Domain', users:list)->'Domain':
     "The domain without the rows of these users."
     return domain.with_log(domain.log[~domain.log['user'].astype(object).isin(users)])
 
-# %% ../nbs/01_data.ipynb #bc29fa37
+# %% ../nbs/01_data.ipynb #39b8b356
 _LOG_COLUMNS = ('user', 'item', 'time', 'event', 'value', 'weight')
 _ITEM_COLUMNS = ('item', 'title', 'text', 'category', 'brand', 'kind', 'price')
 
@@ -293,7 +295,7 @@ def _kind_of(s:pd.Series, column:str)->str:
         return 'seconds since 1970' if s.max() >= 10**8 else 'a counter'
     return 'numbers' if pd.api.types.is_numeric_dtype(s) else 'text'
 
-# %% ../nbs/01_data.ipynb #98c884b1
+# %% ../nbs/01_data.ipynb #e10d0f2f
 def _reading(table:str, column:str, raw:pd.Series, clean:pd.DataFrame, how:dict)->ColumnReading:
     "What one column was taken for; what is read is shown where rows are still those of the file."
     ours = column in (_LOG_COLUMNS if table == 'log' else _ITEM_COLUMNS)
@@ -306,6 +308,7 @@ def _reading(table:str, column:str, raw:pd.Series, clean:pd.DataFrame, how:dict)
     examples = show_examples(raw, None if read is None else read.tolist())
     return ColumnReading(table, column, column if ours else other, words, examples)
 
+# %% ../nbs/01_data.ipynb #9d24df0c
 def _readings(domain:'Domain', log:pd.DataFrame, items:pd.DataFrame, how:dict)->list:
     "What the columns of both tables were taken for."
     tables = (('log', log, domain.log), ('items', items, domain.items))

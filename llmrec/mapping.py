@@ -6,7 +6,7 @@
 __all__ = ['OUR_COLUMNS', 'SYNONYMS', 'QUANTITY', 'bare_name', 'require_names', 'renamings', 'rename_columns', 'check_mapping',
            'known_cells', 'typed_columns']
 
-# %% ../nbs/66_mapping.ipynb #729be62f
+# %% ../nbs/66_mapping.ipynb #cd8fa4f2
 import difflib
 import numpy as np
 import pandas as pd
@@ -17,11 +17,11 @@ from .columns import list_names, read_numbers, read_times, short
 from .core import InputError
 from .tables import RawTable
 
-# %% ../nbs/66_mapping.ipynb #3f00a4ba
-OUR_COLUMNS = ('user', 'item', 'title', 'time', 'event', 'value', 'text', 'category', 'brand', 'price',
-         'kind')
+# %% ../nbs/66_mapping.ipynb #273f7118
+OUR_COLUMNS = ('user', 'item', 'title', 'time', 'event', 'value', 'text', 'category', 'brand',
+               'price', 'kind')
 
-# %% ../nbs/66_mapping.ipynb #d148c09e
+# %% ../nbs/66_mapping.ipynb #70532e4d
 SYNONYMS = dict(
     user='userid uid customer customerid client clientid visitor visitorid member memberid '
          'reviewerid account accountid session sessionid buyer buyerid householdid householdkey '
@@ -56,7 +56,7 @@ def _likely(ours:str, names:Sequence[str])->str|None:
     near += difflib.get_close_matches(ours, names, 1, .6)
     return near[0] if near else None
 
-# %% ../nbs/66_mapping.ipynb #9732d446
+# %% ../nbs/66_mapping.ipynb #c73aeaa2
 def _by_content(df:pd.DataFrame)->dict[str, str]:
     "Positions of a table without a header, by what the columns hold: our name to theirs."
     rest = [str(c) for c in df]
@@ -93,7 +93,7 @@ def _wish(missing:list, log:RawTable, items:RawTable|None, columns:dict)->dict[s
         wish[ours if general and not one_sided else f'{part}.{ours}'] = theirs
     return wish
 
-# %% ../nbs/66_mapping.ipynb #8407791f
+# %% ../nbs/66_mapping.ipynb #eecdb8ca
 def require_names(log:RawTable, items:RawTable|None, has:dict, name:str, columns:dict)->None:
     "An `InputError` that names all columns which are missing, and the option that names them."
     wanted = [('log', 'user'), ('log', 'item')]
@@ -175,7 +175,7 @@ def check_mapping(columns:dict[str, str], log:RawTable, items:RawTable|None, nam
                          '--columns names them')
     return notes
 
-# %% ../nbs/66_mapping.ipynb #ae89afcc
+# %% ../nbs/66_mapping.ipynb #ac9eb2b9
 _NOTHING = {'', '\\N', 'NA', 'N/A', 'n/a', '#N/A', 'nan', 'NaN', 'null', 'NULL', 'None', '<NA>',
             'NONE', 'Null', 'none', 'nil', 'undefined'}
 

@@ -107,14 +107,11 @@ def read_pair(source_log:Any, source_items:Any, # Files of the source; None: no 
     mapping = parse_columns(columns)
     called = _domain_names(names)
     target = read_table(target_log, target_items, mapping, called[1], **reading)
-    if not source_log:
-        nothing = target.with_log(target.log.iloc[:0])
-        nothing.notes = []
-        return DomainPair(nothing, target)
+    if not source_log: return DomainPair(_no_source(target), target)
     source = read_table(source_log, source_items, mapping, called[0], **reading)
     return DomainPair(*align_ids(source, target))
 
-# %% ../nbs/24_pipeline.ipynb #5004e877
+# %% ../nbs/24_pipeline.ipynb #2320380d
 def _check_files(source_log, source_items, target_log, target_items):
     "Are the files there that a run needs?"
     if not target_log:
@@ -124,6 +121,13 @@ def _check_files(source_log, source_items, target_log, target_items):
     if source_items and not source_log:
         raise InputError('source_log and source_items go together: give both (--source-log '
                          '--source-items), or neither')
+
+# %% ../nbs/24_pipeline.ipynb #1afc6461
+def _no_source(target):
+    "A source without interactions."
+    nothing = target.with_log(target.log.iloc[:0])
+    nothing.notes = []
+    return nothing
 
 def _domain_names(names):
     "What to call source and target."
@@ -595,7 +599,7 @@ def _reasons(rec, users):
         out.append(explanation)
     return out
 
-# %% ../nbs/24_pipeline.ipynb #0aeef15f
+# %% ../nbs/24_pipeline.ipynb #8b480677
 def say_columns(say:StageLog, pair:DomainPair, encoder:str='tfidf')->None:
     "Stage A: what each column was taken for, with three examples; whether texts can be read."
     for domain in pair:
@@ -605,6 +609,7 @@ def say_columns(say:StageLog, pair:DomainPair, encoder:str='tfidf')->None:
         hint = unread_language(item_text(domain.items, ('title', 'text')), encoder)
         if hint: say('A', f'{domain.name}: {hint}')
 
+# %% ../nbs/24_pipeline.ipynb #8b669ee7
 def say_log(say:StageLog, domain:Domain)->None:
     "Stage A: repeated interactions, and interactions per user and item, of one domain."
     log = domain.log
@@ -615,7 +620,7 @@ def say_log(say:StageLog, domain:Domain)->None:
              f'median {per_user:.0f} interactions per user, {per_item:.0f} per item that has any; '
              f"{(~domain.items['item'].isin(log['item'])).sum():,} items have none")
 
-# %% ../nbs/24_pipeline.ipynb #25808c28
+# %% ../nbs/24_pipeline.ipynb #3ef7e6ed
 def show_data(pair:DomainPair, o:Options|None=None, quiet:bool=False)->StageLog:
     "Stage A alone, for a dry run: what the columns were taken for, what is dropped, the split."
     check_type(pair, DomainPair, 'pair')

@@ -345,6 +345,7 @@ def _order(log:pd.DataFrame, seed:int)->np.ndarray:
     tie = subsecond_ties(log, hashed)
     return sort_by_time(pd.factorize(log['user'], sort=False)[0], time, tie)
 
+# %% ../nbs/02_preprocess.ipynb #46148f89
 def subsecond_ties(log:pd.DataFrame, # A log, perhaps with what its times have below a second
                    tie:np.ndarray # Decides where nothing else does, (len(log),)
                   )->np.ndarray:
@@ -355,6 +356,7 @@ def subsecond_ties(log:pd.DataFrame, # A log, perhaps with what its times have b
     rank[order] = np.arange(len(log), dtype=np.uint64)
     return rank
 
+# %% ../nbs/02_preprocess.ipynb #3fc146af
 def _make(log:pd.DataFrame, parts:list[np.ndarray], **protocol:Any)->Split:
     "A split of `log` by three masks or arrays of places."
     return Split(*[log.iloc[part].reset_index(drop=True) for part in parts], protocol)
@@ -410,7 +412,7 @@ def _quantiles(t:np.ndarray, shares:list[float])->list[int]:
     "The times after which a share of the rows has passed."
     return [int(np.quantile(t, share, method='higher')) if len(t) else 0 for share in shares]
 
-# %% ../nbs/02_preprocess.ipynb #29c58e9e
+# %% ../nbs/02_preprocess.ipynb #f1f8726e
 def split_given(domain:Domain|pd.DataFrame # Its log has a column `part`: train, valid or test
                )->Split:
     "The split that a data set comes with, as RecBole's NAME.train.inter and its sisters have it."

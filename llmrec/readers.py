@@ -282,7 +282,7 @@ def _atomic(path:Path)->pd.DataFrame:
         elif c == 'category': df[c] = df[c].str.replace(r'\s*[, ]\s*', '|', regex=True)
     return df
 
-# %% ../nbs/51_readers.ipynb #25b97689
+# %% ../nbs/51_readers.ipynb #3d5eedc5
 def _first_of_each(items:pd.DataFrame, name:str, notes:list)->pd.DataFrame:
     "The first row of each item; how many there are more, and whether their titles differ."
     twice = items['item'].duplicated()
@@ -333,7 +333,7 @@ def _with_histories(log:pd.DataFrame)->pd.DataFrame:
     log = pd.concat([past[past['item'].notna()], log], ignore_index=True)
     return log.drop(columns=column)
 
-# %% ../nbs/51_readers.ipynb #2fbe2881
+# %% ../nbs/51_readers.ipynb #ee81fc35
 @dataclass
 class _Asked:
     "What the caller of `read_table` said about the two tables."
@@ -387,7 +387,7 @@ def _check_naming(columns:Any, encoding:Any)->dict[str, str]:
                          "write 'log.NAME' or 'items.NAME'")
     return columns
 
-# %% ../nbs/51_readers.ipynb #3b2ca435
+# %% ../nbs/51_readers.ipynb #5492e3c5
 _NEGATIVE = re.compile(r'(?i)(^|[^a-z])(dis-?like|cancel|return(ed|s)?$|refund|charge-?back|remov|'
                        r'un-?like|un-?follow|un-?fav|un-?subscri|impression|exposure|skip|'
                        r'not[_ -]?interested|down-?vote|thumbs?[_ -]?down|negative|abandon)')
@@ -426,7 +426,7 @@ def _positive(log:pd.DataFrame, o:_Asked, name:str, notes:list, theirs:str)->pd.
     notes.append(f'{name}: {int(low.sum()):,} rows with {word}: dropped{other}')
     return log[~low]
 
-# %% ../nbs/51_readers.ipynb #9e665b95
+# %% ../nbs/51_readers.ipynb #c2edc18e
 def _with_events(log:pd.DataFrame, o:_Asked, name:str, notes:list)->pd.DataFrame:
     "The rows whose events were asked for, or say that the user likes the item."
     if 'event' not in log:
@@ -451,7 +451,7 @@ def _with_events(log:pd.DataFrame, o:_Asked, name:str, notes:list)->pd.DataFrame
                  f'dropped{other}')
     return log[~gone]
 
-# %% ../nbs/51_readers.ipynb #6d946e13
+# %% ../nbs/51_readers.ipynb #aa1027ba
 def _adopted(log:pd.DataFrame, o:_Asked, name:str, notes:list)->tuple[pd.DataFrame, dict]:
     "A log in which columns with well-known names are taken for what they say, and are told."
     took = {}
@@ -481,7 +481,7 @@ def _fits(s:pd.Series, ours:str)->bool:
     except InputError: return False
     return found.how != 'a counter' and bool(np.isfinite(found.seconds).mean() > .5)
 
-# %% ../nbs/51_readers.ipynb #36dc82b8
+# %% ../nbs/51_readers.ipynb #3d5957ca
 def _items_of(log:pd.DataFrame, name:str, notes:list)->tuple[pd.DataFrame, pd.DataFrame]:
     "The log and the item table that one flat file holds."
     ours = [c for c in ('title', 'text', 'category', 'brand', 'kind', 'price') if c in log]
@@ -504,7 +504,7 @@ def _one_each(by_item:Any, column:str)->bool:
     try: return bool((by_item[column].nunique() <= 1).all())
     except TypeError: return False
 
-# %% ../nbs/51_readers.ipynb #386550ef
+# %% ../nbs/51_readers.ipynb #a7a73e18
 def _chosen_columns(df:pd.DataFrame, o:_Asked, tables:list)->pd.DataFrame:
     "A table without the columns to be dropped; those to be read as text are joined in `text`."
     found = [str(c) for t in tables for c in t.df]
@@ -526,7 +526,7 @@ def _with_text(items:pd.DataFrame, o:_Asked)->pd.DataFrame:
     gone = [c for c in names if c not in ('title', 'text')]
     return items.drop(columns=gone).assign(text=lines)
 
-# %% ../nbs/51_readers.ipynb #3c358b86
+# %% ../nbs/51_readers.ipynb #620959df
 def _opened(log:Any, items:Any, o:_Asked)->tuple[RawTable, RawTable|None]:
     "Both tables; None for an item table that the log holds."
     one = items is None or (isinstance(items, (str, os.PathLike)) and str(items) == str(log))
@@ -598,7 +598,7 @@ def _stem(path:Any)->str:
     if not isinstance(path, (str, os.PathLike)): return 'log'
     return re.sub(r'[*?\[\]]', '', Path(path).name.split('.')[0]) or 'log'
 
-# %% ../nbs/51_readers.ipynb #f93daaf8
+# %% ../nbs/51_readers.ipynb #54f4ee8c
 def _both_named(raw:RawTable, raw_items:RawTable|None, o:_Asked, name:str
                )->tuple[pd.DataFrame, pd.DataFrame|None]:
     "Both tables with our names, without what was to be dropped."
@@ -630,7 +630,7 @@ def _prepared(log:pd.DataFrame, items:pd.DataFrame|None, o:_Asked, name:str, not
     log, items = _with_matched_ids(log, items, name, notes)
     return log, _first_of_each(items, name, notes)
 
-# %% ../nbs/51_readers.ipynb #6963fec3
+# %% ../nbs/51_readers.ipynb #8e7acc1b
 def _names_back(raw:RawTable, raw_items:RawTable|None, o:_Asked, took:dict)->dict:
     "What their files call our columns: (table, our name) to their name."
     parts = dict(log=raw, items=raw_items if raw_items is not None else raw)
@@ -648,11 +648,12 @@ def _named_back(domain:Domain, theirs:dict, raw:RawTable, raw_items:RawTable|Non
         table = raw if reading.table == 'log' or raw_items is None else raw_items
         if reading.taken_for == 'item': reading.how += f" ({', '.join(table.how)})"
         if reading.taken_for == 'value' and domain.log['value'].nunique() > 1:
-            low, high = domain.log['value'].min(), domain.log['value'].max()
+            low = domain.log['value'].min()
+            high = domain.log['value'].max()
             reading.how += f', {low:g} to {high:g}; all count alike, see --min-value'
     return domain
 
-# %% ../nbs/51_readers.ipynb #719e162c
+# %% ../nbs/51_readers.ipynb #9c051681
 def align_ids(source:Domain, target:Domain)->tuple[Domain, Domain]:
     "Two domains whose users have ids of one kind, numbers or text, so that shared ones are found."
     if not len(source.log) or not len(target.log): return source, target
