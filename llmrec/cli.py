@@ -24,7 +24,8 @@ from fastcore.docments import docments
 from importlib.metadata import PackageNotFoundError, files, version
 from pathlib import Path
 from .core import InputError, atomic_write, cache_dir, def_device
-from .data import plain_text
+from .columns import plain_text
+from .language import unread_language
 from .readers import parse_columns, read_table
 from .preprocess import Split, item_text
 
@@ -36,7 +37,7 @@ def cli_run(data:str='journey', # Built-in pair: journey, movielens or toy
             source_items:str|None=None, # Item table of the source
             target_log:str|None=None, # Log of the target
             target_items:str|None=None, # Item table of the target
-            columns:str|None=None, # Names in your files: user=customer_id,title=product_name
+            columns:str|None=None, # user=buyer,log.item=sku,items.item=id,title=name,time=date
             out:str='llmrec-run', # Folder for results
             encoder:str='minilm', # minilm, tfidf, a directory, a hub id, a .gguf file
             pretrain:str='', # Pretrain the encoder on both domains: mlm, clm or contrastive
@@ -47,18 +48,51 @@ def cli_run(data:str='journey', # Built-in pair: journey, movielens or toy
             split:str='auto', # time, last or auto
             k:int=10, # Length of a list
             k_core:int=2, # Interactions an item of the source must have
-            seed:int=0 # Of everything random
+            seed:int=0, # Of everything random
+            encoding:str='utf-8', # Of text files that are no UTF-8: cp1252, cp1251, gb18030
+            sep:str|None=None, # Separator of text files, or tab; found out
+            no_header:bool=False, # The first row is data: --columns user=0,item=1,title=1
+            min_value:float|None=None, # Lowest value (rating) that is a positive
+            text_columns:str|None=None, # Columns of items to read as their text: details,features
+            drop_columns:str|None=None, # Columns to leave out: image_url,isbn
+            events:str|None=None, # Events that count: buy,cart
+            dates:str='auto', # Of dates that fit both ways: day-first or month-first
+            names:str|None=None, # What to call the domains: books,films
+            dry_run:bool=False # Stop after stage A: how files are read, what is dropped
            )->None:
     "Walk the flow chart A to H on two domains and write the results into a folder."
-    from llmrec.pipeline import Options, load_pair, read_pair, run_pipeline
+    from llmrec.pipeline import Options, load_pair, read_pair, run_pipeline, show_data
     options = Options(encoder, strategy, sparse, budget, lam, pretrain, split, k, k_core, seed)
     own_files = (source_log, source_items, target_log, target_items)
-    if not any(own_files): pair = load_pair(data, source, target, seed)
+    how = dict(encoding=encoding, sep=sep, no_header=no_header, min_value=min_value, dates=dates,
+               text_columns=text_columns, drop_columns=drop_columns, events=events)
+    if not any(own_files):
+        _check_no_reading(how)
+        pair = _with_least(load_pair(data, source, target, seed), min_value)
     elif source or target:
         raise InputError('source and target name parts of built-in data: '
                          'leave them out with files of your own')
-    else: pair = read_pair(*own_files, columns)
-    run_pipeline(pair, options, out)
+    else: pair = read_pair(*own_files, columns, names, **how)
+    if dry_run: show_data(pair, options)
+    else: run_pipeline(pair, options, out)
+
+def _check_no_reading(how):
+    "Options that say how files are read mean nothing for built-in data."
+    given = [name for name, value in how.items() if value not in (None, False, 'utf-8', 'auto')]
+    for name in given:
+        if name == 'min_value': continue
+        option = '--' + name.replace('_', '-')
+        raise InputError(f'{name} ({option}) says how files of your own are read: name them with '
+                         '--target-log and --target-items, or leave it out')
+
+def _with_least(pair, min_value):
+    "A built-in pair without interactions of a low value."
+    if min_value is None: return pair
+    def high(domain): return domain.with_log(domain.log[domain.log['value'] >= min_value])
+    for domain in pair:
+        if 'value' in domain.log and len(high(domain).log): continue
+        raise InputError(f'min_value={min_value:g} (--min-value) leaves nothing of {domain.name!r}')
+    return type(pair)(*map(high, pair))
 
 # %% ../nbs/58_cli.ipynb #999f2018
 def _whole_ids(ids):
@@ -78,11 +112,11 @@ def _titles(rec):
     return dict(zip(rec.items, rec.data.table['title'].iloc[:rec.data.n_target]))
 
 # %% ../nbs/58_cli.ipynb #ab81533b
-def _later_rows(path, columns, rec):
+def _later_rows(path, columns, rec, **reading):
     "Interactions of a file with ids in the type of the model's."
     known = [(str(item), title) for item, title in _titles(rec).items()]
     catalogue = pd.DataFrame(known, columns=['item', 'title'])
-    domain = read_table(path, catalogue, columns, 'test')
+    domain = read_table(path, catalogue, columns, 'test', **reading)
     for note in domain.notes: print(note, file=sys.stderr)
     users = [_as_id(user, rec.data.users) for user in domain.log['user']]
     strange = [user for user in users if isinstance(user, str)]
@@ -151,7 +185,9 @@ def cli_evaluate(model:str='llmrec-run/model', # Folder of a saved model
                  log:str|None=None, # Interactions later than the model's (CSV, TSV, Parquet)
                  columns:str|None=None, # Names in your file: user=customer_id
                  k:int=10, # Length of a list
-                 out:str|None=None # JSON file for the report
+                 out:str|None=None, # JSON file for the report
+                 encoding:str='utf-8', # Of a text file that is no UTF-8
+                 sep:str|None=None # Separator of a text file; found out
                 )->None:
     "Rank all items for the users of a log of later interactions, and print the report."
     from llmrec.evaluation import evaluate
@@ -161,7 +197,7 @@ def cli_evaluate(model:str='llmrec-run/model', # Folder of a saved model
     rec = _load_model(model)
     names = parse_columns(columns)
     names.pop('title', None)
-    test = _later_rows(log, names, rec)
+    test = _later_rows(log, names, rec, encoding=encoding, sep=sep)
     train = _training_log(rec)
     split = Split(train, train[:0], test, dict(name='file'))
     report = evaluate(rec, split, ks=(k,), audit=False)
@@ -186,14 +222,19 @@ def cli_encode(items:str|None=None, # Item table (CSV, TSV, Parquet) with item a
                columns:str|None=None, # Names in your file: item=sku,title=name
                encoder:str='minilm', # minilm, a directory, a hub id, a .gguf file
                ray:int=0, # Workers on a Ray cluster (extra `ray`); 0: this process
-               out:str|None=None # .npy file for the vectors; none: fill the cache only
+               out:str|None=None, # .npy file for the vectors; none: fill the cache only
+               encoding:str='utf-8', # Of a text file that is no UTF-8
+               sep:str|None=None # Separator of a text file; found out
               )->None:
     "Encode the texts of an item table; a second run reads the cache."
     if not items: raise InputError('--items is missing: a table with item and title')
     names = parse_columns(columns)
     names.pop('user', None)
-    domain = read_table(pd.DataFrame(dict(user=[], item=[])), items, names, 'items')
+    nobody = pd.DataFrame(dict(user=[], item=[]))
+    domain = read_table(nobody, items, names, 'items', encoding, sep)
     for note in domain.notes: print(note, file=sys.stderr)
+    hint = unread_language(domain.items['title'], encoder)
+    if hint: print(hint, file=sys.stderr)
     texts = item_text(domain.items)
     start = time.perf_counter()
     vectors = _encode(texts, encoder, ray)
@@ -305,7 +346,8 @@ def _add_option(parser, parameter, note):
     if parameter.annotation is bool:
         parser.add_argument(name, action='store_true', help=note)
         return
-    kind = parameter.annotation if parameter.annotation in (int, float) else str
+    kinds = [kind for kind in (int, float) if parameter.annotation in (kind, kind | None)]
+    kind = (kinds or [str])[0]
     parser.add_argument(name, type=kind, default=parameter.default, help=note,
                         dest=parameter.name, metavar=kind.__name__.upper())
 

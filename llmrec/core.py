@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 # %% ../nbs/50_core.ipynb #7b07652c
 class InputError(ValueError):
     "Bad input from the user: the message names the file, column, row or argument, and the fix."
+    def __init__(self, message:str=''):
+        text = str(message)
+        if len(text) > 600: text = f'{text[:390]} … {text[-200:]}' # the fix stands at the end
+        super().__init__(text)
 
 # %% ../nbs/50_core.ipynb #f80f057f
 def import_optional(module:str, # Module to import, such as 'implicit'

@@ -21,7 +21,7 @@ from functools import cached_property
 from typing import Any
 from .core import InputError, batch_slices, hash_ids
 from .data import Domain, as_user_list, check_interactions, require_known_users
-from .preprocess import sort_by_time
+from .preprocess import sort_by_time, subsecond_ties
 from .metrics import ndcg_of_ranks, rank_of_target
 
 # %% ../nbs/52_dataset.ipynb #a608a38a
@@ -174,7 +174,8 @@ def _coded(log:pd.DataFrame, items:pd.DataFrame, users:pd.Index, offset:int, whe
     return dict(user=users.get_indexer(user_ids)[user_code], item=column[item_code],
                 weight=_weights(log),
                 time=np.asarray(log['time']) if timed else np.arange(len(log)),
-                tie=hash_ids(item_ids)[item_code] if timed else np.zeros(len(log), np.uint64))
+                tie=subsecond_ties(log, hash_ids(item_ids)[item_code]) if timed
+                else np.zeros(len(log), np.uint64))
 
 def _joined(parts:list)->dict:
     "Arrays of several logs, one after the other; `parts` is emptied."

@@ -6,7 +6,8 @@
 __all__ = ['log', 'TWIN', 'genre_pair', 'load_pair', 'read_pair', 'prepare_data', 'is_sparse', 'domain_discrepancy',
            'branch_experts', 'Options', 'data_key', 'ResultCache', 'folder_lock', 'load_encoder', 'train_model',
            'training_curves', 'fit_baselines', 'evaluate_model', 'transfer_verdict', 'write_recommendations',
-           'StageLog', 'Run', 'fit_and_evaluate', 'run_pipeline', 'print_results', 'write_run']
+           'StageLog', 'Run', 'fit_and_evaluate', 'say_columns', 'say_log', 'show_data', 'run_pipeline',
+           'print_results', 'write_run']
 
 # %% ../nbs/24_pipeline.ipynb #c74010ac
 import contextlib
@@ -28,7 +29,9 @@ from . import __version__
 from .core import (
     InputError, atomic_write, batch_slices, check_int, check_type, peak_memory_mb, progress)
 from .data import Domain, DomainPair, make_synthetic_pair
-from .readers import load_journey, load_movielens, parse_columns, read_table
+from .columns import readings_table
+from .language import unread_language
+from .readers import align_ids, load_journey, load_movielens, parse_columns, read_table
 from .preprocess import (
     Split, clean, item_text, sparsity, split_last, split_time, truncate_source)
 from .encode import TextEncoder, file_sha256
@@ -93,19 +96,46 @@ def load_pair(data:str='journey',   # 'journey', 'movielens' or 'toy'
     return genre_pair(load_movielens(), target or 'Sci-Fi')
 
 # %% ../nbs/24_pipeline.ipynb #7dd66258
-def read_pair(source_log:str|None, source_items:str|None, # Files of the source; None: no source
-              target_log:str|None, target_items:str|None, # Files of the target
-              columns:str|None=None # Names in the files: 'user=customer_id,title=name'
+def read_pair(source_log:Any, source_items:Any, # Files of the source; None: no source
+              target_log:Any, target_items:Any, # Files of the target; no items: made from the log
+              columns:str|None=None, # Names in the files: 'user=customer_id,title=name'
+              names:str|None=None, # Of the domains: 'books,films', or of the target alone
+              **reading:Any # How to read them, as `read_table` has it: encoding, sep, …
              )->DomainPair:
-    "Two domains from four files (CSV, TSV or Parquet); the source may be left out."
-    if not (target_log and target_items):
-        raise InputError('target_log and target_items must both be given to run on your own files')
-    if bool(source_log) != bool(source_items):
-        raise InputError('source_log and source_items go together: give both or neither')
-    names = parse_columns(columns)
-    target = read_table(target_log, target_items, names, 'target')
-    if not source_log: return DomainPair(target.with_log(target.log.iloc[:0]), target)
-    return DomainPair(read_table(source_log, source_items, names, 'source'), target)
+    "Two domains from their files; the source may be left out."
+    _check_files(source_log, source_items, target_log, target_items)
+    mapping = parse_columns(columns)
+    called = _domain_names(names)
+    target = read_table(target_log, target_items, mapping, called[1], **reading)
+    if not source_log: return DomainPair(_no_source(target), target)
+    source = read_table(source_log, source_items, mapping, called[0], **reading)
+    return DomainPair(*align_ids(source, target))
+
+# %% ../nbs/24_pipeline.ipynb #2320380d
+def _check_files(source_log, source_items, target_log, target_items):
+    "Are the files there that a run needs?"
+    if not target_log:
+        given = 'target_items' if target_items else 'the files of a source'
+        raise InputError(f'{given} alone: target_log (--target-log) must be given to run on your '
+                         'own files, with target_items (--target-items) unless it holds both')
+    if source_items and not source_log:
+        raise InputError('source_log and source_items go together: give both (--source-log '
+                         '--source-items), or neither')
+
+# %% ../nbs/24_pipeline.ipynb #1afc6461
+def _no_source(target):
+    "A source without interactions."
+    nothing = target.with_log(target.log.iloc[:0])
+    nothing.notes = []
+    return nothing
+
+def _domain_names(names):
+    "What to call source and target."
+    parts = [part.strip() for part in (names or '').split(',') if part.strip()]
+    if len(parts) > 2 or len(set(parts)) < len(parts):
+        raise InputError(f'names is {names!r}: expected two different names, as in '
+                         '--names books,films, or one for the target')
+    return (['source', 'target'][:2 - len(parts)] + parts)[-2:]
 
 # %% ../nbs/24_pipeline.ipynb #c4904689
 def _check_choice(value:str, name:str, allowed:tuple[str, ...])->None:
@@ -133,7 +163,8 @@ def _split(target, split, seed):
 # %% ../nbs/24_pipeline.ipynb #003994a7
 def _cleaning_report(steps, source, cut):
     "What cleaning dropped, domain by domain, and what the source lost to the test's time."
-    report = pd.concat([table.assign(domain=name) for name, table in steps], ignore_index=True)
+    tables = [table.assign(domain=name) for name, table in steps if len(table)]
+    report = pd.concat(tables, ignore_index=True)
     dropped = len(source.log) - len(cut.log)
     if dropped:
         report.loc[len(report)] = dict(
@@ -467,14 +498,17 @@ class Run:
 # %% ../nbs/24_pipeline.ipynb #e94ec27a
 def _say_data(say, pair, split, dropped):
     "What stage A did."
-    for domain in pair:
-        for note in domain.notes: say('A', note)
+    told = [note for domain in pair for note in domain.notes]
+    for note in dict.fromkeys(told): say('A', note)
     for row in dropped[dropped['dropped'] > 0].itertuples():
         say('A', f'{row.domain}: {row.dropped:,} of {row.before:,} rows dropped, {row.why}')
-    say('A', f'source {pair.source!r}')
+    if len(pair.source.log): say('A', f'source {pair.source!r}')
     say('A', f'target {pair.target!r}')
-    shared = f'{len(pair.shared_users):,} shared users, {len(pair.shared_items):,} shared items'
-    say('A', f'{shared}; {split!r}')
+    say('A', f'{_shared_ids(pair)}; {split!r}')
+
+def _shared_ids(pair):
+    if not len(pair.source.log): return 'no source'
+    return f'{len(pair.shared_users):,} shared users, {len(pair.shared_items):,} shared items'
 
 # %% ../nbs/24_pipeline.ipynb #ca0169de
 def _say_discrepancy(say, pair, encoder):
@@ -565,6 +599,40 @@ def _reasons(rec, users):
         out.append(explanation)
     return out
 
+# %% ../nbs/24_pipeline.ipynb #8b480677
+def say_columns(say:StageLog, pair:DomainPair, encoder:str='tfidf')->None:
+    "Stage A: what each column was taken for, with three examples; whether texts can be read."
+    for domain in pair:
+        if not len(domain.log): continue
+        say('A', f'{domain.name}: what the columns were taken for')
+        _show(say, readings_table(domain.readings).set_index('table'))
+        hint = unread_language(item_text(domain.items, ('title', 'text')), encoder)
+        if hint: say('A', f'{domain.name}: {hint}')
+
+# %% ../nbs/24_pipeline.ipynb #8b669ee7
+def say_log(say:StageLog, domain:Domain)->None:
+    "Stage A: repeated interactions, and interactions per user and item, of one domain."
+    log = domain.log
+    repeated = log.duplicated(['user', 'item']).mean()
+    per_user = log['user'].value_counts().median()
+    per_item = log['item'].value_counts().median()
+    say('A', f'{domain.name}: {100*repeated:.1f} % of interactions repeat a user and an item; '
+             f'median {per_user:.0f} interactions per user, {per_item:.0f} per item that has any; '
+             f"{(~domain.items['item'].isin(log['item'])).sum():,} items have none")
+
+# %% ../nbs/24_pipeline.ipynb #3ef7e6ed
+def show_data(pair:DomainPair, o:Options|None=None, quiet:bool=False)->StageLog:
+    "Stage A alone, for a dry run: what the columns were taken for, what is dropped, the split."
+    check_type(pair, DomainPair, 'pair')
+    o = o or Options()
+    say = StageLog(quiet)
+    say_columns(say, pair, o.encoder)
+    for domain in pair:
+        if len(domain.log): say_log(say, domain)
+    clean_pair, split, dropped = prepare_data(pair, 1, o.k_core, o.split, o.seed)
+    _say_data(say, clean_pair, split, dropped)
+    return say
+
 # %% ../nbs/24_pipeline.ipynb #1bff1792
 def run_pipeline(pair:DomainPair, o:Options|None=None, out:str|os.PathLike='llmrec-run',
                  quiet:bool=False)->Run:
@@ -573,7 +641,11 @@ def run_pipeline(pair:DomainPair, o:Options|None=None, out:str|os.PathLike='llmr
     check_type(o, (Options, type(None)), 'o', 'such as Options(k=5)')
     check_type(out, (str, os.PathLike), 'out', 'a folder')
     if not str(out): raise InputError('out is empty: name a folder for the results')
-    with folder_lock(Path(out)): return _run(pair, o or Options(), Path(out), StageLog(quiet))
+    say = StageLog(quiet)
+    o = o or Options()
+    with folder_lock(Path(out)):
+        say_columns(say, pair, o.encoder)
+        return _run(pair, o, Path(out), say)
 
 # %% ../nbs/24_pipeline.ipynb #def66d82
 def _choose_branch(pair, split, o, encoder, say):
@@ -626,12 +698,14 @@ def print_results(run:Run, say:StageLog, o:Options)->None:
 
 # %% ../nbs/24_pipeline.ipynb #f9fc257c
 def _write_metrics(run, pair, o, say):
-    meta = dict(options=asdict(o), source=pair.source.name, target=pair.target.name)
+    source = pair.source.name if len(pair.source.log) else None
+    meta = dict(options=asdict(o), source=source, target=pair.target.name)
     with atomic_write(run.out/'metrics.json') as f:
         json.dump(meta | _measured(run, say), f, indent=1, ensure_ascii=False, default=str)
 
 def _write_page(run, pair, pictures, reasons):
-    title = f'llmrec: {pair.source.name} → {pair.target.name}'
+    way = [domain.name for domain in pair if len(domain.log)]
+    title = f"llmrec: {' → '.join(way)}"
     page = report_html(title, _sections(run, pictures, reasons))
     with atomic_write(run.out/'report.html') as f: f.write(page)
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PRICE_WORDS', 'TEXT_COLUMNS', 'audit', 'k_core', 'clean', 'price_edges', 'price_bucket', 'item_text', 'gini',
-           'sparsity', 'Split', 'sort_by_time', 'sort_log', 'split_last', 'split_time', 'split_cold_items',
-           'split_cold_users', 'split_kfold_users', 'truncate_source', 'leakage_audit']
+           'sparsity', 'Split', 'sort_by_time', 'subsecond_ties', 'sort_log', 'split_last', 'split_time', 'split_given',
+           'split_cold_items', 'split_cold_users', 'split_kfold_users', 'truncate_source', 'leakage_audit']
 
 # %% ../nbs/02_preprocess.ipynb #c4731e68
 import numpy as np
@@ -61,7 +61,7 @@ def _row_hash(log:pd.DataFrame, columns:list[str])->np.ndarray: # (n,) uint64
 # %% ../nbs/02_preprocess.ipynb #436c5066
 def _repeated(log:pd.DataFrame)->np.ndarray:
     "Which rows agree with an earlier one in user, item, time and event."
-    columns = [c for c in ('user', 'item', 'time', 'event') if c in log]
+    columns = [c for c in ('user', 'item', 'time', 'subsecond', 'event') if c in log]
     hashed = _row_hash(log, columns)
     ordered = np.sort(hashed)
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
@@ -342,8 +342,21 @@ def _order(log:pd.DataFrame, seed:int)->np.ndarray:
     with np.errstate(over='ignore'):
         hashed = (pd.util.hash_array(np.asarray(ids, dtype=object))*mixer)[code]
     time = log['time'].to_numpy() if 'time' in log else np.arange(len(log))
-    return sort_by_time(pd.factorize(log['user'], sort=False)[0], time, hashed)
+    tie = subsecond_ties(log, hashed)
+    return sort_by_time(pd.factorize(log['user'], sort=False)[0], time, tie)
 
+# %% ../nbs/02_preprocess.ipynb #46148f89
+def subsecond_ties(log:pd.DataFrame, # A log, perhaps with what its times have below a second
+                   tie:np.ndarray # Decides where nothing else does, (len(log),)
+                  )->np.ndarray:
+    "What decides between rows of one second: their part of the second, then `tie`."
+    if 'subsecond' not in log or 'time' not in log: return tie
+    order = np.lexsort((tie, log['subsecond'].fillna(0.).to_numpy(float)))
+    rank = np.empty(len(log), np.uint64)
+    rank[order] = np.arange(len(log), dtype=np.uint64)
+    return rank
+
+# %% ../nbs/02_preprocess.ipynb #3fc146af
 def _make(log:pd.DataFrame, parts:list[np.ndarray], **protocol:Any)->Split:
     "A split of `log` by three masks or arrays of places."
     return Split(*[log.iloc[part].reset_index(drop=True) for part in parts], protocol)
@@ -398,6 +411,19 @@ def split_time(domain:Domain|pd.DataFrame, test:float=.1, valid:float=.1, seed:i
 def _quantiles(t:np.ndarray, shares:list[float])->list[int]:
     "The times after which a share of the rows has passed."
     return [int(np.quantile(t, share, method='higher')) if len(t) else 0 for share in shares]
+
+# %% ../nbs/02_preprocess.ipynb #f1f8726e
+def split_given(domain:Domain|pd.DataFrame # Its log has a column `part`: train, valid or test
+               )->Split:
+    "The split that a data set comes with, as RecBole's NAME.train.inter and its sisters have it."
+    log = domain.log if isinstance(domain, Domain) else domain
+    require_columns(log, ['user', 'item', 'part'], 'log')
+    unknown = set(log['part']) - set(_PARTS)
+    if unknown:
+        raise InputError(f"log, column 'part': {sorted(map(str, unknown))[0]!r} is none of "
+                         f'{", ".join(_PARTS)}')
+    rows = [np.flatnonzero(log['part'] == part) for part in _PARTS]
+    return _make(log, rows, name='given')
 
 # %% ../nbs/02_preprocess.ipynb #9b5e0afb
 def _shuffled(ids:pd.Series, seed:int)->np.ndarray:

@@ -30,6 +30,7 @@ def results_table(reports:dict[str, Any], # Report by name
 # %% ../nbs/57_report.ipynb #401a3720
 _BESIDE = dict(loc='center left', bbox_to_anchor=(1, .5), frameon=False) # covers nothing
 _CURVES = (('source', '#999999', 'source'), ('target', '#0072B2', 'target, after the source'))
+_ALONE = (('target', '#0072B2', 'target'),)
 _FROM_SCRATCH = (('target', '#D55E00', 'target, from scratch'),)
 
 def _plot_curves(rows, phases, ax):
@@ -45,7 +46,8 @@ def plot_losses(curves:list[dict], # Rows of the model: phase, epoch, train_loss
                 twin:list[dict], # The same of its twin
                 ax:Axes)->None:
     "Losses of the trained expert on the source, on the target, and of its twin (§5.4)."
-    _plot_curves(curves, _CURVES, ax)
+    transferred = any(row['phase'] == 'source' for row in curves)
+    _plot_curves(curves, _CURVES if transferred else _ALONE, ax)
     _plot_curves(twin, _FROM_SCRATCH, ax)
     ax.set(xlabel='epoch', ylabel='cross-entropy of the next item',
            title='Training with L + λ‖θ_source − θ_target‖')
