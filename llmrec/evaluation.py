@@ -25,7 +25,8 @@ from typing import Any
 from .core import (
     InputError, atomic_write, batch_slices, check_type, hash_ids, peak_memory_mb, progress)
 from .data import require_columns
-from .preprocess import Split, leakage_audit
+from .preprocess import Split
+from .leakage import leakage_audit
 from .metrics import (
     ITEM_BUCKETS, USER_BUCKETS, auc_per_user, bootstrap, category_shares, concentration,
     coverage, diversity, holm, item_bucket, item_ranks, mean_popularity, miscalibration,
