@@ -127,7 +127,8 @@ def cold_ids(w):
     one = test.drop_duplicates('user')
     v = World.__new__(World)
     v.__dict__ |= w.__dict__ | dict(users=pd.Index(one['user']), split=clean)
-    return call(clean, w.items), call(s, w.items), v.ndcg(v.neighbours(s.train), one), v.ndcg(v.neighbours(c.train), one)
+    warm = np.tile(~w.items['item'].isin(test['item']).to_numpy(), (len(one), 1))
+    return call(clean, w.items), call(s, w.items), v.ndcg(v.neighbours(s.train), one, warm), v.ndcg(v.neighbours(c.train), one, warm)
 
 def repeated(w, share, last):
     "A test of which a share is taken from the history, and the score of a rule that repeats."
@@ -248,11 +249,11 @@ def buyers(w):
 @plants('training knows the future of the item')
 def future_of_others(w):
     "a split in time, with later rows of other users in training"
-    moment = w.log['time'].quantile(.8)
-    new = w.log['item'].value_counts().index[10:20]                # released at the moment
+    moment = w.log['time'].quantile(.6)
+    new = w.log['item'].value_counts().index[:10]                # released at the moment
     past = w.log[(w.log['time'] < moment) & ~w.log['item'].isin(new)]
-    later = w.log[(w.log['time'] >= moment) & w.log['user'].isin(past['user'])]
-    one = later.drop_duplicates('user')[::2]
+    later = w.log[w.log['time'] >= moment]
+    one = later[later['user'].isin(past['user'])].drop_duplicates('user')
     others = later[~later['user'].isin(one['user'])]
     clean = Split(past, past[:0], one, dict(name='time'))
     leaky = Split(pd.concat([past, others]), past[:0], one, clean.protocol)

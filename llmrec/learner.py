@@ -488,7 +488,11 @@ def lr_find(self:Learner, lo:float=1e-6, hi:float=10., steps:int=100)->tuple[flo
         vars(self).update(kept)
     rates = pd.DataFrame(dict(lr=recorder.lrs, loss=recorder.losses[:len(recorder.lrs)]))
     rates['smooth'] = rates.loss.ewm(span=7).mean()
-    return float(rates.lr[rates.smooth.idxmin()]/10), rates
+    best = int(rates.smooth.idxmin())
+    if best == len(rates) - 1 and rates.lr[best] > .9*hi:
+        warnings.warn(f'lr_find: the loss still falls at hi={hi:g}, so {hi/10:g} is no finding: '
+                      'raise hi')
+    return float(rates.lr[best]/10), rates
 
 # %% ../nbs/09_learner.ipynb #26ead9f9
 class EarlyStopCB(Callback):
@@ -720,7 +724,7 @@ def before_fit(self:TransferPenaltyCB, learn:Learner)->None:
 # %% ../nbs/09_learner.ipynb #f190bfa6
 @patch
 def after_loss(self:TransferPenaltyCB, learn:Learner)->None:
-    "Add the penalty while training; the exact step comes after the optimiser's."
+    "Add the penalty while training; the proximal step comes after the optimiser's."
     if not learn.training or self.kind == 'prox': return
     term = self.penalty(learn.model, *(learn.batch[:-1] if self.on_rows else ()))
     learn.loss = learn.loss + term
