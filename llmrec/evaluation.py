@@ -28,9 +28,9 @@ from .data import require_columns
 from .preprocess import Split, regime, regime_text
 from .metrics import (
     FEW_TESTS, ITEM_BUCKETS, USER_BUCKETS, auc_per_user, bootstrap, category_shares, concentration,
-    coverage, diagnose_ranks, diversity, equivalence, group_labels, holm, item_ranks,
-    mean_popularity, miscalibration, novelty, paired_interval, permutation_p, popularity_lift,
-    slice_table, tie_break_keys, top_lists, topk_metrics)
+    coverage, diagnose_ranks, diversity, group_labels, holm, item_ranks,
+    mean_popularity, miscalibration, novelty, paired_comparison, popularity_lift, slice_table,
+    tie_break_keys, top_lists, topk_metrics)
 from .leakage import leakage_audit
 
 # %% ../nbs/04_evaluation.ipynb #dd731285
@@ -334,6 +334,7 @@ def grid(self:Report, slice:str='evidence')->pd.DataFrame:
     users = [user for user in (*USER_BUCKETS, 'all') if user in wide]
     return wide.loc[pd.unique(cells['item']), users].fillna('')
 
+# %% ../nbs/04_evaluation.ipynb #ab5a19e2
 def _grey(report:Report, slice:str)->str:
     "A slice as HTML; cells with fewer than `FEW_TESTS` test interactions in grey."
     grid = report.grid(slice)
@@ -358,6 +359,7 @@ def notes(self:Report)->list:
     leaks = [f'LEAK: {leak}' for leak in protocol['leaks']]
     return [line, *label, *_diagnosis_line(self.diagnosis), *leaks, *again]
 
+# %% ../nbs/04_evaluation.ipynb #89b56cbd
 def _diagnosis_line(found:dict)->list:
     "Which half fails, in a line."
     if not found: return []
@@ -499,20 +501,23 @@ def _heat(axis:Any, cells:pd.DataFrame, metric:str):
     import matplotlib.pyplot as plt
     items = [x for x in (*ITEM_BUCKETS, 'all') if x in set(cells['item'])]
     users = [x for x in (*USER_BUCKETS, 'all') if x in set(cells['user'])]
-    wide = cells.pivot(index='item', columns='user', values=metric).reindex(items, columns=users)
-    rows = cells.pivot(index='item', columns='user', values='rows')
-    few = (rows.reindex(items, columns=users) < FEW_TESTS).to_numpy()
-    colours = plt.get_cmap('cividis').with_extremes(bad='#eee')
-    axis.imshow(np.where(few, np.nan, wide), cmap=colours, aspect='auto', vmin=0)
-    for cell in cells.itertuples():
-        value = wide.loc[cell.item, cell.user]
-        x = users.index(cell.user)
-        y = items.index(cell.item)
-        axis.text(x, y, _cell_text(cell, value), ha='center', va='center', fontsize=7,
-                  c='#888' if few[y, x] else 'w' if value < .6*np.nanmax(wide.to_numpy()) else 'k')
+    wide, rows = [cells.pivot(index='item', columns='user', values=x).reindex(items, columns=users)
+                  for x in (metric, 'rows')]
+    few = (rows < FEW_TESTS).to_numpy()
+    axis.imshow(np.where(few, np.nan, wide), aspect='auto', vmin=0,
+                cmap=plt.get_cmap('cividis').with_extremes(bad='#eee'))
+    colour = np.where(few, '#888', np.where(wide >= .6*np.nanmax(wide), 'k', 'w'))
+    for cell in cells.itertuples(): _write_cell(axis, cell, wide, colour)
     axis.set(xticks=range(len(users)), xticklabels=users, yticks=range(len(items)),
              yticklabels=items, xlabel="interactions in the user's history",
              ylabel='training interactions of the item', title=metric)
+
+# %% ../nbs/04_evaluation.ipynb #deb415be
+def _write_cell(axis:Any, cell:Any, wide:pd.DataFrame, colour:np.ndarray):
+    "The text of one cell at its place."
+    y, x = wide.index.get_loc(cell.item), wide.columns.get_loc(cell.user)
+    axis.text(x, y, _cell_text(cell, wide.iloc[y, x]), ha='center', va='center', fontsize=7,
+              c=colour[y, x])
 
 # %% ../nbs/04_evaluation.ipynb #b4a7f755
 def _fingerprint(*hashes:np.ndarray)->str:
@@ -712,7 +717,7 @@ def _masking(exclude_seen:bool, mask:pd.DataFrame|None)->str|bool:
     if not exclude_seen: return False
     return 'masked' if mask is None else f'masked, with {len(mask):,} rows more'
 
-# %% ../nbs/04_evaluation.ipynb #cc6976ad
+# %% ../nbs/04_evaluation.ipynb #72550d0e
 def _regime_of(rec:Any, split:Split, source:Any)->dict:
     "What was known: of the source that is named, or whose users the model remembers."
     return regime(split, getattr(rec, 'source_users', None) if source is None else source)
@@ -847,25 +852,15 @@ def _check_reports(reports:dict)->None:
     for name, report in reports.items(): check_type(report, Report, f'report {name!r}')
     if len(reports) < 2: raise InputError(f'compare needs two reports, got {len(reports)}')
 
-# %% ../nbs/04_evaluation.ipynb #f757906d
-def _paired(ours:np.ndarray, theirs:np.ndarray, n_boot:int, n_perm:int, seed:int)->dict:
-    "What `compare` says of two metrics of the same users."
-    both = np.isfinite(ours) & np.isfinite(theirs)
-    difference = (ours - theirs)[both]
-    lo, hi = paired_interval(difference, n_boot, seed)
-    return dict(mean_a=ours[both].mean(), mean_b=theirs[both].mean(), difference=difference.mean(),
-                lo=lo, hi=hi, p=permutation_p(difference, n_perm, seed),
-                wins=int((difference > 0).sum()), ties=int((difference == 0).sum()),
-                losses=int((difference < 0).sum()))
-
-# %% ../nbs/04_evaluation.ipynb #8cd18759
-def _equal(ours:np.ndarray, theirs:np.ndarray, margin:float|None, n_boot:int, seed:int,
-           alpha:float)->dict:
-    "Is equality within the margin shown? Nothing without a margin."
-    if margin is None: return {}
-    both = np.isfinite(ours) & np.isfinite(theirs)
-    within, lo, hi = equivalence((ours - theirs)[both], margin, n_boot, seed, alpha)
-    return dict(margin=margin, equivalent=within, eq_lo=lo, eq_hi=hi)
+# %% ../nbs/04_evaluation.ipynb #2469699c
+def _report_pairs(reports:dict, metrics:list)->Iterable:
+    "The first report beside each other one, and their values, metric by metric."
+    _check_reports(reports)
+    (a, first), *others = reports.items()
+    for b, other in others:
+        check_same_protocol(a, b, first, other)
+        for m in metrics:
+            yield dict(metric=m, a=a, b=b), (_values(a, first, m), _values(b, other, m))
 
 # %% ../nbs/04_evaluation.ipynb #1c75f79c
 def compare(reports:dict,            # {name: Report}; the first is compared with each other one
@@ -874,17 +869,11 @@ def compare(reports:dict,            # {name: Report}; the first is compared wit
             margin:float|None=None # Also test equality within ± margin
            )->Comparison:
     "Is the first better? Paired by user, with interval, permutation p, and Holm over all rows."
-    _check_reports(reports)
-    (a, first), *others = reports.items()
     metrics = [metric] if isinstance(metric, str) else list(metric)
-    level = alpha/(len(others)*len(metrics))          # Bonferroni, for the tests of equality
     rows = []
-    for b, other in others:
-        check_same_protocol(a, b, first, other)
-        for m in metrics:
-            pair = _values(a, first, m), _values(b, other, m)
-            rows.append(dict(metric=m, a=a, b=b) | _paired(*pair, n_boot, n_perm, seed)
-                        | _equal(*pair, margin, n_boot, seed, level))
+    for names, pair in _report_pairs(reports, metrics):
+        level = alpha/(len(metrics)*(len(reports) - 1))   # Bonferroni, for the tests of equality
+        rows.append(names | paired_comparison(*pair, n_boot, n_perm, seed, margin, level))
     table = pd.DataFrame(rows)
     table.insert(table.columns.get_loc('p') + 1, 'p_holm', holm(table['p']))
     return Comparison(table, alpha)

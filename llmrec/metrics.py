@@ -7,7 +7,7 @@ __all__ = ['ITEM_BUCKETS', 'USER_BUCKETS', 'FEW_TESTS', 'rank_of_target', 'ndcg_
            'item_ranks', 'topk_metrics', 'auc_per_user', 'coverage', 'concentration', 'novelty', 'mean_popularity',
            'popularity_lift', 'diversity', 'split_values', 'category_shares', 'miscalibration', 'item_bucket',
            'user_bucket', 'bootstrap_means', 'bootstrap', 'paired_interval', 'permutation_p', 'holm', 'group_labels',
-           'slice_table', 'equivalence', 'difference_of_differences', 'diagnose_ranks']
+           'slice_table', 'equivalence', 'paired_comparison', 'difference_of_differences', 'diagnose_ranks']
 
 # %% ../nbs/03_metrics.ipynb #3708a847
 import numpy as np
@@ -527,10 +527,10 @@ def slice_table(name:str, rank:np.ndarray, row:np.ndarray, # Its name; (pairs,) 
             out.append({'slice': name, 'item': item, 'user': user} | cell)
     return pd.DataFrame(out)
 
-# %% ../nbs/03_metrics.ipynb #5b922dc6
+# %% ../nbs/03_metrics.ipynb #2256d461
 FEW_TESTS = 50   # test interactions below which a cell is greyed out; a rule of thumb
 
-# %% ../nbs/03_metrics.ipynb #83b102a5
+# %% ../nbs/03_metrics.ipynb #8dd646f6
 def equivalence(difference:np.ndarray, # (users,) or (seeds, users) paired differences
                 margin:float,          # δ: what is smaller is no difference, stated before
                 n_boot:int=2000, seed:int=0, alpha:float=.05
@@ -540,26 +540,50 @@ def equivalence(difference:np.ndarray, # (users,) or (seeds, users) paired diffe
     lo, hi = paired_interval(difference, n_boot, seed, 1 - 2*alpha)
     return bool(-margin < lo and hi < margin), lo, hi
 
-# %% ../nbs/03_metrics.ipynb #f07f91d5
+# %% ../nbs/03_metrics.ipynb #f757906d
+def paired_comparison(ours:np.ndarray, theirs:np.ndarray, # (users,) a metric of each; NaN is left out
+                      n_boot:int=2000, n_perm:int=10_000, seed:int=0,
+                      margin:float|None=None, alpha:float=.05 # For `equivalence`, if it is asked
+                     )->dict: # means, difference, lo, hi, p, wins, ties, losses [, equivalent …]
+    "Is one better? By the same users, with interval and p; and are they equal within a margin?"
+    both = np.isfinite(ours) & np.isfinite(theirs)
+    difference = (ours - theirs)[both]
+    lo, hi = paired_interval(difference, n_boot, seed)
+    out = dict(mean_a=ours[both].mean(), mean_b=theirs[both].mean(), difference=difference.mean(),
+               lo=lo, hi=hi, p=permutation_p(difference, n_perm, seed)) | _counted_signs(difference)
+    if margin is None: return out
+    within, lo, hi = equivalence(difference, margin, n_boot, seed, alpha)
+    return out | dict(margin=margin, equivalent=within, eq_lo=lo, eq_hi=hi)
+
+# %% ../nbs/03_metrics.ipynb #129ac1a1
+def _counted_signs(difference:np.ndarray)->dict:
+    "Users who win, tie and lose."
+    return dict(wins=int((difference > 0).sum()), ties=int((difference == 0).sum()),
+                losses=int((difference < 0).sum()))
+
+# %% ../nbs/03_metrics.ipynb #e69eeba5
 def difference_of_differences(a:np.ndarray, b:np.ndarray, # (users,) differences; (other users,)
                               paired:bool=False, # The same users in the same order?
                               n_boot:int=2000, n_perm:int=10_000, seed:int=0
                              )->dict:            # difference, lo, hi, p
     "Is one effect larger than another? By pairs of users, or by Welch's test of two samples."
     from scipy.stats import ttest_ind
-    a, b = np.asarray(a, float), np.asarray(b, float)
-    if not paired:
-        test = ttest_ind(a, b, equal_var=False)
-        lo, hi = test.confidence_interval()
-        return dict(difference=float(a.mean() - b.mean()), lo=float(lo), hi=float(hi),
-                    p=float(test.pvalue))
+    a, b = [np.asarray(x, float) for x in (a, b)]
+    if paired: return _paired_gap(a, b, n_boot, n_perm, seed)
+    test = ttest_ind(a, b, equal_var=False)
+    lo, hi = map(float, test.confidence_interval())
+    return dict(difference=float(a.mean() - b.mean()), lo=lo, hi=hi, p=float(test.pvalue))
+
+# %% ../nbs/03_metrics.ipynb #70c382aa
+def _paired_gap(a:np.ndarray, b:np.ndarray, n_boot:int, n_perm:int, seed:int)->dict:
+    "The difference of two effects on the same users."
     if a.shape != b.shape:
         raise InputError(f'paired differences of shapes {a.shape} and {b.shape}: expected one '
                          'of each user; paired=False compares other users')
     lo, hi = paired_interval(a - b, n_boot, seed)
     return dict(difference=float((a - b).mean()), lo=lo, hi=hi, p=permutation_p(a - b, n_perm, seed))
 
-# %% ../nbs/03_metrics.ipynb #06d3b3ac
+# %% ../nbs/03_metrics.ipynb #27fc1ac2
 def diagnose_ranks(rank:np.ndarray,  # (pairs,) ranks from 0; inf: not ranked
                    k:int=10, n:int=100 # Length of the list; depth of the retrieval
                   )->dict:           # n, k, coverage, success, hit, fails

@@ -456,7 +456,7 @@ def truncate_source(source:Domain, # Source domain
     before = source.log['time'].to_numpy() < cut
     return source.with_log(source.log[before].reset_index(drop=True))
 
-# %% ../nbs/02_preprocess.ipynb #de6e2e99
+# %% ../nbs/02_preprocess.ipynb #7bdbcb6e
 def later_rows(train:pd.DataFrame, test:pd.DataFrame # Logs with user, item, time
               )->np.ndarray:                         # (len(test),)
     "For each test row: interactions of its item in training that are later than the row."
@@ -469,7 +469,7 @@ def later_rows(train:pd.DataFrame, test:pd.DataFrame # Logs with user, item, tim
     end = np.searchsorted(key, own + width)
     return end - np.searchsorted(key, own + moment[len(train):], 'right')
 
-# %% ../nbs/02_preprocess.ipynb #afbb7ca8
+# %% ../nbs/02_preprocess.ipynb #f81ca71a
 FEW_SHOT = 5   # interactions per test user; a rule of thumb
 
 def _time_regime(train:pd.DataFrame, test:pd.DataFrame)->tuple[str, float|None]:
@@ -486,7 +486,7 @@ def _known_regime(train:pd.DataFrame, test:pd.DataFrame)->tuple[str, float]:
     if not len(train): return 'zero-shot', median
     return ('few-shot' if median <= FEW_SHOT else 'full'), median
 
-# %% ../nbs/02_preprocess.ipynb #c0011bb2
+# %% ../nbs/02_preprocess.ipynb #8b95107e
 def regime(split:Split,           # What is measured on
            source:Any=None,       # Domain, log, or the ids of the source's users
           )->dict[str, Any]:      # known, per_user, shared_users, time, future
@@ -500,7 +500,7 @@ def regime(split:Split,           # What is measured on
     shared = None if ids is None else float(users.isin(pd.unique(pd.Series(ids))).mean())
     return dict(known=known, per_user=median, shared_users=shared, time=time, future=future)
 
-# %% ../nbs/02_preprocess.ipynb #bb4a6f33
+# %% ../nbs/02_preprocess.ipynb #4be700e5
 def regime_text(facts:dict[str, Any] # From `regime`
                )->str:
     "The regime in one line."
@@ -512,7 +512,7 @@ def regime_text(facts:dict[str, Any] # From `regime`
                 'interactions of others with the item')
     return f"{facts['known']} (median {facts['per_user']:g} per test user); {users}; {time}"
 
-# %% ../nbs/02_preprocess.ipynb #373793da
+# %% ../nbs/02_preprocess.ipynb #b8e422a6
 def paired_time_splits(domain:Domain|pd.DataFrame, # Domain or log, with time
                        at:float=.8,                # Share of the rows before the moment
                        seed:int=0)->dict[str, Split]: # 'past', 'future', 'future, equal size'
@@ -523,15 +523,13 @@ def paired_time_splits(domain:Domain|pd.DataFrame, # Domain or log, with time
     before = log[log['time'] < moment]
     after = log[log['time'] >= moment]
     test = _first_new(before, after)
-    others = after[~after['user'].isin(test['user'])]
-    whole = pd.concat([before, others])
-    equal = _same_size(before, whole, test['user'], seed)
-    logs = {'past': before, 'future': whole, 'future, equal size': equal}
-    none = log[:0].reset_index(drop=True)
-    return {name: Split(x.reset_index(drop=True), none, test, dict(name='paired', at=at, seed=seed))
+    whole = pd.concat([before, after[~after['user'].isin(test['user'])]])
+    logs = {'past': before, 'future': whole,
+            'future, equal size': _same_size(before, whole, test['user'], seed)}
+    return {name: Split(x.reset_index(drop=True), log[:0], test, dict(name='paired', at=at))
             for name, x in logs.items()}
 
-# %% ../nbs/02_preprocess.ipynb #43e29851
+# %% ../nbs/02_preprocess.ipynb #b00ef3d8
 def _first_new(before:pd.DataFrame, after:pd.DataFrame)->pd.DataFrame:
     "The first row after the moment of each user with a past, with an item that is new to the user."
     key = ['user', 'item']

@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from llmrec.core import InputError
 from llmrec.data import make_synthetic_pair
-from llmrec.leakage import LESSONS, code_hits, exceeds, leakage_audit, read_test_file
+from llmrec.case_files import read_lists, read_test_file
+from llmrec.leakage import LESSONS, code_hits, exceeds, leakage_audit
 from llmrec.preprocess import Split, later_rows, paired_time_splits, regime, regime_text, split_last, split_time
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]/'bench'))
