@@ -250,17 +250,19 @@ def buyers(w):
 def future_of_others(w):
     "a split in time, with later rows of other users in training"
     moment = w.log['time'].quantile(.6)
-    new = w.log['item'].value_counts().index[:10]                # released at the moment
-    past = w.log[(w.log['time'] < moment) & ~w.log['item'].isin(new)]
-    later = w.log[w.log['time'] >= moment]
+    new = [f'new {i}' for i in range(5)]                          # released at the moment, and soon liked
+    past, later = w.log[w.log['time'] < moment], w.log[w.log['time'] >= moment]
+    liked = w.g.rand(len(later)) < .3
+    later = later.assign(item=np.where(liked, w.g.choice(new, len(later)), later['item'])).drop_duplicates(['user', 'item'])
     one = later[later['user'].isin(past['user'])].drop_duplicates('user')
     others = later[~later['user'].isin(one['user'])]
+    items = pd.concat([w.items, pd.DataFrame(dict(item=new, title=new))], ignore_index=True).sample(frac=1, random_state=0)
     clean = Split(past, past[:0], one, dict(name='time'))
     leaky = Split(pd.concat([past, others]), past[:0], one, clean.protocol)
     v = World.__new__(World)
-    v.__dict__ |= w.__dict__ | dict(users=pd.Index(one['user']), split=clean)
-    latest = lambda log: np.tile(w.items['item'].map(log.sort_values('time')[-len(others):]['item'].value_counts()).fillna(0), (len(one), 1))
-    return call(clean, w.items), call(leaky, w.items), v.ndcg(latest(leaky.train), one), v.ndcg(latest(past), one)
+    v.__dict__ |= w.__dict__ | dict(users=pd.Index(one['user']), split=clean, ids=pd.Index(items['item']))
+    latest = lambda log: np.tile(items['item'].map(log.sort_values('time')[-len(others):]['item'].value_counts()).fillna(0), (len(one), 1))
+    return call(clean, items), call(leaky, items), v.ndcg(latest(leaky.train), one), v.ndcg(latest(past), one)
 
 @plants('items without training rows are the answers')
 def log_catalogue(w):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['case_id', 'read_test_file', 'read_lists']
 
-# %% ../nbs/63_case_files.ipynb #e8a99317
+# %% ../nbs/63_case_files.ipynb #dba85a2b
 import json
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from .core import InputError, check_type
 from .data import require_columns
 from .preprocess import Split
 
-# %% ../nbs/63_case_files.ipynb #ba850faf
+# %% ../nbs/63_case_files.ipynb #265ef4dc
 _NAMES = dict(
     history=('history', 'hist', 'history_item_id', 'item_id_list', 'history_ids', 'user_history',
              'interaction_history', 'sequence', 'seq', 'past', 'inters'),
@@ -28,7 +28,7 @@ _NAMES = dict(
     history_title=('history_title', 'history_titles', 'history_item_title'),
     title=('target_title', 'item_title', 'title'))
 
-# %% ../nbs/63_case_files.ipynb #28e746e2
+# %% ../nbs/63_case_files.ipynb #5b3dd183
 def _column(table:pd.DataFrame, role:str, columns:dict|None)->str|None:
     "Which column plays a role: as told, or by a usual name."
     told = (columns or {}).get(role)
@@ -36,7 +36,7 @@ def _column(table:pd.DataFrame, role:str, columns:dict|None)->str|None:
     require_columns(table, [told], 'test file')
     return told
 
-# %% ../nbs/63_case_files.ipynb #156bd598
+# %% ../nbs/63_case_files.ipynb #88565a44
 def _as_list(x:Any)->list:
     "A history as a list, from a list or from text."
     if isinstance(x, (list, tuple, np.ndarray)): return list(x)
@@ -45,15 +45,17 @@ def _as_list(x:Any)->list:
     if text[:1] in '[(':
         try: return list(json.loads(text.replace('(', '[').replace(')', ']').replace("'", '"')))
         except ValueError: text = text.strip('[]()')
-    parts = re.split(next((s for s in '|,;' if s in text), r'\s+'), text) if text else []
+    mark = next((re.escape(s) for s in '|,;' if s in text), r'\s+')
+    parts = re.split(mark, text)
     return [p.strip().strip('\'"') for p in parts if p.strip()]
 
+# %% ../nbs/63_case_files.ipynb #e6f9fd4a
 def case_id(x:Any # An id as a file has it: 7, 7.0 or "7"
            )->str:
     "An id as text."
     return str(int(x)) if isinstance(x, float) and x == int(x) else str(x).strip()
 
-# %% ../nbs/63_case_files.ipynb #5f432d83
+# %% ../nbs/63_case_files.ipynb #dff040e1
 def _read_json(path:Path)->Any:
     "JSON, or JSON lines."
     text = path.read_text(encoding='utf-8')
@@ -69,7 +71,7 @@ def _read_lines(path:Path)->dict:
     rows = [line.split() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
     return {row[0]: row[1:] for row in rows}
 
-# %% ../nbs/63_case_files.ipynb #551e32ef
+# %% ../nbs/63_case_files.ipynb #a1c94fe6
 def _read(path:str|Path)->Any:
     "A table, records, or {user: [items]} from a file."
     path = Path(path)
@@ -82,7 +84,7 @@ def _read(path:str|Path)->Any:
     table = pd.read_csv(path, sep=',' if path.suffix == '.csv' else '\t')
     return table.rename(columns=lambda c: str(c).split(':')[0])
 
-# %% ../nbs/63_case_files.ipynb #c5664e04
+# %% ../nbs/63_case_files.ipynb #8e437be8
 def _sequences(table:dict)->pd.DataFrame:
     "{user: [items]} as cases: the last item is the target."
     rows = {user: _as_list(items) for user, items in table.items()}
@@ -91,7 +93,7 @@ def _sequences(table:dict)->pd.DataFrame:
     return pd.DataFrame(dict(user=list(rows), history=[x[:-1] for x in rows.values()],
                              target=[x[-1] for x in rows.values()]))
 
-# %% ../nbs/63_case_files.ipynb #8a467942
+# %% ../nbs/63_case_files.ipynb #a1a079f2
 def _cases(data:Any)->pd.DataFrame:
     "A test file as a table of cases."
     if isinstance(data, (str, Path)): data = _read(data)
@@ -101,7 +103,7 @@ def _cases(data:Any)->pd.DataFrame:
     if not len(table): raise InputError('test file: it has no row')
     return table.reset_index(drop=True)
 
-# %% ../nbs/63_case_files.ipynb #99d7040a
+# %% ../nbs/63_case_files.ipynb #c0d8a02a
 def read_test_file(data:Any,  # Path, table, records, or {user: [items]}
                    columns:dict|None=None # {'history': column, 'target': column, …}
                   )->tuple:   # Split with a user a row, items with titles, cases
@@ -118,7 +120,7 @@ def read_test_file(data:Any,  # Path, table, records, or {user: [items]}
     return _case_split(history, target), _case_items(table, roles, history, target), \
         _case_facts(table, roles)
 
-# %% ../nbs/63_case_files.ipynb #a8df1bac
+# %% ../nbs/63_case_files.ipynb #05b4d79f
 def _case_split(history:list[list], target:list)->Split:
     "Cases as a split; the place in the history is the time."
     length = np.array([len(h) for h in history])
@@ -134,7 +136,7 @@ def _case_facts(table:pd.DataFrame, roles:dict)->dict:
     if 'options' in facts: facts['options'] = [[case_id(x) for x in _as_list(o)] for o in facts['options']]
     return facts
 
-# %% ../nbs/63_case_files.ipynb #c1eda3b1
+# %% ../nbs/63_case_files.ipynb #67634b26
 def _case_items(table:pd.DataFrame, roles:dict, history:list[list], target:list)->pd.DataFrame:
     "The items of a file, with titles where it has them."
     title = {}
@@ -146,7 +148,7 @@ def _case_items(table:pd.DataFrame, roles:dict, history:list[list], target:list)
     items = pd.DataFrame(dict(item=ids))
     return items.assign(title=items['item'].map(title).fillna('')) if title else items
 
-# %% ../nbs/63_case_files.ipynb #bddc485e
+# %% ../nbs/63_case_files.ipynb #6aefd739
 def read_lists(results:Any)->pd.DataFrame:
     "Lists as user, item, rank from 0 [, score], best first."
     table = _read(results) if isinstance(results, (str, Path)) else results
