@@ -334,7 +334,7 @@ def grid(self:Report, slice:str='evidence')->pd.DataFrame:
     users = [user for user in (*USER_BUCKETS, 'all') if user in wide]
     return wide.loc[pd.unique(cells['item']), users].fillna('')
 
-# %% ../nbs/04_evaluation.ipynb #ab5a19e2
+# %% ../nbs/04_evaluation.ipynb #3c590ac6
 def _grey(report:Report, slice:str)->str:
     "A slice as HTML; cells with fewer than `FEW_TESTS` test interactions in grey."
     grid = report.grid(slice)
@@ -359,7 +359,7 @@ def notes(self:Report)->list:
     leaks = [f'LEAK: {leak}' for leak in protocol['leaks']]
     return [line, *label, *_diagnosis_line(self.diagnosis), *leaks, *again]
 
-# %% ../nbs/04_evaluation.ipynb #89b56cbd
+# %% ../nbs/04_evaluation.ipynb #ee8a3286
 def _diagnosis_line(found:dict)->list:
     "Which half fails, in a line."
     if not found: return []
@@ -512,7 +512,7 @@ def _heat(axis:Any, cells:pd.DataFrame, metric:str):
              yticklabels=items, xlabel="interactions in the user's history",
              ylabel='training interactions of the item', title=metric)
 
-# %% ../nbs/04_evaluation.ipynb #deb415be
+# %% ../nbs/04_evaluation.ipynb #a6523fc3
 def _write_cell(axis:Any, cell:Any, wide:pd.DataFrame, colour:np.ndarray):
     "The text of one cell at its place."
     y, x = wide.index.get_loc(cell.item), wide.columns.get_loc(cell.user)
@@ -717,16 +717,16 @@ def _masking(exclude_seen:bool, mask:pd.DataFrame|None)->str|bool:
     if not exclude_seen: return False
     return 'masked' if mask is None else f'masked, with {len(mask):,} rows more'
 
-# %% ../nbs/04_evaluation.ipynb #72550d0e
+# %% ../nbs/04_evaluation.ipynb #758cb9e8
 def _regime_of(rec:Any, split:Split, source:Any)->dict:
     "What was known: of the source that is named, or whose users the model remembers."
     return regime(split, getattr(rec, 'source_users', None) if source is None else source)
 
 def _diagnosis(ranked:_Ranked, k:int, candidates:int|None)->dict:
     "Coverage and success of a full ranking; nothing for lists and sampled candidates."
-    n = max(100, 10*k)
-    deep = ranked.n_candidates is not None and np.median(ranked.n_candidates) > n
-    return diagnose_ranks(ranked.rank, k, n) if deep and not candidates else {}
+    if candidates or ranked.n_candidates is None: return {}
+    n = min(max(100, 10*k), int(np.median(ranked.n_candidates)/2))
+    return diagnose_ranks(ranked.rank, k, n) if n > k else {}
 
 # %% ../nbs/04_evaluation.ipynb #4c548cc0
 def evaluate(rec:Any, # `.score(users)` and `.items`; or lists: {user: [items]}, or a table
@@ -852,7 +852,7 @@ def _check_reports(reports:dict)->None:
     for name, report in reports.items(): check_type(report, Report, f'report {name!r}')
     if len(reports) < 2: raise InputError(f'compare needs two reports, got {len(reports)}')
 
-# %% ../nbs/04_evaluation.ipynb #2469699c
+# %% ../nbs/04_evaluation.ipynb #bfd58ed3
 def _report_pairs(reports:dict, metrics:list)->Iterable:
     "The first report beside each other one, and their values, metric by metric."
     _check_reports(reports)
