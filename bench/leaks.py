@@ -3,7 +3,7 @@
     python bench/leaks.py [--out bench/leaks.csv] [--data FOLDER …]    # under a minute; reads no network
 
 Every leak is planted into a synthetic domain. The audit must be silent on the same data before, and find it after.
-With --data it also audits tables that are not in this repository (FOLDER/*.csv with user, item, time), for false alarms."""
+With --data it also audits sets that are not in this repository (FOLDER/interactions.csv.gz and items.csv.gz), for false alarms."""
 import argparse, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -13,6 +13,7 @@ from llmrec.metrics import ndcg_of_ranks, rank_of_target
 from llmrec.preprocess import Split, split_cold_items, split_last, split_time, truncate_source
 
 HERE = Path(__file__).resolve().parent
+NAMES = dict(user_id='user', item_id='item', timestamp='time', order='time', rating='value', genres='category')
 PLANTED = {}            # name: (check that must find it, planter)
 
 
@@ -472,7 +473,12 @@ def clean_sets(folders=()):
     sets = {'synthetic target': make_synthetic_pair(0).target, 'synthetic source': make_synthetic_pair(1).source,
             'MovieLens': load_movielens(), 'Journey, health food': journey.target, 'Journey, deli': load_journey('PRODUCE', 'DELI').target}
     for folder in folders:
-        for path in sorted(Path(folder).glob('*.csv')): sets[path.stem] = read_table(path)
+        log, items = [pd.read_csv(Path(folder)/f'{name}.csv.gz', dtype=dict(item_id=str)) for name in ('interactions', 'items')]
+        log = log.drop(columns='order' if 'timestamp' in log else []).rename(columns=NAMES)
+        items = items.rename(columns=NAMES).drop(columns=['domain', 'source_id'], errors='ignore')
+        for part, rows in log.groupby('domain') if 'domain' in log else [('', log)]:
+            known = items[items['item'].isin(rows['item'])].drop_duplicates('item')
+            sets[f'{Path(folder).name} {part}'.strip()] = read_table(rows[rows['item'].isin(known['item'])].drop(columns='domain', errors='ignore'), known)
     return sets
 
 def alarms(sets):

@@ -103,18 +103,24 @@ def _cases(data:Any)->pd.DataFrame:
     if not len(table): raise InputError('test file: it has no row')
     return table.reset_index(drop=True)
 
-# %% ../nbs/63_case_files.ipynb #c0d8a02a
+# %% ../nbs/63_case_files.ipynb #aef80159
+def _check_roles(table:pd.DataFrame, roles:dict)->None:
+    "A target, and a history; without a history at least users, whose lists may be audited."
+    lost = [role for role in ('history', 'target') if roles[role] is None]
+    if not lost or lost == ['history'] and roles['user'] is not None: return
+    raise InputError(f'test file: no column of {lost[0]} among {list(table.columns)}: '
+                     f"say which, columns={{'{lost[0]}': name}}")
+
+# %% ../nbs/63_case_files.ipynb #b8abc876
 def read_test_file(data:Any,  # Path, table, records, or {user: [items]}
                    columns:dict|None=None # {'history': column, 'target': column, …}
                   )->tuple:   # Split with a user a row, items with titles, cases
     "Somebody else's test cases as a split: the history of each row, and its target."
     table = _cases(data)
     roles = {role: _column(table, role, columns) for role in _NAMES}
-    lost = [role for role in ('history', 'target') if roles[role] is None]
-    if lost:
-        raise InputError(f'test file: no column of {lost[0]} among {list(table.columns)}: '
-                         f"say which, columns={{'{lost[0]}': name}}")
-    history = [[case_id(x) for x in _as_list(h)] for h in table[roles['history']]]
+    _check_roles(table, roles)
+    histories = table[roles['history']] if roles['history'] else [()]*len(table)
+    history = [[case_id(x) for x in _as_list(h)] for h in histories]
     target = [case_id(_as_list(t)[0] if isinstance(t, (list, tuple)) else t)
               for t in table[roles['target']]]
     return _case_split(history, target), _case_items(table, roles, history, target), \

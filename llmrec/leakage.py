@@ -708,10 +708,14 @@ def _split_checks(a:_Audit)->list[dict]:
     rows += [_only_of_the_log(a), _not_in_catalogue(a), _only_tested(a)]
     return rows + ([_source_future(a), _source_rows(a)] if a.source is not None else [])
 
-# %% ../nbs/41_leakage.ipynb #c8973123
+# %% ../nbs/41_leakage.ipynb #b42804a6
 def _result_checks(a:_Audit, results:Any, codes:Any)->list[dict]:
     "Everything that lists beside their test can show."
-    r = _Results(read_lists(results), a)
+    table = read_lists(results)
+    if a.foreign:
+        table = table.assign(user=table['user'].map(case_id), item=table['item'].map(case_id))
+        if codes is not None: codes = {case_id(i): c for i, c in dict(codes).items()}
+    r = _Results(table, a)
     rows = [_without_list(r), _listed_twice(r), *_old_items(r), *_ties(r), _table_order(r)]
     return rows + [_few_candidates(r)] + ([_code_hits(r, codes)] if codes is not None else [])
 
@@ -751,7 +755,16 @@ def _of_split(split:Split, items:Any, texts:Any, profiles:Any, source:Any)->_Aud
     _check_texts_of(items, texts)
     return _Audit(split, items, texts, profiles, source)
 
-# %% ../nbs/41_leakage.ipynb #5a2a5958
+# %% ../nbs/41_leakage.ipynb #98d872e7
+def _named_users(split:Split, facts:dict)->tuple[Split, pd.Series]:
+    "A test file's split with the file's own user ids, where each case has its own; and the ids."
+    row = pd.Series(np.arange(len(split.test)))
+    user = facts['user'].map(case_id) if 'user' in facts else row
+    if not user.is_unique and len(split.train): user = row
+    train, test = [log.assign(user=log['user'].map(user)) for log in (split.train, split.test)]
+    return Split(train, train[:0], test, split.protocol), user
+
+# %% ../nbs/41_leakage.ipynb #e19d6f74
 def _of_file(data:Any, items:Any, texts:Any, profiles:Any, columns:Any, train:Any)->tuple:
     "A test file as an audit, and what its training file says."
     cases = read_test_file(data, columns)
@@ -759,10 +772,11 @@ def _of_file(data:Any, items:Any, texts:Any, profiles:Any, columns:Any, train:An
     if items is not None:
         require_columns(items, ['item'], 'item table')
         table = items.assign(item=items['item'].map(case_id))
-    if profiles is None and 'text' in facts: profiles = dict(enumerate(facts['text'].astype(str)))
     texts = item_text(table) if texts is None else texts
     _check_texts_of(table, texts)
     rows = [] if train is None else [_in_training(cases, train, columns)]
+    split, user = _named_users(split, facts)
+    if profiles is None and 'text' in facts: profiles = dict(zip(user, facts['text'].astype(str)))
     return _Audit(split, table, texts, profiles, None, True, facts.get('options')), rows
 
 # %% ../nbs/41_leakage.ipynb #9f1f24fb

@@ -83,6 +83,32 @@ def test_columns_can_be_named():
     assert a.found['target repeated in the history'] == 1
     with pytest.raises(InputError, match='nope'): leakage_audit(f, columns=dict(history='nope', target='then'))
 
+def test_lists_stand_beside_a_test_file_of_others():
+    f = pd.DataFrame(dict(user_id=[7, 8, 9], history=[[1, 2], [2, 3], [3, 4]], target=[5, 6, 5]))
+    a = leakage_audit(f, results={7: [5, 5], 8: [2]}, codes={5: 'x', 6: 'x', 2: 'y'}).set_index('check')
+    assert a.found['test users without a list'] == 1 and a.found['item twice in one list'] == 1
+    assert a.found['lists hold items of the history'] == 1 and a.found['hits at colliding semantic IDs'] == 1
+
+def test_a_bare_test_log_is_enough_for_lists():
+    test = pd.DataFrame(dict(user=[1, 2], item=['a', 'b']))
+    a = leakage_audit(test, results=pd.DataFrame(dict(user=[1, 1], item=['a', 'a'], score=[1., 1.]))).set_index('check')
+    assert a.verdict['item twice in one list'] == 'leak' and a.found['test users without a list'] == 1 and a.verdict['scores all tied'] == 'warning'
+
+def test_a_causal_model_is_asked_through_the_scorer():
+    import torch
+    from llmrec.judge import LMScorer
+    from llmrec.leakage import recited
+    class Tokens:
+        eos_token_id = 0
+        def __call__(self, text, add_special_tokens=True): return dict(input_ids=[1 + ord(c) % 90 for c in text])
+    from transformers import AutoModelForCausalLM, GPT2Config
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(GPT2Config(n_embd=16, n_layer=1, n_head=1, n_positions=128, vocab_size=100))
+    items = pd.DataFrame(dict(item=range(12), title=[f'the tale of number {i}' for i in range(12)]))
+    for by in ('id', 'start'):
+        hits, control = recited(items, LMScorer(model, Tokens()), by, n=12)
+        assert hits.shape == control.shape == (12,) and hits.mean() < .7
+
 @pytest.mark.parametrize('results', [7, pd.DataFrame(dict(user=[1], item=[2])), 'nowhere.json'])
 def test_results_that_are_none_are_an_error(results):
     w = make_synthetic_pair(0).target
