@@ -139,8 +139,9 @@ def _case_split(history:list[list], target:list)->Split:
 def _case_facts(table:pd.DataFrame, roles:dict)->dict:
     "User, candidates and prompt of each case, as far as the file has them."
     facts = {role: table[roles[role]] for role in ('user', 'options', 'text') if roles[role]}
-    if 'options' in facts: facts['options'] = [[case_id(x) for x in _as_list(o)] for o in facts['options']]
-    return facts
+    if 'options' not in facts: return facts
+    options = [[case_id(x) for x in _as_list(o)] for o in facts['options']]
+    return facts | dict(options=options)
 
 # %% ../nbs/63_case_files.ipynb #67634b26
 def _case_items(table:pd.DataFrame, roles:dict, history:list[list], target:list)->pd.DataFrame:

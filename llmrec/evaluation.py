@@ -515,7 +515,8 @@ def _heat(axis:Any, cells:pd.DataFrame, metric:str):
 # %% ../nbs/04_evaluation.ipynb #a6523fc3
 def _write_cell(axis:Any, cell:Any, wide:pd.DataFrame, colour:np.ndarray):
     "The text of one cell at its place."
-    y, x = wide.index.get_loc(cell.item), wide.columns.get_loc(cell.user)
+    y = wide.index.get_loc(cell.item)
+    x = wide.columns.get_loc(cell.user)
     axis.text(x, y, _cell_text(cell, wide.iloc[y, x]), ha='center', va='center', fontsize=7,
               c=colour[y, x])
 
@@ -816,7 +817,8 @@ def _sentence(row:Any, alpha:float)->str:
     how = f'no statistically significant difference in {row.metric} from'
     if getattr(row, 'equivalent', False):
         how = f'{row.metric} equivalent within ±{row.margin:g} to that of'
-    elif row.p_holm < alpha: how = f"{'higher' if row.difference > 0 else 'lower'} {row.metric} than"
+    elif row.p_holm < alpha:
+        how = f"{'higher' if row.difference > 0 else 'lower'} {row.metric} than"
     return (f"{row.a} ({row.mean_a:.3f}) has {how} {row.b} ({row.mean_b:.3f}): "
             f"{row.difference:+.4f} [{row.lo:+.4f}, {row.hi:+.4f}], "
             f"p = {row.p_holm:.2g} after Holm; "

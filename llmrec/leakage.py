@@ -28,7 +28,8 @@ def exceeds(hits:Sequence,   # (n,) 0 or 1: is it so?
             control:Sequence # (m,) the same where nothing can leak
            )->bool:
     "Is the share of hits above that of the control, beyond chance and by enough to matter?"
-    n, m = len(hits), len(control)
+    n = len(hits)
+    m = len(control)
     if not n: return False
     usual = float(np.mean(control)) if m else 0.
     share = float(np.mean(hits))
@@ -39,7 +40,7 @@ def exceeds(hits:Sequence,   # (n,) 0 or 1: is it so?
 LESSONS = {
     'same row in training and test': 'drop the rows from training, or split again',
     'same row in training and validation': 'models are selected on rows they have learned',
-    'training rows after the test': "cut each user's history before the test: split_last, split_time",
+    'training rows after the test': "cut each user's history at the test: split_last, split_time",
     'row twice in the test': 'count it once: drop_duplicates',
     'target repeated in the history': 'mask what the user has, or report repeats apart',
     'target is the last item of the history': 'report it beside a rule that repeats the last item',
@@ -270,7 +271,8 @@ def _order_predicts(a:_Audit)->dict:
     check = 'order of the item table predicts the test'
     cold = _counts(a.split.train, a.items) == 0
     tested = a.items['item'].isin(a.test['item']).to_numpy()[cold]
-    n_tested, n_other = int(tested.sum()), int((~tested).sum())
+    n_tested = int(tested.sum())
+    n_other = len(tested) - n_tested
     if min(n_tested, n_other) < 5: return _found(check, 0, 1)
     auc = roc_auc_score(tested, np.flatnonzero(cold))
     bad = abs(auc - .5) > max(ALARM_Z*_auc_error(n_tested, n_other), .1)
@@ -399,7 +401,8 @@ def _profile_words(a:_Audit)->dict:
 def _reviews(a:_Audit)->dict:
     "Texts of test rows that stand in the text of their item."
     check = 'test reviews inside item texts'
-    written = [c for c in a.test if c not in ('user', 'item', 'event') and is_text_column(a.test[c])]
+    ids = ('user', 'item', 'event')
+    written = [c for c in a.test if c not in ids and is_text_column(a.test[c])]
     text = pd.Series(a.plain, index=a.items['item'].to_numpy(), dtype=object)
     text = a.test['item'].map(text[~text.index.duplicated()]).fillna('')
     bad = np.zeros(len(a.test), bool)
@@ -626,7 +629,7 @@ def _ties(r:_Results)->list[dict]:
     bad = ahead > ALARM_Z*spread and spread > 0
     example = f'on average {ahead/max((size > 1).sum(), 1):.1f} places before the middle'
     return [_found('scores all tied', tied.sum(), len(tied), '', 'warning'),
-            _found('target first among its ties', (size > 1).sum() if bad else 0, len(size), example)]
+            _found('target first among its ties', (size > 1).sum()*bool(bad), len(size), example)]
 
 # %% ../nbs/41_leakage.ipynb #eb0f57e5
 def _table_order(r:_Results)->dict:
@@ -684,7 +687,8 @@ def _in_training(cases:tuple, train:Any, columns:dict|None)->dict:
     if 'user' in facts and 'user' in known:
         rows = [s.assign(user=s['user'].map(known['user'])) for s in (before.train, before.test)]
         seen = pd.MultiIndex.from_frame(pd.concat(rows)[['user', 'item']])
-        asked = pd.MultiIndex.from_arrays([split.test['user'].map(facts['user']), split.test['item']])
+        user = split.test['user'].map(facts['user'])
+        asked = pd.MultiIndex.from_arrays([user, split.test['item']])
     else:
         seen, asked = map(_whole_cases, (before, split))
     bad = asked.isin(seen)
@@ -729,7 +733,7 @@ def _further_checks(a:_Audit, results:Any, codes:Any, model:Any, seed:int)->list
 
 # %% ../nbs/41_leakage.ipynb #f5e0a890
 #| code-fold: true
-def leakage_audit(split:Any,          # A `Split`; or a test file: path, table of cases, {user: [items]}
+def leakage_audit(split:Any,          # A `Split`; or a test file: path, table, {user: [items]}
                   items:pd.DataFrame|None=None, # Item table
                   texts:Sequence[str]|None=None, # (n_items,) for the encoder; None: `item_text`
                   profiles:dict|pd.Series|None=None, # {user: text} that describes users, if any

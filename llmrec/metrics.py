@@ -541,7 +541,7 @@ def equivalence(difference:np.ndarray, # (users,) or (seeds, users) paired diffe
     return bool(-margin < lo and hi < margin), lo, hi
 
 # %% ../nbs/03_metrics.ipynb #f757906d
-def paired_comparison(ours:np.ndarray, theirs:np.ndarray, # (users,) a metric of each; NaN is left out
+def paired_comparison(ours:np.ndarray, theirs:np.ndarray, # (users,) of each; NaN is left out
                       n_boot:int=2000, n_perm:int=10_000, seed:int=0,
                       margin:float|None=None, alpha:float=.05 # For `equivalence`, if it is asked
                      )->dict: # means, difference, lo, hi, p, wins, ties, losses [, equivalent …]
@@ -581,7 +581,8 @@ def _paired_gap(a:np.ndarray, b:np.ndarray, n_boot:int, n_perm:int, seed:int)->d
         raise InputError(f'paired differences of shapes {a.shape} and {b.shape}: expected one '
                          'of each user; paired=False compares other users')
     lo, hi = paired_interval(a - b, n_boot, seed)
-    return dict(difference=float((a - b).mean()), lo=lo, hi=hi, p=permutation_p(a - b, n_perm, seed))
+    p = permutation_p(a - b, n_perm, seed)
+    return dict(difference=float((a - b).mean()), lo=lo, hi=hi, p=p)
 
 # %% ../nbs/03_metrics.ipynb #27fc1ac2
 def diagnose_ranks(rank:np.ndarray,  # (pairs,) ranks from 0; inf: not ranked
