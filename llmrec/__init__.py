@@ -18,13 +18,14 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time a name is loaded
     from .explain import Explanation
     from .finetune import transfer_effect
     from .fusion import Fusion, Gate, default_experts
+    from .leakage import leakage_audit
     from .learner import TransferPenaltyCB
     from .lists import RecommendationTable
     from .online import Online
     from .pipeline import Options, load_pair, run_pipeline
     from .preprocess import (
-        Split, clean, item_text, k_core, leakage_audit, split_cold_items, split_cold_users,
-        split_kfold_users, split_last, split_time, truncate_source)
+        Split, clean, item_text, k_core, split_cold_items, split_cold_users, split_kfold_users,
+        split_last, split_time, truncate_source)
     from .privacy import pseudonymize, redact_pii
     from .readers import (
         load_journey, load_movielens, read_amazon, read_movielens, read_movietweetings,

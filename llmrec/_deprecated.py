@@ -134,8 +134,8 @@ MOVED = {
     },
     'preprocess': {
         'preprocess': (
-            'price_band=price_bucket ordered=sort_log past_source=truncate_source '
-            'audit=leakage_audit'),
+            'price_band=price_bucket ordered=sort_log past_source=truncate_source'),
+        'leakage': 'audit=leakage_audit leakage_audit',
     },
     'pretrain': {
         'pretrain': (

@@ -477,6 +477,15 @@ class _RaiseCB(Callback):
         exploded = not math.isfinite(losses[-1]) or losses[-1] > 4*min(losses) + 1e-9
         if exploded or learn.step >= self.steps: raise CancelFit
 
+# %% ../nbs/09_learner.ipynb #a0d17c05
+def _tenth_of_the_best(rates:pd.DataFrame, hi:float)->float:
+    "A tenth of the rate of the lowest loss; a warning if the loss still falls at the end."
+    best = int(rates.smooth.idxmin())
+    if best == len(rates) - 1 and rates.lr[best] > .9*hi:
+        warnings.warn(f'lr_find: the loss still falls at hi={hi:g}, so {hi/10:g} is no finding: '
+                      'raise hi', stacklevel=3)
+    return float(rates.lr[best]/10)
+
 # %% ../nbs/09_learner.ipynb #e44cb993
 @patch
 def lr_find(self:Learner, lo:float=1e-6, hi:float=10., steps:int=100)->tuple[float, pd.DataFrame]:
@@ -491,7 +500,7 @@ def lr_find(self:Learner, lo:float=1e-6, hi:float=10., steps:int=100)->tuple[flo
         vars(self).update(kept)
     rates = pd.DataFrame(dict(lr=recorder.lrs, loss=recorder.losses[:len(recorder.lrs)]))
     rates['smooth'] = rates.loss.ewm(span=7).mean()
-    return float(rates.lr[rates.smooth.idxmin()]/10), rates
+    return _tenth_of_the_best(rates, hi), rates
 
 # %% ../nbs/09_learner.ipynb #26ead9f9
 class EarlyStopCB(Callback):
@@ -723,7 +732,7 @@ def before_fit(self:TransferPenaltyCB, learn:Learner)->None:
 # %% ../nbs/09_learner.ipynb #f190bfa6
 @patch
 def after_loss(self:TransferPenaltyCB, learn:Learner)->None:
-    "Add the penalty while training; the exact step comes after the optimiser's."
+    "Add the penalty while training; the proximal step comes after the optimiser's."
     if not learn.training or self.kind == 'prox': return
     term = self.penalty(learn.model, *(learn.batch[:-1] if self.on_rows else ()))
     learn.loss = learn.loss + term

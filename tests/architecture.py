@@ -10,7 +10,7 @@ START, END = '<!-- drawn by tests/architecture.py -->', '<!-- end of the drawing
 LAYERS = {
     'ground': ['core', 'columns', 'data', 'language', 'tables', 'mapping', 'readers', 'preprocess', 'embedding_cache', 'model_files', 'encode',
                'pretrain'],
-    'measuring': ['metrics', 'evaluation'],
+    'measuring': ['metrics', 'case_files', 'leakage', 'evaluation'],
     'numbers': ['vectors', 'dataset', 'features'],
     'learning': ['transfer', 'learner', 'discrepancy', 'finetune'],
     'experts': ['expert', 'baselines', 'incremental', 'closed_form', 'sequence', 'two_tower', 'fusion'],
