@@ -8,7 +8,7 @@ __all__ = ['log', 'Text', 'Id', 'LOCAL', 'Snapshot', 'Checked', 'Event', 'with_f
            'Part', 'Explained', 'Written', 'Health', 'as_id', 'Service', 'Journal', 'BodyLimit', 'make_app',
            'run_service', 'load_service']
 
-# %% ../nbs/25_service.ipynb #ff569c85
+# %% ../nbs/25_service.ipynb #1c296741
 import anyio
 import asyncio
 import copy
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 import llmrec
 from .core import InputError, import_optional
+from .data import check_interactions
 from .lists import short_explanation
 from .explain import facts
 from .online import Online
@@ -42,7 +43,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 log = logging.getLogger(__name__)
 
-# %% ../nbs/25_service.ipynb #f98339d5
+# %% ../nbs/25_service.ipynb #d2a57ee2
 @dataclass(frozen=True)
 class Snapshot:
     "What is served: replaced as a whole, never changed."
@@ -51,7 +52,7 @@ class Snapshot:
     @property
     def rec(self)->Recommender: return self.online.rec
 
-# %% ../nbs/25_service.ipynb #f03b439f
+# %% ../nbs/25_service.ipynb #f76773c4
 Text = Annotated[StrictStr, Field(min_length=1, max_length=200)]
 Id = Annotated[int, Field(strict=True, ge=-2**63, lt=2**63)] | Text
 
@@ -66,7 +67,7 @@ class Event(Checked):
     action:Literal['take', 'decline'] = Field('take', description='take: bought, watched, '
                                               'liked; decline: not for me')
 
-# %% ../nbs/25_service.ipynb #f4b3b26c
+# %% ../nbs/25_service.ipynb #c25d270b
 def _note_declined(declined, event):
     "Change what users declined by one event."
     own = declined.get(event.user, frozenset())
@@ -82,7 +83,7 @@ def with_feedback(now:Snapshot, events:Sequence[Event])->Snapshot:
     for event in events: _note_declined(online.declined, event)
     return Snapshot(now.version + 1, online)
 
-# %% ../nbs/25_service.ipynb #d0913841
+# %% ../nbs/25_service.ipynb #fb04bc72
 class Batcher:
     "Requests that wait together are answered together, in a thread, a batch at a time."
     def __init__(self, answer:Callable, # A list of requests -> a list of answers, or of errors
@@ -98,7 +99,7 @@ class Batcher:
         if self.task is None or self.task.done(): self.task = asyncio.create_task(self._run())
         return await future
 
-# %% ../nbs/25_service.ipynb #8075014a
+# %% ../nbs/25_service.ipynb #2f410a97
 @patch
 async def _run(self:Batcher):
     "Answer until nobody waits."
@@ -113,7 +114,7 @@ async def _run(self:Batcher):
             if isinstance(answer, BaseException): future.set_exception(answer)
             else: future.set_result(answer)
 
-# %% ../nbs/25_service.ipynb #144adcf8
+# %% ../nbs/25_service.ipynb #c2a30f51
 class ListRequest(Checked):
     "What every list has."
     k:int = Field(10, ge=1, le=100, description='Length of the list')
@@ -130,7 +131,7 @@ class _Someone(Checked):
             raise ValueError('give exactly one of user and history')
         return self
 
-# %% ../nbs/25_service.ipynb #0436f3b6
+# %% ../nbs/25_service.ipynb #369dfba4
 class RecommendRequest(ListRequest, _Someone):
     "A list for a user."
     exclude_seen:bool = Field(True, description='Leave out what the user had before')
@@ -146,7 +147,7 @@ class TextRequest(ListRequest):
     "Items for words."
     text:str = Field(min_length=1, max_length=1000, description='What is asked for')
 
-# %% ../nbs/25_service.ipynb #086d73e7
+# %% ../nbs/25_service.ipynb #1d4d4d2b
 class ExplainRequest(_Someone):
     "A reason for one item."
     item:Id = Field(description='An item of the catalogue')
@@ -155,7 +156,7 @@ class FeedbackRequest(Checked):
     "Feedback; all of it counts, or none."
     events:list[Event] = Field(min_length=1, max_length=1000)
 
-# %% ../nbs/25_service.ipynb #790920d5
+# %% ../nbs/25_service.ipynb #127ff1d2
 class Entry(BaseModel):
     "One place of a list."
     rank:int
@@ -172,7 +173,7 @@ class Listing(BaseModel):
     left_out:list[int|str] = Field([], description='Items of the history that are unknown')
     items:list[Entry]
 
-# %% ../nbs/25_service.ipynb #b4b56597
+# %% ../nbs/25_service.ipynb #2192b95c
 class Part(BaseModel):
     "What one expert adds to a score."
     expert:str
@@ -191,7 +192,7 @@ class Explained(BaseModel):
     sentences:list[str]
     parts:list[Part]
 
-# %% ../nbs/25_service.ipynb #2fb3696c
+# %% ../nbs/25_service.ipynb #99a9004b
 class Written(BaseModel):
     "The version from which on all answers know the feedback."
     version:int
@@ -208,7 +209,7 @@ class Health(BaseModel):
     events:int = Field(description='Pieces of feedback since the start')
     seconds:float = Field(description='Since the start')
 
-# %% ../nbs/25_service.ipynb #ad84506e
+# %% ../nbs/25_service.ipynb #c6d3dbb0
 def _are_whole(ids):
     "Are ids whole numbers? Those of a source kept apart are marked by a control character."
     own = [i for i in ids if not (isinstance(i, str) and '\x1f' in i)]
@@ -220,7 +221,7 @@ def as_id(value:int|str, whole:bool)->int|str: # Are the model's ids whole numbe
     number = str(value).removeprefix('-')
     return int(value) if number.isascii() and number.isdigit() and len(number) < 19 else value
 
-# %% ../nbs/25_service.ipynb #2bc8fe59
+# %% ../nbs/25_service.ipynb #3e399f29
 class Service:
     "Answers of a fitted recommender, while feedback is written."
     def __init__(self, rec:Recommender,      # A fitted one; it stays as it is
@@ -240,7 +241,7 @@ class Service:
         self.journal = None if journal is None else Journal(journal)
         if self.journal: self._replay()
 
-# %% ../nbs/25_service.ipynb #853f1b89
+# %% ../nbs/25_service.ipynb #06c6f85c
 @patch
 def listing(self:Service, now:Snapshot, items:np.ndarray, scores:np.ndarray, # (k,) each
             **more:Any)->Listing:
@@ -256,7 +257,7 @@ def listing(self:Service, now:Snapshot, items:np.ndarray, scores:np.ndarray, # (
                for rank, ((item, score), title, label) in enumerate(zip(there, titles, shown), 1)]
     return Listing(version=now.version, items=entries, **more)
 
-# %% ../nbs/25_service.ipynb #69b0aa36
+# %% ../nbs/25_service.ipynb #5a901ea3
 @patch
 def _group(self:Service, now, request):
     "Requests with the same key are one call; users who declined something have their own."
@@ -279,7 +280,7 @@ def _answer_group(self:Service, now, users, own, *options):
     return [(now, self.listing(now, *row, known=user in known))
             for user, *row in zip(users, *found)]
 
-# %% ../nbs/25_service.ipynb #a2610e3d
+# %% ../nbs/25_service.ipynb #7baef7da
 @patch
 def recommend_all(self:Service, requests:Sequence[RecommendRequest])->list:
     "The snapshot and the list for each request of a batch, or its error."
@@ -294,7 +295,7 @@ def recommend_all(self:Service, requests:Sequence[RecommendRequest])->list:
         answers |= zip(places, self._answer_group(now, list(users), *key))
     return [answers[place] for place in range(len(requests))]
 
-# %% ../nbs/25_service.ipynb #1aef7aa7
+# %% ../nbs/25_service.ipynb #393d3842
 @patch
 def known_history(self:Service, now:Snapshot, request:_Someone)->tuple[list, list]:
     "Ids of a history that are in a catalogue, and those that are in none."
@@ -317,7 +318,7 @@ def recommend_history(self:Service, request:RecommendRequest)->tuple[Snapshot, L
     found = now.rec.recommend_from_history(known, request.k, request.exclude_seen, request.kind)
     return now, self.listing(now, *found, left_out=unknown)
 
-# %% ../nbs/25_service.ipynb #f1b817b3
+# %% ../nbs/25_service.ipynb #c7b99be4
 @patch
 def similar(self:Service, request:SimilarRequest)->Listing:
     "Items like one item."
@@ -332,7 +333,7 @@ def text(self:Service, request:TextRequest)->Listing:
     now = self.now
     return self.listing(now, *now.rec.recommend_from_text(request.text, request.k, request.kind))
 
-# %% ../nbs/25_service.ipynb #21c54bd1
+# %% ../nbs/25_service.ipynb #c4efce6d
 @patch
 def add_reasons(self:Service, now:Snapshot, request:RecommendRequest, found:Listing)->Listing:
     "A list with a reason for each item, of the same snapshot."
@@ -355,7 +356,7 @@ def explain(self:Service, request:ExplainRequest)->Explained:
                      score=found.score, rank=found.rank, among=found.among, parts=parts,
                      reason=short_explanation(found), sentences=facts(found))
 
-# %% ../nbs/25_service.ipynb #c344b5a4
+# %% ../nbs/25_service.ipynb #756ea2bb
 class Journal:
     "Feedback in a file, one event a line; a line that was cut off is dropped."
     def __init__(self, path:object): # File; made at the first event
@@ -372,7 +373,7 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
 
-# %% ../nbs/25_service.ipynb #e5fd7d1b
+# %% ../nbs/25_service.ipynb #440875c1
 @patch
 def read(self:Journal)->list[Event]:
     "All events; the file ends with a whole line afterwards."
@@ -390,7 +391,7 @@ def read(self:Journal)->list[Event]:
                              'delete the line, or name another file with --journal') from error
     return events
 
-# %% ../nbs/25_service.ipynb #39e1fd53
+# %% ../nbs/25_service.ipynb #666629a6
 @patch
 def as_event(self:Service, event:Event)->Event:
     "Feedback with ids of the model's types; an error for what it cannot be."
@@ -405,24 +406,28 @@ def as_event(self:Service, event:Event)->Event:
 @patch
 def _checked(self:Service, request):
     "The events of a request, or the error of the first that cannot be taken."
-    try: return [self.as_event(event) for event in request.events]
+    try:
+        events = [self.as_event(event) for event in request.events]
+        rows = [(event.user, event.item) for event in events]
+        check_interactions(pd.DataFrame(rows, columns=['user', 'item']), 'feedback')
+        return events
     except InputError as error: return error
 
-# %% ../nbs/25_service.ipynb #45634c4f
+# %% ../nbs/25_service.ipynb #28389095
 @patch
 def write_all(self:Service, requests:Sequence[FeedbackRequest])->list:
     "Feedback of a batch as one new snapshot: what was written, or an error, for each request."
     checked = [self._checked(request) for request in requests]
     events = [event for found in checked if isinstance(found, list) for event in found]
     if not events: return checked
+    new = with_feedback(self.now, events)
     if self.journal: self.journal.append(events)
-    self.now = with_feedback(self.now, events)
+    self.now = new
     self.events += len(events)
-    version = self.now.version
-    return [Written(version=version, events=len(found)) if isinstance(found, list) else found
+    return [Written(version=new.version, events=len(found)) if isinstance(found, list) else found
             for found in checked]
 
-# %% ../nbs/25_service.ipynb #2515fa1c
+# %% ../nbs/25_service.ipynb #153bd854
 @patch
 def _replay(self:Service):
     "Take the journal's feedback in; what the catalogue does not know is left out."
@@ -435,7 +440,7 @@ def _replay(self:Service):
     if known: self.now = with_feedback(self.now, known)
     self.events = len(known)
 
-# %% ../nbs/25_service.ipynb #6ce0f591
+# %% ../nbs/25_service.ipynb #fc8f99fb
 def _questions(service):
     "Path, request, answer and function of everything that can be asked."
     two = anyio.CapacityLimiter(2)
@@ -454,7 +459,7 @@ def _questions(service):
             ('/text', TextRequest, Listing, threaded(service.text)),
             ('/explain', ExplainRequest, Explained, threaded(service.explain, one))]
 
-# %% ../nbs/25_service.ipynb #25339571
+# %% ../nbs/25_service.ipynb #ba71b4c3
 def _add_question(app, path, asked, answered, answer):
     "One question as `GET` and `POST`."
     async def get(request:Annotated[asked, Query()]): return await answer(request)
@@ -463,7 +468,7 @@ def _add_question(app, path, asked, answered, answer):
         app.add_api_route(path, function, methods=[method], response_model=answered,
                           summary=asked.__doc__, operation_id=f'{method.lower()}_{path[1:]}')
 
-# %% ../nbs/25_service.ipynb #6c9f31ac
+# %% ../nbs/25_service.ipynb #68abebc3
 def _add_feedback(app, service):
     "The way in for feedback, and what is served."
     @app.post('/feedback', summary=FeedbackRequest.__doc__, operation_id='feedback')
@@ -475,7 +480,7 @@ def _add_feedback(app, service):
                       version=now.version, items=len(now.rec.items), users=len(now.rec.data.users),
                       events=service.events, seconds=round(time.monotonic() - service.started, 1))
 
-# %% ../nbs/25_service.ipynb #09abcb5e
+# %% ../nbs/25_service.ipynb #a390819a
 def _place(problem):
     "The field that a problem is in; names of pydantic's own parts are left out."
     parts = [str(part) for part in problem['loc'][1:]]
@@ -502,7 +507,7 @@ def _add_errors(app):
     @app.exception_handler(InputError)
     async def bad(request:Request, error:InputError)->Response: return _refusal(str(error))
 
-# %% ../nbs/25_service.ipynb #a69e0fc5
+# %% ../nbs/25_service.ipynb #e899b1a4
 class BodyLimit:
     "Middleware: bodies of more than `most` bytes are refused, whatever they say of themselves."
     def __init__(self, app:Callable, most:int=2**20):
@@ -523,7 +528,7 @@ class BodyLimit:
             return message
         await self.app(scope, counted, send)
 
-# %% ../nbs/25_service.ipynb #6f8f3d1f
+# %% ../nbs/25_service.ipynb #0e1ea741
 LOCAL = ('127.0.0.1', 'localhost', '[::1]')
 
 def make_app(service:Service,
@@ -539,7 +544,7 @@ def make_app(service:Service,
     _add_pages(app, service)
     return app
 
-# %% ../nbs/25_service.ipynb #4fbfe7b3
+# %% ../nbs/25_service.ipynb #c665712c
 #| code-fold: true
 _CSS = """:root{color-scheme:light dark;--fg:#1d2126;--bg:#fff;--soft:#586069;--line:#c9ced4;
 --card:#f5f7f9;--main:#00558f;--on:#fff}
@@ -567,10 +572,11 @@ pre{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padd
 overflow-x:auto;font-size:.8rem;white-space:pre-wrap}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem;width:100%}
 td,th{border-bottom:1px solid var(--line);padding:.3rem .5rem;text-align:left;vertical-align:top}
-code{font-size:.85em}.verb{font-size:.8rem;border:1px solid var(--line);border-radius:.3rem;
+th{white-space:nowrap;overflow-wrap:normal}code{font-size:.85em}
+.verb{font-size:.8rem;border:1px solid var(--line);border-radius:.3rem;
 padding:.1rem .4rem;margin-right:.3rem}"""
 
-# %% ../nbs/25_service.ipynb #e6f97d96
+# %% ../nbs/25_service.ipynb #a4836940
 #| code-fold: true
 _FRAME = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -605,7 +611,7 @@ _DOCS = """{% extends 'frame' %}{% block body %}
 </textarea>{% endif %}<button>Send</button><pre hidden></pre></form></section>
 {% endfor %}</main>{% endblock %}"""
 
-# %% ../nbs/25_service.ipynb #bbe87179
+# %% ../nbs/25_service.ipynb #59afa2e0
 #| code-fold: true
 _JS = """'use strict';
 const find = id => document.getElementById(id);
@@ -658,7 +664,8 @@ function place(list, mode, what, entry) {
   add(head, 'span', entry.rank + '.', {className: 'soft'});
   add(head, 'b', entry.title);
   add(head, 'span', entry.score.toFixed(2), {className: 'score'});
-  add(card, 'small', [entry.category, 'item ' + entry.item].filter(Boolean).join(' · '));
+  const labels = (entry.category || '').replaceAll('|', ', ');
+  add(card, 'small', [labels, 'item ' + entry.item].filter(Boolean).join(' · '));
   const alike = mode === 'text' ? 'its text is close to these words'
     : 'alike in text and attributes';
   const reason = add(card, 'div', mode === 'user' ? '…' : alike, {className: 'why'});
@@ -698,26 +705,30 @@ for (const form of document.querySelectorAll('form.call')) form.onsubmit = async
 };
 """
 
-# %% ../nbs/25_service.ipynb #64bd86f9
+# %% ../nbs/25_service.ipynb #91da74f4
+_LIMITS = dict(minimum='from {:g}', maximum='to {:g}', minLength='not empty',
+               maxLength='up to {:g} characters', minItems='not empty', maxItems='up to {:g}')
+
 def _kind(schema):
     "The type of a field and its limits, in words."
     if '$ref' in schema: return schema['$ref'].rpartition('/')[2]
-    if 'anyOf' in schema: return ' or '.join(dict.fromkeys(map(_kind, schema['anyOf'])))
+    if 'anyOf' in schema:
+        kinds = [_kind(part) for part in schema['anyOf']]
+        return ' or '.join(dict.fromkeys(kind for kind in kinds if kind != 'null'))
     if 'enum' in schema: return ' or '.join(map(repr, schema['enum']))
     said = schema.get('type', 'any')
     if said == 'array': said = f"list of ({_kind(schema['items'])})"
-    words = dict(minimum='from {}', maximum='to {}', minLength='{} characters or more',
-                 maxLength='up to {} characters', minItems='{} or more', maxItems='up to {}')
-    return ', '.join([said, *(word.format(schema[name]) for name, word in words.items()
+    return ', '.join([said, *(words.format(schema[name]) for name, words in _LIMITS.items()
                               if name in schema and abs(schema[name]) < 2**62)])
 
 def _field(name, schema, required):
     "One field as the page shows it."
-    default = '' if schema.get('default') is None else f" Default: {schema['default']}."
-    needed = ' Required.' if name in required else default
-    return dict(name=name, kind=_kind(schema), about=schema.get('description', '') + needed)
+    default = '' if schema.get('default') in (None, []) else f"Default: {schema['default']}."
+    needed = 'Required.' if name in required else default
+    about = '. '.join(text for text in (schema.get('description'), needed) if text)
+    return dict(name=name, kind=_kind(schema), about=about)
 
-# %% ../nbs/25_service.ipynb #72337f00
+# %% ../nbs/25_service.ipynb #5269e45e
 def _content(part):
     "Name of the JSON class in a request body or an answer, if there is one."
     schema = part.get('content', {}).get('application/json', {}).get('schema', {})
@@ -740,7 +751,7 @@ def _references(schema):
     own = [schema['$ref']] if '$ref' in schema else []
     return own + [text for part in schema.values() for text in _references(part)]
 
-# %% ../nbs/25_service.ipynb #5e41a3ab
+# %% ../nbs/25_service.ipynb #46f0eab4
 def _calls(description, examples):
     "What the documentation page shows of each path."
     schemas = description['components']['schemas']
@@ -754,7 +765,7 @@ def _calls(description, examples):
         yield dict(path=path, verbs=[verb.upper() for verb in methods], about=last['summary'],
                    tables=tables, body=body)
 
-# %% ../nbs/25_service.ipynb #225336c1
+# %% ../nbs/25_service.ipynb #8ec70da9
 def _examples(service):
     "A request for each path, with ids of the model."
     data = service.now.rec.data
@@ -765,7 +776,7 @@ def _examples(service):
             '/text': dict(text=str(data.table['title'].iloc[0]), k=5),
             '/explain': dict(user=user, item=item), '/feedback': dict(events=[event])}
 
-# %% ../nbs/25_service.ipynb #9d924f95
+# %% ../nbs/25_service.ipynb #ca7df273
 _TEMPLATES = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=
                                 jinja2.DictLoader(dict(frame=_FRAME, try_it=_TRY, docs=_DOCS)))
 _ONLY_HERE = {'Content-Security-Policy': "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -773,7 +784,7 @@ _ONLY_HERE = {'Content-Security-Policy': "default-src 'none'; script-src 'self';
               "frame-ancestors 'none'",
               'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'no-referrer'}
 
-# %% ../nbs/25_service.ipynb #2a932cf1
+# %% ../nbs/25_service.ipynb #cc04a479
 def _page(name, **values):
     return HTMLResponse(_TEMPLATES.get_template(name).render(**values), headers=_ONLY_HERE)
 
@@ -793,7 +804,7 @@ def _add_pages(app, service):
     for path, answer in {'/': front, '/docs': docs, **files}.items():
         app.add_api_route(path, answer, include_in_schema=False)
 
-# %% ../nbs/25_service.ipynb #83dc4864
+# %% ../nbs/25_service.ipynb #740c2864
 def _bound(config):
     "The socket of a server, or an error that says which option to change."
     try: return config.bind_socket()
@@ -816,7 +827,7 @@ def run_service(service:Service,
     if ready: ready(f'http://{host}:{socket.getsockname()[1]}')
     uvicorn.Server(config).run(sockets=[socket])
 
-# %% ../nbs/25_service.ipynb #cf0d6d08
+# %% ../nbs/25_service.ipynb #d74bdac7
 def load_service(model:object,         # Folder that `Recommender.save` or `Online.save` wrote
                  journal:object=None,  # File that keeps feedback beyond a restart
                 )->Service:
