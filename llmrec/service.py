@@ -8,7 +8,7 @@ __all__ = ['log', 'Text', 'Id', 'LOCAL', 'Snapshot', 'Checked', 'Event', 'with_f
            'Part', 'Explained', 'Written', 'Health', 'as_id', 'Service', 'Journal', 'BodyLimit', 'make_app',
            'run_service', 'load_service']
 
-# %% ../nbs/25_service.ipynb #1c296741
+# %% ../nbs/25_service.ipynb #4508d131
 import anyio
 import asyncio
 import copy
@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 import llmrec
 from .core import InputError, import_optional
-from .data import check_interactions
 from .lists import short_explanation
 from .explain import facts
 from .online import Online
@@ -43,7 +42,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 log = logging.getLogger(__name__)
 
-# %% ../nbs/25_service.ipynb #d2a57ee2
+# %% ../nbs/25_service.ipynb #49fd091e
 @dataclass(frozen=True)
 class Snapshot:
     "What is served: replaced as a whole, never changed."
@@ -52,8 +51,8 @@ class Snapshot:
     @property
     def rec(self)->Recommender: return self.online.rec
 
-# %% ../nbs/25_service.ipynb #f76773c4
-Text = Annotated[StrictStr, Field(min_length=1, max_length=200)]
+# %% ../nbs/25_service.ipynb #6b861d4f
+Text = Annotated[StrictStr, Field(min_length=1, max_length=200, pattern=r'^[^\x00-\x1f\x7f]*$')]
 Id = Annotated[int, Field(strict=True, ge=-2**63, lt=2**63)] | Text
 
 class Checked(BaseModel):
@@ -67,7 +66,7 @@ class Event(Checked):
     action:Literal['take', 'decline'] = Field('take', description='take: bought, watched, '
                                               'liked; decline: not for me')
 
-# %% ../nbs/25_service.ipynb #c25d270b
+# %% ../nbs/25_service.ipynb #e399e5b9
 def _note_declined(declined, event):
     "Change what users declined by one event."
     own = declined.get(event.user, frozenset())
@@ -83,7 +82,7 @@ def with_feedback(now:Snapshot, events:Sequence[Event])->Snapshot:
     for event in events: _note_declined(online.declined, event)
     return Snapshot(now.version + 1, online)
 
-# %% ../nbs/25_service.ipynb #fb04bc72
+# %% ../nbs/25_service.ipynb #d93c8210
 class Batcher:
     "Requests that wait together are answered together, in a thread, a batch at a time."
     def __init__(self, answer:Callable, # A list of requests -> a list of answers, or of errors
@@ -99,7 +98,7 @@ class Batcher:
         if self.task is None or self.task.done(): self.task = asyncio.create_task(self._run())
         return await future
 
-# %% ../nbs/25_service.ipynb #2f410a97
+# %% ../nbs/25_service.ipynb #9b1e4107
 @patch
 async def _run(self:Batcher):
     "Answer until nobody waits."
@@ -114,7 +113,7 @@ async def _run(self:Batcher):
             if isinstance(answer, BaseException): future.set_exception(answer)
             else: future.set_result(answer)
 
-# %% ../nbs/25_service.ipynb #c2a30f51
+# %% ../nbs/25_service.ipynb #489c169a
 class ListRequest(Checked):
     "What every list has."
     k:int = Field(10, ge=1, le=100, description='Length of the list')
@@ -131,7 +130,7 @@ class _Someone(Checked):
             raise ValueError('give exactly one of user and history')
         return self
 
-# %% ../nbs/25_service.ipynb #369dfba4
+# %% ../nbs/25_service.ipynb #489eccf5
 class RecommendRequest(ListRequest, _Someone):
     "A list for a user."
     exclude_seen:bool = Field(True, description='Leave out what the user had before')
@@ -147,7 +146,7 @@ class TextRequest(ListRequest):
     "Items for words."
     text:str = Field(min_length=1, max_length=1000, description='What is asked for')
 
-# %% ../nbs/25_service.ipynb #1d4d4d2b
+# %% ../nbs/25_service.ipynb #baa4a1a4
 class ExplainRequest(_Someone):
     "A reason for one item."
     item:Id = Field(description='An item of the catalogue')
@@ -156,7 +155,7 @@ class FeedbackRequest(Checked):
     "Feedback; all of it counts, or none."
     events:list[Event] = Field(min_length=1, max_length=1000)
 
-# %% ../nbs/25_service.ipynb #127ff1d2
+# %% ../nbs/25_service.ipynb #ea27a434
 class Entry(BaseModel):
     "One place of a list."
     rank:int
@@ -173,7 +172,7 @@ class Listing(BaseModel):
     left_out:list[int|str] = Field([], description='Items of the history that are unknown')
     items:list[Entry]
 
-# %% ../nbs/25_service.ipynb #2192b95c
+# %% ../nbs/25_service.ipynb #75212a24
 class Part(BaseModel):
     "What one expert adds to a score."
     expert:str
@@ -192,7 +191,7 @@ class Explained(BaseModel):
     sentences:list[str]
     parts:list[Part]
 
-# %% ../nbs/25_service.ipynb #99a9004b
+# %% ../nbs/25_service.ipynb #abd87e20
 class Written(BaseModel):
     "The version from which on all answers know the feedback."
     version:int
@@ -209,7 +208,7 @@ class Health(BaseModel):
     events:int = Field(description='Pieces of feedback since the start')
     seconds:float = Field(description='Since the start')
 
-# %% ../nbs/25_service.ipynb #c6d3dbb0
+# %% ../nbs/25_service.ipynb #ceb162c6
 def _are_whole(ids):
     "Are ids whole numbers? Those of a source kept apart are marked by a control character."
     own = [i for i in ids if not (isinstance(i, str) and '\x1f' in i)]
@@ -221,7 +220,7 @@ def as_id(value:int|str, whole:bool)->int|str: # Are the model's ids whole numbe
     number = str(value).removeprefix('-')
     return int(value) if number.isascii() and number.isdigit() and len(number) < 19 else value
 
-# %% ../nbs/25_service.ipynb #3e399f29
+# %% ../nbs/25_service.ipynb #a95847cd
 class Service:
     "Answers of a fitted recommender, while feedback is written."
     def __init__(self, rec:Recommender,      # A fitted one; it stays as it is
@@ -241,7 +240,7 @@ class Service:
         self.journal = None if journal is None else Journal(journal)
         if self.journal: self._replay()
 
-# %% ../nbs/25_service.ipynb #06c6f85c
+# %% ../nbs/25_service.ipynb #7416c678
 @patch
 def listing(self:Service, now:Snapshot, items:np.ndarray, scores:np.ndarray, # (k,) each
             **more:Any)->Listing:
@@ -257,7 +256,7 @@ def listing(self:Service, now:Snapshot, items:np.ndarray, scores:np.ndarray, # (
                for rank, ((item, score), title, label) in enumerate(zip(there, titles, shown), 1)]
     return Listing(version=now.version, items=entries, **more)
 
-# %% ../nbs/25_service.ipynb #5a901ea3
+# %% ../nbs/25_service.ipynb #a65f60c6
 @patch
 def _group(self:Service, now, request):
     "Requests with the same key are one call; users who declined something have their own."
@@ -280,7 +279,7 @@ def _answer_group(self:Service, now, users, own, *options):
     return [(now, self.listing(now, *row, known=user in known))
             for user, *row in zip(users, *found)]
 
-# %% ../nbs/25_service.ipynb #7baef7da
+# %% ../nbs/25_service.ipynb #606e2412
 @patch
 def recommend_all(self:Service, requests:Sequence[RecommendRequest])->list:
     "The snapshot and the list for each request of a batch, or its error."
@@ -295,7 +294,7 @@ def recommend_all(self:Service, requests:Sequence[RecommendRequest])->list:
         answers |= zip(places, self._answer_group(now, list(users), *key))
     return [answers[place] for place in range(len(requests))]
 
-# %% ../nbs/25_service.ipynb #393d3842
+# %% ../nbs/25_service.ipynb #5d6f818d
 @patch
 def known_history(self:Service, now:Snapshot, request:_Someone)->tuple[list, list]:
     "Ids of a history that are in a catalogue, and those that are in none."
@@ -318,7 +317,7 @@ def recommend_history(self:Service, request:RecommendRequest)->tuple[Snapshot, L
     found = now.rec.recommend_from_history(known, request.k, request.exclude_seen, request.kind)
     return now, self.listing(now, *found, left_out=unknown)
 
-# %% ../nbs/25_service.ipynb #c7b99be4
+# %% ../nbs/25_service.ipynb #420d1724
 @patch
 def similar(self:Service, request:SimilarRequest)->Listing:
     "Items like one item."
@@ -333,7 +332,7 @@ def text(self:Service, request:TextRequest)->Listing:
     now = self.now
     return self.listing(now, *now.rec.recommend_from_text(request.text, request.k, request.kind))
 
-# %% ../nbs/25_service.ipynb #c4efce6d
+# %% ../nbs/25_service.ipynb #84d140dd
 @patch
 def add_reasons(self:Service, now:Snapshot, request:RecommendRequest, found:Listing)->Listing:
     "A list with a reason for each item, of the same snapshot."
@@ -356,7 +355,7 @@ def explain(self:Service, request:ExplainRequest)->Explained:
                      score=found.score, rank=found.rank, among=found.among, parts=parts,
                      reason=short_explanation(found), sentences=facts(found))
 
-# %% ../nbs/25_service.ipynb #756ea2bb
+# %% ../nbs/25_service.ipynb #028ff404
 class Journal:
     "Feedback in a file, one event a line; a line that was cut off is dropped."
     def __init__(self, path:object): # File; made at the first event
@@ -373,7 +372,7 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
 
-# %% ../nbs/25_service.ipynb #440875c1
+# %% ../nbs/25_service.ipynb #34acb20c
 @patch
 def read(self:Journal)->list[Event]:
     "All events; the file ends with a whole line afterwards."
@@ -391,7 +390,7 @@ def read(self:Journal)->list[Event]:
                              'delete the line, or name another file with --journal') from error
     return events
 
-# %% ../nbs/25_service.ipynb #666629a6
+# %% ../nbs/25_service.ipynb #db538477
 @patch
 def as_event(self:Service, event:Event)->Event:
     "Feedback with ids of the model's types; an error for what it cannot be."
@@ -406,14 +405,10 @@ def as_event(self:Service, event:Event)->Event:
 @patch
 def _checked(self:Service, request):
     "The events of a request, or the error of the first that cannot be taken."
-    try:
-        events = [self.as_event(event) for event in request.events]
-        rows = [(event.user, event.item) for event in events]
-        check_interactions(pd.DataFrame(rows, columns=['user', 'item']), 'feedback')
-        return events
+    try: return [self.as_event(event) for event in request.events]
     except InputError as error: return error
 
-# %% ../nbs/25_service.ipynb #28389095
+# %% ../nbs/25_service.ipynb #a43a858f
 @patch
 def write_all(self:Service, requests:Sequence[FeedbackRequest])->list:
     "Feedback of a batch as one new snapshot: what was written, or an error, for each request."
@@ -427,7 +422,7 @@ def write_all(self:Service, requests:Sequence[FeedbackRequest])->list:
     return [Written(version=new.version, events=len(found)) if isinstance(found, list) else found
             for found in checked]
 
-# %% ../nbs/25_service.ipynb #153bd854
+# %% ../nbs/25_service.ipynb #15b54d69
 @patch
 def _replay(self:Service):
     "Take the journal's feedback in; what the catalogue does not know is left out."
@@ -440,7 +435,7 @@ def _replay(self:Service):
     if known: self.now = with_feedback(self.now, known)
     self.events = len(known)
 
-# %% ../nbs/25_service.ipynb #fc8f99fb
+# %% ../nbs/25_service.ipynb #8d8fce00
 def _questions(service):
     "Path, request, answer and function of everything that can be asked."
     two = anyio.CapacityLimiter(2)
@@ -459,7 +454,7 @@ def _questions(service):
             ('/text', TextRequest, Listing, threaded(service.text)),
             ('/explain', ExplainRequest, Explained, threaded(service.explain, one))]
 
-# %% ../nbs/25_service.ipynb #ba71b4c3
+# %% ../nbs/25_service.ipynb #ae106662
 def _add_question(app, path, asked, answered, answer):
     "One question as `GET` and `POST`."
     async def get(request:Annotated[asked, Query()]): return await answer(request)
@@ -468,7 +463,7 @@ def _add_question(app, path, asked, answered, answer):
         app.add_api_route(path, function, methods=[method], response_model=answered,
                           summary=asked.__doc__, operation_id=f'{method.lower()}_{path[1:]}')
 
-# %% ../nbs/25_service.ipynb #68abebc3
+# %% ../nbs/25_service.ipynb #715906f5
 def _add_feedback(app, service):
     "The way in for feedback, and what is served."
     @app.post('/feedback', summary=FeedbackRequest.__doc__, operation_id='feedback')
@@ -480,7 +475,7 @@ def _add_feedback(app, service):
                       version=now.version, items=len(now.rec.items), users=len(now.rec.data.users),
                       events=service.events, seconds=round(time.monotonic() - service.started, 1))
 
-# %% ../nbs/25_service.ipynb #a390819a
+# %% ../nbs/25_service.ipynb #e0233724
 def _place(problem):
     "The field that a problem is in; names of pydantic's own parts are left out."
     parts = [str(part) for part in problem['loc'][1:]]
@@ -507,7 +502,7 @@ def _add_errors(app):
     @app.exception_handler(InputError)
     async def bad(request:Request, error:InputError)->Response: return _refusal(str(error))
 
-# %% ../nbs/25_service.ipynb #e899b1a4
+# %% ../nbs/25_service.ipynb #0fa4698a
 class BodyLimit:
     "Middleware: bodies of more than `most` bytes are refused, whatever they say of themselves."
     def __init__(self, app:Callable, most:int=2**20):
@@ -528,7 +523,7 @@ class BodyLimit:
             return message
         await self.app(scope, counted, send)
 
-# %% ../nbs/25_service.ipynb #0e1ea741
+# %% ../nbs/25_service.ipynb #bc73eb3a
 LOCAL = ('127.0.0.1', 'localhost', '[::1]')
 
 def make_app(service:Service,
@@ -544,7 +539,7 @@ def make_app(service:Service,
     _add_pages(app, service)
     return app
 
-# %% ../nbs/25_service.ipynb #c665712c
+# %% ../nbs/25_service.ipynb #2b39b856
 #| code-fold: true
 _CSS = """:root{color-scheme:light dark;--fg:#1d2126;--bg:#fff;--soft:#586069;--line:#c9ced4;
 --card:#f5f7f9;--main:#00558f;--on:#fff}
@@ -576,7 +571,7 @@ th{white-space:nowrap;overflow-wrap:normal}code{font-size:.85em}
 .verb{font-size:.8rem;border:1px solid var(--line);border-radius:.3rem;
 padding:.1rem .4rem;margin-right:.3rem}"""
 
-# %% ../nbs/25_service.ipynb #a4836940
+# %% ../nbs/25_service.ipynb #d3295d15
 #| code-fold: true
 _FRAME = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -611,7 +606,7 @@ _DOCS = """{% extends 'frame' %}{% block body %}
 </textarea>{% endif %}<button>Send</button><pre hidden></pre></form></section>
 {% endfor %}</main>{% endblock %}"""
 
-# %% ../nbs/25_service.ipynb #59afa2e0
+# %% ../nbs/25_service.ipynb #b04cda61
 #| code-fold: true
 _JS = """'use strict';
 const find = id => document.getElementById(id);
@@ -705,7 +700,7 @@ for (const form of document.querySelectorAll('form.call')) form.onsubmit = async
 };
 """
 
-# %% ../nbs/25_service.ipynb #91da74f4
+# %% ../nbs/25_service.ipynb #6e9275d0
 _LIMITS = dict(minimum='from {:g}', maximum='to {:g}', minLength='not empty',
                maxLength='up to {:g} characters', minItems='not empty', maxItems='up to {:g}')
 
@@ -728,7 +723,7 @@ def _field(name, schema, required):
     about = '. '.join(text for text in (schema.get('description'), needed) if text)
     return dict(name=name, kind=_kind(schema), about=about)
 
-# %% ../nbs/25_service.ipynb #5269e45e
+# %% ../nbs/25_service.ipynb #43389e8f
 def _content(part):
     "Name of the JSON class in a request body or an answer, if there is one."
     schema = part.get('content', {}).get('application/json', {}).get('schema', {})
@@ -751,7 +746,7 @@ def _references(schema):
     own = [schema['$ref']] if '$ref' in schema else []
     return own + [text for part in schema.values() for text in _references(part)]
 
-# %% ../nbs/25_service.ipynb #46f0eab4
+# %% ../nbs/25_service.ipynb #b653b1a5
 def _calls(description, examples):
     "What the documentation page shows of each path."
     schemas = description['components']['schemas']
@@ -765,7 +760,7 @@ def _calls(description, examples):
         yield dict(path=path, verbs=[verb.upper() for verb in methods], about=last['summary'],
                    tables=tables, body=body)
 
-# %% ../nbs/25_service.ipynb #8ec70da9
+# %% ../nbs/25_service.ipynb #b86ac891
 def _examples(service):
     "A request for each path, with ids of the model."
     data = service.now.rec.data
@@ -776,7 +771,7 @@ def _examples(service):
             '/text': dict(text=str(data.table['title'].iloc[0]), k=5),
             '/explain': dict(user=user, item=item), '/feedback': dict(events=[event])}
 
-# %% ../nbs/25_service.ipynb #ca7df273
+# %% ../nbs/25_service.ipynb #b72f7420
 _TEMPLATES = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=
                                 jinja2.DictLoader(dict(frame=_FRAME, try_it=_TRY, docs=_DOCS)))
 _ONLY_HERE = {'Content-Security-Policy': "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -784,7 +779,7 @@ _ONLY_HERE = {'Content-Security-Policy': "default-src 'none'; script-src 'self';
               "frame-ancestors 'none'",
               'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'no-referrer'}
 
-# %% ../nbs/25_service.ipynb #cc04a479
+# %% ../nbs/25_service.ipynb #b1da4e4f
 def _page(name, **values):
     return HTMLResponse(_TEMPLATES.get_template(name).render(**values), headers=_ONLY_HERE)
 
@@ -804,13 +799,15 @@ def _add_pages(app, service):
     for path, answer in {'/': front, '/docs': docs, **files}.items():
         app.add_api_route(path, answer, include_in_schema=False)
 
-# %% ../nbs/25_service.ipynb #740c2864
+# %% ../nbs/25_service.ipynb #f0844051
 def _bound(config):
     "The socket of a server, or an error that says which option to change."
-    try: return config.bind_socket()
+    try: socket = config.bind_socket()
     except SystemExit:
         raise InputError(f'{config.host}, port {config.port}: cannot listen there; something else '
                          'may: choose another with --port, or --host') from None
+    socket.listen(1000)        # who comes before the server is up waits
+    return socket
 
 def run_service(service:Service,
                 host:str='127.0.0.1', # Address to listen at; this machine only
@@ -827,7 +824,7 @@ def run_service(service:Service,
     if ready: ready(f'http://{host}:{socket.getsockname()[1]}')
     uvicorn.Server(config).run(sockets=[socket])
 
-# %% ../nbs/25_service.ipynb #d74bdac7
+# %% ../nbs/25_service.ipynb #52a506c3
 def load_service(model:object,         # Folder that `Recommender.save` or `Online.save` wrote
                  journal:object=None,  # File that keeps feedback beyond a restart
                 )->Service:

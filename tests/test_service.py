@@ -123,8 +123,6 @@ def test_a_wrong_neighbour_in_a_batch_harms_nobody(rec):
     events = [FeedbackRequest(events=[Event(user='a', item=i)]) for i in (rec.items[0], 'no', rec.items[1])]
     a, b, c = s.write_all(events)
     assert (a.version, c.version, s.events) == (1, 1, 2) and isinstance(b, InputError)
-    a, b = s.write_all([FeedbackRequest(events=[Event(user=u, item=rec.items[2])]) for u in ('b', ' ')])
-    assert a.version == 2 and isinstance(b, InputError) and 'feedback' in str(b)
 
 def test_readers_and_writers_at_once(rec):
     "Every answer is that of the version it names; a writer's next list knows what was written."
@@ -184,7 +182,7 @@ def test_a_saved_model_brings_what_was_declined(rec, tmp_path):
 
 BAD = [('/recommend', {}), ('/recommend', dict(user='a', history=['b'])), ('/recommend', dict(user='a', k=0)), ('/recommend', dict(user='a', k=101)),
        ('/recommend', dict(user='a', k='ten')), ('/recommend', dict(user=True)), ('/recommend', dict(user=1.5)), ('/recommend', dict(user='')),
-       ('/recommend', dict(user='a'*201)), ('/recommend', dict(user=2**63)), ('/recommend', dict(user=['a'])), ('/recommend', dict(user='a', more=1)),
+       ('/recommend', dict(user='a'*201)), ('/recommend', dict(user='0\x1fa')), ('/feedback', dict(events=[dict(user='\n', item='f0001')])), ('/recommend', dict(user=2**63)), ('/recommend', dict(user=['a'])), ('/recommend', dict(user='a', more=1)),
        ('/recommend', dict(history=[])), ('/recommend', dict(history=['f0001']*501)), ('/recommend', dict(history=['nonsense'])),
        ('/recommend', dict(user='a', kind='nonsense')), ('/similar', {}), ('/similar', dict(item='nonsense')), ('/similar', dict(item='f0001', by='magic')),
        ('/text', dict(text='')), ('/text', dict(text=' ')), ('/text', dict(text='x'*1001)), ('/text', dict(text=7)), ('/explain', dict(user='a')),
