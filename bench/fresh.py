@@ -15,7 +15,7 @@ WORDS = dict(colour='red blue green black white amber'.split(), what='kettle lam
              style='vintage modern paisley striped floral plain dotted'.split())
 
 
-def shop(folder, nobody, cancelled, users=400, seed=0):
+def shop(folder, nobody, cancelled, dates, users=400, seed=0):
     "Two files: every customer has a favourite kind of thing, and orders mostly that."
     rng = random.Random(seed)
     kinds = [(c, w, s) for w in WORDS['what'] for s in WORDS['style'] for c in WORDS['colour']]
@@ -28,7 +28,7 @@ def shop(folder, nobody, cancelled, users=400, seed=0):
             rows.append([f'{536_000 + len(rows)}', rng.choice(pool)[0], rng.randint(1, 6), time.gmtime(1_480_000_000 + rng.randint(0, 31_000_000)), 12_000 + user])
     back = [[f'C{r[0]}', r[1], -r[2], time.gmtime(time.mktime(r[3]) + 90_000), r[4]] for r in rng.sample(rows, cancelled)]
     lost = [[*r[:4], ''] for r in rng.sample(rows, nobody)]
-    rows = [[*r[:3], time.strftime('%d.%m.%Y %H:%M', r[3]), r[4]] for r in rng.sample(rows + back + lost, len(rows + back + lost))]
+    rows = [[*r[:3], time.strftime(dates, r[3]), r[4]] for r in rng.sample(rows + back + lost, len(rows + back + lost))]
     for name, head, table in (('orders.csv', 'InvoiceNo StockCode Quantity InvoiceDate CustomerID', rows), ('articles.csv', 'StockCode Description Group UnitPrice', articles)):
         with open(folder/name, 'w', newline='') as f: csv.writer(f, delimiter=';').writerows([head.split(), *table])
 
@@ -57,11 +57,14 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     p.add_argument('--pip', default='', help='further requirements'); p.add_argument('--extras', default='minilm,serve'); p.add_argument('--dir')
     p.add_argument('--nobody', type=int, default=40); p.add_argument('--cancelled', type=int, default=40); p.add_argument('--options', default='', help='of llmrec run')
+    p.add_argument('--dates', default='%d.%m.%Y %H:%M', help='format of the dates')
     a = p.parse_args()
     folder = Path(a.dir or tempfile.mkdtemp(prefix='fresh-')); folder.mkdir(exist_ok=True)
     env, rows = folder/'env', []
-    shop(folder, a.nobody, a.cancelled)
-    def go(*c): subprocess.run(c, check=True, cwd=folder, env=os.environ | dict(LLMREC_CACHE=str(folder/'cache'), PYTHONPATH=''), stdout=subprocess.DEVNULL)
+    shop(folder, a.nobody, a.cancelled, a.dates)
+    def go(*c):
+        r = subprocess.run(c, cwd=folder, env=os.environ | dict(LLMREC_CACHE=str(folder/'cache'), PYTHONPATH=''), stdout=subprocess.DEVNULL)
+        if r.returncode: sys.exit(f'{" ".join(c[:2])}: exit code {r.returncode}')
     if not (env/'bin'/'llmrec').exists():
         rows.append(clock('python -m venv env', lambda: go(sys.executable, '-m', 'venv', str(env)))[0])
         rows.append(clock(f'pip install .[{a.extras}]', lambda: go(str(env/'bin'/'pip'), 'install', '-q', '-c', str(ROOT/'constraints.txt'), *a.pip.split(), f'{ROOT}[{a.extras}]'))[0])

@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fastcore.basics import patch
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 import llmrec
@@ -32,11 +31,15 @@ from .explain import facts
 from .online import Online
 from .model_folder import plain_value
 from .recommender import Recommender
-import_optional('fastapi', 'serve')
-from fastapi import Body, FastAPI, Query, Request
+
+# %% ../nbs/25_service.ipynb #bc58da00
+import_optional('fastapi', 'serve')      # an error that names the extra
+
+# %% ../nbs/25_service.ipynb #775fb7d4
+from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictStr, model_validator
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -179,6 +182,7 @@ class Part(BaseModel):
     phrase:str
     part:float
 
+# %% ../nbs/25_service.ipynb #1891c7a0
 class Explained(BaseModel):
     "Why an item has its score: parts that add up to it."
     version:int
@@ -221,22 +225,26 @@ def as_id(value:int|str, whole:bool)->int|str: # Are the model's ids whole numbe
     return int(value) if number.isascii() and number.isdigit() and len(number) < 19 else value
 
 # %% ../nbs/25_service.ipynb #a95847cd
+def _first_snapshot(rec, declined):
+    "What is served before any feedback; large catalogues are laid out for single requests."
+    online = Online(copy.copy(rec))
+    online.declined = dict(declined or {})
+    if len(rec.items) >= 20_000: online.rec.serve(most=64)
+    return Snapshot(0, online)
+
+# %% ../nbs/25_service.ipynb #f9314a77
 class Service:
     "Answers of a fitted recommender, while feedback is written."
     def __init__(self, rec:Recommender,      # A fitted one; it stays as it is
-                 name:str='llmrec',          # What to call it
-                 journal:object=None,        # File that keeps feedback beyond a restart
+                 name:str='llmrec', journal:object=None, # Its name; file that keeps feedback
                  declined:dict|None=None):   # What users declined before: user -> item ids
-        online = Online(copy.copy(rec))
-        online.declined = dict(declined or {})
-        if len(rec.items) >= 20_000: online.rec.serve(most=64)
         self.name = name
-        self.now = Snapshot(0, online)
+        self.now = _first_snapshot(rec, declined)
         self.whole = dict(user=_are_whole(rec.data.users), item=_are_whole(rec.items))
         self.events = 0
         self.started = time.monotonic()
         self.lists = Batcher(self.recommend_all, max(1, min(64, 4_000_000//len(rec.items))))
-        self.writes = Batcher(lambda batch: self.write_all(batch))  # comes later
+        self.writes = Batcher(lambda batch: self.write_all(batch))    # defined below
         self.journal = None if journal is None else Journal(journal)
         if self.journal: self._replay()
 
@@ -270,6 +278,7 @@ def _user_lists(now, own, users, k, kind, exclude_seen):
     rules = {} if kind is None else dict(kind=kind)
     return now.online.recommend(users, k, exclude_seen, **rules)
 
+# %% ../nbs/25_service.ipynb #8e7fe061
 @patch
 def _answer_group(self:Service, now, users, own, *options):
     "Answers for users of one group, or the same error for each."
@@ -309,6 +318,7 @@ def who(self:Service, now:Snapshot, request:_Someone)->dict:
     if request.user is not None: return dict(user=as_id(request.user, self.whole['user']))
     return dict(history=self.known_history(now, request)[0])
 
+# %% ../nbs/25_service.ipynb #b30e7e81
 @patch
 def recommend_history(self:Service, request:RecommendRequest)->tuple[Snapshot, Listing]:
     "A list for a user who is in no log."
@@ -341,6 +351,7 @@ def add_reasons(self:Service, now:Snapshot, request:RecommendRequest, found:List
         entry.reason = short_explanation(now.rec.explain(item=entry.item, **who))
     return found
 
+# %% ../nbs/25_service.ipynb #5ed7b352
 @patch
 def explain(self:Service, request:ExplainRequest)->Explained:
     "Why an item has its score."
@@ -374,16 +385,21 @@ class Journal:
 
 # %% ../nbs/25_service.ipynb #34acb20c
 @patch
-def read(self:Journal)->list[Event]:
-    "All events; the file ends with a whole line afterwards."
-    if not self.path.exists(): return []
-    content = self.path.read_bytes()
+def _whole(self:Journal):
+    "The lines of the file that are whole; a cut-off one is cut away."
+    content = self.path.read_bytes() if self.path.exists() else b''
     whole = content[:content.rfind(b'\n') + 1]
     if len(whole) < len(content):
         log.warning('%s: the last line was cut off: dropped', self.path)
         os.truncate(self.path, len(whole))
+    return whole.splitlines()
+
+# %% ../nbs/25_service.ipynb #5650c6c7
+@patch
+def read(self:Journal)->list[Event]:
+    "All events; the file ends with a whole line afterwards."
     events = []
-    for number, line in enumerate(whole.splitlines(), 1):
+    for number, line in enumerate(self._whole(), 1):
         try: events.append(Event.model_validate_json(line))
         except ValueError as error:
             raise InputError(f'{self.path}, line {number} is no feedback ({line[:60]!r}): '
@@ -402,6 +418,7 @@ def as_event(self:Service, event:Event)->Event:
         raise InputError(f'item {item!r} is not in the catalogue')
     return Event(user=user, item=item, action=event.action)
 
+# %% ../nbs/25_service.ipynb #f8627873
 @patch
 def _checked(self:Service, request):
     "The events of a request, or the error of the first that cannot be taken."
@@ -419,8 +436,8 @@ def write_all(self:Service, requests:Sequence[FeedbackRequest])->list:
     if self.journal: self.journal.append(events)
     self.now = new
     self.events += len(events)
-    return [Written(version=new.version, events=len(found)) if isinstance(found, list) else found
-            for found in checked]
+    def answer(found): return Written(version=new.version, events=len(found))
+    return [answer(found) if isinstance(found, list) else found for found in checked]
 
 # %% ../nbs/25_service.ipynb #15b54d69
 @patch
@@ -436,23 +453,30 @@ def _replay(self:Service):
     self.events = len(known)
 
 # %% ../nbs/25_service.ipynb #8d8fce00
+def _threaded(function, limiter):
+    "A function that a thread answers."
+    async def answer(request):
+        return await anyio.to_thread.run_sync(function, request, limiter=limiter)
+    return answer
+
+def _recommending(service, fast, slow):
+    "The answer to `/recommend`."
+    from_history = _threaded(service.recommend_history, fast)
+    async def answer(request):
+        now, found = await (service.lists if request.history is None else from_history)(request)
+        if not request.why: return found
+        return await _threaded(lambda asked: service.add_reasons(now, asked, found), slow)(request)
+    return answer
+
+# %% ../nbs/25_service.ipynb #2d443198
 def _questions(service):
     "Path, request, answer and function of everything that can be asked."
-    two = anyio.CapacityLimiter(2)
-    one = anyio.CapacityLimiter(1)
-    def threaded(function, limiter=two):
-        async def answer(request): return await anyio.to_thread.run_sync(function, request,
-                                                                         limiter=limiter)
-        return answer
-    async def recommend(request):
-        if request.history is None: now, found = await service.lists(request)
-        else: now, found = await threaded(service.recommend_history)(request)
-        if not request.why: return found
-        return await threaded(lambda asked: service.add_reasons(now, asked, found), one)(request)
-    return [('/recommend', RecommendRequest, Listing, recommend),
-            ('/similar', SimilarRequest, Listing, threaded(service.similar)),
-            ('/text', TextRequest, Listing, threaded(service.text)),
-            ('/explain', ExplainRequest, Explained, threaded(service.explain, one))]
+    fast = anyio.CapacityLimiter(2)
+    slow = anyio.CapacityLimiter(1)
+    return [('/recommend', RecommendRequest, Listing, _recommending(service, fast, slow)),
+            ('/similar', SimilarRequest, Listing, _threaded(service.similar, fast)),
+            ('/text', TextRequest, Listing, _threaded(service.text, fast)),
+            ('/explain', ExplainRequest, Explained, _threaded(service.explain, slow))]
 
 # %% ../nbs/25_service.ipynb #ae106662
 def _add_question(app, path, asked, answered, answer):
@@ -492,6 +516,7 @@ def _sentences(problems):
     return [f'{place}: {", or ".join(messages)} (found {found})'
             for (place, found), messages in said.items()]
 
+# %% ../nbs/25_service.ipynb #d77e2276
 def _refusal(said, status=422): return JSONResponse(dict(detail=said[:600]), status)
 
 def _add_errors(app):
@@ -508,20 +533,23 @@ class BodyLimit:
     def __init__(self, app:Callable, most:int=2**20):
         self.app = app
         self.most = most
-    async def __call__(self, scope:dict, receive:Callable, send:Callable)->None:
-        "Pass a request on, and count what it sends."
-        if scope['type'] != 'http': return await self.app(scope, receive, send)
-        said = dict(scope['headers']).get(b'content-length', b'0')
-        refusal = _refusal(f'the request has more than {self.most:,} bytes: send less at once', 413)
-        if int(said) > self.most: return await refusal(scope, receive, send)
-        left = self.most
-        async def counted():
-            nonlocal left
-            message = await receive()
-            left -= len(message.get('body', b''))
-            if left < 0: raise HTTPException(413, f'the request has more than {self.most:,} bytes')
-            return message
-        await self.app(scope, counted, send)
+
+# %% ../nbs/25_service.ipynb #aab14fcb
+@patch
+async def __call__(self:BodyLimit, scope:dict, receive:Callable, send:Callable)->None:
+    "Pass a request on, and count what it sends."
+    if scope['type'] != 'http': return await self.app(scope, receive, send)
+    said = dict(scope['headers']).get(b'content-length', b'0')
+    refusal = _refusal(f'the request has more than {self.most:,} bytes: send less at once', 413)
+    if int(said) > self.most: return await refusal(scope, receive, send)
+    left = self.most
+    async def counted():
+        nonlocal left
+        message = await receive()
+        left -= len(message.get('body', b''))
+        if left < 0: raise HTTPException(413, f'the request has more than {self.most:,} bytes')
+        return message
+    await self.app(scope, counted, send)
 
 # %% ../nbs/25_service.ipynb #bc73eb3a
 LOCAL = ('127.0.0.1', 'localhost', '[::1]')
@@ -716,6 +744,7 @@ def _kind(schema):
     return ', '.join([said, *(words.format(schema[name]) for name, words in _LIMITS.items()
                               if name in schema and abs(schema[name]) < 2**62)])
 
+# %% ../nbs/25_service.ipynb #8edde8f8
 def _field(name, schema, required):
     "One field as the page shows it."
     default = '' if schema.get('default') in (None, []) else f"Default: {schema['default']}."
@@ -739,6 +768,7 @@ def _tables(schemas, name, seen):
     inner = [text.rpartition('/')[2] for text in _references(schema)]
     return [(name, fields)] + [table for other in inner for table in _tables(schemas, other, seen)]
 
+# %% ../nbs/25_service.ipynb #8807d7ee
 def _references(schema):
     "All `$ref` in a schema."
     if isinstance(schema, list): return [text for part in schema for text in _references(part)]
@@ -783,21 +813,26 @@ _ONLY_HERE = {'Content-Security-Policy': "default-src 'none'; script-src 'self';
 def _page(name, **values):
     return HTMLResponse(_TEMPLATES.get_template(name).render(**values), headers=_ONLY_HERE)
 
+def _front(service):
+    "The page to try it."
+    data = service.now.rec.data
+    ask = _examples(service)
+    return _page('try_it', title=service.name, user=ask['/recommend']['user'],
+                 item=ask['/similar']['item'],
+                 about=f'{data.n_target:,} items, {len(data.users):,} users')
+
+def _docs(app, service):
+    "The page of the requests."
+    calls = list(_calls(app.openapi(), _examples(service)))
+    return _page('docs', title=service.name, calls=calls)
+
+# %% ../nbs/25_service.ipynb #0303c7e4
 def _add_pages(app, service):
     "The pages at / and /docs, their style and their script."
     def file(content, kind): return lambda: Response(content, media_type=kind, headers=_ONLY_HERE)
-    def front():
-        data = service.now.rec.data
-        ask = _examples(service)
-        return _page('try_it', title=service.name, user=ask['/recommend']['user'],
-                     item=ask['/similar']['item'],
-                     about=f'{data.n_target:,} items, {len(data.users):,} users')
-    def docs():
-        calls = list(_calls(app.openapi(), _examples(service)))
-        return _page('docs', title=service.name, calls=calls)
-    files = {'/page.css': file(_CSS, 'text/css'), '/page.js': file(_JS, 'text/javascript')}
-    for path, answer in {'/': front, '/docs': docs, **files}.items():
-        app.add_api_route(path, answer, include_in_schema=False)
+    pages = {'/': lambda: _front(service), '/docs': lambda: _docs(app, service),
+             '/page.css': file(_CSS, 'text/css'), '/page.js': file(_JS, 'text/javascript')}
+    for path, answer in pages.items(): app.add_api_route(path, answer, include_in_schema=False)
 
 # %% ../nbs/25_service.ipynb #f0844051
 def _bound(config):
@@ -809,6 +844,7 @@ def _bound(config):
     socket.listen(1000)        # who comes before the server is up waits
     return socket
 
+# %% ../nbs/25_service.ipynb #9a34f0b6
 def run_service(service:Service,
                 host:str='127.0.0.1', # Address to listen at; this machine only
                 port:int=8000,        # 0: any that is free
