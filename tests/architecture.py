@@ -16,7 +16,7 @@ LAYERS = {
     'experts': ['expert', 'baselines', 'incremental', 'closed_form', 'sequence', 'two_tower', 'fusion'],
     'after the ranking': ['lists', 'search', 'serve', 'judge', 'explain', 'online', 'privacy', 'model_folder'],
     'the face': ['recommender'],
-    'the pipeline': ['report', 'pipeline', 'scale', 'cli'],
+    'the pipeline': ['report', 'pipeline', 'scale', 'service', 'cli'],
 }
 ORDER = [module for modules in LAYERS.values() for module in modules]
 OLD = ['experts', 'recommend']    # of the first edition; they only say where their names are today
