@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['log', 'SIZES', 'EDGES', 'LEAST', 'hold_out_tails', 'fit_earlier', 'list_mass', 'mass_at', 'Events', 'rank_events',
-           'reliability', 'calibration_error', 'chance_error', 'fit_platt', 'platt_probability', 'conformal_size',
-           'length_edges', 'sign_test', 'Confidence', 'masses', 'fit_confidence']
+           'reliability', 'calibration_error', 'chance_error', 'logit', 'fit_platt', 'platt_probability',
+           'match_moments', 'conformal_size', 'length_edges', 'sign_test', 'Confidence', 'masses', 'fit_confidence']
 
-# %% ../nbs/27_confidence.ipynb #e3900037
+# %% ../nbs/27_confidence.ipynb #b21faaf2
 import logging
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ from .fusion import Fusion
 
 log = logging.getLogger(__name__)
 
-# %% ../nbs/27_confidence.ipynb #80ac1a53
+# %% ../nbs/27_confidence.ipynb #317dfb5a
 def _basket_starts(data):
     "First interaction of the basket that each one belongs to, places, (interactions,)."
     user = data.hist.user
@@ -38,7 +38,7 @@ def _basket_starts(data):
     if data.time is not None: first[1:] |= data.time[1:] != data.time[:-1]
     return np.maximum.accumulate(np.where(first, np.arange(len(user)), 0))
 
-# %% ../nbs/27_confidence.ipynb #4312348a
+# %% ../nbs/27_confidence.ipynb #0d6902f3
 def _last_events(data, baskets, repeats, seed):
     "One random target item of each user's last baskets, places; the first basket never counts."
     hist = data.hist
@@ -51,7 +51,7 @@ def _last_events(data, baskets, repeats, seed):
     later = np.repeat(np.cumsum(count), count) - 1 - np.arange(len(rows))
     return rows[later < baskets], start
 
-# %% ../nbs/27_confidence.ipynb #5a18e0e2
+# %% ../nbs/27_confidence.ipynb #4178a3df
 def hold_out_tails(
     data:Dataset,
     events:int=5000,  # Interactions to hold out, at most
@@ -73,7 +73,7 @@ def hold_out_tails(
     rest = keep_interactions(data, ~(tail & chosen[hist.user]))
     return rest, history_before(hist, start[rows]), hist.item[rows], hist.user[rows]
 
-# %% ../nbs/27_confidence.ipynb #9e635579
+# %% ../nbs/27_confidence.ipynb #01cdfa76
 def _is_tail(hist, rows, start):
     "Interactions at or after the first event of their user, (interactions,) boolean."
     cut = np.full(len(hist), len(hist.item))
@@ -90,7 +90,7 @@ def _chosen_users(hist, rows, tail, events, most, seed):
     chosen[users[fits]] = True
     return chosen
 
-# %% ../nbs/27_confidence.ipynb #732db40c
+# %% ../nbs/27_confidence.ipynb #85cb60df
 def fit_earlier(fusion:Fusion, # A fitted one, which stays as it is
                 rest:Dataset   # Its index without the interactions held out
                )->Fusion:
@@ -98,7 +98,7 @@ def fit_earlier(fusion:Fusion, # A fitted one, which stays as it is
     def experts(data, budget, seed): return clone_experts(fusion.experts)
     return clone(fusion).set_params(make_experts=experts).fit_dataset(rest)
 
-# %% ../nbs/27_confidence.ipynb #2f3ee1a8
+# %% ../nbs/27_confidence.ipynb #78017b46
 SIZES = (1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 500, 1000)   # lists whose mass is kept
 
 def list_mass(scores:np.ndarray # (m, n); -inf for items that are no candidates
@@ -114,7 +114,7 @@ def list_mass(scores:np.ndarray # (m, n); -inf for items that are no candidates
     at = np.minimum(SIZES, width) - 1
     return mass[:, at].astype(np.float32)
 
-# %% ../nbs/27_confidence.ipynb #58a83370
+# %% ../nbs/27_confidence.ipynb #92e6962a
 def mass_at(mass:np.ndarray, k:int)->np.ndarray: # (m, len(SIZES)) -> (m,)
     "Mass of lists of `k` items, between the sizes that are kept."
     place = np.interp(np.log(check_int(k, 'k', 1)), np.log(SIZES), np.arange(len(SIZES)))
@@ -122,7 +122,7 @@ def mass_at(mass:np.ndarray, k:int)->np.ndarray: # (m, len(SIZES)) -> (m,)
     high = min(low + 1, len(SIZES) - 1)
     return mass[:, low] + (place - low)*(mass[:, high] - mass[:, low])
 
-# %% ../nbs/27_confidence.ipynb #bae9de0f
+# %% ../nbs/27_confidence.ipynb #d8fea80a
 @dataclass
 class Events:
     "Held-out interactions as a model that has not seen them ranks them."
@@ -135,7 +135,7 @@ class Events:
     user: np.ndarray     # (m,) number of the user, for counting users only
     def __len__(self)->int: return len(self.rank)
 
-# %% ../nbs/27_confidence.ipynb #dbd52aaf
+# %% ../nbs/27_confidence.ipynb #45563720
 def rank_events(fusion:Fusion, hist:Histories, target:np.ndarray, user:np.ndarray,
                 seed:int=0)->Events: # A fitted model, (m,) histories, items, users
     "Rank the item of each event four ways, in blocks of bounded memory."
@@ -151,7 +151,7 @@ def rank_events(fusion:Fusion, hist:Histories, target:np.ndarray, user:np.ndarra
     length = restrict_domain(hist, n_target, False).lengths
     return Events(*ranks.T, length, mass.astype(np.float32), np.unique(user, return_inverse=True)[1])
 
-# %% ../nbs/27_confidence.ipynb #670710bf
+# %% ../nbs/27_confidence.ipynb #8187ae34
 def _rank_block(fusion, hist, target, general, rng):
     "Ranks (m, 4) and masses of a block of events."
     scores = fusion.score_histories(hist)
@@ -163,7 +163,7 @@ def _rank_block(fusion, hist, target, general, rng):
     lots = np.floor(rng.random(len(target))*(~seen).sum(1))
     return np.column_stack([*ranks, lots]), list_mass(np.where(seen, -np.inf, scores))
 
-# %% ../nbs/27_confidence.ipynb #afdab278
+# %% ../nbs/27_confidence.ipynb #66652ebe
 def reliability(p:np.ndarray, hit:np.ndarray, bins:int=10)->pd.DataFrame: # (m,), (m,)
     "Mean promise and share of hits in bins of equal size."
     order = np.argsort(p, kind='stable')
@@ -176,43 +176,53 @@ def calibration_error(p:np.ndarray, hit:np.ndarray, bins:int=10)->float: # (m,),
     table = reliability(np.asarray(p, float), np.asarray(hit, float), bins)
     return float((table['events']*(table['promised'] - table['hit']).abs()).sum()/len(p))
 
-# %% ../nbs/27_confidence.ipynb #e1340f5a
+# %% ../nbs/27_confidence.ipynb #b733bc2d
 def chance_error(p:np.ndarray, bins:int=10, draws:int=200, seed:int=0)->float: # (m,)
     "Mean calibration error if every promise were exactly true."
     rng = np.random.default_rng(seed)
     drawn = [calibration_error(p, rng.random(len(p)) < p, bins) for _ in range(draws)]
     return float(np.mean(drawn))
 
-# %% ../nbs/27_confidence.ipynb #8f370f1d
-def _platt_features(mass, length):
-    "Columns of the regression, (m, 2)."
+# %% ../nbs/27_confidence.ipynb #f4ba30fa
+def logit(mass:np.ndarray)->np.ndarray:
+    "Log odds of probabilities, of those that are 0 or 1 too."
     mass = np.clip(np.asarray(mass, float), 1e-6, 1 - 1e-6)
-    return np.column_stack([np.log(mass/(1 - mass)), np.log1p(length)])
+    return np.log(mass/(1 - mass))
 
+# %% ../nbs/27_confidence.ipynb #4b8d2996
 class _Constant:
     "A probability for everybody, where all events are hits or none is."
     def __init__(self, p): self.p = p
     def predict_proba(self, features): return np.tile([1 - self.p, self.p], (len(features), 1))
 
-# %% ../nbs/27_confidence.ipynb #ec8cf24e
-def fit_platt(mass:np.ndarray, length:np.ndarray, hit:np.ndarray)->Any: # (m,), (m,), (m,) boolean
-    "A regression from mass and length to the probability of a hit (eq-platt)."
+# %% ../nbs/27_confidence.ipynb #f433709c
+def fit_platt(promise:np.ndarray, length:np.ndarray, hit:np.ndarray)->Any: # (m,) log odds, ...
+    "A regression from log odds and length to the probability of a hit (eq-platt)."
     if hit.all() or not hit.any(): return _Constant((hit.sum() + 1)/(len(hit) + 2))
     model = make_pipeline(StandardScaler(), LogisticRegression())
-    return model.fit(_platt_features(mass, length), hit)
+    return model.fit(np.column_stack([promise, np.log1p(length)]), hit)
 
-def platt_probability(model:Any, mass:np.ndarray, length:np.ndarray)->np.ndarray: # (m,)
+def platt_probability(model:Any, promise:np.ndarray, length:np.ndarray)->np.ndarray: # (m,)
     "Probabilities that the regression gives."
-    return model.predict_proba(_platt_features(mass, length))[:, 1]
+    if not len(promise): return np.zeros(0)
+    return model.predict_proba(np.column_stack([promise, np.log1p(length)]))[:, 1]
 
-# %% ../nbs/27_confidence.ipynb #a8e8e79f
+# %% ../nbs/27_confidence.ipynb #a8211418
+def match_moments(x:np.ndarray,       # (m,) numbers of one model
+                  own:np.ndarray,     # Numbers of the same model on a sample of users
+                  wanted:np.ndarray   # Numbers of the other model
+                 )->np.ndarray:       # (m,)
+    "Bring numbers to the scale of another model: its mean and standard deviation."
+    return (x - own.mean())*(wanted.std()/max(own.std(), 1e-9)) + wanted.mean()
+
+# %% ../nbs/27_confidence.ipynb #19c8862e
 def conformal_size(rank:np.ndarray, coverage:float, n_items:int)->int: # (m,) ranks from 0
     "Items that a list needs to hold the next one with probability `coverage` (eq-conformal)."
     place = int(np.ceil((len(rank) + 1)*coverage - 1e-9))
     if place > len(rank): return n_items
     return int(np.ceil(np.sort(rank)[place - 1])) + 1
 
-# %% ../nbs/27_confidence.ipynb #f7f758d5
+# %% ../nbs/27_confidence.ipynb #f06dd488
 EDGES = (3, 6, 12, 25, 50, 100, 200)
 
 def length_edges(length:np.ndarray, least:int=400)->tuple: # (m,) -> borders between groups
@@ -226,7 +236,7 @@ def length_edges(length:np.ndarray, least:int=400)->tuple: # (m,) -> borders bet
             start = edge
     return tuple(kept)
 
-# %% ../nbs/27_confidence.ipynb #8ec40d83
+# %% ../nbs/27_confidence.ipynb #7a261f67
 def sign_test(hit:np.ndarray, other:np.ndarray, user:np.ndarray)->float: # (m,), (m,), (m,)
     "One-sided p: does the first list hold more for more users than the second?"
     gain = np.bincount(user, np.asarray(hit, float) - np.asarray(other, float))
@@ -235,13 +245,14 @@ def sign_test(hit:np.ndarray, other:np.ndarray, user:np.ndarray)->float: # (m,),
     if not better + worse: return 1.
     return float(binomtest(better, better + worse, .5, 'greater').pvalue)
 
-# %% ../nbs/27_confidence.ipynb #c2bb193f
+# %% ../nbs/27_confidence.ipynb #e9f2dc96
 LEAST = 200    # Events without which nothing is promised
 
 @dataclass
 class Confidence:
     "What a model's lists can promise: fitted on `Events`, asked for a list of k items."
     events: Events
+    mass_now: np.ndarray      # Masses of the fitted model for the same users, now
     n_items: int              # Items of the target when it was fitted
     n_rows: int               # Interactions of the model when it was fitted
     repeats: bool = False     # Were repeats counted?
@@ -257,14 +268,14 @@ class Confidence:
         "Group of each event, (m,)."
         return np.digitize(self.events.length, self.edges)
 
-# %% ../nbs/27_confidence.ipynb #1d3f1671
+# %% ../nbs/27_confidence.ipynb #7837c4bd
 def _group_names(edges):
     "Names of groups of history lengths: '1–2', '3–5', '6+'."
     low = (1, *edges)
     high = [f'–{edge - 1}' if edge - 1 > start else '' for start, edge in zip(low, edges)]
     return [f'{start}{end}' for start, end in zip(low, [*high, '+'])]
 
-# %% ../nbs/27_confidence.ipynb #8d5f5a7e
+# %% ../nbs/27_confidence.ipynb #cc5991eb
 @patch
 def table(self:Confidence, k:int=10, coverage:float=.9)->pd.DataFrame:
     "Groups by history length: hits of the model and of the others, the test, the list size."
@@ -284,16 +295,17 @@ def table(self:Confidence, k:int=10, coverage:float=.9)->pd.DataFrame:
     frame['abstain'] = (frame['p'] > self.level) | (not self.enough)
     return frame
 
-# %% ../nbs/27_confidence.ipynb #040e68b8
+# %% ../nbs/27_confidence.ipynb #832e3f38
 @patch
 def _probability(self:Confidence, mass, length, k):
     "Calibrated probability that lists of k items hold the next one, (m,)."
+    earlier = logit(mass_at(self.events.mass, k))
     if k not in self._models:
-        self._models[k] = fit_platt(mass_at(self.events.mass, k), self.events.length,
-                                    self.events.rank < k)
-    return platt_probability(self._models[k], mass_at(mass, k), length)
+        self._models[k] = fit_platt(earlier, self.events.length, self.events.rank < k)
+    promise = match_moments(logit(mass_at(mass, k)), logit(mass_at(self.mass_now, k)), earlier)
+    return platt_probability(self._models[k], promise, length)
 
-# %% ../nbs/27_confidence.ipynb #f887f25a
+# %% ../nbs/27_confidence.ipynb #3037d81f
 def masses(fusion:Fusion, hist:Histories)->np.ndarray: # (len(hist), len(SIZES))
     "Mass of the lists of histories, in blocks of bounded memory."
     n_target = fusion.data.n_target
@@ -305,7 +317,7 @@ def masses(fusion:Fusion, hist:Histories)->np.ndarray: # (len(hist), len(SIZES))
         parts.append(list_mass(scores))
     return np.concatenate(parts)
 
-# %% ../nbs/27_confidence.ipynb #98985cee
+# %% ../nbs/27_confidence.ipynb #478aea27
 @patch
 def judge(self:Confidence, fusion:Fusion, hist:Histories, # The fitted model, (m,) histories
           k:int=10, coverage:float=.9)->pd.DataFrame:     # p_hit, size, abstain, reason
@@ -327,13 +339,13 @@ def judge(self:Confidence, fusion:Fusion, hist:Histories, # The fitted model, (m
     found.loc[empty, 'reason'] = 'no history'
     return found
 
-# %% ../nbs/27_confidence.ipynb #b9df9da1
+# %% ../nbs/27_confidence.ipynb #c30d6bbb
 def _answers(m, p_hit, size, abstain, reason):
     "A row for each of m users."
     columns = dict(p_hit=p_hit, size=size, abstain=abstain, reason=reason)
     return pd.DataFrame(columns, index=range(m))
 
-# %% ../nbs/27_confidence.ipynb #12bfef27
+# %% ../nbs/27_confidence.ipynb #361b866b
 @patch
 def stale(self:Confidence, data:Dataset)->str:
     "What the model has learned since this was fitted; '' if nothing."
@@ -343,18 +355,20 @@ def stale(self:Confidence, data:Dataset)->str:
     return (f'confidence was fitted {rows:+,} interactions and {items:+,} items ago: '
             'call fit_confidence() to fit it for the model of now')
 
-# %% ../nbs/27_confidence.ipynb #a777d452
+# %% ../nbs/27_confidence.ipynb #c6413120
 @patch
 def state(self:Confidence)->tuple: # Plain values, {name: array}
     "What is saved."
     plain = dict(n_items=self.n_items, n_rows=self.n_rows, repeats=self.repeats, level=self.level)
-    return plain, {name: np.asarray(x) for name, x in vars(self.events).items()}
+    events = {f'event.{name}': np.asarray(x) for name, x in vars(self.events).items()}
+    return plain, events | dict(mass_now=self.mass_now)
 @patch(cls_method=True)
 def from_state(cls:Confidence, plain:dict, arrays:dict)->Confidence:
     "The object that `state` describes."
-    return cls(Events(**arrays), **plain)
+    events = {x.removeprefix('event.'): a for x, a in arrays.items() if x != 'mass_now'}
+    return cls(Events(**events), arrays['mass_now'], **plain)
 
-# %% ../nbs/27_confidence.ipynb #29119292
+# %% ../nbs/27_confidence.ipynb #f8aa98af
 def fit_confidence(fusion:Fusion, events:int=5000, seed:int=0)->Confidence:
     "Fit a calibration model on a shortened log and keep how it ranks what was held out."
     data = fusion.data
@@ -365,4 +379,5 @@ def fit_confidence(fusion:Fusion, events:int=5000, seed:int=0)->Confidence:
         ranked = Events(*np.zeros((5, len(target))), np.zeros((len(target), len(SIZES))), user)
     else: ranked = rank_events(fit_earlier(fusion, rest), hist, target, user, seed)
     log.info('confidence fitted on %d held-out interactions', len(ranked))
-    return Confidence(ranked, data.n_target, len(data.hist.item), fusion.repeats)
+    now = masses(fusion, select_users(data.hist, np.unique(user)))
+    return Confidence(ranked, now, data.n_target, len(data.hist.item), fusion.repeats)

@@ -120,7 +120,7 @@ def test_errors_of_calibration():
 
 @pytest.mark.parametrize('hits', [np.zeros(300, bool), np.ones(300, bool)])
 def test_a_model_that_always_or_never_hits_is_calibrated_too(hits):
-    p = platt_probability(fit_platt(np.full(300, .5), np.ones(300), hits), np.full(3, .5), np.ones(3))
+    p = platt_probability(fit_platt(np.zeros(300), np.ones(300), hits), np.zeros(3), np.ones(3))
     assert np.abs(p - hits.mean()).max() < .01
 
 def test_groups_have_enough_events():
@@ -151,6 +151,8 @@ def test_promises_hold_on_a_test_set():
     sure = model.confidence.judge(model.fusion, past, 5)
     hit = test.rank < 5
     assert calibration_error(sure.p_hit, hit) < chance_error(sure.p_hit.to_numpy()) + .02
+    scale = np.abs(mass_at(test.mass, 5).mean() - mass_at(model.confidence.events.mass, 5).mean())
+    assert np.abs(sure.p_hit.mean() - (model.confidence.events.rank < 5).mean()) < .02 < scale   # two gates differ in scale
     assert abs((test.rank < sure['size']).mean() - .9) < .03
     assert not sure.abstain.any()
 
@@ -265,5 +267,6 @@ def test_forgetting_drops_it():
 def test_nothing_personal_is_kept(rec):
     "The saved state: numbers only, one row an event, users as running numbers."
     plain, arrays = rec.confidence.state()
-    assert all(x.dtype.kind in 'if' for x in arrays.values()) and {len(x) for x in arrays.values()} == {len(rec.confidence.events)}
-    assert set(arrays['user']) == set(range(len(set(arrays['user']))))
+    assert all(x.dtype.kind in 'if' for x in arrays.values()) and all(np.ndim(x) == 0 for x in plain.values())
+    user = arrays['event.user']
+    assert set(user) == set(range(len(set(user)))) and len(arrays['mass_now']) == len(set(user))
