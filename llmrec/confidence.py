@@ -7,7 +7,7 @@ __all__ = ['log', 'SIZES', 'EDGES', 'LEAST', 'hold_out_tails', 'fit_earlier', 'l
            'reliability', 'calibration_error', 'chance_error', 'logit', 'fit_platt', 'platt_probability',
            'match_moments', 'conformal_size', 'length_edges', 'sign_test', 'Confidence', 'masses', 'fit_confidence']
 
-# %% ../nbs/27_confidence.ipynb #b21faaf2
+# %% ../nbs/27_confidence.ipynb #fa603c6b
 import logging
 import numpy as np
 import pandas as pd
@@ -22,14 +22,15 @@ from sklearn.preprocessing import StandardScaler
 from typing import Any
 from .core import InputError, batch_slices, check_fraction, check_int
 from .metrics import holm, rank_of_target
-from .dataset import (
-    Dataset, Histories, history_before, keep_interactions, restrict_domain, seen_items, select_users)
+from llmrec.dataset import (
+    Dataset, Histories, history_before, keep_interactions, restrict_domain, seen_items,
+    select_users)
 from .expert import clone_experts
 from .fusion import Fusion
 
 log = logging.getLogger(__name__)
 
-# %% ../nbs/27_confidence.ipynb #317dfb5a
+# %% ../nbs/27_confidence.ipynb #0cabce74
 def _basket_starts(data):
     "First interaction of the basket that each one belongs to, places, (interactions,)."
     user = data.hist.user
@@ -38,7 +39,7 @@ def _basket_starts(data):
     if data.time is not None: first[1:] |= data.time[1:] != data.time[:-1]
     return np.maximum.accumulate(np.where(first, np.arange(len(user)), 0))
 
-# %% ../nbs/27_confidence.ipynb #0d6902f3
+# %% ../nbs/27_confidence.ipynb #c55c2d45
 def _last_events(data, baskets, repeats, seed):
     "One random target item of each user's last baskets, places; the first basket never counts."
     hist = data.hist
@@ -51,29 +52,32 @@ def _last_events(data, baskets, repeats, seed):
     later = np.repeat(np.cumsum(count), count) - 1 - np.arange(len(rows))
     return rows[later < baskets], start
 
-# %% ../nbs/27_confidence.ipynb #4178a3df
-def hold_out_tails(
-    data:Dataset,
-    events:int=5000,  # Interactions to hold out, at most
-    share:float=.1,   # Share of the target's interactions that may leave the log
-    repeats:bool=False, # Do items count that the user had before?
-    seed:int=0
-)->tuple: # The rest, histories before the events, their items (m,), numbers of their users (m,)
+# %% ../nbs/27_confidence.ipynb #ef4698b0
+def hold_out_tails(data:Dataset,
+                   events:int=5000,    # Interactions to hold out, at most
+                   share:float=.1,     # Share of the target's interactions that may leave the log
+                   repeats:bool=False, # Do items count that the user had before?
+                   seed:int=0
+                  )->tuple: # The rest, histories before the events, their items and users (m,)
     "Hold out the last baskets of random users, as many as are needed, one item each."
     check_int(events, 'events', 1)
-    check_fraction(share, 'share')
-    hist = data.hist
-    own = hist.item < data.n_target
-    users = np.unique(hist.user[_last_events(data, 1, repeats, seed)[0]])
-    wanted = min(events, share*own.sum())/max(len(users), 1)
-    rows, start = _last_events(data, int(np.clip(wanted, 1, 20)), repeats, seed)
-    tail = own & _is_tail(hist, rows, start)
-    chosen = _chosen_users(hist, rows, tail, events, share*own.sum(), seed)
-    rows = rows[chosen[hist.user[rows]]]
-    rest = keep_interactions(data, ~(tail & chosen[hist.user]))
-    return rest, history_before(hist, start[rows]), hist.item[rows], hist.user[rows]
+    most = check_fraction(share, 'share')*(data.hist.item < data.n_target).sum()
+    rows, start, tail = _tails(data, events, most, repeats, seed)
+    past = history_before(data.hist, start[rows])
+    return keep_interactions(data, ~tail), past, data.hist.item[rows], data.hist.user[rows]
 
-# %% ../nbs/27_confidence.ipynb #01cdfa76
+# %% ../nbs/27_confidence.ipynb #196d7858
+def _tails(data, events, most, repeats, seed):
+    "Events and starts of their baskets (places); interactions that leave the log (boolean)."
+    hist = data.hist
+    users = np.unique(hist.user[_last_events(data, 1, repeats, seed)[0]])
+    wanted = min(events, most)/max(len(users), 1)
+    rows, start = _last_events(data, int(np.clip(wanted, 1, 20)), repeats, seed)
+    tail = (hist.item < data.n_target) & _is_tail(hist, rows, start)
+    chosen = _chosen_users(hist, rows, tail, events, most, seed)
+    return rows[chosen[hist.user[rows]]], start, tail & chosen[hist.user]
+
+# %% ../nbs/27_confidence.ipynb #5d290b5c
 def _is_tail(hist, rows, start):
     "Interactions at or after the first event of their user, (interactions,) boolean."
     cut = np.full(len(hist), len(hist.item))
@@ -90,7 +94,7 @@ def _chosen_users(hist, rows, tail, events, most, seed):
     chosen[users[fits]] = True
     return chosen
 
-# %% ../nbs/27_confidence.ipynb #85cb60df
+# %% ../nbs/27_confidence.ipynb #8e586b74
 def fit_earlier(fusion:Fusion, # A fitted one, which stays as it is
                 rest:Dataset   # Its index without the interactions held out
                )->Fusion:
@@ -98,7 +102,7 @@ def fit_earlier(fusion:Fusion, # A fitted one, which stays as it is
     def experts(data, budget, seed): return clone_experts(fusion.experts)
     return clone(fusion).set_params(make_experts=experts).fit_dataset(rest)
 
-# %% ../nbs/27_confidence.ipynb #78017b46
+# %% ../nbs/27_confidence.ipynb #29cf4a6f
 SIZES = (1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 500, 1000)   # lists whose mass is kept
 
 def list_mass(scores:np.ndarray # (m, n); -inf for items that are no candidates
@@ -114,7 +118,7 @@ def list_mass(scores:np.ndarray # (m, n); -inf for items that are no candidates
     at = np.minimum(SIZES, width) - 1
     return mass[:, at].astype(np.float32)
 
-# %% ../nbs/27_confidence.ipynb #92e6962a
+# %% ../nbs/27_confidence.ipynb #14e64132
 def mass_at(mass:np.ndarray, k:int)->np.ndarray: # (m, len(SIZES)) -> (m,)
     "Mass of lists of `k` items, between the sizes that are kept."
     place = np.interp(np.log(check_int(k, 'k', 1)), np.log(SIZES), np.arange(len(SIZES)))
@@ -122,7 +126,7 @@ def mass_at(mass:np.ndarray, k:int)->np.ndarray: # (m, len(SIZES)) -> (m,)
     high = min(low + 1, len(SIZES) - 1)
     return mass[:, low] + (place - low)*(mass[:, high] - mass[:, low])
 
-# %% ../nbs/27_confidence.ipynb #d8fea80a
+# %% ../nbs/27_confidence.ipynb #eb7c0b4b
 @dataclass
 class Events:
     "Held-out interactions as a model that has not seen them ranks them."
@@ -134,8 +138,11 @@ class Events:
     mass: np.ndarray     # (m, len(SIZES)), from `list_mass`
     user: np.ndarray     # (m,) number of the user, for counting users only
     def __len__(self)->int: return len(self.rank)
+    def select(self, keep:np.ndarray)->'Events': # (m,) boolean
+        "Some of the events."
+        return Events(**{name: x[keep] for name, x in vars(self).items()})
 
-# %% ../nbs/27_confidence.ipynb #45563720
+# %% ../nbs/27_confidence.ipynb #cdab61a1
 def rank_events(fusion:Fusion, hist:Histories, target:np.ndarray, user:np.ndarray,
                 seed:int=0)->Events: # A fitted model, (m,) histories, items, users
     "Rank the item of each event four ways, in blocks of bounded memory."
@@ -149,9 +156,10 @@ def rank_events(fusion:Fusion, hist:Histories, target:np.ndarray, user:np.ndarra
         parts.append(_rank_block(fusion, some, target[block], general, rng))
     ranks, mass = (np.concatenate(x) for x in zip(*parts))
     length = restrict_domain(hist, n_target, False).lengths
-    return Events(*ranks.T, length, mass.astype(np.float32), np.unique(user, return_inverse=True)[1])
+    code = np.unique(user, return_inverse=True)[1]
+    return Events(*ranks.T, length, mass.astype(np.float32), code)
 
-# %% ../nbs/27_confidence.ipynb #8187ae34
+# %% ../nbs/27_confidence.ipynb #e25e4228
 def _rank_block(fusion, hist, target, general, rng):
     "Ranks (m, 4) and masses of a block of events."
     scores = fusion.score_histories(hist)
@@ -163,7 +171,7 @@ def _rank_block(fusion, hist, target, general, rng):
     lots = np.floor(rng.random(len(target))*(~seen).sum(1))
     return np.column_stack([*ranks, lots]), list_mass(np.where(seen, -np.inf, scores))
 
-# %% ../nbs/27_confidence.ipynb #66652ebe
+# %% ../nbs/27_confidence.ipynb #4ad83938
 def reliability(p:np.ndarray, hit:np.ndarray, bins:int=10)->pd.DataFrame: # (m,), (m,)
     "Mean promise and share of hits in bins of equal size."
     order = np.argsort(p, kind='stable')
@@ -176,26 +184,26 @@ def calibration_error(p:np.ndarray, hit:np.ndarray, bins:int=10)->float: # (m,),
     table = reliability(np.asarray(p, float), np.asarray(hit, float), bins)
     return float((table['events']*(table['promised'] - table['hit']).abs()).sum()/len(p))
 
-# %% ../nbs/27_confidence.ipynb #b733bc2d
+# %% ../nbs/27_confidence.ipynb #b9e8cdd6
 def chance_error(p:np.ndarray, bins:int=10, draws:int=200, seed:int=0)->float: # (m,)
     "Mean calibration error if every promise were exactly true."
     rng = np.random.default_rng(seed)
     drawn = [calibration_error(p, rng.random(len(p)) < p, bins) for _ in range(draws)]
     return float(np.mean(drawn))
 
-# %% ../nbs/27_confidence.ipynb #f4ba30fa
+# %% ../nbs/27_confidence.ipynb #257592c9
 def logit(mass:np.ndarray)->np.ndarray:
     "Log odds of probabilities, of those that are 0 or 1 too."
     mass = np.clip(np.asarray(mass, float), 1e-6, 1 - 1e-6)
     return np.log(mass/(1 - mass))
 
-# %% ../nbs/27_confidence.ipynb #4b8d2996
+# %% ../nbs/27_confidence.ipynb #a3534985
 class _Constant:
     "A probability for everybody, where all events are hits or none is."
     def __init__(self, p): self.p = p
     def predict_proba(self, features): return np.tile([1 - self.p, self.p], (len(features), 1))
 
-# %% ../nbs/27_confidence.ipynb #f433709c
+# %% ../nbs/27_confidence.ipynb #d31b40b0
 def fit_platt(promise:np.ndarray, length:np.ndarray, hit:np.ndarray)->Any: # (m,) log odds, ...
     "A regression from log odds and length to the probability of a hit (eq-platt)."
     if hit.all() or not hit.any(): return _Constant((hit.sum() + 1)/(len(hit) + 2))
@@ -207,7 +215,7 @@ def platt_probability(model:Any, promise:np.ndarray, length:np.ndarray)->np.ndar
     if not len(promise): return np.zeros(0)
     return model.predict_proba(np.column_stack([promise, np.log1p(length)]))[:, 1]
 
-# %% ../nbs/27_confidence.ipynb #a8211418
+# %% ../nbs/27_confidence.ipynb #6f60cea1
 def match_moments(x:np.ndarray,       # (m,) numbers of one model
                   own:np.ndarray,     # Numbers of the same model on a sample of users
                   wanted:np.ndarray   # Numbers of the other model
@@ -215,14 +223,14 @@ def match_moments(x:np.ndarray,       # (m,) numbers of one model
     "Bring numbers to the scale of another model: its mean and standard deviation."
     return (x - own.mean())*(wanted.std()/max(own.std(), 1e-9)) + wanted.mean()
 
-# %% ../nbs/27_confidence.ipynb #19c8862e
+# %% ../nbs/27_confidence.ipynb #9d4070df
 def conformal_size(rank:np.ndarray, coverage:float, n_items:int)->int: # (m,) ranks from 0
     "Items that a list needs to hold the next one with probability `coverage` (eq-conformal)."
     place = int(np.ceil((len(rank) + 1)*coverage - 1e-9))
     if place > len(rank): return n_items
     return int(np.ceil(np.sort(rank)[place - 1])) + 1
 
-# %% ../nbs/27_confidence.ipynb #f06dd488
+# %% ../nbs/27_confidence.ipynb #65d8b39f
 EDGES = (3, 6, 12, 25, 50, 100, 200)
 
 def length_edges(length:np.ndarray, least:int=400)->tuple: # (m,) -> borders between groups
@@ -236,7 +244,7 @@ def length_edges(length:np.ndarray, least:int=400)->tuple: # (m,) -> borders bet
             start = edge
     return tuple(kept)
 
-# %% ../nbs/27_confidence.ipynb #7a261f67
+# %% ../nbs/27_confidence.ipynb #e7ed0f25
 def sign_test(hit:np.ndarray, other:np.ndarray, user:np.ndarray)->float: # (m,), (m,), (m,)
     "One-sided p: does the first list hold more for more users than the second?"
     gain = np.bincount(user, np.asarray(hit, float) - np.asarray(other, float))
@@ -245,9 +253,10 @@ def sign_test(hit:np.ndarray, other:np.ndarray, user:np.ndarray)->float: # (m,),
     if not better + worse: return 1.
     return float(binomtest(better, better + worse, .5, 'greater').pvalue)
 
-# %% ../nbs/27_confidence.ipynb #e9f2dc96
+# %% ../nbs/27_confidence.ipynb #b147239b
 LEAST = 200    # Events without which nothing is promised
 
+# %% ../nbs/27_confidence.ipynb #b3769821
 @dataclass
 class Confidence:
     "What a model's lists can promise: fitted on `Events`, asked for a list of k items."
@@ -258,44 +267,41 @@ class Confidence:
     repeats: bool = False     # Were repeats counted?
     level: float = .05        # Of the test without which it abstains
     _models: dict = field(default_factory=dict, repr=False)  # Regressions by k
-    def __post_init__(self): self.edges = length_edges(self.events.length)
-    @property
-    def enough(self)->bool:
-        "Are there enough events to promise anything?"
-        return len(self.events) >= LEAST
-    @property
-    def group(self)->np.ndarray:
-        "Group of each event, (m,)."
-        return np.digitize(self.events.length, self.edges)
+    def __post_init__(self)->None:
+        self.edges = length_edges(self.events.length)
+        self.group = np.digitize(self.events.length, self.edges)
+        self.enough = len(self.events) >= LEAST
 
-# %% ../nbs/27_confidence.ipynb #7837c4bd
+# %% ../nbs/27_confidence.ipynb #4d58071c
 def _group_names(edges):
     "Names of groups of history lengths: '1–2', '3–5', '6+'."
     low = (1, *edges)
     high = [f'–{edge - 1}' if edge - 1 > start else '' for start, edge in zip(low, edges)]
     return [f'{start}{end}' for start, end in zip(low, [*high, '+'])]
 
-# %% ../nbs/27_confidence.ipynb #cc5991eb
+# %% ../nbs/27_confidence.ipynb #b8b83798
+def _group_row(events, k, coverage, n_items):
+    "Share of hits of the model and the others, p of the test, and list size."
+    hits = {x: getattr(events, x) < k for x in ('rank', 'popular', 'nobody', 'random')}
+    user = np.unique(events.user, return_inverse=True)[1]
+    p = [sign_test(hits['rank'], hit, user) for name, hit in hits.items() if name != 'rank']
+    rates = {name: hit.mean() if len(hit) else np.nan for name, hit in hits.items()}
+    size = conformal_size(events.rank, coverage, n_items)
+    return dict(events=len(events), hit=rates.pop('rank'), **rates, p=max(p), size=size)
+
+# %% ../nbs/27_confidence.ipynb #d7664a50
 @patch
 def table(self:Confidence, k:int=10, coverage:float=.9)->pd.DataFrame:
     "Groups by history length: hits of the model and of the others, the test, the list size."
-    rows = []
-    others = ('popular', 'nobody', 'random')
-    for number, name in enumerate(_group_names(self.edges)):
-        mine = self.group == number
-        hits = {x: getattr(self.events, x)[mine] < k for x in ('rank', *others)}
-        user = np.unique(self.events.user[mine], return_inverse=True)[1]
-        p = max(sign_test(hits['rank'], hits[x], user) for x in others) if mine.any() else 1.
-        size = conformal_size(self.events.rank[mine], coverage, self.n_items)
-        rates = {x: float(np.mean(hit)) if mine.any() else np.nan for x, hit in hits.items()}
-        rows.append(dict(history=name, events=int(mine.sum()), hit=rates.pop('rank'), **rates,
-                         p=p, size=size))
-    frame = pd.DataFrame(rows).set_index('history')
+    parts = [self.events.select(self.group == x) for x in range(len(self.edges) + 1)]
+    rows = [_group_row(part, k, coverage, self.n_items) for part in parts]
+    names = pd.Index(_group_names(self.edges), name='history')
+    frame = pd.DataFrame(rows, index=names)
     frame['p'] = holm(frame['p'].to_numpy())
     frame['abstain'] = (frame['p'] > self.level) | (not self.enough)
     return frame
 
-# %% ../nbs/27_confidence.ipynb #832e3f38
+# %% ../nbs/27_confidence.ipynb #177985da
 @patch
 def _probability(self:Confidence, mass, length, k):
     "Calibrated probability that lists of k items hold the next one, (m,)."
@@ -305,7 +311,7 @@ def _probability(self:Confidence, mass, length, k):
     promise = match_moments(logit(mass_at(mass, k)), logit(mass_at(self.mass_now, k)), earlier)
     return platt_probability(self._models[k], promise, length)
 
-# %% ../nbs/27_confidence.ipynb #3037d81f
+# %% ../nbs/27_confidence.ipynb #19be2f31
 def masses(fusion:Fusion, hist:Histories)->np.ndarray: # (len(hist), len(SIZES))
     "Mass of the lists of histories, in blocks of bounded memory."
     n_target = fusion.data.n_target
@@ -317,35 +323,36 @@ def masses(fusion:Fusion, hist:Histories)->np.ndarray: # (len(hist), len(SIZES))
         parts.append(list_mass(scores))
     return np.concatenate(parts)
 
-# %% ../nbs/27_confidence.ipynb #478aea27
+# %% ../nbs/27_confidence.ipynb #8a7eb196
 @patch
 def judge(self:Confidence, fusion:Fusion, hist:Histories, # The fitted model, (m,) histories
           k:int=10, coverage:float=.9)->pd.DataFrame:     # p_hit, size, abstain, reason
     "Probability of a hit in k items, list size at a coverage, abstention and its reason."
-    if not self.enough:
-        reason = f'only {len(self.events)} held-out interactions, {LEAST} are needed'
-        return _answers(len(hist), np.nan, self.n_items, True, reason)
-    length = restrict_domain(hist, fusion.data.n_target, False).lengths
+    if not self.enough: return _promise_nothing(len(hist), len(self.events), self.n_items)
     table = self.table(k, coverage)
+    length = restrict_domain(hist, fusion.data.n_target, False).lengths
     group = np.digitize(length, self.edges)
     silent = table['abstain'].to_numpy()[group]
     p = self._probability(masses(fusion, hist), length, k)
-    found = _answers(len(hist), p, table['size'].to_numpy()[group], silent,
-                     np.where(silent, 'not better than the list that everybody gets', ''))
-    empty = hist.lengths == 0
-    found.loc[empty, 'p_hit'] = np.mean(self.events.nobody < k)
-    found.loc[empty, 'size'] = conformal_size(self.events.nobody, coverage, self.n_items)
-    found.loc[empty, 'abstain'] = True
-    found.loc[empty, 'reason'] = 'no history'
-    return found
+    nobody = self.events.nobody
+    everybody = np.mean(nobody < k), conformal_size(nobody, coverage, self.n_items)
+    return _answers(p, table['size'].to_numpy()[group], silent, hist.lengths == 0, everybody)
 
-# %% ../nbs/27_confidence.ipynb #c30d6bbb
-def _answers(m, p_hit, size, abstain, reason):
-    "A row for each of m users."
-    columns = dict(p_hit=p_hit, size=size, abstain=abstain, reason=reason)
+# %% ../nbs/27_confidence.ipynb #a05b4103
+def _answers(p, size, silent, empty, everybody):
+    "A row for each user; those without a history get what holds for everybody."
+    reason = np.where(silent, 'not better than the list that everybody gets', '')
+    return pd.DataFrame(dict(p_hit=np.where(empty, everybody[0], p),
+                             size=np.where(empty, everybody[1], size), abstain=silent | empty,
+                             reason=np.where(empty, 'no history', reason)))
+
+def _promise_nothing(m, n_events, n_items):
+    "The same for m users where too few events are known."
+    reason = f'only {n_events} held-out interactions, {LEAST} are needed'
+    columns = dict(p_hit=np.nan, size=n_items, abstain=True, reason=reason)
     return pd.DataFrame(columns, index=range(m))
 
-# %% ../nbs/27_confidence.ipynb #361b866b
+# %% ../nbs/27_confidence.ipynb #790bc544
 @patch
 def stale(self:Confidence, data:Dataset)->str:
     "What the model has learned since this was fitted; '' if nothing."
@@ -355,7 +362,7 @@ def stale(self:Confidence, data:Dataset)->str:
     return (f'confidence was fitted {rows:+,} interactions and {items:+,} items ago: '
             'call fit_confidence() to fit it for the model of now')
 
-# %% ../nbs/27_confidence.ipynb #c6413120
+# %% ../nbs/27_confidence.ipynb #4b4a891e
 @patch
 def state(self:Confidence)->tuple: # Plain values, {name: array}
     "What is saved."
@@ -368,7 +375,7 @@ def from_state(cls:Confidence, plain:dict, arrays:dict)->Confidence:
     events = {x.removeprefix('event.'): a for x, a in arrays.items() if x != 'mass_now'}
     return cls(Events(**events), arrays['mass_now'], **plain)
 
-# %% ../nbs/27_confidence.ipynb #f8aa98af
+# %% ../nbs/27_confidence.ipynb #986fdd13
 def fit_confidence(fusion:Fusion, events:int=5000, seed:int=0)->Confidence:
     "Fit a calibration model on a shortened log and keep how it ranks what was held out."
     data = fusion.data

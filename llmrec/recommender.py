@@ -325,7 +325,7 @@ def _best(fitted, hist, k, exclude_seen, allowed):
         scores.append(values)
     return np.concatenate(columns), np.concatenate(scores)
 
-# %% ../nbs/23_recommender.ipynb #cf18c909
+# %% ../nbs/23_recommender.ipynb #9285dbc9
 def _coverage(confidence):
     "The coverage that is asked for; True means .9."
     if confidence is True: return .9
