@@ -22,6 +22,7 @@ from .encode import encoder_from_state
 from .dataset import Dataset, Histories
 from .features import pack_feature_map, unpack_feature_map
 from .expert import pack_experts, unpack_experts
+from .confidence import Confidence
 
 # %% ../nbs/62_model_folder.ipynb #273a72bd
 FORMAT = 2
@@ -72,6 +73,9 @@ def pack_model(fitted:Any # A fitted model
     if data.feature_map is not None:
         meta['features'], own = pack_feature_map(data.feature_map)
         arrays |= {f'features.{name}': x for name, x in own.items()}
+    if getattr(fitted, 'confidence', None) is not None:
+        meta['confidence'], own = fitted.confidence.state()
+        arrays |= {f'confidence.{name}': x for name, x in own.items()}
     return arrays, meta
 
 # %% ../nbs/62_model_folder.ipynb #b231f7a8
@@ -114,9 +118,12 @@ def unpack_model(meta:dict, arrays:dict)->dict: # The attributes of a fitted mod
     experts = unpack_experts(meta['experts'], _part(arrays, 'experts.'), data)
     if len(experts) != 1 or not hasattr(experts[0], 'gate'):
         raise InputError('the saved model holds no fusion of experts: save the model again')
+    confidence = None
+    if meta.get('confidence') is not None:
+        confidence = Confidence.from_state(meta['confidence'], _part(arrays, 'confidence.'))
     return dict(fusion=experts[0], edges=arrays.get('edges'), event_weights=meta['events'],
                 shared=meta['shared'], notes=meta['notes'], cost=meta['cost'],
-                results=meta['results'])
+                results=meta['results'], confidence=confidence)
 
 # %% ../nbs/62_model_folder.ipynb #79bb6333
 def _digest(text): return hashlib.sha256(text.encode()).hexdigest()

@@ -42,6 +42,7 @@ from .explain import (
     Counterfactual, Explanation, TokenAttributions, counterfactual, explain, token_attributions)
 from .online import follow
 from .privacy import forget_users
+from .confidence import Confidence, fit_confidence
 from .model_folder import model_card, read_model, write_model
 
 log = logging.getLogger(__name__)
@@ -174,6 +175,7 @@ class Fitted:
     cost: dict
     results: dict = field(default_factory=dict)    # Reports by name: numbers with intervals
     scorer: RequestScorer|None = None       # Answers single requests, after `serve`
+    confidence: Confidence|None = None      # What lists promise, after `fit_confidence`
     @property
     def data(self)->Dataset: return self.fusion.data
     @property
@@ -325,12 +327,30 @@ def _best(fitted, hist, k, exclude_seen, allowed):
         scores.append(values)
     return np.concatenate(columns), np.concatenate(scores)
 
+# %% ../nbs/23_recommender.ipynb #9285dbc9
+def _coverage(confidence):
+    "The coverage that is asked for; True means .9."
+    if confidence is True: return .9
+    number = isinstance(confidence, (float, np.floating))
+    if number and 0 < confidence < 1: return float(confidence)
+    raise InputError(f'confidence is {confidence!r}: expected True, or a coverage between 0 and 1 '
+                     'such as .9')
+
+def _require_whole_list(exclude_seen, repeats, limits):
+    "An error for lists that the held-out interactions say nothing about."
+    if any(x is not None for x in limits):
+        raise InputError('confidence holds for lists of all items: leave out kind, mask and items')
+    if bool(exclude_seen) == repeats:
+        raise InputError(f'confidence of a Recommender with repeats={repeats} holds for '
+                         f'exclude_seen={not repeats}: pass that')
+
 # %% ../nbs/23_recommender.ipynb #c2ee8136
-def _frame(users, named, scores):
+def _frame(users, named, scores, sure=None):
     "Recommendations as a DataFrame user, item, score, rank; empty places are left out."
     m, k = scores.shape
     frame = pd.DataFrame(dict(user=np.repeat(np.array(users, object), k), item=named.ravel(),
                               score=scores.ravel(), rank=np.tile(np.arange(1, k + 1), m)))
+    if sure is not None: frame[list(sure)] = sure.iloc[np.repeat(np.arange(m), k)].to_numpy()
     return frame[np.isfinite(frame['score'])].infer_objects().reset_index(drop=True)
 
 def _pool(fitted, users, pool, options):
@@ -469,6 +489,10 @@ class Recommender(BaseEstimator, ModelHubMixin):
         "Unit vectors of the target's items: text and attributes, centred; (n, d)."
         return self._fitted.item_vectors
     @property
+    def confidence(self)->Confidence|None:
+        "What lists promise; None before `fit_confidence`."
+        return self._fitted.confidence
+    @property
     def server(self)->RequestScorer|None: return self._fitted.scorer
 
     # Learning
@@ -528,7 +552,9 @@ class Recommender(BaseEstimator, ModelHubMixin):
             gone = places_of(state.data, users)
             if gate == 'keep': fusion, report = forget_users(state.fusion, gone, neural)
             else: fusion, report = _refitted_without(state.fusion, gone)
-            self._state = state.with_fusion(fusion)
+            self._state = replace(state.with_fusion(fusion), confidence=None)
+        if state.confidence is not None:
+            report.loc[len(report)] = ('confidence', 'exact: dropped, fitted anew when asked for')
         return report
     def to(self, device:object # 'cpu', 'cuda', 'cuda:1'
           )->'Recommender':
@@ -540,6 +566,22 @@ class Recommender(BaseEstimator, ModelHubMixin):
                 fusion = self._state.fusion.copy()
                 self._state = self._state.with_fusion(fusion.to(device))
         return self
+
+    def fit_confidence(self, events:int=5000 # Interactions to hold out, at most
+                      )->'Recommender':
+        "Learn what `recommend(..., confidence=True)` says, from a second fit on an earlier log."
+        with self._writing, default_device(self._params['device']):
+            state = self._fitted
+            learned = fit_confidence(state.fusion, events, self.seed)
+            self._state = replace(state, confidence=learned)
+        return self
+    def _confident(self)->Fitted:
+        "The fitted model with its confidence, which is fitted now if it was not; warns if stale."
+        with self._writing:
+            if self._fitted.confidence is None: self.fit_confidence()
+            state = self._fitted
+        if told := state.confidence.stale(state.data): warnings.warn(told, stacklevel=3)
+        return state
 
     # Scores
     def score_histories(self, hist:Histories)->np.ndarray: # (len(hist), n) float32
@@ -566,16 +608,25 @@ class Recommender(BaseEstimator, ModelHubMixin):
                   kind:object=None,       # Only items of this kind
                   mask:np.ndarray|None=None,   # Items that may be shown, (n_items,) boolean
                   items:Iterable|None=None,    # Ids of items that may be shown
-                  as_frame:bool=False     # As a DataFrame user, item, score, rank
+                  as_frame:bool=False,    # As a DataFrame user, item, score, rank
+                  confidence:bool|float=False # Third: p_hit, size, abstain, reason; .9: coverage
                  )->tuple|pd.DataFrame:
         "Items and scores, (len(users), k), best first; (k,) for one id; None: no item is left."
-        state = self._fitted
         ids, single = as_ids(users)
-        allowed = _allowed(state.data, kind, mask, items)
-        columns, scores = _best(state, histories(state.data, ids), k, exclude_seen, allowed)
+        sure = None
+        if confidence is not False:
+            coverage = _coverage(confidence)
+            _require_whole_list(exclude_seen, self.fusion.repeats, (kind, mask, items))
+            sure = self._confident().confidence
+        state = self._fitted
+        hist = histories(state.data, ids)
+        columns, scores = _best(state, hist, k, exclude_seen,
+                                _allowed(state.data, kind, mask, items))
         named = name_rows(columns, state.data.items)
-        if as_frame: return _frame(ids, named, scores)
-        return (named[0], scores[0]) if single else (named, scores)
+        if sure is not None: sure = sure.judge(state.fusion, hist, k, coverage)
+        if as_frame: return _frame(ids, named, scores, sure)
+        found = (named[0], scores[0]) if single else (named, scores)
+        return found if sure is None else (*found, sure.iloc[0] if single else sure)
     def recommend_from_history(self, item_ids:object, # Ids of one user's items, oldest first
                                k:int=10, exclude_seen:bool=True, kind:object=None,
                                mask:np.ndarray|None=None, items:Iterable|None=None)->tuple:

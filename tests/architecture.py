@@ -14,7 +14,8 @@ LAYERS = {
     'numbers': ['vectors', 'dataset', 'features'],
     'learning': ['transfer', 'learner', 'discrepancy', 'finetune'],
     'experts': ['expert', 'baselines', 'incremental', 'closed_form', 'sequence', 'two_tower', 'fusion'],
-    'after the ranking': ['lists', 'search', 'serve', 'judge', 'explain', 'online', 'privacy', 'model_folder'],
+    'after the ranking': ['lists', 'search', 'serve', 'judge', 'explain', 'online', 'privacy', 'confidence',
+                          'model_folder'],
     'the face': ['recommender'],
     'the pipeline': ['report', 'pipeline', 'scale', 'service', 'cli'],
 }
