@@ -64,9 +64,10 @@ def prompt(self:LMScorer, titles:Sequence[str])->str: # Oldest first
     return self.words.format('; '.join(map(str, titles[-self.last:])) or 'nothing')
 
 @patch
-def token_ids(self:LMScorer, text:str, start:bool)->list[int]: # With the tokens of a start?
-    "Tokens of a text; never none."
+def token_ids(self:CausalLM, text:str, start:bool)->list[int]: # With the tokens of a start?
+    "Tokens of a text; never none, and never those of an end: the text goes on."
     ids = self.tokenizer(text, add_special_tokens=start)['input_ids']
+    if start and len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id: ids = ids[:-1]
     return ids or [self.tokenizer.eos_token_id or 0]
 
 # %% ../nbs/19_judge.ipynb #a2ba4b53
