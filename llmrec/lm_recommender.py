@@ -5,24 +5,24 @@
 # %% auto #0
 __all__ = ['LMRecommender', 'Recitation', 'recite_test']
 
-# %% ../nbs/29_lm_recommender.ipynb #90ab4f07
+# %% ../nbs/29_lm_recommender.ipynb #dbb850a8
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fastcore.basics import patch
 from torch import nn
 from typing import Any
 from .core import InputError, batch_slices, check_int, import_optional, progress, set_seed
 from .metrics import bootstrap
-from .dataset import Histories, select_users
+from .dataset import Histories
 from .learner import Callback, ClipCB, DataLoaders, Learner, SchedCB, cosine
 from .semantic_ids import prefix_tree
 from .judge import CausalLM, LMScorer
 
-# %% ../nbs/29_lm_recommender.ipynb #ea98b257
+# %% ../nbs/29_lm_recommender.ipynb #f778c232
 class LMRecommender(LMScorer):
     "A causal language model that writes titles of a catalogue after the titles of a history."
     def __init__(self, model:Any, tokenizer:Any,
@@ -35,12 +35,18 @@ class LMRecommender(LMScorer):
         self.shots = list(shots)
         self.titles = [' '.join(str(title).split()) for title in titles]
         if not self.titles: raise InputError('titles is empty: pass the titles of the items')
-        self.rows = [tuple(self.token_ids(f' {title}\n', False)) for title in self.titles]
-        self.columns: dict[tuple, list[int]] = {}
-        for item, row in enumerate(self.rows): self.columns.setdefault(row, []).append(item)
-        self.tree = prefix_tree(list(self.columns))
+        self._index()
 
-# %% ../nbs/29_lm_recommender.ipynb #b8155852
+# %% ../nbs/29_lm_recommender.ipynb #3668546a
+@patch
+def _index(self:LMRecommender)->None:
+    "Tokens of each title, the items that each row of tokens names, and the tree of all rows."
+    self.rows = [tuple(self.token_ids(f' {title}\n', False)) for title in self.titles]
+    self.columns: dict[tuple, list[int]] = {}
+    for item, row in enumerate(self.rows): self.columns.setdefault(row, []).append(item)
+    self.tree = prefix_tree(list(self.columns))
+
+# %% ../nbs/29_lm_recommender.ipynb #bec8a17a
 @patch
 def grow(self:LMRecommender, beams:list, logp:np.ndarray)->list: # (row, value, parent), best first
     "All beams one token longer, within the tree; `logp` is (beams, vocabulary)."
@@ -51,6 +57,7 @@ def grow(self:LMRecommender, beams:list, logp:np.ndarray)->list: # (row, value, 
         longer += [(row + (token,), v, parent) for token, v in zip(follows, values)]
     return sorted(longer, key=lambda beam: -beam[1])
 
+# %% ../nbs/29_lm_recommender.ipynb #c705d654
 @patch
 def next_logp(self:LMRecommender, tokens:list[list[int]], cache:Any=None)->tuple[np.ndarray, Any]:
     "Log-probabilities of the next token, (rows, vocabulary), and the cache."
@@ -58,30 +65,36 @@ def next_logp(self:LMRecommender, tokens:list[list[int]], cache:Any=None)->tuple
     out = self.model(tokens, past_key_values=cache, use_cache=True)
     return out.logits[:, -1].float().log_softmax(-1).cpu().numpy(), out.past_key_values
 
-# %% ../nbs/29_lm_recommender.ipynb #314f243e
+# %% ../nbs/29_lm_recommender.ipynb #151a6c5f
 @patch
 @torch.no_grad()
-def write(self:LMRecommender, prompt:str,
-          k:int=10,                  # Titles to find
+def write(self:LMRecommender, prompt:str, k:int=10, # Titles to find
           banned:Iterable[tuple]=()  # Rows of tokens that are not wanted
          )->list[tuple[tuple, float]]: # Rows of tokens and log-likelihoods, best first
     "The most likely titles after a prompt, by beam search along the tree."
-    banned = set(banned)
+    unwanted = set(banned)
     logp, cache = self.next_logp([self.token_ids(prompt, True)])
-    beams = [((), 0., 0)]
-    done: list[tuple[tuple, float]] = []
+    done, beams = self.advance([((), 0., 0)], logp, [], k, unwanted)
     while beams:
-        longer = self.grow(beams, logp)[:self.beams + len(banned)]
-        whole = [beam[:2] for beam in longer if beam[0] in self.columns and beam[0] not in banned]
-        done = sorted(done + whole, key=lambda x: -x[1])
-        least = done[k - 1][1] if len(done) >= k else -np.inf
-        beams = [beam for beam in longer if beam[0] in self.tree and beam[1] > least][:self.beams]
-        if not beams: break
-        cache.reorder_cache(torch.tensor([parent for *_, parent in beams], device=self.model.device))
+        parents = torch.tensor([parent for *_, parent in beams], device=self.model.device)
+        cache.reorder_cache(parents)
         logp, cache = self.next_logp([[row[-1]] for row, *_ in beams], cache)
+        done, beams = self.advance(beams, logp, done, k, unwanted)
     return done[:k]
 
-# %% ../nbs/29_lm_recommender.ipynb #0b642e1e
+# %% ../nbs/29_lm_recommender.ipynb #8d8341d9
+@patch
+def advance(self:LMRecommender, beams:list, logp:np.ndarray, done:list, k:int, unwanted:set
+           )->tuple[list, list]:
+    "One step: titles that are whole, best first, and the beams that may still overtake the k-th."
+    longer = self.grow(beams, logp)[:self.beams + len(unwanted)]
+    whole = [beam[:2] for beam in longer if beam[0] in self.columns and beam[0] not in unwanted]
+    done = sorted(done + whole, key=lambda found: -found[1])
+    least = done[k - 1][1] if len(done) >= k else -np.inf
+    open_ones = [beam for beam in longer if beam[0] in self.tree and beam[1] > least]
+    return done, open_ones[:self.beams]
+
+# %% ../nbs/29_lm_recommender.ipynb #f5c66123
 @patch
 def prompt(self:LMRecommender, titles:Sequence[str])->str: # Oldest first
     "What the model reads: the examples, then the history."
@@ -89,24 +102,24 @@ def prompt(self:LMRecommender, titles:Sequence[str])->str: # Oldest first
     told = [f'{ask(list(past))} {following}\n' for past, following in self.shots]
     return ''.join(told) + ask(list(titles))
 
+# %% ../nbs/29_lm_recommender.ipynb #9cb0e880
 @patch
 def recommend(self:LMRecommender, hist:Histories, # Of the target's items
               k:int=10, exclude_seen:bool=True
-             )->tuple[np.ndarray, np.ndarray]: # (m, k) columns, −1 where there is none; (m, k) scores
-    "The most likely titles for each history, best first."
+             )->tuple[np.ndarray, np.ndarray]: # (m, k) columns and scores
+    "The most likely titles for each history, best first; −1 and −inf where there are no more."
     items = np.full((len(hist), k), -1, np.int64)
     scores = np.full((len(hist), k), -np.inf)
     for user in progress(range(len(hist)), 'lists'):
-        past = [int(item) for item in hist[user]]
-        banned = {self.rows[item] for item in past} if exclude_seen else ()
+        past = hist[user].tolist()
+        banned = {self.rows[item] for item in past} if exclude_seen else set()
         found = self.write(self.prompt([self.titles[item] for item in past]), k, banned)
         pairs = [(item, value) for row, value in found for item in self.columns[row]][:k]
-        for place, (item, value) in enumerate(pairs):
-            items[user, place] = item
-            scores[user, place] = value
+        items[user, :len(pairs)] = [item for item, _ in pairs]
+        scores[user, :len(pairs)] = [value for _, value in pairs]
     return items, scores
 
-# %% ../nbs/29_lm_recommender.ipynb #5cddb815
+# %% ../nbs/29_lm_recommender.ipynb #fc80040f
 @patch
 def training_rows(self:LMRecommender, hist:Histories)->list[list[int]]:
     "Tokens of one text a user: the last titles, and the one that came next."
@@ -118,6 +131,7 @@ def training_rows(self:LMRecommender, hist:Histories)->list[list[int]]:
         rows.append(self.token_ids(text, True) + self.token_ids(f' {titles[-1]}\n', False))
     return rows
 
+# %% ../nbs/29_lm_recommender.ipynb #a4e5fe6c
 def _padded(rows):
     "Tokens, which of them are real, and what comes after each: −100 where nothing does."
     tokens = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
@@ -126,7 +140,7 @@ def _padded(rows):
     following[:, -1] = -100
     return tokens, real.long(), following
 
-# %% ../nbs/29_lm_recommender.ipynb #980405b4
+# %% ../nbs/29_lm_recommender.ipynb #b400a6b9
 class _Logits(nn.Module):
     "A language model as the Learner calls it."
     def __init__(self, model):
@@ -134,51 +148,62 @@ class _Logits(nn.Module):
         self.model = model
     def forward(self, tokens, real): return self.model(tokens, attention_mask=real).logits
 
+# %% ../nbs/29_lm_recommender.ipynb #5211e3ab
+def _batches(rows, bs, seed):
+    "Rows of like length together, the batches in random order."
+    batches = [_padded(rows[block]) for block in batch_slices(len(rows), bs)]
+    return [batches[i] for i in np.random.default_rng(seed).permutation(len(batches))]
+
 def _surprise(logits, following):
     return F.cross_entropy(logits.float().transpose(1, 2), following, ignore_index=-100)
 
+# %% ../nbs/29_lm_recommender.ipynb #950350f7
 @patch
 def fit(self:LMRecommender, hist:Histories, # What users consumed, of the target's items
         epochs:int=1, r:int=8, lr:float=5e-4, bs:int=8, seed:int=0,
         cbs:Sequence[Callback]=())->LMRecommender:
     "Tune on the sequences by LoRA: only the additions of rank `r` learn."
-    peft = import_optional('peft', 'lora')
     rows = sorted(self.training_rows(hist), key=len)
     if not rows: raise InputError('no user has two interactions: there is no sequence to tune on')
     set_seed(seed)
-    config = peft.LoraConfig(r=check_int(r, 'r', 1), lora_alpha=2*r, target_modules='all-linear')
-    if not hasattr(self.model, 'peft_config'): self.model = peft.get_peft_model(self.model, config)
-    batches = [_padded(rows[block]) for block in batch_slices(len(rows), bs)]
-    batches = [batches[i] for i in np.random.default_rng(seed).permutation(len(batches))]
-    learn = Learner(_Logits(self.model), DataLoaders(batches), _surprise, lr=lr, seed=seed,
-                    cbs=[SchedCB(cosine), ClipCB(1.), *cbs], device=self.model.device)
+    if not hasattr(self.model, 'peft_config'): self.model = _with_lora(self.model, r)
+    learn = Learner(_Logits(self.model), DataLoaders(_batches(rows, bs, seed)), _surprise, lr=lr,
+                    cbs=[SchedCB(cosine), ClipCB(1.), *cbs], seed=seed, device=self.model.device)
     self.losses = [row['train_loss'] for row in learn.fit(epochs).recorder.rows]
     self.model.eval()
     self.alone.clear()
     return self
 
-# %% ../nbs/29_lm_recommender.ipynb #25da1965
+# %% ../nbs/29_lm_recommender.ipynb #9e78e8fd
+def _with_lora(model, r):
+    "The model with frozen weights and additions of rank r to its linear layers."
+    peft = import_optional('peft', 'lora')
+    rank = check_int(r, 'r', 1)
+    config = peft.LoraConfig(r=rank, lora_alpha=2*rank, target_modules='all-linear')
+    return peft.get_peft_model(model, config)
+
+# %% ../nbs/29_lm_recommender.ipynb #2dd1cfd0
 @dataclass
 class Recitation:
-    "What `recite_test` found."
-    table: pd.DataFrame   # A row a title: shown, hidden, control, recited, guessed, nats, nats_control
+    "What `recite_test` found; intervals are of 95 %."
+    table: pd.DataFrame   # A row a title
     recited: float        # Share of titles whose hidden words the model would write
     guessed: float        # The same for the hidden words of other titles
-    gap: float            # Recited minus guessed, and its 95 % interval
+    gap: float            # Recited minus guessed
     interval: tuple[float, float]
-    nats: float           # Log-likelihood a token, own minus other hidden words, and its interval
+    nats: float           # Log-likelihood a token, own minus other hidden words
     nats_interval: tuple[float, float]
     @property
-    def memorised(self)->bool:
-        "Is the share recited above the control, beyond chance?"
-        return self.interval[0] > 0
-    def __str__(self)->str:
-        low, high = self.interval
-        return (f'{len(self.table)} titles: {self.recited:.1%} recited, {self.guessed:.1%} in the '
-                f'shuffled control, {self.gap:+.1%} [{low:+.1%}, {high:+.1%}]; '
-                f'{self.nats:+.2f} nats a token')
+    def memorised(self)->bool: return self.interval[0] > 0 # Above the control, beyond chance?
 
-# %% ../nbs/29_lm_recommender.ipynb #a8e0d749
+# %% ../nbs/29_lm_recommender.ipynb #dc162fb2
+@patch
+def __str__(self:Recitation)->str:
+    low, high = self.interval
+    return (f'{len(self.table)} titles: {self.recited:.1%} recited, {self.guessed:.1%} of the '
+            f'shuffled control, {self.gap:+.1%} [{low:+.1%}, {high:+.1%}]')
+
+# %% ../nbs/29_lm_recommender.ipynb #b3e011db
 def _halves(titles, hidden, n, seed): # -> shown, hidden: lists of texts
     "Beginnings and ends of at most `n` titles that have both, drawn at random."
     words = [str(title).split() for title in dict.fromkeys(titles)]
@@ -190,6 +215,7 @@ def _halves(titles, hidden, n, seed): # -> shown, hidden: lists of texts
     rows = np.random.default_rng(seed).permutation(rows)[:n]
     return [' '.join(words[i][:cut[i]]) for i in rows], [' '.join(words[i][cut[i]:]) for i in rows]
 
+# %% ../nbs/29_lm_recommender.ipynb #95c81262
 def _derangement(n, seed):
     "An order in which nothing stays in its place."
     order = np.random.default_rng(seed).permutation(n)
@@ -197,28 +223,31 @@ def _derangement(n, seed):
     out[order] = np.roll(order, 1)
     return out
 
-# %% ../nbs/29_lm_recommender.ipynb #19b64b1f
+# %% ../nbs/29_lm_recommender.ipynb #a1686569
 @torch.no_grad()
-def _recited(lm, prompt, shown, hidden, batch): # -> (n,) boolean, (n,) log-likelihood a token
-    "Would greedy decoding write the hidden words, and how likely are they?"
-    first = [lm.token_ids(prompt + text, True) for text in shown]
-    then = [lm.token_ids(' ' + text, False) for text in hidden]
+def _recited(lm, first, then): # Tokens shown, tokens hidden -> (n,) boolean, (n,) nats a token
+    "Would greedy decoding write the hidden tokens, and how likely are they?"
+    tokens, real, following = _padded([a + b for a, b in zip(first, then)])
+    device = lm.model.device
+    out = lm.model(tokens.to(device), attention_mask=real.to(device)).logits.float().cpu()
     right = []
     nats = []
-    for block in batch_slices(len(first), batch):
-        rows = [a + b for a, b in zip(first[block], then[block])]
-        tokens, real, following = _padded(rows)
-        device = lm.model.device
-        logits = lm.model(tokens.to(device), attention_mask=real.to(device)).logits.float().cpu()
-        for row, a, b in zip(range(len(rows)), first[block], then[block]):
-            at = slice(len(a) - 1, len(a) + len(b) - 1)
-            right.append(bool((logits[row, at].argmax(-1) == following[row, at]).all()))
-            nats.append(-float(F.cross_entropy(logits[row, at], following[row, at])))
-    return np.array(right), np.array(nats)
+    for row, (a, b) in enumerate(zip(first, then)):
+        at = slice(len(a) - 1, len(a) + len(b) - 1)
+        right.append(bool((out[row, at].argmax(-1) == following[row, at]).all()))
+        nats.append(-float(F.cross_entropy(out[row, at], following[row, at])))
+    return right, nats
 
-# %% ../nbs/29_lm_recommender.ipynb #3435ebbe
-def recite_test(lm:CausalLM,           # With `model` and `tokenizer`
-                titles:Iterable[str],  # Titles of the catalogue
+# %% ../nbs/29_lm_recommender.ipynb #66fe27fb
+def _by_heart(lm, prompt, shown, hidden, batch): # -> (n,) boolean, (n,) float
+    "`_recited`, of texts and in batches."
+    first = [lm.token_ids(prompt + text, True) for text in shown]
+    then = [lm.token_ids(' ' + text, False) for text in hidden]
+    found = [_recited(lm, first[block], then[block]) for block in batch_slices(len(first), batch)]
+    return [np.array([x for part in found for x in part[i]]) for i in range(2)]
+
+# %% ../nbs/29_lm_recommender.ipynb #3df3bee9
+def recite_test(lm:CausalLM, titles:Iterable[str],
                 hidden:int|None=None,  # Words to hide at the end; None: the second half
                 n:int=200,             # Titles to try, at most
                 prompt:str='',         # Stands before each title
@@ -226,13 +255,17 @@ def recite_test(lm:CausalLM,           # With `model` and `tokenizer`
     "Does a language model know the titles of a catalogue by heart? With a shuffled control."
     shown, ends = _halves(titles, hidden, check_int(n, 'n', 5), seed)
     others = [ends[i] for i in _derangement(len(ends), seed)]
-    recited, nats = _recited(lm, prompt, shown, ends, batch)
-    guessed, nats_control = _recited(lm, prompt, shown, others, batch)
-    table = pd.DataFrame(dict(shown=shown, hidden=ends, control=others, recited=recited,
-                              guessed=guessed, nats=nats, nats_control=nats_control))
-    gaps = np.stack([recited.astype(float) - guessed, nats - nats_control], 1)
-    low, high = bootstrap(gaps)
-    mean = gaps.mean(0)
-    return Recitation(table, float(recited.mean()), float(guessed.mean()), float(mean[0]),
-                      (float(low[0]), float(high[0])), float(mean[1]),
-                      (float(low[1]), float(high[1])))
+    recited, nats = _by_heart(lm, prompt, shown, ends, batch)
+    guessed, control = _by_heart(lm, prompt, shown, others, batch)
+    return _recitation(pd.DataFrame(dict(shown=shown, hidden=ends, control=others, recited=recited,
+                                         guessed=guessed, nats=nats, nats_control=control)))
+
+# %% ../nbs/29_lm_recommender.ipynb #adc518c2
+def _recitation(table):
+    "Shares, differences and their intervals."
+    gap = table['recited'].astype(float) - table['guessed']
+    nats = table['nats'] - table['nats_control']
+    low, high = bootstrap(np.stack([gap, nats], 1))
+    return Recitation(table, float(table['recited'].mean()), float(table['guessed'].mean()),
+                      float(gap.mean()), (float(low[0]), float(high[0])),
+                      float(nats.mean()), (float(low[1]), float(high[1])))

@@ -13,8 +13,8 @@ LAYERS = {
     'measuring': ['metrics', 'evaluation'],
     'numbers': ['vectors', 'dataset', 'features'],
     'learning': ['transfer', 'learner', 'discrepancy', 'finetune'],
-    'experts': ['expert', 'baselines', 'incremental', 'closed_form', 'sequence', 'two_tower', 'fusion'],
-    'after the ranking': ['lists', 'search', 'serve', 'judge', 'explain', 'online', 'privacy', 'model_folder'],
+    'experts': ['expert', 'baselines', 'incremental', 'closed_form', 'sequence', 'two_tower', 'semantic_ids', 'fusion'],
+    'after the ranking': ['lists', 'search', 'serve', 'judge', 'lm_recommender', 'explain', 'online', 'privacy', 'model_folder'],
     'the face': ['recommender'],
     'the pipeline': ['report', 'pipeline', 'scale', 'cli'],
 }
