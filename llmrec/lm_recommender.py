@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LMRecommender', 'Recitation', 'recite_test']
 
-# %% ../nbs/29_lm_recommender.ipynb #dbb850a8
+# %% ../nbs/29_lm_recommender.ipynb #b2812abc
 import numpy as np
 import pandas as pd
 import torch
@@ -22,7 +22,7 @@ from .learner import Callback, ClipCB, DataLoaders, Learner, SchedCB, cosine
 from .semantic_ids import prefix_tree
 from .judge import CausalLM, LMScorer
 
-# %% ../nbs/29_lm_recommender.ipynb #f778c232
+# %% ../nbs/29_lm_recommender.ipynb #7de1511b
 class LMRecommender(LMScorer):
     "A causal language model that writes titles of a catalogue after the titles of a history."
     def __init__(self, model:Any, tokenizer:Any,
@@ -37,7 +37,7 @@ class LMRecommender(LMScorer):
         if not self.titles: raise InputError('titles is empty: pass the titles of the items')
         self._index()
 
-# %% ../nbs/29_lm_recommender.ipynb #3668546a
+# %% ../nbs/29_lm_recommender.ipynb #8a4f0a79
 @patch
 def _index(self:LMRecommender)->None:
     "Tokens of each title, the items that each row of tokens names, and the tree of all rows."
@@ -46,7 +46,7 @@ def _index(self:LMRecommender)->None:
     for item, row in enumerate(self.rows): self.columns.setdefault(row, []).append(item)
     self.tree = prefix_tree(list(self.columns))
 
-# %% ../nbs/29_lm_recommender.ipynb #bec8a17a
+# %% ../nbs/29_lm_recommender.ipynb #13757930
 @patch
 def grow(self:LMRecommender, beams:list, logp:np.ndarray)->list: # (row, value, parent), best first
     "All beams one token longer, within the tree; `logp` is (beams, vocabulary)."
@@ -57,7 +57,7 @@ def grow(self:LMRecommender, beams:list, logp:np.ndarray)->list: # (row, value, 
         longer += [(row + (token,), v, parent) for token, v in zip(follows, values)]
     return sorted(longer, key=lambda beam: -beam[1])
 
-# %% ../nbs/29_lm_recommender.ipynb #c705d654
+# %% ../nbs/29_lm_recommender.ipynb #bbd89966
 @patch
 def next_logp(self:LMRecommender, tokens:list[list[int]], cache:Any=None)->tuple[np.ndarray, Any]:
     "Log-probabilities of the next token, (rows, vocabulary), and the cache."
@@ -65,7 +65,7 @@ def next_logp(self:LMRecommender, tokens:list[list[int]], cache:Any=None)->tuple
     out = self.model(tokens, past_key_values=cache, use_cache=True)
     return out.logits[:, -1].float().log_softmax(-1).cpu().numpy(), out.past_key_values
 
-# %% ../nbs/29_lm_recommender.ipynb #151a6c5f
+# %% ../nbs/29_lm_recommender.ipynb #10b83e4c
 @patch
 @torch.no_grad()
 def write(self:LMRecommender, prompt:str, k:int=10, # Titles to find
@@ -82,7 +82,7 @@ def write(self:LMRecommender, prompt:str, k:int=10, # Titles to find
         done, beams = self.advance(beams, logp, done, k, unwanted)
     return done[:k]
 
-# %% ../nbs/29_lm_recommender.ipynb #8d8341d9
+# %% ../nbs/29_lm_recommender.ipynb #471fe85d
 @patch
 def advance(self:LMRecommender, beams:list, logp:np.ndarray, done:list, k:int, unwanted:set
            )->tuple[list, list]:
@@ -94,7 +94,7 @@ def advance(self:LMRecommender, beams:list, logp:np.ndarray, done:list, k:int, u
     open_ones = [beam for beam in longer if beam[0] in self.tree and beam[1] > least]
     return done, open_ones[:self.beams]
 
-# %% ../nbs/29_lm_recommender.ipynb #f5c66123
+# %% ../nbs/29_lm_recommender.ipynb #369f3945
 @patch
 def prompt(self:LMRecommender, titles:Sequence[str])->str: # Oldest first
     "What the model reads: the examples, then the history."
@@ -102,7 +102,7 @@ def prompt(self:LMRecommender, titles:Sequence[str])->str: # Oldest first
     told = [f'{ask(list(past))} {following}\n' for past, following in self.shots]
     return ''.join(told) + ask(list(titles))
 
-# %% ../nbs/29_lm_recommender.ipynb #9cb0e880
+# %% ../nbs/29_lm_recommender.ipynb #e4f0dfc8
 @patch
 def recommend(self:LMRecommender, hist:Histories, # Of the target's items
               k:int=10, exclude_seen:bool=True
@@ -119,7 +119,7 @@ def recommend(self:LMRecommender, hist:Histories, # Of the target's items
         scores[user, :len(pairs)] = [value for _, value in pairs]
     return items, scores
 
-# %% ../nbs/29_lm_recommender.ipynb #fc80040f
+# %% ../nbs/29_lm_recommender.ipynb #892230c3
 @patch
 def training_rows(self:LMRecommender, hist:Histories)->list[list[int]]:
     "Tokens of one text a user: the last titles, and the one that came next."
@@ -131,7 +131,7 @@ def training_rows(self:LMRecommender, hist:Histories)->list[list[int]]:
         rows.append(self.token_ids(text, True) + self.token_ids(f' {titles[-1]}\n', False))
     return rows
 
-# %% ../nbs/29_lm_recommender.ipynb #a4e5fe6c
+# %% ../nbs/29_lm_recommender.ipynb #5b4c6c6f
 def _padded(rows):
     "Tokens, which of them are real, and what comes after each: −100 where nothing does."
     tokens = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
@@ -140,7 +140,7 @@ def _padded(rows):
     following[:, -1] = -100
     return tokens, real.long(), following
 
-# %% ../nbs/29_lm_recommender.ipynb #b400a6b9
+# %% ../nbs/29_lm_recommender.ipynb #a91a13a6
 class _Logits(nn.Module):
     "A language model as the Learner calls it."
     def __init__(self, model):
@@ -148,7 +148,7 @@ class _Logits(nn.Module):
         self.model = model
     def forward(self, tokens, real): return self.model(tokens, attention_mask=real).logits
 
-# %% ../nbs/29_lm_recommender.ipynb #5211e3ab
+# %% ../nbs/29_lm_recommender.ipynb #651c9e12
 def _batches(rows, bs, seed):
     "Rows of like length together, the batches in random order."
     batches = [_padded(rows[block]) for block in batch_slices(len(rows), bs)]
@@ -157,7 +157,7 @@ def _batches(rows, bs, seed):
 def _surprise(logits, following):
     return F.cross_entropy(logits.float().transpose(1, 2), following, ignore_index=-100)
 
-# %% ../nbs/29_lm_recommender.ipynb #950350f7
+# %% ../nbs/29_lm_recommender.ipynb #f6e07b1c
 @patch
 def fit(self:LMRecommender, hist:Histories, # What users consumed, of the target's items
         epochs:int=1, r:int=8, lr:float=5e-4, bs:int=8, seed:int=0,
@@ -174,7 +174,7 @@ def fit(self:LMRecommender, hist:Histories, # What users consumed, of the target
     self.alone.clear()
     return self
 
-# %% ../nbs/29_lm_recommender.ipynb #9e78e8fd
+# %% ../nbs/29_lm_recommender.ipynb #3b827421
 def _with_lora(model, r):
     "The model with frozen weights and additions of rank r to its linear layers."
     peft = import_optional('peft', 'lora')
@@ -182,7 +182,7 @@ def _with_lora(model, r):
     config = peft.LoraConfig(r=rank, lora_alpha=2*rank, target_modules='all-linear')
     return peft.get_peft_model(model, config)
 
-# %% ../nbs/29_lm_recommender.ipynb #2dd1cfd0
+# %% ../nbs/29_lm_recommender.ipynb #a7585a2e
 @dataclass
 class Recitation:
     "What `recite_test` found; intervals are of 95 %."
@@ -196,14 +196,14 @@ class Recitation:
     @property
     def memorised(self)->bool: return self.interval[0] > 0 # Above the control, beyond chance?
 
-# %% ../nbs/29_lm_recommender.ipynb #dc162fb2
+# %% ../nbs/29_lm_recommender.ipynb #e3c88339
 @patch
 def __str__(self:Recitation)->str:
     low, high = self.interval
     return (f'{len(self.table)} titles: {self.recited:.1%} recited, {self.guessed:.1%} of the '
             f'shuffled control, {self.gap:+.1%} [{low:+.1%}, {high:+.1%}]')
 
-# %% ../nbs/29_lm_recommender.ipynb #b3e011db
+# %% ../nbs/29_lm_recommender.ipynb #2059b076
 def _halves(titles, hidden, n, seed): # -> shown, hidden: lists of texts
     "Beginnings and ends of at most `n` titles that have both, drawn at random."
     words = [str(title).split() for title in dict.fromkeys(titles)]
@@ -215,7 +215,7 @@ def _halves(titles, hidden, n, seed): # -> shown, hidden: lists of texts
     rows = np.random.default_rng(seed).permutation(rows)[:n]
     return [' '.join(words[i][:cut[i]]) for i in rows], [' '.join(words[i][cut[i]:]) for i in rows]
 
-# %% ../nbs/29_lm_recommender.ipynb #95c81262
+# %% ../nbs/29_lm_recommender.ipynb #27740ec0
 def _derangement(n, seed):
     "An order in which nothing stays in its place."
     order = np.random.default_rng(seed).permutation(n)
@@ -223,7 +223,7 @@ def _derangement(n, seed):
     out[order] = np.roll(order, 1)
     return out
 
-# %% ../nbs/29_lm_recommender.ipynb #a1686569
+# %% ../nbs/29_lm_recommender.ipynb #7688d9bf
 @torch.no_grad()
 def _recited(lm, first, then): # Tokens shown, tokens hidden -> (n,) boolean, (n,) nats a token
     "Would greedy decoding write the hidden tokens, and how likely are they?"
@@ -238,7 +238,7 @@ def _recited(lm, first, then): # Tokens shown, tokens hidden -> (n,) boolean, (n
         nats.append(-float(F.cross_entropy(out[row, at], following[row, at])))
     return right, nats
 
-# %% ../nbs/29_lm_recommender.ipynb #66fe27fb
+# %% ../nbs/29_lm_recommender.ipynb #846f72e4
 def _by_heart(lm, prompt, shown, hidden, batch): # -> (n,) boolean, (n,) float
     "`_recited`, of texts and in batches."
     first = [lm.token_ids(prompt + text, True) for text in shown]
@@ -246,7 +246,7 @@ def _by_heart(lm, prompt, shown, hidden, batch): # -> (n,) boolean, (n,) float
     found = [_recited(lm, first[block], then[block]) for block in batch_slices(len(first), batch)]
     return [np.array([x for part in found for x in part[i]]) for i in range(2)]
 
-# %% ../nbs/29_lm_recommender.ipynb #3df3bee9
+# %% ../nbs/29_lm_recommender.ipynb #bf5a0f1a
 def recite_test(lm:CausalLM, titles:Iterable[str],
                 hidden:int|None=None,  # Words to hide at the end; None: the second half
                 n:int=200,             # Titles to try, at most
@@ -260,7 +260,7 @@ def recite_test(lm:CausalLM, titles:Iterable[str],
     return _recitation(pd.DataFrame(dict(shown=shown, hidden=ends, control=others, recited=recited,
                                          guessed=guessed, nats=nats, nats_control=control)))
 
-# %% ../nbs/29_lm_recommender.ipynb #adc518c2
+# %% ../nbs/29_lm_recommender.ipynb #90ce4889
 def _recitation(table):
     "Shares, differences and their intervals."
     gap = table['recited'].astype(float) - table['guessed']
