@@ -6,7 +6,7 @@
 __all__ = ['residual_kmeans', 'assign_codes', 'count_collisions', 'number_collisions', 'prefix_tree', 't5_config', 'GeneratorNet',
            'id_loss', 'generate_ids', 'SemanticID']
 
-# %% ../nbs/28_semantic_ids.ipynb #b943460a
+# %% ../nbs/28_semantic_ids.ipynb #f7b108a8
 import numpy as np
 import pandas as pd
 import torch
@@ -24,7 +24,7 @@ from .learner import (
     ClipCB, DataLoaders, EarlyStopCB, Learner, SchedCB, TensorLoader, TransferPenaltyCB, cosine)
 from .sequence import NeuralExpert, pad_ragged
 
-# %% ../nbs/28_semantic_ids.ipynb #abb43549
+# %% ../nbs/28_semantic_ids.ipynb #c0c61f09
 def residual_kmeans(X:np.ndarray,  # (N, d) item features
                     levels:int=3,  # Tokens of an ID
                     size:int=32,   # Centroids of a level, at most
@@ -40,7 +40,7 @@ def residual_kmeans(X:np.ndarray,  # (N, d) item features
         rest = rest - books[-1][means.labels_]
     return books
 
-# %% ../nbs/28_semantic_ids.ipynb #0db5930f
+# %% ../nbs/28_semantic_ids.ipynb #d2bdc81e
 def assign_codes(X:np.ndarray, # (N, d) item features
                  books:Sequence[np.ndarray] # Centroids of each level
                 )->np.ndarray: # (N, levels) int64
@@ -52,7 +52,7 @@ def assign_codes(X:np.ndarray, # (N, d) item features
         rest = rest - book[codes[-1]]
     return np.stack(codes, 1).astype(np.int64)
 
-# %% ../nbs/28_semantic_ids.ipynb #6debd357
+# %% ../nbs/28_semantic_ids.ipynb #e948459e
 def count_collisions(codes:np.ndarray # (N, levels)
                     )->int:
     "Items whose ID another item has, too."
@@ -65,7 +65,7 @@ def number_collisions(codes:np.ndarray, # (N, levels)
     number = pd.DataFrame(codes).groupby(list(range(codes.shape[1]))).cumcount()
     return np.column_stack([codes, np.minimum(number.to_numpy(), size - 1)])
 
-# %% ../nbs/28_semantic_ids.ipynb #1942891c
+# %% ../nbs/28_semantic_ids.ipynb #c86eb789
 def prefix_tree(rows:Sequence[Sequence[int]] # Token sequences
                )->dict[tuple, list[int]]:
     "The tokens that may follow each beginning of some sequences."
@@ -76,7 +76,7 @@ def prefix_tree(rows:Sequence[Sequence[int]] # Token sequences
             tree.setdefault(tuple(row[:place]), {})[token] = None
     return {prefix: sorted(following) for prefix, following in tree.items()}
 
-# %% ../nbs/28_semantic_ids.ipynb #5848dc3f
+# %% ../nbs/28_semantic_ids.ipynb #7bdd68b7
 def t5_config(vocab:int, dim:int, layers:int, heads:int, drop:float)->Any: # A `T5Config`
     "A small T5 without an end token; token 0 is padding and begins what is written."
     from transformers import T5Config
@@ -84,7 +84,7 @@ def t5_config(vocab:int, dim:int, layers:int, heads:int, drop:float)->Any: # A `
                     num_heads=heads, dropout_rate=drop, pad_token_id=0, eos_token_id=None,
                     decoder_start_token_id=0)
 
-# %% ../nbs/28_semantic_ids.ipynb #d2284247
+# %% ../nbs/28_semantic_ids.ipynb #00b83dcf
 class GeneratorNet(nn.Module):
     "A T5 from its configuration: (tokens of the history, tokens of the next ID) -> logits."
     def __init__(self, vocab:int, dim:int=64, layers:int=2, heads:int=4, drop:float=.1):
@@ -97,12 +97,12 @@ class GeneratorNet(nn.Module):
         mask = (tokens != 0).long()
         return self.t5(input_ids=tokens, attention_mask=mask, decoder_input_ids=before).logits
 
-# %% ../nbs/28_semantic_ids.ipynb #251f4a94
+# %% ../nbs/28_semantic_ids.ipynb #6acc7ced
 def id_loss(logits:torch.Tensor, ids:torch.Tensor)->torch.Tensor:
     "Mean surprise at the tokens of the right ID."
     return F.cross_entropy(logits.transpose(1, 2), ids)
 
-# %% ../nbs/28_semantic_ids.ipynb #19a739e8
+# %% ../nbs/28_semantic_ids.ipynb #edbde9f7
 def generate_ids(net:GeneratorNet,
                  tokens:torch.Tensor, # (m, length) histories
                  tree:dict,           # From `prefix_tree`
@@ -118,7 +118,7 @@ def generate_ids(net:GeneratorNet,
     ids = out.sequences[:, 1:].view(len(tokens), beams, -1)
     return ids.cpu().numpy(), out.sequences_scores.view(len(tokens), beams).float().cpu().numpy()
 
-# %% ../nbs/28_semantic_ids.ipynb #f5a7d0ca
+# %% ../nbs/28_semantic_ids.ipynb #8788b9ea
 class SemanticID(NeuralExpert):
     "Writes the next item: residual k-means IDs and a small T5 (after TIGER)."
     phrase = 'the words your items are written in'
@@ -134,7 +134,7 @@ class SemanticID(NeuralExpert):
                  seed:int=0):
         store_attr(store_args=False)
 
-# %% ../nbs/28_semantic_ids.ipynb #c98fdc94
+# %% ../nbs/28_semantic_ids.ipynb #1fa56e32
 @patch
 def _fit(self:SemanticID, data:Dataset)->None:
     "Write all items in codes; train on the sources, then on the target."
@@ -151,26 +151,26 @@ def _fit(self:SemanticID, data:Dataset)->None:
     self.train_phase(data, target, 'target', cbs)
     self.keep(self._net)
 
-# %% ../nbs/28_semantic_ids.ipynb #637f8517
+# %% ../nbs/28_semantic_ids.ipynb #b298b40c
 @patch
 def write(self:SemanticID, codes:np.ndarray)->np.ndarray: # (N, L) codes -> (N, L or L + 1)
     "IDs of all items, numbered where they collide if they are to be unique."
     return number_collisions(codes, self.width) if self.unique else codes
 
-# %% ../nbs/28_semantic_ids.ipynb #0a7b0f3e
+# %% ../nbs/28_semantic_ids.ipynb #a59be47f
 @patch
 def build(self:SemanticID)->GeneratorNet:
     "A T5 with a token for each code of each level, for padding and for the start of a history."
     vocab = 2 + self.codes.shape[1]*self.width
     return GeneratorNet(vocab, self.dim, self.layers, self.heads, self.drop)
 
-# %% ../nbs/28_semantic_ids.ipynb #2d4c6b43
+# %% ../nbs/28_semantic_ids.ipynb #bd071451
 @patch
 def tokens(self:SemanticID)->np.ndarray: # (N, L) int64
     "IDs as tokens of the T5: each level has its own; 0 is padding, 1 the start of a history."
     return self.codes + 2 + self.width*np.arange(self.codes.shape[1])
 
-# %% ../nbs/28_semantic_ids.ipynb #4da50218
+# %% ../nbs/28_semantic_ids.ipynb #a306b022
 @patch
 def read(self:SemanticID, hist:Histories)->torch.Tensor: # (len(hist), 1 + max_len*L)
     "Tokens of the last items of histories, after a start token, filled up with zeros."
@@ -180,7 +180,7 @@ def read(self:SemanticID, hist:Histories)->torch.Tensor: # (len(hist), 1 + max_l
     tokens = table[items].reshape(len(hist), items.shape[1]*table.shape[1])
     return torch.from_numpy(np.pad(tokens, ((0, 0), (1, 0)), constant_values=1))
 
-# %% ../nbs/28_semantic_ids.ipynb #c69cf516
+# %% ../nbs/28_semantic_ids.ipynb #2826bb84
 @patch
 def examples(self:SemanticID, data:Dataset, own:np.ndarray # (N,) boolean: items to predict
             )->tuple[torch.Tensor, torch.Tensor]:
@@ -191,7 +191,7 @@ def examples(self:SemanticID, data:Dataset, own:np.ndarray # (N,) boolean: items
     return self.read(history_before(data.hist, rows)), \
         torch.from_numpy(self.tokens()[data.hist.item[rows]])
 
-# %% ../nbs/28_semantic_ids.ipynb #906eff55
+# %% ../nbs/28_semantic_ids.ipynb #1ac9e1d7
 @patch
 def loaders(self:SemanticID, x:torch.Tensor, y:torch.Tensor)->DataLoaders:
     "Batches to train on, at least some thirty a pass, and a tenth held out."
@@ -214,7 +214,7 @@ def train_phase(self:SemanticID, data:Dataset, own:np.ndarray, phase:str, cbs:Se
     self.curves += [dict(phase=phase, **row) for row in learn.recorder.rows]
     return True
 
-# %% ../nbs/28_semantic_ids.ipynb #6a298d46
+# %% ../nbs/28_semantic_ids.ipynb #5d31d827
 @patch
 def places(self:SemanticID)->dict[tuple, list[int]]:
     "The target items that each ID names."
@@ -223,7 +223,7 @@ def places(self:SemanticID)->dict[tuple, list[int]]:
         found.setdefault(tuple(row), []).append(item)
     return found
 
-# %% ../nbs/28_semantic_ids.ipynb #4b9b0cb9
+# %% ../nbs/28_semantic_ids.ipynb #dfdb972e
 @patch
 @torch.no_grad()
 def score_histories(self:SemanticID, hist:Histories)->np.ndarray: # (len(hist), n_target) float32
@@ -239,7 +239,7 @@ def score_histories(self:SemanticID, hist:Histories)->np.ndarray: # (len(hist), 
             out[user] = _spread(ids, logp, places, out.shape[1])
     return out
 
-# %% ../nbs/28_semantic_ids.ipynb #1103c101
+# %% ../nbs/28_semantic_ids.ipynb #db745567
 def _spread(ids, logp, places, n_items): # (b, L), (b,) -> (n_items,)
     "Scores of items from scores of IDs."
     own = [places.get(tuple(row), []) for row in ids.tolist()]
@@ -248,7 +248,7 @@ def _spread(ids, logp, places, n_items): # (b, L), (b,) -> (n_items,)
     for items, value in zip(own, logp): out[items] = np.maximum(out[items], value)
     return out
 
-# %% ../nbs/28_semantic_ids.ipynb #9be47899
+# %% ../nbs/28_semantic_ids.ipynb #2ac96429
 @patch
 def add_items(self:SemanticID, data:Dataset, m:int)->None:
     "Take `m` new target items, the last of `data`: their features give their IDs."
@@ -260,7 +260,7 @@ def add_items(self:SemanticID, data:Dataset, m:int)->None:
     self.codes = self.numbered(codes, old, slice(first, data.n_target))
     self.data = data
 
-# %% ../nbs/28_semantic_ids.ipynb #58b9377f
+# %% ../nbs/28_semantic_ids.ipynb #fd64d52b
 @patch
 def numbered(self:SemanticID, codes:np.ndarray, old:np.ndarray, new:slice)->np.ndarray:
     "IDs in which known items keep their numbers, and new ones get the next."
