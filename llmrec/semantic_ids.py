@@ -191,7 +191,7 @@ def examples(self:SemanticID, data:Dataset, own:np.ndarray # (N,) boolean: items
     return self.read(history_before(data.hist, rows)), \
         torch.from_numpy(self.tokens()[data.hist.item[rows]])
 
-# %% ../nbs/28_semantic_ids.ipynb #1ac9e1d7
+# %% ../nbs/28_semantic_ids.ipynb #df74685c
 @patch
 def loaders(self:SemanticID, x:torch.Tensor, y:torch.Tensor)->DataLoaders:
     "Batches to train on, at least some thirty a pass, and a tenth held out."
@@ -200,6 +200,7 @@ def loaders(self:SemanticID, x:torch.Tensor, y:torch.Tensor)->DataLoaders:
     train = TensorLoader(x[held:], y[held:], y[held:], bs=size, shuffle=True)
     return DataLoaders(train, TensorLoader(x[:held], y[:held], y[:held], bs=256))
 
+# %% ../nbs/28_semantic_ids.ipynb #ee75566a
 @patch
 def train_phase(self:SemanticID, data:Dataset, own:np.ndarray, phase:str, cbs:Sequence=()
                )->bool: # False: there are too few interactions
