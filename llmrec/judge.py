@@ -65,10 +65,11 @@ def prompt(self:LMScorer, titles:Sequence[str] # Oldest first
     return self.words.format('; '.join(map(str, titles[-self.last:])) or 'nothing')
 
 @patch
-def token_ids(self:LMScorer, text:str, start:bool # With the tokens of a start?
+def token_ids(self:CausalLM, text:str, start:bool # With the tokens of a start?
              )->list[int]:
-    "Tokens of a text; never none."
+    "Tokens of a text; never none, and never those of an end: the text goes on."
     ids = self.tokenizer(text, add_special_tokens=start)['input_ids']
+    if start and len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id: ids = ids[:-1]
     return ids or [self.tokenizer.eos_token_id or 0]
 
 # %% ../nbs/19_judge.ipynb #a2ba4b53

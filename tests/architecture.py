@@ -8,14 +8,14 @@ START, END = '<!-- drawn by tests/architecture.py -->', '<!-- end of the drawing
 
 # A module imports only from modules before it, wherever in its code the import stands.
 LAYERS = {
-    'ground': ['core', 'columns', 'data', 'language', 'tables', 'mapping', 'readers', 'preprocess', 'embedding_cache', 'model_files', 'encode',
-               'pretrain'],
+    'ground': ['core', 'columns', 'data', 'language', 'tables', 'mapping', 'readers', 'preprocess',
+               'embedding_cache', 'model_files', 'encode', 'pretrain'],
     'measuring': ['metrics', 'case_files', 'leakage', 'evaluation'],
     'numbers': ['vectors', 'dataset', 'features'],
     'learning': ['transfer', 'learner', 'discrepancy', 'finetune'],
-    'experts': ['expert', 'baselines', 'incremental', 'closed_form', 'sequence', 'two_tower', 'fusion'],
-    'after the ranking': ['lists', 'search', 'serve', 'judge', 'explain', 'online', 'privacy', 'confidence',
-                          'model_folder'],
+    'experts': ['expert', 'baselines', 'incremental', 'closed_form', 'sequence', 'two_tower', 'semantic_ids', 'fusion'],
+    'after the ranking': ['lists', 'search', 'serve', 'judge', 'lm_recommender', 'explain', 'online', 'privacy',
+                          'confidence', 'model_folder'],
     'the face': ['recommender'],
     'the pipeline': ['report', 'pipeline', 'scale', 'service', 'cli'],
 }
