@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['mean_pairwise_cosine', 'center_normalize', 'whiten', 'knn_search', 'principal_axes', 'plot_item_map']
 
-# %% ../nbs/26_embedding_space.ipynb #827b9581
+# %% ../nbs/26_embedding_space.ipynb #30aa4711
 import numpy as np
 import pandas as pd
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ def knn_search(X:np.ndarray, # Catalogue, (n, dim)
     rows, cosines = zip(*found) if found else ([np.zeros((0, k), int)], [np.zeros((0, k))])
     return np.concatenate(rows), np.concatenate(cosines).astype('float32')
 
-# %% ../nbs/26_embedding_space.ipynb #599bf2b1
+# %% ../nbs/26_embedding_space.ipynb #9c46d593
 def principal_axes(X:np.ndarray, # (n, d)
                    dim:int       # Axes wanted
                   )->tuple:      # mean (d,), axes (d, k), float32, with k at most n - 1

@@ -447,6 +447,19 @@ def _prompted(self:TextEncoder, name:str)->TextEncoder:
                           stats=self.stats, _store=None, _owner=self)
     return other
 
+# %% ../nbs/05_encode.ipynb #3d85e963
+@patch
+def variant(self:TextEncoder, prompt_name:str='document', # Of `prompts`: to stand before all texts
+            dim:int|None=None,      # Principal axes to keep; None: as it is
+            fields:Sequence|None=None # Columns of an item table to read; None: all with text
+           )->TextEncoder:
+    "The same model read in another way; the loaded model is shared."
+    other = copy.copy(self._prompted(prompt_name))
+    other.__dict__.update(fields=fields, _owner=self, stats=Counter())
+    if dim is None or dim >= self.dim: return other
+    other.__dict__.update(reduce='pca', asked_dim=dim, dim=dim, axes=None)
+    return other
+
 # %% ../nbs/05_encode.ipynb #f93f429a
 _probes = ['milk', 'Organic Whole Milk, 1 Gallon', 'The Matrix (1999), science fiction',
            '手机壳 透明', 'Чай зелёный 100 г',
@@ -568,6 +581,17 @@ def _fit_to_what_is_asked(self:TfidfEncoder, texts:list[str])->None:
     warnings.warn(f"TextEncoder('tfidf') was not fitted: it learns from these {len(texts)} texts; "
                   'call fit first')
     self.fit(texts)
+
+# %% ../nbs/05_encode.ipynb #e32df230
+@patch
+def variant(self:TfidfEncoder, prompt_name:str='document', dim:int|None=None,
+            fields:Sequence|None=None)->TfidfEncoder:
+    "A TF-IDF encoder of the same kind that learns anew; its prompt is empty."
+    self._prompted(prompt_name)
+    other = TfidfEncoder(dim=min(dim or self.max_dim, self.max_dim),
+                         max_features=self.max_features, seed=self.seed)
+    other.fields = fields
+    return other
 
 # %% ../nbs/05_encode.ipynb #b974c57c
 def _as_array(found:Any, n:int, name:str)->np.ndarray: # (n, dim) float32
