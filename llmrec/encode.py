@@ -25,9 +25,10 @@ from .embedding_space import (
     center_normalize, knn_search, mean_pairwise_cosine, plot_item_map, principal_axes, whiten)
 from .encoder_models import (
     as_devices, batch_workers, has_bf16, number_format, token_ids, train_tokenizer)
-from .model_files import (
-    DOCUMENT_PROMPTS, E5_SHA, POOLING_NAMES, bundled_minilm, bundled_path, clear_errors,
-    dense_folders, file_sha256, find_model, load_dense, load_model, read_json, read_model_config)
+from llmrec.model_files import (
+    DOCUMENT_PROMPTS, E5_SHA, bundled_minilm, bundled_path, clear_errors, dense_folders,
+    dense_widths, file_sha256, find_model, load_dense, load_model, read_json, read_model_config,
+    write_notes)
 
 # %% ../nbs/05_encode.ipynb #993810a4
 if TYPE_CHECKING:
@@ -717,36 +718,13 @@ def save(self:TextEncoder, path:str|Path # Directory, made if need be
     self._dump_axes(path)
     return path
 
-# %% ../nbs/05_encode.ipynb #382e839b
-def _modules(dense:Sequence[str]=())->list[dict]: # Folders of dense layers
-    "The parts of the encoder, as `sentence-transformers` lists them."
-    parts = [('', 'Transformer'), ('1_Pooling', 'Pooling')]
-    parts += [(folder, 'Dense') for folder in dense]
-    parts.append((f'{len(parts)}_Normalize', 'Normalize'))
-    return [dict(idx=i, name=str(i), path=where, type=f'sentence_transformers.models.{what}')
-            for i, (where, what) in enumerate(parts)]
-
 # %% ../nbs/05_encode.ipynb #c34a93c9
 @patch
 def _dump_settings(self:TextEncoder, path:Path)->None:
     "Write pooling, length limit and prompts in the form of `sentence-transformers`."
-    modes = {f'pooling_mode_{k}': v == self.pooling for k, v in POOLING_NAMES.items()}
-    modes.pop('pooling_mode_weightedmean')
-    prompts = dict(prompts=self.prompts, default_prompt_name='document')
-    length = dict(max_seq_length=self.max_len, do_lower_case=False)
-    dense = [folder.name for folder in dense_folders(self.path)]
-    hidden = self._hidden_size()
-    write_json(path/'1_Pooling'/'config.json', dict(word_embedding_dimension=hidden, **modes))
-    write_json(path/'sentence_bert_config.json', length)
-    write_json(path/'config_sentence_transformers.json', prompts)
-    write_json(path/'modules.json', _modules(dense))
-
-# %% ../nbs/05_encode.ipynb #745d58b1
-@patch
-def _hidden_size(self:TextEncoder)->int:
-    "Numbers a token vector, before any dense layer."
     dense = dense_folders(self.path)
-    return read_json(dense[0]/'config.json')['in_features'] if dense else self.width
+    width = dense_widths(dense)[0] if dense else self.width
+    write_notes(path, width, self.pooling, self.max_len, self.prompts, [x.name for x in dense])
 
 # %% ../nbs/05_encode.ipynb #3e969c87
 @patch

@@ -6,7 +6,7 @@
 __all__ = ['MINILM_SHA', 'E5_SHA', 'POOLING_NAMES', 'DOCUMENT_PROMPTS', 'file_sha256', 'bundled_path', 'bundled_minilm',
            'validate_model_dir', 'find_model', 'convert_gguf', 'quiet_libraries', 'clear_errors', 'unpack_q4',
            'convert_e5', 'bundled_e5', 'read_json', 'is_decoder', 'read_prompts', 'dense_folders', 'load_dense',
-           'read_model_config', 'load_model']
+           'read_model_config', 'dense_widths', 'write_notes', 'load_model']
 
 # %% ../nbs/61_model_files.ipynb #6086992b
 import contextlib
@@ -411,9 +411,34 @@ def read_model_config(path:Path # A model directory
     own = read_json(path/'sentence_bert_config.json').get('max_seq_length')
     limit = _limit(path, config)
     dense = dense_folders(path)
-    if dense: widths = [_dense_config(dense[-1])['out_features']]
+    if dense: widths = [dense_widths(dense)[1]]
     return dict(dim=widths[0], pooling=_pooling(path, config), limit=limit,
                 max_len=min(own or 512, limit), prompts=read_prompts(path))
+
+# %% ../nbs/61_model_files.ipynb #961f038c
+def dense_widths(folders:list # Of `dense_folders`
+                )->tuple:     # Numbers that go in, numbers that come out
+    "Width of the vectors before and behind the dense layers."
+    return _dense_config(folders[0])['in_features'], _dense_config(folders[-1])['out_features']
+
+def _modules(dense:list[str])->list[dict]: # Names of folders
+    "The parts of an encoder, as `sentence-transformers` lists them."
+    parts = [('', 'Transformer'), ('1_Pooling', 'Pooling'), *[(name, 'Dense') for name in dense]]
+    parts.append((f'{len(parts)}_Normalize', 'Normalize'))
+    return [dict(idx=i, name=str(i), path=where, type=f'sentence_transformers.models.{what}')
+            for i, (where, what) in enumerate(parts)]
+
+def write_notes(path:Path, width:int, pooling:str, # A model directory; numbers a token vector
+                max_len:int, prompts:dict, dense:list[str])->None:
+    "Write pooling, length limit, prompts and parts into a model directory."
+    modes = {f'pooling_mode_{k}': v == pooling for k, v in POOLING_NAMES.items()}
+    modes.pop('pooling_mode_weightedmean')
+    length = dict(max_seq_length=max_len, do_lower_case=False)
+    named = dict(prompts=prompts, default_prompt_name='document')
+    write_json(path/'1_Pooling'/'config.json', dict(word_embedding_dimension=width, **modes))
+    write_json(path/'sentence_bert_config.json', length)
+    write_json(path/'config_sentence_transformers.json', named)
+    write_json(path/'modules.json', _modules(dense))
 
 # %% ../nbs/61_model_files.ipynb #aa9d419c
 def _refuse_code(path:Path)->None:
