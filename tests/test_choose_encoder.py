@@ -50,7 +50,7 @@ def test_what_is_hidden_is_not_in_the_profile(numbers):
 
 def test_the_encoder_that_knows_wins_and_tfidf_is_always_there(numbers):
     choice = choose_encoder(numbers, {'knows': Kinds(numbers.items)}, fields=[('title',)], dims=())
-    assert choice.table['encoder'].iloc[0] == 'knows' and isinstance(choice.encoder, WrappedEncoder)
+    assert choice.table[choice.table['chosen']]['encoder'].tolist() == ['knows'] and isinstance(choice.encoder, WrappedEncoder)
     counted = choice.table[choice.table['encoder'] == 'tfidf'].iloc[0]
     assert counted['hi'] < 0 and "'tfidf' differs by -" in choice.why
     assert {'cold', 'warm', 'seconds', 'lo', 'hi', 'fields', 'prompt', 'dim', 'whitening'} <= set(choice.table)
