@@ -53,7 +53,7 @@ def main():
         return
     if not a.data: p.error('name the folder of the data sets')
     if wrong := set(a.sets) - set(SETS): p.error(f'no set {sorted(wrong)[0]!r}: there are {", ".join(SETS)}')
-    from llmrec.choose_encoder import choose_encoder, default_encoders
+    from llmrec.encoder_choice import choose_encoder, default_encoders
     for name in a.sets:
         folder, domain = SETS[name]
         if name in set(done['set']) or not (Path(a.data)/folder).is_dir(): continue

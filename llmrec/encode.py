@@ -188,7 +188,8 @@ def load(self:TextEncoder)->TextEncoder:
     if self._model is not None: return self
     if self._owner is not None:
         shared = self._owner.load()
-        for part in ('_model', '_tok', '_dense', 'dtype'): setattr(self, part, getattr(shared, part))
+        parts = ('_model', '_tok', '_dense', 'dtype')
+        self.__dict__.update({part: getattr(shared, part) for part in parts})
         return self
     device = as_devices(self.device)[0]
     self._model, self._tok = load_model(self.path, device, self.dtype)
@@ -291,7 +292,8 @@ def fit(self:TextEncoder, texts:Iterable[str], # The texts of all domains
     "Learn the axes of `reduce='pca'`; nothing else is to be learned here: `pretrain` does that."
     if self.reduce != 'pca' or (self.fixed and self.axes is not None): return self
     texts = list(dict.fromkeys(check_texts(texts)))
-    if len(texts) < 2: raise InputError(f'fit: {len(texts)} distinct texts have no axes, expected 2')
+    if len(texts) < 2:
+        raise InputError(f'fit: {len(texts)} distinct texts have no axes, expected 2 or more')
     self.axes = principal_axes(self.encode_unique(texts), self.asked_dim or self.width)
     self.dim = self.axes[1].shape[1]
     return self
@@ -642,7 +644,8 @@ def encode_query(self:WrappedEncoder, texts:Iterable[str], normalize:bool=True, 
 def _ask(self:WrappedEncoder, name:str, texts:Iterable[str], normalize:bool)->np.ndarray:
     texts = check_texts(texts)
     if not texts: return np.zeros((0, self.dim), np.float32)
-    both = all(callable(getattr(self.encoder, k, None)) for k in ('encode_query', 'encode_document'))
+    names = ('encode_query', 'encode_document')
+    both = all(callable(getattr(self.encoder, k, None)) for k in names)
     ask = getattr(self.encoder, name if both else 'encode')
     X = _as_array(ask(texts), len(texts), self.name)
     self._dim = X.shape[1]

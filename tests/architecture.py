@@ -11,7 +11,7 @@ LAYERS = {
     'ground': ['core', 'data', 'readers', 'preprocess', 'embedding_cache', 'embedding_space',
                'encoder_models', 'model_files', 'pictures', 'encode', 'pretrain'],
     'measuring': ['metrics', 'evaluation'],
-    'numbers': ['vectors', 'dataset', 'features', 'choose_encoder'],
+    'numbers': ['vectors', 'dataset', 'features', 'encoder_choice'],
     'learning': ['transfer', 'learner', 'discrepancy', 'finetune'],
     'experts': ['expert', 'baselines', 'incremental', 'closed_form', 'sequence', 'two_tower', 'fusion'],
     'after the ranking': ['lists', 'search', 'serve', 'judge', 'explain', 'online', 'privacy', 'model_folder'],

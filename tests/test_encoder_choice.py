@@ -3,7 +3,7 @@ import importlib.util, subprocess, sys, warnings
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from llmrec.core import InputError
-from llmrec.choose_encoder import choose_encoder, default_encoders, gain_at_10, _histories, _question, _questions
+from llmrec.encoder_choice import choose_encoder, default_encoders, gain_at_10, _histories, _question, _questions
 from llmrec.data import Domain
 from llmrec.dataset import make_dataset
 from llmrec.encode import TextEncoder, WrappedEncoder
@@ -81,7 +81,7 @@ def test_too_few_users_are_named_and_auto_goes_on(numbers):
     with pytest.raises(InputError, match='3 users have two different items'): choose_encoder(few, ['tfidf'])
 
 def test_auto_is_used_saved_and_loaded(numbers, tmp_path, monkeypatch):
-    import llmrec.choose_encoder as module
+    import llmrec.encoder_choice as module
     monkeypatch.setattr(module, 'default_encoders', lambda: ['tfidf'])
     rec = Recommender('auto', budget='fast').fit(numbers)
     assert any(line.startswith("encoder 'tfidf' reads") for line in rec.plan)
