@@ -651,6 +651,15 @@ def _token_vectors(enc, ids, word):
     look = enc.model.get_input_embeddings()
     with torch.no_grad(): return look(ids), look(torch.where(mark, ids, pad))
 
+# %% ../nbs/20_explain.ipynb #c71aab6d
+def _check_gradients(enc):
+    "An `InputError` where gradients of token vectors would not be those of the encoder's vectors."
+    if enc.dtype != 'float32':
+        raise InputError(f"gradients need dtype='float32', this encoder computes in {enc.dtype}")
+    if enc.dim != enc.width or enc.reduce != 'first' or dense_folders(enc.path):
+        raise InputError('gradients need the pooled vectors themselves, '
+                         f"{enc.name} shortens or maps them: use how='delete'")
+
 # %% ../nbs/20_explain.ipynb #727c0abf
 def token_integrated_gradients(
         enc:object, text:str,         # A `TextEncoder` in float32; a text
@@ -658,11 +667,7 @@ def token_integrated_gradients(
     )->tuple[list, np.ndarray, float, float]: # Words, parts, c(t), c(t')
     "Integrated gradients of the words of a text."
     gradients = import_optional('captum.attr', 'explain').IntegratedGradients(cosine)
-    if enc.dtype != 'float32':
-        raise InputError(f"gradients need dtype='float32', this encoder computes in {enc.dtype}")
-    if enc.dim != enc.width or enc.reduce != 'first' or dense_folders(enc.path):
-        raise InputError('gradients need the pooled vectors themselves, '
-                         f"{enc.name} shortens or maps them: use how='delete'")
+    _check_gradients(enc)
     ids, word, name = _pieces(enc, text)
     real, padding = _token_vectors(enc, ids, word)
     a = gradients.attribute(real, padding, n_steps=steps, internal_batch_size=16).sum(-1)[0]
