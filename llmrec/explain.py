@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from fastcore.basics import patch
 from html import escape
 from .core import InputError, batch_slices, import_optional, l2_normalize
-from .preprocess import item_text, price_edges
+from .preprocess import TEXT_COLUMNS, item_text, price_edges
 from .encode import TextEncoder, TfidfEncoder, pool
+from .model_files import dense_folders
 from .metrics import rank_of_target
 from .dataset import (
     Dataset, Histories, HistoriesWithAge, decayed_matrix, history_subsets, restrict_domain,
@@ -655,6 +656,15 @@ def _token_vectors(enc, ids, word):
     look = enc.model.get_input_embeddings()
     with torch.no_grad(): return look(ids), look(torch.where(mark, ids, pad))
 
+# %% ../nbs/20_explain.ipynb #c71aab6d
+def _check_gradients(enc):
+    "An `InputError` where gradients of token vectors would not be those of the encoder's vectors."
+    if enc.dtype != 'float32':
+        raise InputError(f"gradients need dtype='float32', this encoder computes in {enc.dtype}")
+    if enc.dim != enc.width or enc.reduce != 'first' or dense_folders(enc.path):
+        raise InputError('gradients need the pooled vectors themselves, '
+                         f"{enc.name} shortens or maps them: use how='delete'")
+
 # %% ../nbs/20_explain.ipynb #727c0abf
 def token_integrated_gradients(
         enc:object, text:str,         # A TextEncoder in float32; a text
@@ -662,8 +672,7 @@ def token_integrated_gradients(
     )->tuple[list, np.ndarray, float, float]: # Words, parts, c(t), c(t')
     "Integrated gradients of the words of a text."
     gradients = import_optional('captum.attr', 'explain').IntegratedGradients(cosine)
-    if enc.dtype != 'float32':
-        raise InputError(f"gradients need dtype='float32', this encoder computes in {enc.dtype}")
+    _check_gradients(enc)
     ids, word, name = _pieces(enc, text)
     real, padding = _token_vectors(enc, ids, word)
     a = gradients.attribute(real, padding, n_steps=steps, internal_batch_size=16).sum(-1)[0]
@@ -724,12 +733,13 @@ def _repr_html_(self:TokenAttributions)->str: return self.card()
 
 # %% ../nbs/20_explain.ipynb #0fd98ebf
 def encoded_text(data:Dataset, item:int,    # Index; column
-                 edges:np.ndarray|None=None # Edges of prices in words
+                 edges:np.ndarray|None=None, # Edges of prices in words
+                 fields:Sequence|None=None  # Columns that the encoder reads; None: all with text
                 )->str:
     "The text of an item as it was encoded."
     if edges is None and 'price' in data.table:
         edges = price_edges(data.table['price'].iloc[:data.n_target])
-    return item_text(data.table.iloc[[item]], edges=edges)[0]
+    return item_text(data.table.iloc[[item]], fields or TEXT_COLUMNS, edges=edges)[0]
 
 # %% ../nbs/20_explain.ipynb #b77a59be
 def _by_gradients(data, encoder, item, text, content, steps):
@@ -762,7 +772,7 @@ def token_attributions(fusion:Fusion, encoder:object, # A fitted one; the encode
     if how not in _WAYS: raise InputError(f"how is {how!r}: expected 'gradient' or 'delete'")
     if encoder is None: raise InputError('there is no text encoder: words cannot be weighed')
     data = fusion.data
-    text = encoded_text(fusion.data, item, edges)
+    text = encoded_text(fusion.data, item, edges, getattr(encoder, 'fields', None))
     out = _WAYS[how](data, encoder, item, text, content_of(fusion, hist, like)[:3], steps)
     what = 'your items' if like is None else str(data.table['title'].iloc[like])
     return TokenAttributions(*out, what=what, text=text)

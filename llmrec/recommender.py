@@ -24,8 +24,9 @@ from .core import (
     InputError, batch_slices, check_int, check_memory, check_type, def_device,
     default_device, l2_normalize)
 from .data import Domain, check_interactions, require_columns
-from .preprocess import item_text, price_edges
-from .encode import TextEncoder, as_encoder
+from .preprocess import TEXT_COLUMNS, item_text, price_edges
+from .encode import TextEncoder, WrappedEncoder, as_encoder
+from .encoder_choice import choose_encoder, default_encoders
 from .vectors import fit_event_weights
 from .dataset import (
     Dataset, Histories, append_interactions, as_list, drop_users, histories, histories_from_items,
@@ -50,14 +51,29 @@ log = logging.getLogger(__name__)
 # %% ../nbs/23_recommender.ipynb #8137d6e0
 def own_encoder(encoder:object|None # A name, an object with `encode`, or None
                )->object|None:
-    "An encoder that may be fitted without changing the caller's; None stays None."
-    return None if encoder is None else as_encoder(encoder)
+    "An encoder that may be fitted without changing the caller's; None and 'auto' name none yet."
+    if encoder is None or isinstance(encoder, str) and encoder == 'auto': return None
+    return as_encoder(encoder)
+
+# %% ../nbs/23_recommender.ipynb #7b964bde
+def _encoder_and_whitening(params, target, plan):
+    "The encoder to learn with, and the whitening of its vectors; 'auto' asks the training log."
+    encoder = params['encoder']
+    if not (isinstance(encoder, str) and encoder == 'auto'): return own_encoder(encoder), .25
+    try: choice = choose_encoder(target, seed=params['seed'])
+    except InputError as err:
+        name = default_encoders()[:2][-1]
+        plan.append(f'encoder {name!r}: there are too few data to choose one ({err})')
+        return as_encoder(name), .25
+    plan.append(choice.why)
+    return as_encoder(choice.encoder), choice.whitening
 
 # %% ../nbs/23_recommender.ipynb #6233d919
-def _texts(domains, edges):
+def _texts(domains, edges, fields):
     "One text per item of each domain; prices of the target by `edges`, of the others by their own."
-    texts = item_text(domains[0].items, edges=edges)
-    for domain in domains[1:]: texts = [*texts, *item_text(domain.items)]
+    columns = fields or TEXT_COLUMNS
+    texts = item_text(domains[0].items, columns, edges=edges)
+    for domain in domains[1:]: texts = [*texts, *item_text(domain.items, columns)]
     return list(texts)
 
 # %% ../nbs/23_recommender.ipynb #7b8a583d
@@ -199,9 +215,10 @@ def _fit_all(params, target, sources, valid, vectors):
     "Texts, index, gate and experts: a `Fitted`."
     began = time.perf_counter()
     plan = []
-    encoder = own_encoder(params['encoder'])
+    encoder, whitening = _encoder_and_whitening(params, target, plan)
     edges = price_edges(target.items['price']) if 'price' in target.items else None
-    vectors = _encode(encoder, _texts([target, *sources], edges), vectors)
+    texts = _texts([target, *sources], edges, getattr(encoder, 'fields', None))
+    vectors = _encode(encoder, texts, vectors)
     weights = params['events']
     if weights == 'auto': weights = _learn_event_weights(target, vectors, params['seed'], plan)
     weights = dict(weights or {})
@@ -210,7 +227,8 @@ def _fit_all(params, target, sources, valid, vectors):
     def index(log):
         return make_dataset(_weighted(log, weights), target.items, sources, vectors, shared)
     data = index(target.log)
-    if data.vectors is not None or attribute_columns(data): item_features(data)   # kept in `data`
+    if data.vectors is not None or attribute_columns(data):
+        item_features(data, whitening=whitening)   # kept in `data`
     full = None
     if valid is not None and len(valid):
         own = valid[valid['item'].isin(target.items['item'])]
@@ -364,8 +382,9 @@ def _pool(fitted, users, pool, options):
 # %% ../nbs/23_recommender.ipynb #4c2dca5c
 def _encode_query(encoder, sentence):
     "The vector of a query, (dim,); what people ask for is not written to disk."
-    private = dict(keep=False) if isinstance(encoder, TextEncoder) else {}
-    return encoder.encode([sentence], **private)[0]
+    if isinstance(encoder, (TextEncoder, WrappedEncoder)):
+        return encoder.encode_query([sentence], keep=False)[0]
+    return encoder.encode([sentence])[0]
 
 # %% ../nbs/23_recommender.ipynb #481a9193
 def _new_items(items, data):
@@ -385,7 +404,8 @@ def _new_vectors(fitted, new):
     if fitted.data.vectors is None: return None
     width = fitted.data.vectors.shape[1]
     if fitted.encoder is None: return np.zeros((len(new), width), np.float32)
-    vectors = fitted.encoder.encode(list(item_text(new, edges=fitted.edges)))
+    fields = getattr(fitted.encoder, 'fields', None) or TEXT_COLUMNS
+    vectors = fitted.encoder.encode(list(item_text(new, fields, edges=fitted.edges)))
     return np.pad(vectors, ((0, 0), (0, width - vectors.shape[1])))
 
 # %% ../nbs/23_recommender.ipynb #0c977b06
@@ -402,7 +422,7 @@ class Recommender(BaseEstimator, ModelHubMixin):
     "Recommend items of a sparse target domain from its log, its texts, and source domains."
     def __init__(
         self,
-        encoder:object='minilm', # Name, or any object with `encode(texts)`; None: no text
+        encoder:object='minilm', # Name, 'auto', or an object with `encode(texts)`; None: no text
         strategy:str='auto',     # 'auto', 'supervised', 'unsupervised' (users kept apart), 'target'
         seed:int=0,              # Seed of everything random
         budget:str='auto',       # 'fast': closed form; 'auto': networks where data allow; 'full'
