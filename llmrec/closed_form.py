@@ -363,6 +363,7 @@ class NextItemRidge(Expert):
     "Regress the next target item on the decayed history, shrunk towards the kernel's matrix."
     saved = ('S', 'W')
     phrase = 'comes next after items like yours'
+    needs_order = True
     def __init__(self, kernel:KernelTransfer|None=None, half_life:float=4., lam:float=400.,
                  rho:float=.1, use_source_history:bool=True, max_items:int=5000):
         self.kernel = kernel
@@ -578,6 +579,7 @@ class Markov(Expert):
     "Share of transitions from the latest items to the candidate, both decayed by distance."
     saved = ('M',)
     phrase = 'often follows your latest items'
+    needs_order = True
     def __init__(self, half_life:float=2., shrink:float=10.):
         self.half_life = half_life
         self.shrink = shrink

@@ -31,6 +31,7 @@ class Expert(BaseEstimator):
     phrase: str = ''             # In a sentence: 'taken together with your items'
     reason: str = ''             # Short, where it says most; '': '<name> puts it first'
     neural: bool = False         # Trained by gradient steps?
+    needs_order: bool = False    # Does it learn from what came before what?
 
     @property
     def name(self) -> str:
@@ -49,7 +50,10 @@ class Expert(BaseEstimator):
         "Learn from the target's log, and from the sources if there are any."
         return self.fit_dataset(make_dataset(train, items, source, vectors))
     def fit_dataset(self, data:Dataset) -> 'Expert':
-        "Learn from index-coded interactions."
+        "Learn from index-coded interactions; an `InputError` if they lack an order it needs."
+        if self.needs_order and not data.ordered:
+            raise InputError(f'{self.name} learns from the order of interactions, which means '
+                             'nothing in this log: give it a column time')
         self.data = data
         self._fit(data)
         return self

@@ -66,7 +66,8 @@ def pack_model(fitted:Any)->tuple: # A fitted model -> {name: array}, JSON-able 
                 shared=fitted.shared, events=fitted.event_weights, results=fitted.results,
                 users=[plain_value(x) for x in data.users],
                 items=[[plain_value(x) for x in ids] for ids in data.all_items],
-                table=pack_table(data.table.drop(columns='item')), features=None)
+                table=pack_table(data.table.drop(columns='item')), features=None,
+                ordered=data.ordered)
     if data.feature_map is not None:
         meta['features'], own = pack_feature_map(data.feature_map)
         arrays |= {f'features.{name}': x for name, x in own.items()}
@@ -97,7 +98,8 @@ def _unpack_data(meta, arrays):
     table = unpack_table(meta['table'])
     table.insert(0, 'item', pd.Series([x for part in ids for x in part], dtype=object))
     kind = object if isinstance(ids[0][0], str) else None
-    hist = Histories(arrays['hist.ptr'], arrays['hist.item'], arrays['hist.weight'])
+    hist = Histories(arrays['hist.ptr'], arrays['hist.item'], arrays['hist.weight'],
+                     bool(meta.get('ordered', True)))
     data = Dataset(pd.Index(meta['users'], dtype=object), np.array(list(ids[0]), kind), ids, hist,
                    arrays.get('time'), table, arrays.get('vectors'), arrays.get('phi'))
     if meta['features'] is not None:

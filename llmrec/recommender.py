@@ -24,7 +24,7 @@ from .core import (
     InputError, batch_slices, check_int, check_memory, check_type, def_device,
     default_device, l2_normalize)
 from .data import Domain, check_interactions, require_columns
-from .preprocess import item_text, price_edges
+from .preprocess import item_text, log_order, price_edges
 from .encode import TextEncoder, as_encoder
 from .vectors import fit_event_weights
 from .dataset import (
@@ -191,8 +191,17 @@ class Fitted:
         width = self.encoder.dim
         return TextIndex(self.data.vectors[:self.data.n_target, :width])
 
+# %% ../nbs/23_recommender.ipynb #a1aa1731
+def _has_order(log, plan):
+    "Can the order of a log stand for time? If not, the plan says so."
+    known, words = log_order(log)
+    if not known:
+        plan.append(f'the order of the interactions means nothing ({words}): '
+                    'no ages, no experts of order')
+    return known
+
 # %% ../nbs/23_recommender.ipynb #7778f604
-def _fit_all(params, target, sources, valid, vectors):
+def _fit_all(params, target, sources, valid, vectors, ordered):
     "Texts, index, gate and experts: a `Fitted`."
     began = time.perf_counter()
     plan = []
@@ -204,8 +213,10 @@ def _fit_all(params, target, sources, valid, vectors):
     weights = dict(weights or {})
     shared = _shared_users(target, sources, vectors, params['strategy'], params['seed'], plan)
     sources = [_weighted_domain(x, weights) for x in sources]
+    if ordered is None: ordered = _has_order(target.log, plan)
     def index(log):
-        return make_dataset(_weighted(log, weights), target.items, sources, vectors, shared)
+        return make_dataset(_weighted(log, weights), target.items, sources, vectors, shared,
+                            ordered)
     data = index(target.log)
     if data.vectors is not None or attribute_columns(data): item_features(data)   # kept in `data`
     full = None
@@ -473,18 +484,20 @@ class Recommender(BaseEstimator, ModelHubMixin):
     def fit(self, target:Domain,     # Domain whose log is the training log
             source:object=None,      # Domain, list of Domains, or None
             valid:pd.DataFrame|None=None, # Later interactions; None: some are held out
-            vectors:dict|None=None   # Further vectors, target's items first: {'image': (N, dim)}
+            vectors:dict|None=None,  # Further vectors, target's items first: {'image': (N, dim)}
+            ordered:bool|None=None   # Does the order mean anything? None: see `log_order`
            )->'Recommender':
         "Fit experts and gate; then the experts once more on all interactions."
         check_type(target, Domain, 'target')
         check_type(vectors, (dict, type(None)), 'vectors', '{name: array}')
+        check_type(ordered, (bool, type(None)), 'ordered')
         for domain in as_list(source): check_type(domain, Domain, 'source')
         if valid is not None:
             require_columns(valid, ['user', 'item'], 'valid')
             valid = check_interactions(valid)
         sources = [] if self.strategy == 'target' else as_list(source)
         with self._writing, default_device(self._params['device']):
-            self._state = _fit_all(self._params, target, sources, valid, vectors)
+            self._state = _fit_all(self._params, target, sources, valid, vectors, ordered)
         if self._params['verbose']:
             for line in self.plan: log.info(line)
         return self
