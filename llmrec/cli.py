@@ -29,7 +29,7 @@ from .readers import parse_columns, read_table
 from .preprocess import Split, item_text
 
 # %% ../nbs/58_cli.ipynb #121b2351
-def cli_run(data:str='journey', # Built-in pair: journey, movielens or toy
+def cli_run(data:str='movielens', # Built-in pair: movielens, journey or toy
             source:str|None=None, # journey: department to learn from
             target:str|None=None, # journey: department, movielens: genre to recommend in
             source_log:str|None=None, # Your own files (CSV, TSV, Parquet): log of the source
@@ -44,15 +44,18 @@ def cli_run(data:str='journey', # Built-in pair: journey, movielens or toy
             strategy:str='auto', # auto, supervised, unsupervised or target
             budget:str='fast', # fast: closed forms, towers; auto: also a transformer; full: two
             lam:float=.01, # λ of L + λ‖θ_source − θ_target‖
-            split:str='auto', # time, last or auto
+            split:str='auto', # time, last, random or auto
             k:int=10, # Length of a list
             k_core:int=2, # Interactions an item of the source must have
-            seed:int=0 # Of everything random
+            seed:int=0, # Of everything random
+            keep:int=-1 # Interactions a target user keeps; 0: all; -1: 2 with movielens, else all
            )->None:
     "Walk the flow chart A to H on two domains and write the results into a folder."
     from llmrec.pipeline import Options, load_pair, read_pair, run_pipeline
-    options = Options(encoder, strategy, sparse, budget, lam, pretrain, split, k, k_core, seed)
     own_files = (source_log, source_items, target_log, target_items)
+    if keep == -1: keep = 2 if data == 'movielens' and not any(own_files) else 0
+    options = Options(encoder, strategy, sparse, budget, lam, pretrain, split, k, k_core, seed,
+                      keep)
     if not any(own_files): pair = load_pair(data, source, target, seed)
     elif source or target:
         raise InputError('source and target name parts of built-in data: '

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
-from .core import InputError, batch_slices, hash_ids
+from .core import InputError, batch_slices, check_id_kind, hash_ids
 from .data import Domain, as_user_list, check_interactions, require_known_users
 from .preprocess import log_order, sort_by_time
 from .metrics import ndcg_of_ranks, rank_of_target
@@ -162,8 +162,14 @@ def _distinct(ids:pd.Series)->tuple:
 
 def _weights(log:pd.DataFrame)->np.ndarray:
     "Weight of each interaction, (len(log),) float32; 1 where the log has none."
-    if 'weight' in log: return np.asarray(log['weight'], np.float32)
-    return np.ones(len(log), np.float32)
+    if 'weight' not in log: return np.ones(len(log), np.float32)
+    weight = pd.to_numeric(log['weight'], errors='coerce').to_numpy(np.float32, na_value=np.nan)
+    bad = ~(np.isfinite(weight) & (weight >= 0))
+    if not bad.any(): return weight
+    row = int(bad.argmax())
+    raise InputError(f"log, column 'weight': row {row} has {log['weight'].iloc[row]!r}, and "
+                     f'{bad.sum() - 1} more: expected a finite number of at least 0; '
+                     'drop the rows or the column')
 
 # %% ../nbs/52_dataset.ipynb #32bdd326
 def as_list(x:Any)->list:
@@ -481,6 +487,8 @@ def append_interactions(data:Dataset, # Index of users and items
                        )->Dataset:
     "The same index with more target interactions, and users; old ones come first at equal times."
     log = check_interactions(log)
+    check_id_kind(log['user'], data.users, 'users of the new interactions')
+    check_id_kind(log['item'], data.items, 'items of the new interactions')
     users, user = _with_users(data.users, log)
     item_code, item_ids = _distinct(log['item'])
     item = data.all_items[0].get_indexer(item_ids)[item_code]

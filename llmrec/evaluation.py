@@ -10,7 +10,6 @@ __all__ = ['COMPARED', 'EvalTask', 'make_eval_task', 'rank_task', 'list_task', '
 import json
 import numpy as np
 import pandas as pd
-import platform
 import scipy.sparse as sp
 import time
 import torch
@@ -20,17 +19,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fastcore.basics import patch
 from html import escape
-from importlib.metadata import distributions
 from typing import Any
 from .core import (
-    InputError, atomic_write, batch_slices, check_type, hash_ids, peak_memory_mb, progress)
+    InputError, atomic_write, batch_slices, check_id_kind, check_type, hash_ids, package_versions,
+    peak_memory_mb, progress)
 from .data import require_columns
-from .preprocess import Split, leakage_audit
+from .preprocess import Split, catalogue_note, leakage_audit, untrained_items
 from .metrics import (
-    ITEM_BUCKETS, USER_BUCKETS, auc_per_user, bootstrap, category_shares, concentration,
-    coverage, diversity, holm, item_bucket, item_ranks, mean_popularity, miscalibration,
-    novelty, paired_interval, permutation_p, popularity_lift, tie_break_keys, top_lists,
-    topk_metrics, user_bucket)
+    ITEM_BUCKETS, USER_BUCKETS, auc_per_user, bootstrap, category_shares, check_grades,
+    concentration, coverage, diversity, holm, item_bucket, item_ranks, list_table,
+    mean_popularity, miscalibration, novelty, paired_interval, permutation_p, place_lists,
+    popularity_lift, tie_break_keys, top_lists, topk_metrics, user_bucket)
 
 # %% ../nbs/04_evaluation.ipynb #dd731285
 @dataclass
@@ -66,7 +65,9 @@ def _distinct_pairs(test:pd.DataFrame, grades:str|None)->tuple:
     "Test pairs, each once, the best grade first; users in an order that tells nothing."
     if grades is not None and grades not in test:
         raise InputError(f'grades={grades!r} is not a column of the test log: {list(test.columns)}')
-    if grades is not None: test = test.sort_values(grades, ascending=False, kind='stable')
+    if grades is not None:
+        check_grades(test[grades])
+        test = test.sort_values(grades, ascending=False, kind='stable')
     test = test.drop_duplicates(['user', 'item'])
     users = pd.Index(pd.unique(test['user']))
     return test, users[np.argsort(hash_ids(users), kind='stable')]
@@ -95,6 +96,8 @@ def make_eval_task(split:Split, items:Iterable, # Split; ids of the candidates
                   )->EvalTask:
     "Turn a split into a ranking task."
     items = _candidate_index(items)
+    check_id_kind(split.test['item'], items, 'items of the test')
+    check_id_kind(split.test['user'], split.train['user'], 'users of the test')
     test, users = _distinct_pairs(split.test, grades)
     past, seen = _masked(split, users, items, mask)
     row = users.get_indexer(test['user'])
@@ -221,24 +224,14 @@ def rank_task(rec:Any,        # Has `score(users)`
             list(pool.map(ranking.add, *_parts(b.start, scores)))
     return ranking.top, ranking.rank, ranking.mid, ranking.n_candidates, spent
 
-# %% ../nbs/04_evaluation.ipynb #cc05e4e8
-def _list_table(rec:dict|pd.DataFrame)->tuple:
-    "Lists as a table of user and item, and the place of each item, as numbers that grow downwards."
-    if isinstance(rec, dict):
-        rows = [(user, item, place) for user, items in rec.items()
-                for place, item in enumerate(items)]
-        rec = pd.DataFrame(rows, columns=['user', 'item', 'rank'])
-    by = next((c for c in ('rank', 'score') if c in rec), None)
-    if by is None or not {'user', 'item'} <= set(rec):
-        raise InputError('a table of lists has columns user, item, and rank or score; '
-                         f'found {list(rec.columns)}')
-    return rec, rec[by].to_numpy()*(1 if by == 'rank' else -1)
-
 # %% ../nbs/04_evaluation.ipynb #712eb2d2
 def list_task(rec:dict|pd.DataFrame, # {user: [items]}, or a table: user, item, rank or score
               task:EvalTask, k:int=10)->tuple: # Lists (m, k), ranks (pairs,)
     "Lists as `rank_task` gives them; items that are no candidates are taken out."
-    table, place = _list_table(rec)
+    table, place = list_table(rec)
+    filled = table['item'].notna().to_numpy()      # `recommend` leaves places empty
+    table, place = table[filled], place[filled]
+    check_id_kind(table['user'], task.users, 'users of the lists')
     user = task.users.get_indexer(table['user'])
     col = task.items.get_indexer(table['item'])
     if (col < 0).any():
@@ -247,38 +240,9 @@ def list_task(rec:dict|pd.DataFrame, # {user: [items]}, or a table: user, item, 
                          f'{len(task.items)} candidates')
     keep = user >= 0
     keep[keep] = ~_present(task.seen, user[keep], col[keep])
-    top = _placed(user[keep], col[keep], place[keep], task, k)
+    tie, _ = tie_break_keys(task.items, [])
+    top = place_lists(user[keep], col[keep], place[keep], tie, len(task.users), k)
     return _found_in(top, task)
-
-# %% ../nbs/04_evaluation.ipynb #bb9157de
-def _by_place(user:np.ndarray, col:np.ndarray, place:np.ndarray, n_users:int,
-              k:int)->np.ndarray|None:
-    "Lists where the ranks are small whole numbers, each once; None where they are not."
-    if not len(place) or place.dtype.kind not in 'iu': return None
-    if place.min() < 0 or place.max() >= 1000: return None
-    top = np.full((n_users, max(k, int(place.max()) + 1)), -1, np.int32)
-    top[user, place] = col
-    return top if np.count_nonzero(top >= 0) == len(user) else None
-
-# %% ../nbs/04_evaluation.ipynb #82c9a2fd
-def _by_order(user:np.ndarray, col:np.ndarray, place:np.ndarray, task:EvalTask, k:int)->np.ndarray:
-    "Lists by sorting, ties by a hash of the item."
-    order = np.lexsort((tie_break_keys(task.items, [])[0][col], place, user))
-    count = np.bincount(user, minlength=len(task.users))
-    position = np.arange(len(user)) - (np.cumsum(count) - count)[user[order]]
-    top = np.full((len(task.users), max(k, count.max(initial=0))), -1, np.int32)
-    top[user[order], position] = col[order]
-    return top
-
-# %% ../nbs/04_evaluation.ipynb #437f7a85
-def _placed(user:np.ndarray, col:np.ndarray, place:np.ndarray, task:EvalTask, k:int)->np.ndarray:
-    "Lists (m, k) from interactions (user, item, place), without gaps."
-    top = _by_place(user, col, place, len(task.users), k)
-    if top is None: top = _by_order(user, col, place, task, k)
-    gaps = np.nonzero(((top[:, 1:] >= 0) & (top[:, :-1] < 0)).any(1))[0]
-    filled = np.argsort(top[gaps] < 0, axis=1, kind='stable')
-    top[gaps] = np.take_along_axis(top[gaps], filled, 1)
-    return np.ascontiguousarray(top[:, :k])
 
 # %% ../nbs/04_evaluation.ipynb #827aae2f
 def _found_in(top:np.ndarray, task:EvalTask)->tuple:
@@ -399,8 +363,21 @@ def notes(self:Report)->list:
             f"seen items {protocol['seen']}; split {protocol['split'].get('name', '?')}; "
             f"ties by {protocol['ties']}")
     repeats = protocol['repeats']
+    more = _notes_of_data(protocol)
     again = [f'{repeats} test rows repeat the past and were dropped'] if repeats else []
-    return [line] + [f'LEAK: {leak}' for leak in protocol['leaks']] + again
+    return [line, *more, *(f'LEAK: {leak}' for leak in protocol['leaks']), *again]
+
+def _notes_of_data(protocol:dict)->list:
+    "Candidates, catalogue and order of the log, as far as the protocol knows them."
+    out = []
+    if count := protocol.get('per_user'):
+        few = count['fewer_than_k']
+        out = [f"{count['median']:,.0f} candidates a user ({count['least']:,} to "
+               f"{count['most']:,})" + (f', {few:,} users have fewer than k' if few else '')]
+    catalogue = protocol.get('catalogue')
+    if catalogue and catalogue['test_rows']: out.append(catalogue_note(catalogue))
+    order = protocol['split'].get('order', 'by time')
+    return out if order == 'by time' else [*out, f'order of the interactions: {order}']
 
 # %% ../nbs/04_evaluation.ipynb #76ec9736
 @patch
@@ -581,6 +558,27 @@ def count_parameters(rec:Any)->int:
     if known is not None and not callable(known): return int(known)
     return int(sum(_size(value) for value in vars(rec).values()))
 
+# %% ../nbs/04_evaluation.ipynb #feb5036c
+def _candidate_counts(task:EvalTask, ranked:Any, k:int)->dict:
+    "How many candidates users have; an error where nobody has more than the test items."
+    count = ranked.n_candidates
+    if count is None: count = len(task.items) - np.diff(task.seen.indptr)
+    relevant = np.bincount(task.row, minlength=len(count))
+    if (count <= relevant).all():
+        raise InputError(f'nothing to rank: at most {int(count.max())} candidates are left for a '
+                         'user, all of them in the test, and every model would be perfect: give '
+                         'the whole catalogue as items, or exclude_seen=False')
+    few = int((count < k).sum())
+    return dict(median=float(np.median(count)), least=int(count.min()), most=int(count.max()),
+                fewer_than_k=few)
+
+# %% ../nbs/04_evaluation.ipynb #d031e3ec
+def _catalogue_of_log(split:Split, task:EvalTask)->dict:
+    "Items without training interactions, sold and unsold; a warning if (nearly) all were sold."
+    found = untrained_items(split, pd.DataFrame({'item': task.items}))
+    if found['of_log']: warnings.warn(catalogue_note(found), stacklevel=3)
+    return found
+
 # %% ../nbs/04_evaluation.ipynb #e74c674b
 def _leaks(split:Split, table:pd.DataFrame)->list:
     "Findings of the audit that are leaks, as text; also as a warning."
@@ -589,12 +587,6 @@ def _leaks(split:Split, table:pd.DataFrame)->list:
     leaks = [f'{row.check}: {row.found} rows, {row.example}' for row in found.itertuples()]
     if leaks: warnings.warn('the split leaks: ' + '; '.join(leaks), stacklevel=3)
     return leaks
-
-def _versions()->dict:
-    "Versions of what computed the numbers; None for a package that is not installed."
-    version = lambda name: next((found.version for found in distributions(name=name)), None)
-    packages = ('llmrec', 'numpy', 'scipy', 'pandas', 'torch')
-    return dict(python=platform.python_version()) | {name: version(name) for name in packages}
 
 # %% ../nbs/04_evaluation.ipynb #f8343c7c
 @dataclass
@@ -645,6 +637,12 @@ def _candidates_of(rec:Any, table:pd.DataFrame|None)->np.ndarray:
         raise InputError('lists do not say what else could have been shown: '
                          'pass items=, the item table')
     return table['item'].to_numpy()
+
+# %% ../nbs/04_evaluation.ipynb #5dc01b28
+def _check_users(rec:Any, split:Split)->None:
+    "The test's users must have ids of the kind that the model knows."
+    known = getattr(getattr(rec, 'data', None), 'users', ())
+    check_id_kind(split.test['user'], known, 'users of the test')
 
 # %% ../nbs/04_evaluation.ipynb #d80854c9
 def _catalogue(rec:Any, items:pd.DataFrame|None, domain:Any, vectors:np.ndarray|None)->tuple:
@@ -763,6 +761,7 @@ def evaluate(rec:Any, # `.score(users)` and `.items`; or lists: {user: [items]},
     ks = _lengths(ks)
     known = _evidence_log(split, evidence, candidates)
     table, ids = _catalogue(rec, items, domain, vectors)
+    _check_users(rec, split)
     leaks = _leaks(split, table) if audit else []
     task = make_eval_task(split, ids, exclude_seen, grades, mask)
     ranked = _ranked(rec, task, ks[-1], seed, block, candidates)
@@ -772,7 +771,8 @@ def evaluate(rec:Any, # `.score(users)` and `.items`; or lists: {user: [items]},
     cells = _slices(slices, task, ranked.rank, known, table, ks[0], n_boot, seed, interval)
     seen = _masking(exclude_seen, mask)
     protocol = _protocol(split, task, seen, candidates, grades, seed, domain)
-    protocol |= dict(leaks=leaks, evidence=evidence, audit=audit, versions=_versions(),
+    protocol |= dict(per_user=_candidate_counts(task, ranked, ks[0]),
+                     catalogue=_catalogue_of_log(split, task), leaks=leaks, evidence=evidence, audit=audit, versions=package_versions(),
                      interval=f'{interval}, {n_boot} resamples of users')
     per_user, cells = _named(pd.DataFrame(user, task.users.rename('user')), cells, candidates)
     metrics = {name: float(value) for name, value in per_user.mean().items()} | whole

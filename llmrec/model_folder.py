@@ -29,9 +29,10 @@ FORMAT = 2
 def plain_value(value:Any)->Any:
     "A cell as JSON knows it; times become their text, lists stay lists."
     if isinstance(value, (list, tuple, np.ndarray)): return [plain_value(x) for x in value]
+    if isinstance(value, (np.datetime64, np.timedelta64)): return {'text': str(value)}
     if isinstance(value, np.generic): return value.item()
-    if isinstance(value, (pd.Timestamp, pd.Timedelta, pd.Period)): return {'text': str(value)}
-    return None if value is pd.NaT or value is pd.NA else value
+    if value is None or value is pd.NaT or value is pd.NA: return None
+    return value if isinstance(value, (str, int, float)) else {'text': str(value)}
 
 def pack_table(table:pd.DataFrame)->dict: # Name of a column -> its cells
     "An item table as lists for JSON; missing values are None."

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PRICE_WORDS', 'TEXT_COLUMNS', 'audit', 'k_core', 'clean', 'price_edges', 'price_bucket', 'item_text', 'gini',
            'sparsity', 'Split', 'sort_by_time', 'sort_log', 'split_last', 'split_time', 'log_order', 'split_random',
-           'split_cold_items', 'split_cold_users', 'split_kfold_users', 'untrained_items', 'truncate_source',
-           'leakage_audit']
+           'split_cold_items', 'split_cold_users', 'split_kfold_users', 'untrained_items', 'catalogue_note',
+           'truncate_source', 'leakage_audit']
 
 # %% ../nbs/02_preprocess.ipynb #c4731e68
 import numpy as np
@@ -543,13 +543,24 @@ def split_kfold_users(domain:Domain|pd.DataFrame, k:int=5, seed:int=0)->list[Spl
 # %% ../nbs/02_preprocess.ipynb #a2aeb02d
 def untrained_items(split:Split, items:pd.DataFrame # Item table, or the candidates
                    )->dict[str, int]:
-    "Items without training interactions: held out (validation or test), unsold, and their rows."
+    "Items without training interactions, sold later or unsold; is the table one of the log?"
     trained = set(split.train['item'])
     cold = items.loc[~items['item'].isin(trained), 'item']
     later = set(split.test['item']) | set(split.valid['item'])
     sold = int(cold.isin(later).sum())
+    unsold = len(cold) - sold
     rows = int((~split.test['item'].isin(trained)).sum())
-    return dict(held_out=sold, unsold=len(cold) - sold, test_rows=rows)
+    return dict(held_out=sold, unsold=unsold, test_rows=rows,
+                of_log=bool(sold >= 10 and unsold < .1*sold))
+
+def catalogue_note(found:dict[str, int])->str:
+    "What `untrained_items` found, in a sentence."
+    cold = found['held_out'] + found['unsold']
+    text = (f"{cold:,} candidates have no training interactions, {found['held_out']:,} of them are "
+            f"in the test or the validation ({found['test_rows']:,} test rows)")
+    if not found['of_log']: return text
+    return text + (': the catalogue holds only what was sold, and tells what will be; '
+                   'figures of such items are too good')
 
 # %% ../nbs/02_preprocess.ipynb #6a781a61
 def truncate_source(source:Domain, # Source domain

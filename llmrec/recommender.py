@@ -110,6 +110,16 @@ def _learn_event_weights(target, vectors, seed, plan):
     weight = table['weight'].clip(.1, 3).reindex(share.index).fillna(table.loc[often[0], 'weight'])
     return (weight/target.log['event'].map(weight).mean()).to_dict()  # mean 1 over the log
 
+# %% ../nbs/23_recommender.ipynb #b3ab5eb8
+def _check_events(weights, domains):
+    "An `InputError` if a weight is given to an event that is in no log."
+    known = [x for d in domains if 'event' in d.log for x in d.log['event'].unique()]
+    unknown = [event for event in weights if event not in known]
+    if not unknown: return
+    found = ', '.join(sorted({repr(x) for x in known})[:8]) or 'no column event'
+    raise InputError(f'events: {unknown[0]!r} is in no log; found {found}: '
+                     'write the events as the log has them')
+
 # %% ../nbs/23_recommender.ipynb #8fdb5d53
 def _weighted(log, weights):
     "A log with a column weight by event; as it is where events weigh alike or bring weights."
@@ -211,6 +221,7 @@ def _fit_all(params, target, sources, valid, vectors, ordered):
     weights = params['events']
     if weights == 'auto': weights = _learn_event_weights(target, vectors, params['seed'], plan)
     weights = dict(weights or {})
+    _check_events(weights, [target, *sources])
     shared = _shared_users(target, sources, vectors, params['strategy'], params['seed'], plan)
     sources = [_weighted_domain(x, weights) for x in sources]
     if ordered is None: ordered = _has_order(target.log, plan)

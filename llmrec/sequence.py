@@ -20,7 +20,7 @@ from fastcore.meta import delegates
 from functools import partial
 from torch import nn
 from typing import Any
-from .core import InputError, batch_slices, def_device, set_seed
+from .core import InputError, batch_slices, def_device, keep_generators, set_seed
 from .dataset import (
     Dataset, Histories, domain_ranges, mask_interactions, next_item_ndcg, select_users,
     split_last_interaction, training_histories)
@@ -691,6 +691,7 @@ def _squared_slopes(expert:SASRec, net:SeqNet, hist:Histories)->dict[str, torch.
     return total
 
 # %% ../nbs/15_sequence.ipynb #1cfabb57
+@keep_generators()
 def fisher_rows(expert:SASRec, # A fitted one
                 hist:Histories, # Histories to take it on
                 n:int=100, # Of so many of them, drawn at random
