@@ -77,8 +77,9 @@ def _as_id(text, ids):
 
 # %% ../nbs/58_cli.ipynb #53d54311
 def _titles(rec):
-    "Title of each target item, by id."
-    return dict(zip(rec.items, rec.data.table['title'].iloc[:rec.data.n_target]))
+    "Title of each target item, by id; items of one title are told apart."
+    from llmrec.report import item_titles
+    return item_titles(rec)
 
 # %% ../nbs/58_cli.ipynb #ab81533b
 def _later_rows(path, columns, rec):
@@ -120,25 +121,59 @@ def _list_for_user(rec, user, k, kind):
     items, scores = rec.recommend([user], k, kind=kind)
     return items[0], scores[0]
 
+# %% ../nbs/58_cli.ipynb #45edd1ba
+def _target_users(rec):
+    "Users who have target interactions; all users of a target without any."
+    hist = rec.data.hist
+    own = np.unique(hist.user[hist.item < rec.data.n_target])
+    users = rec.data.users[own] if len(own) else rec.data.users
+    return [user for user in users if not (isinstance(user, str) and '\x1f' in user)]
+
+def _recommend_all(rec, k, kind, out):
+    "Lists of all users as a file."
+    from llmrec.report import write_recommendations
+    if not out:
+        raise InputError('--out is missing: --all writes a file, such as --out recs.parquet '
+                         '(or .csv, .jsonl)')
+    users = _target_users(rec)
+    start = time.perf_counter()
+    write_recommendations(rec, users, k, out, **({'kind': kind} if kind else {}))
+    seconds = time.perf_counter() - start
+    print(f'{out}: lists of {len(users):,} users, {seconds:.0f} s')
+
+# %% ../nbs/58_cli.ipynb #6e25124e
+def _write_list(rows, user, out):
+    "One list as a file, of the form that --all writes."
+    from llmrec.report import write_frame
+    frame = pd.DataFrame([(user, rank, *row) for rank, row in enumerate(rows, 1)],
+                         columns=['user', 'rank', 'item', 'title', 'score'])
+    write_frame(frame, out)
+    print(f'{out}: a list of {len(frame)} items')
+
 # %% ../nbs/58_cli.ipynb #6d1f2a96
 def cli_recommend(model:str='llmrec-run/model', # Folder of a saved model
                   user:str|None=None, # Whom to recommend to
                   history:str|None=None, # Or item ids, comma-separated, oldest first
                   text:str|None=None, # Or a sentence
                   kind:str|None=None, # Only items of this kind
-                  k:int=10 # Length of the list
+                  k:int=10, # Length of the list
+                  all:bool=False, # Or all users of the model, into the file --out
+                  out:str|None=None # File: .csv, .jsonl or .parquet; none: print
                  )->None:
-    "Print recommendations for a user, a history or a sentence."
-    if sum(given is not None for given in (user, history, text)) != 1:
-        raise InputError('give exactly one of --user, --history and --text')
+    "Print recommendations for a user, a history or a sentence, or write those of all users."
+    if sum(given is not None for given in (user, history, text)) + all != 1:
+        raise InputError('give exactly one of --user, --history, --text and --all')
     rec = _load_model(model)
+    if all: return _recommend_all(rec, k, kind, out)
     if text is not None: items, scores = rec.recommend_from_text(text, k, kind=kind)
     elif history is None: items, scores = _list_for_user(rec, user, k, kind)
     else: items, scores = rec.recommend_from_history(_history_ids(history, rec), k, kind=kind)
     titles = _titles(rec)
-    rows = [(plain_text(item), plain_text(titles[item]), round(float(score), 4))
+    rows = [(item, titles[item], round(float(score), 4))
             for item, score in zip(items, scores) if item is not None]
-    table = pd.DataFrame(rows, columns=['item', 'title', 'score'], index=range(1, len(rows) + 1))
+    if out: return _write_list(rows, user or '', out)
+    shown = [(plain_text(item), plain_text(title), score) for item, title, score in rows]
+    table = pd.DataFrame(shown, columns=['item', 'title', 'score'], index=range(1, len(rows) + 1))
     print(table.to_string())
 
 # %% ../nbs/58_cli.ipynb #7616ae34

@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['log', 'TWIN', 'genre_pair', 'load_pair', 'read_pair', 'keep_latest', 'prepare_data', 'is_sparse',
            'domain_discrepancy', 'branch_experts', 'Options', 'data_key', 'ResultCache', 'folder_lock', 'load_encoder',
-           'train_model', 'training_curves', 'fit_baselines', 'evaluate_model', 'transfer_verdict',
-           'write_recommendations', 'StageLog', 'Run', 'fit_and_evaluate', 'run_pipeline', 'print_results', 'write_run']
+           'train_model', 'training_curves', 'fit_baselines', 'evaluate_model', 'transfer_verdict', 'StageLog', 'Run',
+           'fit_and_evaluate', 'run_pipeline', 'print_results', 'write_run']
 
 # %% ../nbs/24_pipeline.ipynb #c74010ac
 import contextlib
-import csv
 import hashlib
 import json
 import logging
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 from . import __version__
 from .core import (
-    InputError, atomic_write, batch_slices, check_int, check_type, peak_memory_mb, progress)
+    InputError, atomic_write, check_int, check_type, peak_memory_mb, progress)
 from .data import Domain, DomainPair, make_synthetic_pair
 from .readers import load_journey, load_movielens, parse_columns, read_table
 from llmrec.preprocess import (
@@ -47,7 +46,8 @@ from .two_tower import TwoTower
 from .fusion import default_experts
 from .recommender import Recommender
 from .report import (
-    figure_png, figures, html_sections, report_html, results_table, safe_cell)
+    figure_png, figures, html_sections, item_titles, report_html, results_table,
+    write_recommendations)
 try: import fcntl
 except ImportError: fcntl = None # no such locks on this system
 
@@ -421,27 +421,6 @@ def _worth(effect):
     table.columns = ['users', 'with the source', 'without', 'difference', 'from', 'to', 'the source']
     return table.rename_axis('training interactions of the test item').reset_index()
 
-# %% ../nbs/24_pipeline.ipynb #f889cb62
-def _titles(rec):
-    "Title of each target item, by id."
-    return dict(zip(rec.items, rec.data.table['title'].iloc[:rec.data.n_target]))
-
-def _csv_rows(user, items, scores, titles):
-    for rank, (item, score) in enumerate(zip(items, scores), 1):
-        if item is None: return
-        yield [safe_cell(user), rank, safe_cell(item), safe_cell(str(titles[item])), f'{score:.4f}']
-
-# %% ../nbs/24_pipeline.ipynb #729ed4df
-def write_recommendations(rec:Recommender, users:list, k:int, path:Path)->None:
-    "Stage H: the best k new items of each user as CSV: user, rank, item, title, score."
-    titles = _titles(rec)
-    with atomic_write(path) as f:
-        writer = csv.writer(f)
-        writer.writerow(['user', 'rank', 'item', 'title', 'score'])
-        for block in progress(list(batch_slices(len(users), 1024)), 'recommend'):
-            items, scores = rec.recommend(users[block], k)
-            for row in zip(users[block], items, scores): writer.writerows(_csv_rows(*row, titles))
-
 # %% ../nbs/24_pipeline.ipynb #76cd5dda
 class StageLog:
     "Print what each stage found and remember it, with the time since the start."
@@ -614,7 +593,7 @@ def _example_users(split):
 def _three_lists(rec, users, k):
     "The best items of three users, side by side; their ids stay out of what is printed."
     items, _ = rec.recommend(users, k)
-    titles = _titles(rec)
+    titles = item_titles(rec)
     lists = {f'user {letter}': [titles.get(item, '') for item in row]
              for letter, row in zip('ABC', items)}
     return pd.DataFrame(lists, index=range(1, items.shape[1] + 1))
