@@ -379,8 +379,7 @@ class TextPopularity(Expert):
 class NextItemRidge(Expert):
     "Regress the next target item on the decayed history, shrunk towards the kernel's matrix."
     saved = ('S', 'W')
-    phrase = 'comes next after items like yours'
-    needs_order = True
+    phrase, needs_order = 'comes next after items like yours', True
     def __init__(self, kernel:KernelTransfer|None=None, half_life:float=4., lam:float=400.,
                  rho:float=.1, use_source_history:bool=True, max_items:int=5000):
         self.kernel = kernel

@@ -88,6 +88,12 @@ def _candidate_index(ids:Iterable)->pd.Index:
     if items.is_unique: return items
     raise InputError(f'items: {items[items.duplicated()][0]!r} stands twice among the candidates')
 
+# %% ../nbs/04_evaluation.ipynb #93cebcaa
+def _check_kinds(split:Split, items:pd.Index)->None:
+    "Ids of the test must be of the kind of the training log's and the candidates'."
+    check_id_kind(split.test['item'], items, 'items of the test')
+    check_id_kind(split.test['user'], split.train['user'], 'users of the test')
+
 # %% ../nbs/04_evaluation.ipynb #8849f47f
 def make_eval_task(split:Split, items:Iterable, # Split; ids of the candidates
                    exclude_seen:bool=True, # Mask training and validation items?
@@ -96,8 +102,7 @@ def make_eval_task(split:Split, items:Iterable, # Split; ids of the candidates
                   )->EvalTask:
     "Turn a split into a ranking task."
     items = _candidate_index(items)
-    check_id_kind(split.test['item'], items, 'items of the test')
-    check_id_kind(split.test['user'], split.train['user'], 'users of the test')
+    _check_kinds(split, items)
     test, users = _distinct_pairs(split.test, grades)
     past, seen = _masked(split, users, items, mask)
     row = users.get_indexer(test['user'])
@@ -224,14 +229,18 @@ def rank_task(rec:Any,        # Has `score(users)`
             list(pool.map(ranking.add, *_parts(b.start, scores)))
     return ranking.top, ranking.rank, ranking.mid, ranking.n_candidates, spent
 
+# %% ../nbs/04_evaluation.ipynb #5213dc4b
+def _checked_lists(rec:dict|pd.DataFrame, task:EvalTask)->tuple:
+    "Lists as a table and the place of each row; ids must be of the task's kind."
+    table, place = list_table(rec)
+    check_id_kind(table['user'], task.users, 'users of the lists')
+    return table, place
+
 # %% ../nbs/04_evaluation.ipynb #712eb2d2
 def list_task(rec:dict|pd.DataFrame, # {user: [items]}, or a table: user, item, rank or score
               task:EvalTask, k:int=10)->tuple: # Lists (m, k), ranks (pairs,)
     "Lists as `rank_task` gives them; items that are no candidates are taken out."
-    table, place = list_table(rec)
-    filled = table['item'].notna().to_numpy()      # `recommend` leaves places empty
-    table, place = table[filled], place[filled]
-    check_id_kind(table['user'], task.users, 'users of the lists')
+    table, place = _checked_lists(rec, task)
     user = task.users.get_indexer(table['user'])
     col = task.items.get_indexer(table['item'])
     if (col < 0).any():
@@ -241,8 +250,8 @@ def list_task(rec:dict|pd.DataFrame, # {user: [items]}, or a table: user, item, 
     keep = user >= 0
     keep[keep] = ~_present(task.seen, user[keep], col[keep])
     tie, _ = tie_break_keys(task.items, [])
-    top = place_lists(user[keep], col[keep], place[keep], tie, len(task.users), k)
-    return _found_in(top, task)
+    rows = user[keep], col[keep], place[keep]
+    return _found_in(place_lists(*rows, tie, len(task.users), k), task)
 
 # %% ../nbs/04_evaluation.ipynb #827aae2f
 def _found_in(top:np.ndarray, task:EvalTask)->tuple:
@@ -367,6 +376,7 @@ def notes(self:Report)->list:
     again = [f'{repeats} test rows repeat the past and were dropped'] if repeats else []
     return [line, *more, *(f'LEAK: {leak}' for leak in protocol['leaks']), *again]
 
+# %% ../nbs/04_evaluation.ipynb #b9b32ead
 def _notes_of_data(protocol:dict)->list:
     "Candidates, catalogue and order of the log, as far as the protocol knows them."
     out = []
@@ -772,7 +782,8 @@ def evaluate(rec:Any, # `.score(users)` and `.items`; or lists: {user: [items]},
     seen = _masking(exclude_seen, mask)
     protocol = _protocol(split, task, seen, candidates, grades, seed, domain)
     protocol |= dict(per_user=_candidate_counts(task, ranked, ks[0]),
-                     catalogue=_catalogue_of_log(split, task), leaks=leaks, evidence=evidence, audit=audit, versions=package_versions(),
+                     catalogue=_catalogue_of_log(split, task), leaks=leaks,
+                     evidence=evidence, audit=audit, versions=package_versions(),
                      interval=f'{interval}, {n_boot} resamples of users')
     per_user, cells = _named(pd.DataFrame(user, task.users.rename('user')), cells, candidates)
     metrics = {name: float(value) for name, value in per_user.mean().items()} | whole

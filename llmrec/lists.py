@@ -125,14 +125,14 @@ def item_mask(items:pd.DataFrame, # Item table
 # %% ../nbs/18_lists.ipynb #4d2d2f23
 _TELLING = ('year', 'brand', 'size', 'type', 'category', 'price')
 
+# %% ../nbs/18_lists.ipynb #43cad315
 def distinct_titles(items:pd.DataFrame # Item table
                    )->np.ndarray:      # (n,) of str
-    "Titles; those that several items bear get what tells them apart, their id if nothing else does."
+    "Titles; what several items bear is told apart, by their id if by nothing else."
     titles = items['title'].astype(str)
     out = titles.to_numpy(object).copy()
     left = np.array(titles.duplicated(keep=False))
-    for column in _TELLING if left.any() else ():
-        if column not in items: continue
+    for column in [c for c in _TELLING if c in items and left.any()]:
         value = items[column].map(lambda x: x if isinstance(x, (str, int, float)) else np.nan)
         groups = value.groupby(titles)
         told = groups.transform('nunique').eq(groups.transform('size')).to_numpy() & left
@@ -142,6 +142,7 @@ def distinct_titles(items:pd.DataFrame # Item table
     out[left] = [f'{t} (item {i})' for t, i in zip(titles[left], items['item'][left])]
     return out
 
+# %% ../nbs/18_lists.ipynb #b7b68025
 def _plain(value:Any)->str:
     "A whole number without its point."
     return str(int(value)) if isinstance(value, float) and value == int(value) else str(value)
@@ -171,6 +172,13 @@ def _long_table(users:Sequence, ids:np.ndarray, scores:np.ndarray)->pd.DataFrame
                               item=ids.ravel(), score=np.asarray(scores, float).ravel()))
     return frame[np.isfinite(frame['score'])].reset_index(drop=True)
 
+# %% ../nbs/18_lists.ipynb #e0f4085a
+def _about(items:pd.DataFrame)->pd.DataFrame:
+    "The item table by id, with titles that differ."
+    items = items.drop_duplicates('item')
+    if 'title' in items: items = items.assign(title=distinct_titles(items))
+    return items.set_index('item')
+
 # %% ../nbs/18_lists.ipynb #8c3dbbdc
 def to_table(items:pd.DataFrame,    # Item table
              ids:np.ndarray,        # (m, k) or (k,) from `recommend`; missing places are dropped
@@ -182,9 +190,7 @@ def to_table(items:pd.DataFrame,    # Item table
     if len(users) != len(ids):
         raise InputError(f'{len(users)} users for {len(ids)} lists: give one user a list')
     frame = _long_table(users, ids, scores)
-    about = items.drop_duplicates('item')
-    if 'title' in about: about = about.assign(title=distinct_titles(about))
-    about = about.set_index('item').reindex(frame['item'])
+    about = _about(items).reindex(frame['item'])
     shown = [name for name in columns if name in items and items[name].notna().any()]
     for place, name in enumerate(shown): frame.insert(3 + place, name, about[name].to_numpy())
     return RecommendationTable(frame)

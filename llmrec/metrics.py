@@ -154,6 +154,7 @@ def list_table(rec:dict|pd.DataFrame # {user: [items]}, or a table: user, item, 
     if by is None or not {'user', 'item'} <= set(rec):
         raise InputError('a table of lists has columns user, item, and rank or score; '
                          f'found {list(rec.columns)}')
+    rec = rec[rec['item'].notna()]                 # `recommend` leaves places empty
     return rec, rec[by].to_numpy()*(1 if by == 'rank' else -1)
 
 # %% ../nbs/03_metrics.ipynb #f0fd8287
@@ -166,6 +167,7 @@ def _by_place(user:np.ndarray, col:np.ndarray, place:np.ndarray, n_users:int,
     top[user, place] = col
     return top if np.count_nonzero(top >= 0) == len(user) else None
 
+# %% ../nbs/03_metrics.ipynb #ec06d443
 def _by_order(user:np.ndarray, col:np.ndarray, place:np.ndarray, tie:np.ndarray, n_users:int,
               k:int)->np.ndarray:
     "Lists by sorting; `tie` decides between equal places."

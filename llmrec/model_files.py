@@ -199,8 +199,8 @@ def _needs_code(path:Path)->str:
 def refuse_model_code(path:Path # A model directory
                      )->None:
     "An `InputError` if a model needs Python code of its own; a warning if it only brings some."
-    mapped = any(read_json(path/f).get('auto_map') for f in ('config.json', 'tokenizer_config.json'))
-    if not mapped: return
+    files = 'config.json', 'tokenizer_config.json'
+    if not any(read_json(path/name).get('auto_map') for name in files): return
     if name := _needs_code(path):
         raise InputError(f'{path}: the model cannot be loaded: {name} asks for Python code of the '
                          "model's own (auto_map), and code that comes with a model is never run "

@@ -163,8 +163,7 @@ def _cleaning_report(steps, source, cut):
 def prepare_data(pair:DomainPair, # Raw domains
                  k_user:int=1, k_item:int=1, # k-core of the source; the target keeps what is cold
                  split:str='auto', # 'time', 'last', 'random'; 'auto' chooses by the log
-                 seed:int=0,
-                 keep:int=0 # Interactions a target user keeps to learn from; 0: all
+                 seed:int=0, keep:int=0 # Interactions a user keeps to learn from; 0: all
                 )->tuple[DomainPair, Split, pd.DataFrame]: # Cleaned pair, Split, what was dropped
     "Stage A: clean both domains, split the target, cut the source at the test."
     source, dropped_source = pair.source, pd.DataFrame()
@@ -409,6 +408,7 @@ def _evidence_labels(split, users):
     def label(x): return next(f'{name} interactions' for name, low, high in _RANGES if x < high)
     return {user: label(mean[user]) for user in users}
 
+# %% ../nbs/24_pipeline.ipynb #5a240335
 def _worth(effect):
     "Where the source helps and where it is worth nothing that shows, as a table."
     if effect is None or effect.slices is None: return None
@@ -418,7 +418,8 @@ def _worth(effect):
     for name in ('mean', 'twin', 'difference', 'lo', 'hi'):
         table[name] = [f'{x:+.4f}' if name in ('difference', 'lo', 'hi') else f'{x:.4f}'
                        for x in table[name].astype(float)]
-    table.columns = ['users', 'with the source', 'without', 'difference', 'from', 'to', 'the source']
+    table.columns = ['users', 'with the source', 'without', 'difference', 'from', 'to',
+                     'the source']
     return table.rename_axis('training interactions of the test item').reset_index()
 
 # %% ../nbs/24_pipeline.ipynb #76cd5dda

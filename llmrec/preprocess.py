@@ -388,17 +388,23 @@ def split_last(domain:Domain|pd.DataFrame, # Domain or log
     enough = n >= n_test + n_valid + min_train
     test = enough & (follow < n_test)
     valid = enough & (follow >= n_test) & (follow < n_test + n_valid)
-    _warn_of_order(log)
     return _make(log, [order[~test & ~valid], order[valid], order[test]], name='last', **settings,
-                 order=log_order(log)[1])
+                 order=_told_order(log))
 
 # %% ../nbs/02_preprocess.ipynb #51c5061f
-def _warn_of_order(log:pd.DataFrame)->None:
-    "Warn where the order of the file cannot stand for time."
+def _told_order(log:pd.DataFrame)->str:
+    "What the order of a log is; a warning where it cannot stand for time."
     known, words = log_order(log)
-    if known: return
-    warnings.warn(f'split_last takes the order of the file for time ({words}): the last row of a '
-                  'user is no later one; use split_random, or add times', stacklevel=3)
+    if not known:
+        warnings.warn(f'split_last takes the order of the file for time ({words}): the last row of '
+                      'a user is no later one; use split_random, or add times', stacklevel=3)
+    return words
+
+def _check_cut(t:np.ndarray, first:int)->None:
+    "An `InputError` if nothing lies before the cut."
+    if not len(t) or (t < first).any(): return
+    raise InputError(f'split_time leaves no training rows: {(t == first).mean():.0%} of the '
+                     f'{len(t)} rows bear the time {first}; use split_last or split_random')
 
 # %% ../nbs/02_preprocess.ipynb #c9b0d1f5
 def split_time(domain:Domain|pd.DataFrame, test:float=.1, valid:float=.1, seed:int=0)->Split:
@@ -413,9 +419,7 @@ def split_time(domain:Domain|pd.DataFrame, test:float=.1, valid:float=.1, seed:i
     log = sort_log(log, seed)
     t = log['time'].to_numpy()
     first, second = _quantiles(t, [1 - test - valid, 1 - test])
-    if len(t) and not (t < first).any():
-        raise InputError(f'split_time leaves no training rows: {(t == first).mean():.0%} of the '
-                         f'{len(t)} rows bear the time {first}; use split_last or split_random')
+    _check_cut(t, first)
     parts = [t < first, (t >= first) & (t < second), t >= second]
     return _make(log, parts, name='time', valid_from=first, test_from=second, seed=seed)
 
@@ -451,31 +455,34 @@ def _same_way(before:np.ndarray, after:np.ndarray)->bool:
     most = np.maximum(up, count - up)[often].sum()
     return count[often].sum() >= 2*_SURE and most >= .99*count[often].sum()
 
-# %% ../nbs/02_preprocess.ipynb #10d65b1d
+# %% ../nbs/02_preprocess.ipynb #51d2f659
+def _neighbours(log:pd.DataFrame, item:np.ndarray)->tuple[np.ndarray, np.ndarray]:
+    "Rows of a user that follow each other and are of different items: places of both."
+    user = pd.factorize(log['user'])[0]
+    rows = np.argsort(user, kind='stable')
+    follows = np.flatnonzero(user[rows][1:] == user[rows][:-1])
+    before, after = rows[follows], rows[follows + 1]
+    different = item[before] != item[after]
+    return before[different], after[different]
+
+# %% ../nbs/02_preprocess.ipynb #30265ab3
 def log_order(log:pd.DataFrame # user, item [, time, value], in the order of the file
              )->tuple[bool, str]: # Can the order stand for time? What it is, in words
     "By what the interactions of each user are ordered."
     if 'time' in log and log['time'].nunique() != 1: return True, 'by time'
     if 'time' in log: return False, 'all at one time'
-    user = pd.factorize(log['user'])[0]
-    rows = np.argsort(user, kind='stable')
-    follows = np.flatnonzero(user[rows][1:] == user[rows][:-1])
-    before, after = rows[follows], rows[follows + 1]
     item = _places_in(log['item'])
-    different = item[before] != item[after]
-    before, after = before[different], after[different]
+    before, after = _neighbours(log, item)
     if _one_way(item[after] - item[before]): return False, 'no times; rows sorted by item'
-    if 'value' in log:
-        value = log['value'].to_numpy(float, na_value=np.nan)
-        if _one_way(value[after] - value[before]): return False, 'no times; rows sorted by value'
-    if len(before) and _same_way(item[before], item[after]):
-        return False, 'no times; items in one order for all users'
+    value = log['value'].to_numpy(float, na_value=np.nan) if 'value' in log else np.zeros(len(log))
+    if _one_way(value[after] - value[before]): return False, 'no times; rows sorted by value'
+    same = len(before) and _same_way(item[before], item[after])
+    if same: return False, 'no times; items in one order for all users'
     return True, 'no times; order of the file'
 
 # %% ../nbs/02_preprocess.ipynb #490175be
 def split_random(domain:Domain|pd.DataFrame, # Domain or log
-                 valid:bool=True, # Also a random row of each user to validate on?
-                 seed:int=0)->Split:
+                 valid:bool=True, seed:int=0)->Split: # Also one row of each user to validate on?
     "Leave a random row of each user out; for logs whose order means nothing."
     check_type(valid, bool, 'valid')
     log = _log(domain)
@@ -485,9 +492,8 @@ def split_random(domain:Domain|pd.DataFrame, # Domain or log
     user = pd.factorize(log['user'])[0]
     shuffled = shuffled[np.argsort(user[shuffled], kind='stable')]
     follow, n = _rows_that_follow(user[shuffled])
-    enough = n >= 2 + valid
-    test = shuffled[enough & (follow == 0)]
-    held = shuffled[enough & (follow == 1) & valid]
+    test = shuffled[(n >= 2 + valid) & (follow == 0)]
+    held = shuffled[(n >= 2 + valid) & (follow == 1) & valid]
     out = np.isin(pair, pair[np.concatenate([test, held])])   # with their repeats
     return _make(log, [~out, held, test], name='random', seed=seed, order='means nothing')
 
@@ -553,6 +559,7 @@ def untrained_items(split:Split, items:pd.DataFrame # Item table, or the candida
     return dict(held_out=sold, unsold=unsold, test_rows=rows,
                 of_log=bool(sold >= 10 and unsold < .1*sold))
 
+# %% ../nbs/02_preprocess.ipynb #de114cfc
 def catalogue_note(found:dict[str, int])->str:
     "What `untrained_items` found, in a sentence."
     cold = found['held_out'] + found['unsold']

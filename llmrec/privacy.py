@@ -85,6 +85,7 @@ def __call__(self:Pseudonyms, ids:Sequence)->np.ndarray: # (len(ids),) object ar
     code, own = pd.factorize(ids)
     return np.array([self.name(user) for user in own] or [''], object)[code]
 
+# %% ../nbs/22_privacy.ipynb #505686b0
 @patch
 def back(self:Pseudonyms, names:Sequence, # Pseudonyms
          ids:Sequence)->list:             # All ids the key holder knows
