@@ -229,18 +229,11 @@ def rank_task(rec:Any,        # Has `score(users)`
             list(pool.map(ranking.add, *_parts(b.start, scores)))
     return ranking.top, ranking.rank, ranking.mid, ranking.n_candidates, spent
 
-# %% ../nbs/04_evaluation.ipynb #5213dc4b
-def _checked_lists(rec:dict|pd.DataFrame, task:EvalTask)->tuple:
-    "Lists as a table and the place of each row; ids must be of the task's kind."
-    table, place = list_table(rec)
-    check_id_kind(table['user'], task.users, 'users of the lists')
-    return table, place
-
 # %% ../nbs/04_evaluation.ipynb #712eb2d2
 def list_task(rec:dict|pd.DataFrame, # {user: [items]}, or a table: user, item, rank or score
               task:EvalTask, k:int=10)->tuple: # Lists (m, k), ranks (pairs,)
     "Lists as `rank_task` gives them; items that are no candidates are taken out."
-    table, place = _checked_lists(rec, task)
+    table, place = list_table(rec)
     user = task.users.get_indexer(table['user'])
     col = task.items.get_indexer(table['item'])
     if (col < 0).any():
@@ -652,6 +645,7 @@ def _candidates_of(rec:Any, table:pd.DataFrame|None)->np.ndarray:
 def _check_users(rec:Any, split:Split)->None:
     "The test's users must have ids of the kind that the model knows."
     known = getattr(getattr(rec, 'data', None), 'users', ())
+    if _are_lists(rec): known = list_table(rec)[0]['user']
     check_id_kind(split.test['user'], known, 'users of the test')
 
 # %% ../nbs/04_evaluation.ipynb #d80854c9
