@@ -122,6 +122,7 @@ MOVED = {
             'COMMANDS cli_run cli_recommend cli_evaluate cli_encode cli_doctor chapters '
             'copy_chapters cli_lab main'),
         'readers': 'parse_columns',
+        'core': 'peak_memory=peak_memory_mb',
         'pipeline': (
             'collect=prepare_data decide_sparse=is_sparse measure_gap=domain_discrepancy '
             'road_experts=branch_experts Memory=ResultCache alone=folder_lock '

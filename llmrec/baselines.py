@@ -28,6 +28,10 @@ class Popularity(Expert):
     reason = 'many take it'
     def __init__(self, recent:float=1.): # Share of interactions to count, the latest by time
         self.recent = recent
+    @property
+    def needs_order(self) -> bool:
+        "Only where the latest interactions are asked for."
+        return self.recent < 1
     def score_histories(self, hist:Histories) -> np.ndarray:
         return np.tile(self.pop, (len(hist), 1))
 

@@ -30,7 +30,7 @@ from .readers import parse_columns, read_table
 from .preprocess import Split, item_text
 
 # %% ../nbs/58_cli.ipynb #121b2351
-def cli_run(data:str='journey', # Built-in pair: journey, movielens or toy
+def cli_run(data:str='movielens', # Built-in pair: movielens, journey or toy
             source:str|None=None, # journey: department to learn from
             target:str|None=None, # journey: department, movielens: genre to recommend in
             source_log:str|None=None, # Your own files (CSV, TSV, Parquet): log of the source
@@ -45,7 +45,7 @@ def cli_run(data:str='journey', # Built-in pair: journey, movielens or toy
             strategy:str='auto', # auto, supervised, unsupervised or target
             budget:str='fast', # fast: closed forms, towers; auto: also a transformer; full: two
             lam:float=.01, # λ of L + λ‖θ_source − θ_target‖
-            split:str='auto', # time, last or auto
+            split:str='auto', # time, last, random or auto
             k:int=10, # Length of a list
             k_core:int=2, # Interactions an item of the source must have
             seed:int=0, # Of everything random
@@ -58,12 +58,15 @@ def cli_run(data:str='journey', # Built-in pair: journey, movielens or toy
             events:str|None=None, # Events that count: buy,cart
             dates:str='auto', # Of dates that fit both ways: day-first or month-first
             names:str|None=None, # What to call the domains: books,films
+            keep:int=-1, # Interactions a target user keeps; 0: all; -1: 2 with movielens, else all
             dry_run:bool=False # Stop after stage A: how files are read, what is dropped
            )->None:
     "Walk the flow chart A to H on two domains and write the results into a folder."
     from llmrec.pipeline import Options, load_pair, read_pair, run_pipeline, show_data
-    options = Options(encoder, strategy, sparse, budget, lam, pretrain, split, k, k_core, seed)
     own_files = (source_log, source_items, target_log, target_items)
+    if keep == -1: keep = 2 if data == 'movielens' and not any(own_files) else 0
+    options = Options(encoder, strategy, sparse, budget, lam, pretrain, split, k, k_core, seed,
+                      keep)
     how = dict(encoding=encoding, sep=sep, no_header=no_header, min_value=min_value, dates=dates,
                text_columns=text_columns, drop_columns=drop_columns, events=events)
     if not any(own_files):
@@ -108,8 +111,9 @@ def _as_id(text, ids):
 
 # %% ../nbs/58_cli.ipynb #53d54311
 def _titles(rec):
-    "Title of each target item, by id."
-    return dict(zip(rec.items, rec.data.table['title'].iloc[:rec.data.n_target]))
+    "Title of each target item, by id; items of one title are told apart."
+    from llmrec.report import item_titles
+    return item_titles(rec)
 
 # %% ../nbs/58_cli.ipynb #ab81533b
 def _later_rows(path, columns, rec, **reading):
@@ -151,25 +155,59 @@ def _list_for_user(rec, user, k, kind):
     items, scores = rec.recommend([user], k, kind=kind)
     return items[0], scores[0]
 
+# %% ../nbs/58_cli.ipynb #45edd1ba
+def _target_users(rec):
+    "Users who have target interactions; all users of a target without any."
+    hist = rec.data.hist
+    own = np.unique(hist.user[hist.item < rec.data.n_target])
+    users = rec.data.users[own] if len(own) else rec.data.users
+    return [user for user in users if not (isinstance(user, str) and '\x1f' in user)]
+
+def _recommend_all(rec, k, kind, out):
+    "Lists of all users as a file."
+    from llmrec.report import write_recommendations
+    if not out:
+        raise InputError('--out is missing: --all writes a file, such as --out recs.parquet '
+                         '(or .csv, .jsonl)')
+    users = _target_users(rec)
+    start = time.perf_counter()
+    write_recommendations(rec, users, k, out, **({'kind': kind} if kind else {}))
+    seconds = time.perf_counter() - start
+    print(f'{out}: lists of {len(users):,} users, {seconds:.0f} s')
+
+# %% ../nbs/58_cli.ipynb #6e25124e
+def _write_list(rows, user, out):
+    "One list as a file, of the form that --all writes."
+    from llmrec.report import write_frame
+    frame = pd.DataFrame([(user, rank, *row) for rank, row in enumerate(rows, 1)],
+                         columns=['user', 'rank', 'item', 'title', 'score'])
+    write_frame(frame, out)
+    print(f'{out}: a list of {len(frame)} items')
+
 # %% ../nbs/58_cli.ipynb #6d1f2a96
 def cli_recommend(model:str='llmrec-run/model', # Folder of a saved model
                   user:str|None=None, # Whom to recommend to
                   history:str|None=None, # Or item ids, comma-separated, oldest first
                   text:str|None=None, # Or a sentence
                   kind:str|None=None, # Only items of this kind
-                  k:int=10 # Length of the list
+                  k:int=10, # Length of the list
+                  all:bool=False, # Or all users of the model, into the file --out
+                  out:str|None=None # File: .csv, .jsonl or .parquet; none: print
                  )->None:
-    "Print recommendations for a user, a history or a sentence."
-    if sum(given is not None for given in (user, history, text)) != 1:
-        raise InputError('give exactly one of --user, --history and --text')
+    "Print recommendations for a user, a history or a sentence, or write those of all users."
+    if sum(given is not None for given in (user, history, text)) + all != 1:
+        raise InputError('give exactly one of --user, --history, --text and --all')
     rec = _load_model(model)
+    if all: return _recommend_all(rec, k, kind, out)
     if text is not None: items, scores = rec.recommend_from_text(text, k, kind=kind)
     elif history is None: items, scores = _list_for_user(rec, user, k, kind)
     else: items, scores = rec.recommend_from_history(_history_ids(history, rec), k, kind=kind)
     titles = _titles(rec)
-    rows = [(plain_text(item), plain_text(titles[item]), round(float(score), 4))
+    rows = [(item, titles[item], round(float(score), 4))
             for item, score in zip(items, scores) if item is not None]
-    table = pd.DataFrame(rows, columns=['item', 'title', 'score'], index=range(1, len(rows) + 1))
+    if out: return _write_list(rows, user or '', out)
+    shown = [(plain_text(item), plain_text(title), score) for item, title, score in rows]
+    table = pd.DataFrame(shown, columns=['item', 'title', 'score'], index=range(1, len(rows) + 1))
     print(table.to_string())
 
 # %% ../nbs/58_cli.ipynb #7616ae34

@@ -10,7 +10,6 @@ __all__ = ['COMPARED', 'EvalTask', 'make_eval_task', 'rank_task', 'list_task', '
 import json
 import numpy as np
 import pandas as pd
-import platform
 import scipy.sparse as sp
 import time
 import torch
@@ -20,17 +19,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fastcore.basics import patch
 from html import escape
-from importlib.metadata import distributions
 from typing import Any
 from .core import (
-    InputError, atomic_write, batch_slices, check_type, hash_ids, peak_memory_mb, progress)
+    InputError, atomic_write, batch_slices, check_id_kind, check_type, hash_ids, package_versions,
+    peak_memory_mb, progress)
 from .data import require_columns
-from .preprocess import Split, regime, regime_text
+from .preprocess import (
+    Split, catalogue_note, regime, regime_text, untrained_items)
 from .metrics import (
-    FEW_TESTS, ITEM_BUCKETS, USER_BUCKETS, auc_per_user, bootstrap, category_shares, concentration,
-    coverage, diagnose_ranks, diversity, group_labels, holm, item_ranks,
-    mean_popularity, miscalibration, novelty, paired_comparison, popularity_lift, slice_table,
-    tie_break_keys, top_lists, topk_metrics)
+    FEW_TESTS, ITEM_BUCKETS, USER_BUCKETS, auc_per_user, bootstrap, category_shares, check_grades,
+    concentration, coverage, diagnose_ranks, diversity, group_labels, holm, item_ranks, list_table,
+    mean_popularity, miscalibration, novelty, paired_comparison, place_lists, popularity_lift,
+    slice_table, tie_break_keys, top_lists, topk_metrics)
 from .leakage import leakage_audit
 
 # %% ../nbs/04_evaluation.ipynb #dd731285
@@ -67,7 +67,9 @@ def _distinct_pairs(test:pd.DataFrame, grades:str|None)->tuple:
     "Test pairs, each once, the best grade first; users in an order that tells nothing."
     if grades is not None and grades not in test:
         raise InputError(f'grades={grades!r} is not a column of the test log: {list(test.columns)}')
-    if grades is not None: test = test.sort_values(grades, ascending=False, kind='stable')
+    if grades is not None:
+        check_grades(test[grades])
+        test = test.sort_values(grades, ascending=False, kind='stable')
     test = test.drop_duplicates(['user', 'item'])
     users = pd.Index(pd.unique(test['user']))
     return test, users[np.argsort(hash_ids(users), kind='stable')]
@@ -88,6 +90,12 @@ def _candidate_index(ids:Iterable)->pd.Index:
     if items.is_unique: return items
     raise InputError(f'items: {items[items.duplicated()][0]!r} stands twice among the candidates')
 
+# %% ../nbs/04_evaluation.ipynb #93cebcaa
+def _check_kinds(split:Split, items:pd.Index)->None:
+    "Ids of the test must be of the kind of the training log's and the candidates'."
+    check_id_kind(split.test['item'], items, 'items of the test')
+    check_id_kind(split.test['user'], split.train['user'], 'users of the test')
+
 # %% ../nbs/04_evaluation.ipynb #8849f47f
 def make_eval_task(split:Split, items:Iterable, # Split; ids of the candidates
                    exclude_seen:bool=True, # Mask training and validation items?
@@ -96,6 +104,7 @@ def make_eval_task(split:Split, items:Iterable, # Split; ids of the candidates
                   )->EvalTask:
     "Turn a split into a ranking task."
     items = _candidate_index(items)
+    _check_kinds(split, items)
     test, users = _distinct_pairs(split.test, grades)
     past, seen = _masked(split, users, items, mask)
     row = users.get_indexer(test['user'])
@@ -222,25 +231,12 @@ def rank_task(rec:Any,        # Has `score(users)`
             list(pool.map(ranking.add, *_parts(b.start, scores)))
     return ranking.top, ranking.rank, ranking.mid, ranking.n_candidates, spent
 
-# %% ../nbs/04_evaluation.ipynb #cc05e4e8
-def _list_table(rec:dict|pd.DataFrame)->tuple:
-    "Lists as a table of user and item, and the place of each item, as numbers that grow downwards."
-    if isinstance(rec, dict):
-        rows = [(user, item, place) for user, items in rec.items()
-                for place, item in enumerate(items)]
-        rec = pd.DataFrame(rows, columns=['user', 'item', 'rank'])
-    by = next((c for c in ('rank', 'score') if c in rec), None)
-    if by is None or not {'user', 'item'} <= set(rec):
-        raise InputError('a table of lists has columns user, item, and rank or score; '
-                         f'found {list(rec.columns)}')
-    return rec, rec[by].to_numpy()*(1 if by == 'rank' else -1)
-
 # %% ../nbs/04_evaluation.ipynb #712eb2d2
 def list_task(rec:dict|pd.DataFrame, # {user: [items]}, or a table: user, item, rank or score
               task:EvalTask, k:int=10
              )->tuple: # Lists (m, k), ranks (pairs,)
     "Lists as `rank_task` gives them; items that are no candidates are taken out."
-    table, place = _list_table(rec)
+    table, place = list_table(rec)
     user = task.users.get_indexer(table['user'])
     col = task.items.get_indexer(table['item'])
     if (col < 0).any():
@@ -249,38 +245,9 @@ def list_task(rec:dict|pd.DataFrame, # {user: [items]}, or a table: user, item, 
                          f'{len(task.items)} candidates')
     keep = user >= 0
     keep[keep] = ~_present(task.seen, user[keep], col[keep])
-    top = _placed(user[keep], col[keep], place[keep], task, k)
-    return _found_in(top, task)
-
-# %% ../nbs/04_evaluation.ipynb #bb9157de
-def _by_place(user:np.ndarray, col:np.ndarray, place:np.ndarray, n_users:int,
-              k:int)->np.ndarray|None:
-    "Lists where the ranks are small whole numbers, each once; None where they are not."
-    if not len(place) or place.dtype.kind not in 'iu': return None
-    if place.min() < 0 or place.max() >= 1000: return None
-    top = np.full((n_users, max(k, int(place.max()) + 1)), -1, np.int32)
-    top[user, place] = col
-    return top if np.count_nonzero(top >= 0) == len(user) else None
-
-# %% ../nbs/04_evaluation.ipynb #82c9a2fd
-def _by_order(user:np.ndarray, col:np.ndarray, place:np.ndarray, task:EvalTask, k:int)->np.ndarray:
-    "Lists by sorting, ties by a hash of the item."
-    order = np.lexsort((tie_break_keys(task.items, [])[0][col], place, user))
-    count = np.bincount(user, minlength=len(task.users))
-    position = np.arange(len(user)) - (np.cumsum(count) - count)[user[order]]
-    top = np.full((len(task.users), max(k, count.max(initial=0))), -1, np.int32)
-    top[user[order], position] = col[order]
-    return top
-
-# %% ../nbs/04_evaluation.ipynb #437f7a85
-def _placed(user:np.ndarray, col:np.ndarray, place:np.ndarray, task:EvalTask, k:int)->np.ndarray:
-    "Lists (m, k) from interactions (user, item, place), without gaps."
-    top = _by_place(user, col, place, len(task.users), k)
-    if top is None: top = _by_order(user, col, place, task, k)
-    gaps = np.nonzero(((top[:, 1:] >= 0) & (top[:, :-1] < 0)).any(1))[0]
-    filled = np.argsort(top[gaps] < 0, axis=1, kind='stable')
-    top[gaps] = np.take_along_axis(top[gaps], filled, 1)
-    return np.ascontiguousarray(top[:, :k])
+    tie, _ = tie_break_keys(task.items, [])
+    rows = user[keep], col[keep], place[keep]
+    return _found_in(place_lists(*rows, tie, len(task.users), k), task)
 
 # %% ../nbs/04_evaluation.ipynb #827aae2f
 def _found_in(top:np.ndarray, task:EvalTask)->tuple:
@@ -355,10 +322,11 @@ def notes(self:Report)->list:
             f"seen items {protocol['seen']}; split {protocol['split'].get('name', '?')}; "
             f"ties by {protocol['ties']}")
     repeats = protocol['repeats']
+    more = _notes_of_data(protocol)
     again = [f'{repeats} test rows repeat the past and were dropped'] if repeats else []
     label = [f"regime: {regime_text(protocol['regime'])}"] if protocol.get('regime') else []
     leaks = [f'LEAK: {leak}' for leak in protocol['leaks']]
-    return [line, *label, *_diagnosis_line(self.diagnosis), *leaks, *again]
+    return [line, *more, *label, *_diagnosis_line(self.diagnosis), *leaks, *again]
 
 # %% ../nbs/04_evaluation.ipynb #ee8a3286
 def _diagnosis_line(found:dict)->list:
@@ -367,6 +335,19 @@ def _diagnosis_line(found:dict)->list:
     return [f"coverage@{found['n']} {found['coverage']:.3f} × success given covered "
             f"{found['success']:.3f} = hit@{found['k']} {found['hit']:.3f} of the test rows: "
             f"{found['fails']} loses more"]
+
+# %% ../nbs/04_evaluation.ipynb #b9b32ead
+def _notes_of_data(protocol:dict)->list:
+    "Candidates, catalogue and order of the log, as far as the protocol knows them."
+    out = []
+    if count := protocol.get('per_user'):
+        few = count['fewer_than_k']
+        out = [f"{count['median']:,.0f} candidates a user ({count['least']:,} to "
+               f"{count['most']:,})" + (f', {few:,} users have fewer than k' if few else '')]
+    catalogue = protocol.get('catalogue')
+    if catalogue and catalogue['test_rows']: out.append(catalogue_note(catalogue))
+    order = protocol['split'].get('order', 'by time')
+    return out if order == 'by time' else [*out, f'order of the interactions: {order}']
 
 # %% ../nbs/04_evaluation.ipynb #76ec9736
 @patch
@@ -558,6 +539,27 @@ def count_parameters(rec:Any)->int:
     if known is not None and not callable(known): return int(known)
     return int(sum(_size(value) for value in vars(rec).values()))
 
+# %% ../nbs/04_evaluation.ipynb #feb5036c
+def _candidate_counts(task:EvalTask, ranked:Any, k:int)->dict:
+    "How many candidates users have; an error where nobody has more than the test items."
+    count = ranked.n_candidates
+    if count is None: count = len(task.items) - np.diff(task.seen.indptr)
+    relevant = np.bincount(task.row, minlength=len(count))
+    if (count <= relevant).all():
+        raise InputError(f'nothing to rank: at most {int(count.max())} candidates are left for a '
+                         'user, all of them in the test, and every model would be perfect: give '
+                         'the whole catalogue as items, or exclude_seen=False')
+    few = int((count < k).sum())
+    return dict(median=float(np.median(count)), least=int(count.min()), most=int(count.max()),
+                fewer_than_k=few)
+
+# %% ../nbs/04_evaluation.ipynb #d031e3ec
+def _catalogue_of_log(split:Split, task:EvalTask)->dict:
+    "Items without training interactions, sold and unsold; a warning if (nearly) all were sold."
+    found = untrained_items(split, pd.DataFrame({'item': task.items}))
+    if found['of_log']: warnings.warn(catalogue_note(found), stacklevel=3)
+    return found
+
 # %% ../nbs/04_evaluation.ipynb #e74c674b
 def _leaks(split:Split, table:pd.DataFrame)->list:
     "Findings of the audit that are leaks, as text; also as a warning."
@@ -566,12 +568,6 @@ def _leaks(split:Split, table:pd.DataFrame)->list:
     leaks = [f'{row.check}: {row.found} rows, {row.example}' for row in found.itertuples()]
     if leaks: warnings.warn('the split leaks: ' + '; '.join(leaks), stacklevel=3)
     return leaks
-
-def _versions()->dict:
-    "Versions of what computed the numbers; None for a package that is not installed."
-    version = lambda name: next((found.version for found in distributions(name=name)), None)
-    packages = ('llmrec', 'numpy', 'scipy', 'pandas', 'torch')
-    return dict(python=platform.python_version()) | {name: version(name) for name in packages}
 
 # %% ../nbs/04_evaluation.ipynb #f8343c7c
 @dataclass
@@ -622,6 +618,13 @@ def _candidates_of(rec:Any, table:pd.DataFrame|None)->np.ndarray:
         raise InputError('lists do not say what else could have been shown: '
                          'pass items=, the item table')
     return table['item'].to_numpy()
+
+# %% ../nbs/04_evaluation.ipynb #5dc01b28
+def _check_users(rec:Any, split:Split)->None:
+    "The test's users must have ids of the kind that the model knows."
+    known = getattr(getattr(rec, 'data', None), 'users', ())
+    if _are_lists(rec): known = list_table(rec)[0]['user']
+    check_id_kind(split.test['user'], known, 'users of the test')
 
 # %% ../nbs/04_evaluation.ipynb #d80854c9
 def _catalogue(rec:Any, items:pd.DataFrame|None, domain:Any, vectors:np.ndarray|None)->tuple:
@@ -752,6 +755,7 @@ def evaluate(rec:Any, # `.score(users)` and `.items`; or lists: {user: [items]},
     ks = _lengths(ks)
     known = _evidence_log(split, evidence, candidates)
     table, ids = _catalogue(rec, items, domain, vectors)
+    _check_users(rec, split)
     leaks = _leaks(split, table) if audit else []
     task = make_eval_task(split, ids, exclude_seen, grades, mask)
     ranked = _ranked(rec, task, ks[-1], seed, block, candidates)
@@ -761,7 +765,9 @@ def evaluate(rec:Any, # `.score(users)` and `.items`; or lists: {user: [items]},
     cells = _slices(slices, task, ranked.rank, known, table, ks[0], n_boot, seed, interval)
     seen = _masking(exclude_seen, mask)
     protocol = _protocol(split, task, seen, candidates, grades, seed, domain)
-    protocol |= dict(leaks=leaks, evidence=evidence, audit=audit, versions=_versions(),
+    protocol |= dict(per_user=_candidate_counts(task, ranked, ks[0]),
+                     catalogue=_catalogue_of_log(split, task), leaks=leaks,
+                     evidence=evidence, audit=audit, versions=package_versions(),
                      interval=f'{interval}, {n_boot} resamples of users')
     protocol |= dict(regime=_regime_of(rec, split, source))
     per_user, cells = _named(pd.DataFrame(user, task.users.rename('user')), cells, candidates)

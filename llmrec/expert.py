@@ -18,7 +18,7 @@ from functools import cached_property
 from sklearn.base import BaseEstimator, clone
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
-from .core import InputError
+from .core import InputError, keep_generators
 from .data import Domain, make_synthetic_pair
 from .dataset import (
     Dataset, Histories, binarize, decayed_matrix, drop_users, histories, insert_items, make_dataset,
@@ -31,6 +31,7 @@ class Expert(BaseEstimator):
     phrase: str = ''             # In a sentence: 'taken together with your items'
     reason: str = ''             # Short, where it says most; '': '<name> puts it first'
     neural: bool = False         # Trained by gradient steps?
+    needs_order: bool = False    # Does it learn from what came before what?
 
     @property
     def name(self) -> str:
@@ -48,8 +49,12 @@ class Expert(BaseEstimator):
            ) -> 'Expert':
         "Learn from the target's log, and from the sources if there are any."
         return self.fit_dataset(make_dataset(train, items, source, vectors))
+    @keep_generators()
     def fit_dataset(self, data:Dataset) -> 'Expert':
-        "Learn from index-coded interactions."
+        "Learn from index-coded interactions; an `InputError` if they lack an order it needs."
+        if self.needs_order and not data.ordered:
+            raise InputError(f'{self.name} learns from the order of interactions, which means '
+                             'nothing in this log: give it a column time')
         self.data = data
         self._fit(data)
         return self

@@ -74,7 +74,8 @@ def _weighed(expert, hist):
         weight = np.eye(m, dtype=np.float32)[block]*hist.weight
         copies = len(weight)
         item = np.tile(hist.item, copies)
-        out.append(expert.score_histories(Histories(np.arange(copies + 1)*m, item, weight.ravel())))
+        many = Histories(np.arange(copies + 1)*m, item, weight.ravel(), hist.ordered)
+        out.append(expert.score_histories(many))
     return np.concatenate(out)
 
 # %% ../nbs/20_explain.ipynb #f325e990

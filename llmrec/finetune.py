@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from fastcore.basics import patch
 from torch import nn
 from typing import Any
-from .core import InputError, l2_normalize, set_seed
+from .core import InputError, keep_generators, l2_normalize, set_seed
 from .data import Domain
 from .discrepancy import (
     DomainDiscriminator, choose_strategy, coral, logme, mmd, proxy_a_distance, vocab_overlap)
@@ -348,6 +348,7 @@ def _examples_of(domain, encode, max_rows, seed):
     return dict(texts=texts, V=V, C=C, X=X[at], y=y[at], label=label)
 
 # %% ../nbs/11_finetune.ipynb #7dadf374
+@keep_generators()
 def _probe(examples, seed, hidden=128):
     "A recommender after some seconds on the source."
     set_seed(seed)
@@ -525,6 +526,7 @@ def transfer_effect(with_source:Any, # Metric of each user: Series, (users, seed
     return effect
 
 # %% ../nbs/11_finetune.ipynb #d9dffe3d
+@keep_generators()
 def compare_with_scratch(make:Callable,    # Function without arguments: a new target model
                          dls:DataLoaders, source:nn.Module, # Batches of the target; source model
                          measure:Callable, # measure(model) -> metric of each test user, (users,)

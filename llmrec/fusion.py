@@ -289,7 +289,16 @@ def closed_form_experts(data:Dataset)->list:
                            NextItemRidge(kernel, use_source_history=False)]
     if vectors: experts += [Content(5.), Content(np.inf, 0.), Tfidf(5.), Tfidf(2.)]
     if vectors and source: experts += [Content(np.inf, use_source_history=False)]
-    return experts
+    return experts if data.ordered else _without_order(experts)
+
+# %% ../nbs/17_fusion.ipynb #8fca2619
+def _without_order(experts):
+    "Experts that need no order; one of those that differ only in how fast they forget."
+    kept = {}
+    for expert in experts:
+        settings = type(expert), str(expert.get_params(deep=False) | dict(half_life=None))
+        if not expert.needs_order: kept.setdefault(settings, expert)
+    return list(kept.values())
 
 # %% ../nbs/17_fusion.ipynb #64c08fc0
 def neural_experts(data:Dataset, full:bool=False, seed:int=0)->list:
@@ -300,6 +309,7 @@ def neural_experts(data:Dataset, full:bool=False, seed:int=0)->list:
     base = SASRec(seed=seed)
     experts = []
     if own and text: experts += [TwoTower(seed=seed)]
+    if not data.ordered: return experts
     if own: experts += [base]
     if text: experts += [SmoothedSASRec(base, seed=seed)]
     if text and (full or source and len(data.hist.item) <= 150_000):

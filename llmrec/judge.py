@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from fastcore.basics import patch
 from typing import Any
 from .core import InputError, batch_slices, check_int, def_device, progress
-from .model_files import find_model, quiet_libraries
+from .model_files import clear_errors, find_model, quiet_libraries
 from .vectors import conditional_logit
 from .dataset import Histories, seen_items, select_users
 from .lists import top_columns
@@ -27,9 +27,11 @@ def load_causal_lm(name:str,             # Directory, `.gguf` file, or hub id on
     "A causal LM of `transformers`, ready to score and write, and its tokenizer."
     from transformers import AutoModelForCausalLM, AutoTokenizer
     path = find_model(name)
-    with quiet_libraries():
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(path, torch_dtype=dtype, local_files_only=True)
+    ours = dict(local_files_only=True, trust_remote_code=False)  # a model's own code is never run
+    with quiet_libraries(), clear_errors(f'{path}: the language model cannot be loaded'):
+        tokenizer = AutoTokenizer.from_pretrained(path, **ours)
+        model = AutoModelForCausalLM.from_pretrained(path, torch_dtype=dtype,
+                                                     use_safetensors=True, **ours)
     return model.to(def_device(device)).eval(), tokenizer
 
 # %% ../nbs/19_judge.ipynb #0d65749e
@@ -216,9 +218,10 @@ def __call__(self:LMWriter, prompt:str, i:int=0 # Number of the try
             )->str:
     "What the model writes after a prompt."
     inputs = self.tokenizer(self.ask(prompt), return_tensors='pt').to(self.model.device)
-    torch.manual_seed(self.seed + i)
     how = dict(do_sample=True, temperature=.7, top_p=.9) if i else dict(do_sample=False)
     pad = self.tokenizer.pad_token_id
     if pad is None: pad = self.tokenizer.eos_token_id
-    out = self.model.generate(**inputs, max_new_tokens=self.tokens, pad_token_id=pad, **how)
+    with torch.random.fork_rng():      # the caller's generator stays as it is
+        torch.manual_seed(self.seed + i)
+        out = self.model.generate(**inputs, max_new_tokens=self.tokens, pad_token_id=pad, **how)
     return self.tokenizer.decode(out[0, inputs['input_ids'].shape[1]:], skip_special_tokens=True)

@@ -34,7 +34,7 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 from torch.optim import lr_scheduler
 from typing import Any
-from .core import InputError, atomic_write, def_device, progress, set_seed
+from .core import InputError, atomic_write, def_device, keep_generators, progress, set_seed
 from .transfer import (
     Params, distill, ewc, feature_distance, l2sp, named_params, proximal_step_, transfer_loss)
 
@@ -133,6 +133,7 @@ class Learner:
         for cb in sorted(self.cbs, key=attrgetter('order')):
             if f := getattr(cb, moment, None): f(self)
 
+    @keep_generators()
     def fit(self, n_epochs:int=1, cbs:Iterable=())->'Learner':
         "Train for `n_epochs` passes; `cbs` are callbacks for this call only."
         before = self.cbs

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MINILM_SHA', 'E5_SHA', 'POOLING_NAMES', 'DOCUMENT_PROMPTS', 'file_sha256', 'bundled_path', 'bundled_minilm',
            'validate_model_dir', 'find_model', 'convert_gguf', 'quiet_libraries', 'clear_errors', 'unpack_q4',
-           'convert_e5', 'bundled_e5', 'read_json', 'is_decoder', 'read_prompts', 'dense_folders', 'load_dense',
-           'read_model_config', 'dense_widths', 'write_notes', 'load_model']
+           'convert_e5', 'bundled_e5', 'read_json', 'refuse_model_code', 'is_decoder', 'read_prompts', 'dense_folders',
+           'load_dense', 'read_model_config', 'dense_widths', 'write_notes', 'load_model']
 
 # %% ../nbs/61_model_files.ipynb #6086992b
 import contextlib
@@ -16,6 +16,7 @@ import json
 import os
 import struct
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,7 @@ def validate_model_dir(path:Path # A model directory
     "`path` if it holds a configuration, a tokenizer and safetensors weights, else an error."
     if not (path/'config.json').exists():
         raise InputError(f'{path}: no config.json, so this is not a model directory; {_ways}')
+    refuse_model_code(path)
     if not any((path/f).exists() for f in _vocabularies):
         raise InputError(f'{path}: no tokenizer ({", ".join(_vocabularies)}): '
                          'save one with tokenizer.save_pretrained')
@@ -312,6 +314,36 @@ def read_json(path:Path)->Any:
     if not path.exists(): return {}
     with clear_errors(f'{path} is not JSON'): return json.loads(path.read_text(encoding='utf-8'))
 
+# %% ../nbs/61_model_files.ipynb #1daad4a1
+def _known_class(name:object)->bool:
+    "Is this a class of `transformers` itself, or nothing?"
+    import transformers
+    return not name or hasattr(transformers, str(name))
+
+def _needs_code(path:Path)->str:
+    "The file of a model directory that asks for Python code of the model's own; '' if none does."
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    config = read_json(path/'config.json')
+    if config.get('auto_map') and config.get('model_type') not in CONFIG_MAPPING_NAMES:
+        return 'config.json'
+    tokenizer = read_json(path/'tokenizer_config.json')
+    if tokenizer.get('auto_map') and not _known_class(tokenizer.get('tokenizer_class')):
+        return 'tokenizer_config.json'
+    return ''
+
+# %% ../nbs/61_model_files.ipynb #cae2bf41
+def refuse_model_code(path:Path # A model directory
+                     )->None:
+    "An `InputError` if a model needs Python code of its own; a warning if it only brings some."
+    files = 'config.json', 'tokenizer_config.json'
+    if not any(read_json(path/name).get('auto_map') for name in files): return
+    if name := _needs_code(path):
+        raise InputError(f'{path}: the model cannot be loaded: {name} asks for Python code of the '
+                         "model's own (auto_map), and code that comes with a model is never run "
+                         'here: take a model whose architecture transformers knows')
+    warnings.warn(f'{path} brings Python code of its own (auto_map), which is never run: the class '
+                  'of transformers is used, and its vectors may differ from the published ones')
+
 # %% ../nbs/61_model_files.ipynb #ca49145e
 def is_decoder(config:dict # Content of a config.json
               )->bool:
@@ -441,15 +473,6 @@ def write_notes(path:Path, width:int, pooling:str, # A model directory; numbers 
     write_json(path/'modules.json', _modules(dense))
 
 # %% ../nbs/61_model_files.ipynb #aa9d419c
-def _refuse_code(path:Path)->None:
-    "An `InputError` if a model needs Python code that lies in its own folder."
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-    config = read_json(path/'config.json')
-    if 'auto_map' not in config or config.get('model_type') in CONFIG_MAPPING_NAMES: return
-    raise InputError(f'{path}: the model cannot be loaded: config.json asks for Python code of the '
-                     f"model's own (auto_map), and code that comes with a model is never run here: "
-                     'take a model whose architecture transformers knows')
-
 def _load_tokenizer(path:Path)->Any:
     from transformers import AutoTokenizer
     with quiet_libraries(), clear_errors(f'{path}: the tokenizer cannot be loaded'):
@@ -459,7 +482,7 @@ def _load_tokenizer(path:Path)->Any:
 def _load_body(path:Path)->Any:
     "The model of a directory without a head; every weight must be in its files."
     from transformers import AutoModel, AutoModelForTextEncoding
-    _refuse_code(path)
+    refuse_model_code(path)
     alone = read_json(path/'config.json').get('model_type') in ('t5', 'mt5', 'umt5')
     kind = AutoModelForTextEncoding if alone else AutoModel   # of T5, the encoder alone
     with quiet_libraries(), clear_errors(f'{path}: the model cannot be loaded'):

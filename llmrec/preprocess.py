@@ -4,20 +4,22 @@
 
 # %% auto #0
 __all__ = ['PRICE_WORDS', 'TEXT_COLUMNS', 'FEW_SHOT', 'k_core', 'clean', 'price_edges', 'price_bucket', 'item_text', 'gini',
-           'sparsity', 'Split', 'sort_by_time', 'subsecond_ties', 'sort_log', 'split_last', 'split_time', 'split_given',
-           'split_cold_items', 'split_cold_users', 'split_kfold_users', 'truncate_source', 'later_rows', 'regime',
-           'regime_text', 'paired_time_splits']
+           'sparsity', 'Split', 'sort_by_time', 'subsecond_ties', 'sort_log', 'split_last', 'split_time', 'log_order',
+           'split_random', 'split_given', 'split_cold_items', 'split_cold_users', 'split_kfold_users',
+           'untrained_items', 'catalogue_note', 'truncate_source', 'later_rows', 'regime', 'regime_text',
+           'paired_time_splits']
 
 # %% ../nbs/02_preprocess.ipynb #c4731e68
 import numpy as np
 import pandas as pd
 import string
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fastcore.basics import patch
 from html import escape
 from typing import Any
-from .core import InputError, check_fraction, check_int, check_type
+from .core import InputError, check_fraction, check_int, check_type, hash_ids
 from .data import Domain, check_interactions, require_columns, time_span
 
 # %% ../nbs/02_preprocess.ipynb #5724e6b7
@@ -30,6 +32,15 @@ def _core(user:np.ndarray, item:np.ndarray, keep:np.ndarray, k_user:int, k_item:
         if new.sum() == keep.sum(): return keep
         keep = new
 
+# %% ../nbs/02_preprocess.ipynb #cb822453
+def _check_no_gap(log:pd.DataFrame, columns:list[str])->None:
+    "An `InputError` that names the first row without an id."
+    for column in columns:
+        gap = log[column].isna().to_numpy()
+        if gap.any():
+            raise InputError(f"log, column '{column}': row {int(gap.argmax())} has no id, and "
+                             f'{gap.sum() - 1} more: drop them, as in log.dropna(subset={columns})')
+
 # %% ../nbs/02_preprocess.ipynb #a6ceaf9e
 def k_core(log:pd.DataFrame, # user, item, ...
            k_user:int=1,     # Interactions a user must have
@@ -39,6 +50,7 @@ def k_core(log:pd.DataFrame, # user, item, ...
     require_columns(log, ['user', 'item'], 'log')
     check_int(k_user, 'k_user')
     check_int(k_item, 'k_item')
+    _check_no_gap(log, ['user', 'item'])
     user, _ = pd.factorize(log['user'])
     item, _ = pd.factorize(log['item'])
     return log[_core(user, item, np.ones(len(log), bool), k_user, k_item)]
@@ -389,7 +401,23 @@ def split_last(domain:Domain|pd.DataFrame, # Domain or log
     enough = n >= n_test + n_valid + min_train
     test = enough & (follow < n_test)
     valid = enough & (follow >= n_test) & (follow < n_test + n_valid)
-    return _make(log, [order[~test & ~valid], order[valid], order[test]], name='last', **settings)
+    return _make(log, [order[~test & ~valid], order[valid], order[test]], name='last', **settings,
+                 order=_told_order(log))
+
+# %% ../nbs/02_preprocess.ipynb #51c5061f
+def _told_order(log:pd.DataFrame)->str:
+    "What the order of a log is; a warning where it cannot stand for time."
+    known, words = log_order(log)
+    if not known:
+        warnings.warn(f'split_last takes the order of the file for time ({words}): the last row of '
+                      'a user is no later one; use split_random, or add times', stacklevel=3)
+    return words
+
+def _check_cut(t:np.ndarray, first:int)->None:
+    "An `InputError` if nothing lies before the cut."
+    if not len(t) or (t < first).any(): return
+    raise InputError(f'split_time leaves no training rows: {(t == first).mean():.0%} of the '
+                     f'{len(t)} rows bear the time {first}; use split_last or split_random')
 
 # %% ../nbs/02_preprocess.ipynb #c9b0d1f5
 def split_time(domain:Domain|pd.DataFrame, test:float=.1, valid:float=.1, seed:int=0)->Split:
@@ -404,6 +432,7 @@ def split_time(domain:Domain|pd.DataFrame, test:float=.1, valid:float=.1, seed:i
     log = sort_log(log, seed)
     t = log['time'].to_numpy()
     first, second = _quantiles(t, [1 - test - valid, 1 - test])
+    _check_cut(t, first)
     parts = [t < first, (t >= first) & (t < second), t >= second]
     return _make(log, parts, name='time', valid_from=first, test_from=second, seed=seed)
 
@@ -411,6 +440,81 @@ def split_time(domain:Domain|pd.DataFrame, test:float=.1, valid:float=.1, seed:i
 def _quantiles(t:np.ndarray, shares:list[float])->list[int]:
     "The times after which a share of the rows has passed."
     return [int(np.quantile(t, share, method='higher')) if len(t) else 0 for share in shares]
+
+# %% ../nbs/02_preprocess.ipynb #686e164a
+_SURE = 20   # Steps from a row to the next of its user that show in which way a file is sorted
+
+def _one_way(step:np.ndarray)->bool:
+    "Do nearly all steps that are not zero go in one direction?"
+    up = (step > 0).sum()
+    down = (step < 0).sum()
+    return up + down >= _SURE and max(up, down) >= .99*(up + down)
+
+def _places_in(ids:pd.Series)->np.ndarray:
+    "Place of each id among all, sorted as numbers or as text."
+    distinct = pd.unique(ids)
+    try: place = np.argsort(np.argsort(distinct.astype(float)))
+    except (TypeError, ValueError): place = np.argsort(np.argsort(distinct.astype(str)))
+    return place[pd.factorize(ids)[0]]
+
+# %% ../nbs/02_preprocess.ipynb #864cf0a8
+def _same_way(before:np.ndarray, after:np.ndarray)->bool:
+    "Do neighbours that stand together several times always stand in the same order?"
+    low = np.minimum(before, after).astype(np.int64)
+    pair = low*(max(before.max(), after.max()) + 1) + np.maximum(before, after)
+    _, at, count = np.unique(pair, return_inverse=True, return_counts=True)
+    up = np.bincount(at, before < after)
+    often = count > 1
+    most = np.maximum(up, count - up)[often].sum()
+    return count[often].sum() >= 2*_SURE and most >= .99*count[often].sum()
+
+# %% ../nbs/02_preprocess.ipynb #51d2f659
+def _neighbours(log:pd.DataFrame, item:np.ndarray)->tuple[np.ndarray, np.ndarray]:
+    "Rows of a user that follow each other and are of different items: places of both."
+    user = pd.factorize(log['user'])[0]
+    rows = np.argsort(user, kind='stable')
+    follows = np.flatnonzero(user[rows][1:] == user[rows][:-1])
+    before, after = rows[follows], rows[follows + 1]
+    different = item[before] != item[after]
+    return before[different], after[different]
+
+# %% ../nbs/02_preprocess.ipynb #30265ab3
+def log_order(log:pd.DataFrame # user, item [, time, value], in the order of the file
+             )->tuple[bool, str]: # Can the order stand for time? What it is, in words
+    "By what the interactions of each user are ordered."
+    if 'time' in log and log['time'].nunique() != 1: return True, 'by time'
+    if 'time' in log: return False, 'all at one time'
+    item = _places_in(log['item'])
+    before, after = _neighbours(log, item)
+    if _one_way(item[after] - item[before]): return False, 'no times; rows sorted by item'
+    value = log['value'].to_numpy(float, na_value=np.nan) if 'value' in log else np.zeros(len(log))
+    if _one_way(value[after] - value[before]): return False, 'no times; rows sorted by value'
+    same = len(before) and _same_way(item[before], item[after])
+    if same: return False, 'no times; items in one order for all users'
+    return True, 'no times; order of the file'
+
+# %% ../nbs/02_preprocess.ipynb #490175be
+def split_random(domain:Domain|pd.DataFrame, # Domain or log
+                 valid:bool=True, seed:int=0)->Split: # Also one row of each user to validate on?
+    "Leave a random row of each user out; for logs whose order means nothing."
+    check_type(valid, bool, 'valid')
+    log = _log(domain)
+    check_int(seed, 'seed', 0, 2**32 - 1)
+    _, first, pair = np.unique(_row_key(log), return_index=True, return_inverse=True)
+    shuffled = first[np.random.default_rng(seed).permutation(len(first))]
+    user = pd.factorize(log['user'])[0]
+    shuffled = shuffled[np.argsort(user[shuffled], kind='stable')]
+    follow, n = _rows_that_follow(user[shuffled])
+    test = shuffled[(n >= 2 + valid) & (follow == 0)]
+    held = shuffled[(n >= 2 + valid) & (follow == 1) & valid]
+    out = np.isin(pair, pair[np.concatenate([test, held])])   # with their repeats
+    return _make(log, [~out, held, test], name='random', seed=seed, order='means nothing')
+
+# %% ../nbs/02_preprocess.ipynb #2aca9ede
+def _row_key(log:pd.DataFrame)->np.ndarray:
+    "A number for each pair of a user and an item, which does not depend on the order of rows."
+    with np.errstate(over='ignore'):
+        return hash_ids(log['user'])*np.uint64(0x9E3779B97F4A7C15) + hash_ids(log['item'], 1)
 
 # %% ../nbs/02_preprocess.ipynb #f1f8726e
 def split_given(domain:Domain|pd.DataFrame # Its log has a column `part`: train, valid or test
@@ -467,6 +571,29 @@ def split_kfold_users(domain:Domain|pd.DataFrame, k:int=5, seed:int=0)->list[Spl
         parts = [~test & ~valid, valid, test]
         return _make(log, parts, name='k-fold users', k=k, fold=i, seed=seed)
     return [one(i) for i in range(k)]
+
+# %% ../nbs/02_preprocess.ipynb #a2aeb02d
+def untrained_items(split:Split, items:pd.DataFrame # Item table, or the candidates
+                   )->dict[str, int]:
+    "Items without training interactions, sold later or unsold; is the table one of the log?"
+    trained = set(split.train['item'])
+    cold = items.loc[~items['item'].isin(trained), 'item']
+    later = set(split.test['item']) | set(split.valid['item'])
+    sold = int(cold.isin(later).sum())
+    unsold = len(cold) - sold
+    rows = int((~split.test['item'].isin(trained)).sum())
+    return dict(held_out=sold, unsold=unsold, test_rows=rows,
+                of_log=bool(sold >= 10 and unsold < .1*sold))
+
+# %% ../nbs/02_preprocess.ipynb #de114cfc
+def catalogue_note(found:dict[str, int])->str:
+    "What `untrained_items` found, in a sentence."
+    cold = found['held_out'] + found['unsold']
+    text = (f"{cold:,} candidates have no training interactions, {found['held_out']:,} of them are "
+            f"in the test or the validation ({found['test_rows']:,} test rows)")
+    if not found['of_log']: return text
+    return text + (': the catalogue holds only what was sold, and tells what will be; '
+                   'figures of such items are too good')
 
 # %% ../nbs/02_preprocess.ipynb #6a781a61
 def truncate_source(source:Domain, # Source domain

@@ -23,9 +23,9 @@ from fastcore.basics import patch
 from pathlib import Path
 from torch import Tensor, nn
 from typing import Any
-from llmrec.core import (
-    InputError, batch_slices, cache_dir, def_device, import_optional, progress, set_seed,
-    write_json)
+from .core import (
+    InputError, batch_slices, cache_dir, def_device, import_optional, keep_generators,
+    progress, set_seed, write_json)
 from .embedding_space import knn_search
 from .encode import TextEncoder, TfidfEncoder, check_texts, pool
 from .encoder_models import as_devices, train_tokenizer
@@ -98,6 +98,7 @@ def _tiny_model(kind:str, tok:Any, dim:int, layers:int, heads:int, max_len:int)-
     return BertForMaskedLM(BertConfig(**size, **ids))
 
 # %% ../nbs/06_pretrain.ipynb #c064a162
+@keep_generators()
 def tiny_encoder(texts:Iterable[str],    # Corpus for the tokenizer: texts of all domains
                  kind:str='tiny-bert',   # or 'tiny-gpt'
                  dim:int=128, layers:int=2, heads:int=4, vocab:int=4000, max_len:int=64, seed:int=0,
@@ -420,6 +421,7 @@ def _pairs_of(texts:list[str], pairs:Sequence|None, valid:float, seed:int)->tupl
 
 # %% ../nbs/06_pretrain.ipynb #c0db4b21
 @patch
+@keep_generators()
 def pretrain(self:TextEncoder,
              texts:Iterable[str],    # Texts of the target domain
              source:Iterable[str]|None=None, # Texts of the source domain, mixed in

@@ -32,6 +32,7 @@ from typing import Any
 from .core import (
     InputError, check_fraction, check_int, check_type, import_optional, l2_normalize)
 from .data import Domain, DomainPair
+from .model_files import clear_errors
 from .dataset import (
     Dataset, Histories, decayed_matrix, drop_users, prefix_examples, select_users)
 from .features import item_features, pca_features
@@ -76,9 +77,15 @@ class Pseudonyms:
 @patch
 def __call__(self:Pseudonyms, ids:Sequence)->np.ndarray: # (len(ids),) object array of text
     "Pseudonyms of ids."
-    code, own = pd.factorize(pd.Series(ids, dtype=object))
+    ids = pd.Series(ids, dtype=object)
+    gap = ids.isna().to_numpy()
+    if gap.any():
+        raise InputError(f'ids: row {int(gap.argmax())} has none, and {gap.sum() - 1} more: '
+                         'drop the rows without a user')
+    code, own = pd.factorize(ids)
     return np.array([self.name(user) for user in own] or [''], object)[code]
 
+# %% ../nbs/22_privacy.ipynb #505686b0
 @patch
 def back(self:Pseudonyms, names:Sequence, # Pseudonyms
          ids:Sequence # All ids the key holder knows
@@ -528,6 +535,14 @@ def before_fit(self:DPSGDCallback, learn:Learner)->None:
         max_grad_norm=self.clip, expected_batch_size=batches.rate*batches.n,
         generator=_generator(self.seed, learn.acc.device))
 
+# %% ../nbs/22_privacy.ipynb #00302cba
+def _check_steps(rate:float, steps:int)->None:
+    "An `InputError` unless a share of the users is drawn in each of some steps."
+    if not 0 < rate <= 1:
+        raise InputError(f'rate is {rate}: expected the share of users in a step, above 0, '
+                         'at most 1')
+    check_int(steps, 'steps', 1)
+
 # %% ../nbs/22_privacy.ipynb #ae55c574
 def noise_multiplier(epsilon:float, delta:float, # ε and δ to be kept
                      rate:float, steps:int # q, steps of training
@@ -539,14 +554,18 @@ def noise_multiplier(epsilon:float, delta:float, # ε and δ to be kept
     if not 0 < delta < 1:
         raise InputError(f'delta is {delta}: expected a number between 0 and 1, well below one '
                          'over the number of people')
+    _check_steps(rate, steps)
     utils = import_optional('opacus.accountants.utils', 'privacy')
-    with _quiet_opacus():
+    with _quiet_opacus(), clear_errors(f'epsilon={epsilon} cannot be reached'):
         return utils.get_noise_multiplier(target_epsilon=epsilon, target_delta=delta,
                                           sample_rate=rate, steps=steps, accountant='rdp')
 
 # %% ../nbs/22_privacy.ipynb #01665418
 def epsilon_spent(sigma:float, rate:float, steps:int, delta:float)->float:
     "The ε that so many steps have cost, at most."
+    _check_steps(rate, steps)
+    if not 0 < sigma < np.inf: raise InputError(f'sigma is {sigma}: expected a number above 0')
+    if not 0 < delta < 1: raise InputError(f'delta is {delta}: expected a number between 0 and 1')
     accountant = import_optional('opacus.accountants', 'privacy').RDPAccountant()
     accountant.history = [(sigma, rate, steps)]
     with _quiet_opacus(): return float(accountant.get_epsilon(delta))

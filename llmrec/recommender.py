@@ -24,7 +24,7 @@ from .core import (
     InputError, batch_slices, check_int, check_memory, check_type, def_device,
     default_device, l2_normalize)
 from .data import Domain, check_interactions, require_columns
-from .preprocess import TEXT_COLUMNS, item_text, price_edges
+from .preprocess import TEXT_COLUMNS, item_text, log_order, price_edges
 from .encode import TextEncoder, WrappedEncoder, as_encoder
 from .encoder_choice import choose_encoder, default_encoders
 from .vectors import fit_event_weights
@@ -128,6 +128,16 @@ def _learn_event_weights(target, vectors, seed, plan):
     weight = table['weight'].clip(.1, 3).reindex(share.index).fillna(table.loc[often[0], 'weight'])
     return (weight/target.log['event'].map(weight).mean()).to_dict()  # mean 1 over the log
 
+# %% ../nbs/23_recommender.ipynb #b3ab5eb8
+def _check_events(weights, domains):
+    "An `InputError` if a weight is given to an event that is in no log."
+    known = [x for d in domains if 'event' in d.log for x in d.log['event'].unique()]
+    unknown = [event for event in weights if event not in known]
+    if not unknown: return
+    found = ', '.join(sorted({repr(x) for x in known})[:8]) or 'no column event'
+    raise InputError(f'events: {unknown[0]!r} is in no log; found {found}: '
+                     'write the events as the log has them')
+
 # %% ../nbs/23_recommender.ipynb #8fdb5d53
 def _weighted(log, weights):
     "A log with a column weight by event; as it is where events weigh alike or bring weights."
@@ -210,8 +220,17 @@ class Fitted:
         width = self.encoder.dim
         return TextIndex(self.data.vectors[:self.data.n_target, :width])
 
+# %% ../nbs/23_recommender.ipynb #a1aa1731
+def _has_order(log, plan):
+    "Can the order of a log stand for time? If not, the plan says so."
+    known, words = log_order(log)
+    if not known:
+        plan.append(f'the order of the interactions means nothing ({words}): '
+                    'no ages, no experts of order')
+    return known
+
 # %% ../nbs/23_recommender.ipynb #7778f604
-def _fit_all(params, target, sources, valid, vectors):
+def _fit_all(params, target, sources, valid, vectors, ordered):
     "Texts, index, gate and experts: a `Fitted`."
     began = time.perf_counter()
     plan = []
@@ -222,10 +241,13 @@ def _fit_all(params, target, sources, valid, vectors):
     weights = params['events']
     if weights == 'auto': weights = _learn_event_weights(target, vectors, params['seed'], plan)
     weights = dict(weights or {})
+    _check_events(weights, [target, *sources])
     shared = _shared_users(target, sources, vectors, params['strategy'], params['seed'], plan)
     sources = [_weighted_domain(x, weights) for x in sources]
+    if ordered is None: ordered = _has_order(target.log, plan)
     def index(log):
-        return make_dataset(_weighted(log, weights), target.items, sources, vectors, shared)
+        return make_dataset(_weighted(log, weights), target.items, sources, vectors, shared,
+                            ordered)
     data = index(target.log)
     if data.vectors is not None or attribute_columns(data):
         item_features(data, whitening=whitening)   # kept in `data`
@@ -519,18 +541,20 @@ class Recommender(BaseEstimator, ModelHubMixin):
     def fit(self, target:Domain,     # Domain whose log is the training log
             source:object=None,      # Domain, list of Domains, or None
             valid:pd.DataFrame|None=None, # Later interactions; None: some are held out
-            vectors:dict|None=None   # Further vectors, target's items first: {'image': (N, dim)}
+            vectors:dict|None=None,  # Further vectors, target's items first: {'image': (N, dim)}
+            ordered:bool|None=None   # Does the order mean anything? None: see `log_order`
            )->'Recommender':
         "Fit experts and gate; then the experts once more on all interactions."
         check_type(target, Domain, 'target')
         check_type(vectors, (dict, type(None)), 'vectors', '{name: array}')
+        check_type(ordered, (bool, type(None)), 'ordered')
         for domain in as_list(source): check_type(domain, Domain, 'source')
         if valid is not None:
             require_columns(valid, ['user', 'item'], 'valid')
             valid = check_interactions(valid)
         sources = [] if self.strategy == 'target' else as_list(source)
         with self._writing, default_device(self._params['device']):
-            self._state = _fit_all(self._params, target, sources, valid, vectors)
+            self._state = _fit_all(self._params, target, sources, valid, vectors, ordered)
         if self._params['verbose']:
             for line in self.plan: log.info(line)
         return self

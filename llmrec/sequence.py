@@ -20,7 +20,7 @@ from fastcore.meta import delegates
 from functools import partial
 from torch import nn
 from typing import Any
-from .core import InputError, batch_slices, def_device, set_seed
+from .core import InputError, batch_slices, def_device, keep_generators, set_seed
 from .dataset import (
     Dataset, Histories, domain_ranges, mask_interactions, next_item_ndcg, select_users,
     split_last_interaction, training_histories)
@@ -38,7 +38,7 @@ def prepend_bos(hist:Histories, # Histories
     item = np.full(len(hist.item) + len(hist), token, np.int64)
     item[np.arange(len(hist.item)) + hist.user + 1] = hist.item
     ptr = hist.ptr + np.arange(len(hist) + 1)
-    return Histories(ptr, item, np.ones(len(item), np.float32))
+    return Histories(ptr, item, np.ones(len(item), np.float32), hist.ordered)
 
 # %% ../nbs/15_sequence.ipynb #ae5ed223
 def sequence_windows(ptr:np.ndarray,  # (users + 1,) pointers of histories with start tokens
@@ -351,6 +351,7 @@ def to(self:NeuralExpert, device:str|torch.device)->NeuralExpert: # The expert i
 class SASRec(NeuralExpert):
     "Causal transformer over item ids, trained with a softmax over all of them."
     phrase = 'your history, read in order'
+    needs_order = True
     def __init__(self, dim:int=64, layers:int=2, heads:int=2, drop:float=.3,
                  size:int=50, # Predictions a window
                  lr:float=4e-3, wd:float=.01,
@@ -690,6 +691,7 @@ def _squared_slopes(expert:SASRec, net:SeqNet, hist:Histories)->dict[str, torch.
     return total
 
 # %% ../nbs/15_sequence.ipynb #1cfabb57
+@keep_generators()
 def fisher_rows(expert:SASRec, # A fitted one
                 hist:Histories, # Histories to take it on
                 n:int=100, # Of so many of them, drawn at random
