@@ -22,7 +22,7 @@ import numpy as np
 HERE, TOP = Path(__file__).resolve(), 100
 REQUIRES = dict(implicit=['implicit==0.7.3', 'numpy<3'], lightfm=['lightfm-next==1.19.0', 'numpy<3'],
                 rectools=['rectools[torch]==0.19.0', 'torch==2.13.0', 'implicit==0.7.3'], recbole=['recbole==1.2.1', 'torch==2.13.0', 'numpy<2', 'scipy<1.12', 'pandas<3'],
-                cornac=['cornac==3.0.1', 'torch==2.13.0'])
+                cornac=['cornac==3.0.1', 'torch==2.13.0', 'transformers>=4.45'])
 
 
 # ---- what a system is handed, and what it hands over (this part runs in the peers' environments: NumPy and SciPy only)
@@ -315,6 +315,25 @@ def cornac_net(kind):
         yield None, by_score(lambda us: np.stack([m.score(int(x))[:D.n] for x in us])), size
     return make
 
+def cornac_tiger(D, user, item, X, cfg, epochs):
+    "TIGER: semantic IDs of the text vectors by residual k-means, a T5 that writes the next one; its constrained beam search."
+    from collections import OrderedDict
+    import torch
+    from cornac.data import FeatureModality
+    from cornac.data.dataset import SequentialDataset
+    from cornac.models import TIGER
+    torch.set_num_threads(1)
+    N, numbers = X.shape[1], lambda n: OrderedDict((x, x) for x in range(n))
+    ds = SequentialDataset(D.U, D.U, N, numbers(D.U), numbers(D.U), numbers(N), (user.astype('int'), item.astype('int'), np.ones(len(user))),
+                           session_indices=user.astype('int'), timestamps=np.arange(len(user)), seed=0)
+    ds.item_feature = FeatureModality(features=D.vectors()[:N], ids=list(range(N)))
+    ds.item_feature.build(id_map=ds.iid_map)
+    m = TIGER(tokenizer='rkmeans', n_beams=TOP, device='cpu', verbose=False, seed=0, **cfg)
+    m.fit(ds)
+    ptr = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=D.U))])
+    score = lambda us: np.stack([m.score(int(u), item[ptr[u]:ptr[u+1]].tolist())[:D.n] for u in us])
+    yield None, by_score(score), sum(p.numel() for p in m.model.parameters())
+
 def product(**kw):
     "Settings one at a time around the first values, then pairs."
     import itertools
@@ -337,6 +356,9 @@ PEERS = {
     'LightFM: ids and features': (lightfm, lambda D: joints(D, product(
         no_components=[64, 32], learning_rate=[.05, .02], item_alpha=[1e-6, 1e-5], features=[True], epochs=[30]), 3e5)),
     'Cornac: VBPR on text': (cornac_net('VBPR'), lambda D: joints(D, product(k=[32], k2=[32], n_epochs=[50, 20, 100], learning_rate=[.005, .02], lambda_w=[.01]), 3e5)),
+    'Cornac: TIGER': (cornac_tiger, lambda D: joints(D, product(         # a level's codes, layers and epochs as far as one core goes
+        n_epochs=[5], learning_rate=[1e-3], rqvae_codebook_size=[32], d_model=[64], d_ff=[256], num_heads=[4], d_kv=[16],
+        num_enc_layers=[2], num_dec_layers=[2], max_len=[8]), 3e5)),
 }
 LIBRARY = {p: dict(implicit='implicit', RecTools='rectools', RecBole='recbole', LightFM='lightfm', Cornac='cornac')[p.split(':')[0]] for p in PEERS}
 
@@ -364,6 +386,7 @@ def own_systems(seconds):
     from llmrec.baselines import Content, ItemKNN, Popularity
     from llmrec.closed_form import Blend, EASE, hyperparameter_search
     from llmrec.sequence import SASRec, TextSASRec
+    from llmrec.semantic_ids import SemanticID
     from llmrec.recommender import Recommender
     from fusion import text_free
     fit = lambda **kw: lambda d, t, s, v: Recommender(**{'encoder': 'minilm'} | kw).fit(t, s, v)
@@ -377,10 +400,11 @@ def own_systems(seconds):
             'ours: EASE': tuned(EASE, dict(lam=(10., 3000., 'log'), half_life=[3., 10., 30., np.inf], use_source_history=[True, False])),
             'ours: EASE + TF-IDF': exp(lambda: Blend(EASE(300.))), 'ours: SASRec': exp(lambda: SASRec(epochs=None)),
             'ours: TextSASRec (as UniSRec)': exp(lambda: TextSASRec(epochs=None)),
-            'ours: CB2CF ridge': tuned(cb2cf, dict(ridge=(1., 100., 'log'), alpha=[1., 10., 40.], reg=[.05, 1.]), 8)}
+            'ours: CB2CF ridge': tuned(cb2cf, dict(ridge=(1., 100., 'log'), alpha=[1., 10., 40.], reg=[.05, 1.]), 8),
+            'ours: semantic IDs': exp(SemanticID)}
 
 OWN = ['llmrec', 'llmrec fast', 'llmrec fast without text', 'llmrec fast without source', 'ours: popularity', 'ours: content', 'ours: ItemKNN', 'ours: EASE',
-       'ours: EASE + TF-IDF', 'ours: SASRec', 'ours: TextSASRec (as UniSRec)', 'ours: CB2CF ridge']
+       'ours: EASE + TF-IDF', 'ours: SASRec', 'ours: TextSASRec (as UniSRec)', 'ours: CB2CF ridge', 'ours: semantic IDs']
 
 def load(a, name):
     "Domain, split, source of one set; at most so many test users."

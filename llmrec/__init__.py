@@ -13,18 +13,21 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time a name is loaded
     from .data import Domain, DomainPair, make_synthetic_pair
     from .dataset import Dataset
     from .encode import TextEncoder
+    from .encoder_choice import choose_encoder
     from .evaluation import Report, compare, evaluate
     from .expert import Expert, check_expert
     from .explain import Explanation
     from .finetune import transfer_effect
     from .fusion import Fusion, Gate, default_experts
+    from .leakage import leakage_audit
     from .learner import TransferPenaltyCB
     from .lists import RecommendationTable
     from .online import Online
+    from .pictures import PictureEncoder
     from .pipeline import Options, load_pair, run_pipeline
     from .preprocess import (
-        Split, clean, item_text, k_core, leakage_audit, split_cold_items, split_cold_users,
-        split_kfold_users, split_last, split_time, truncate_source)
+        Split, clean, item_text, k_core, split_cold_items, split_cold_users, split_kfold_users,
+        split_last, split_time, truncate_source)
     from .privacy import pseudonymize, redact_pii
     from .readers import (
         load_journey, load_movielens, read_amazon, read_movielens, read_movietweetings,
@@ -44,7 +47,7 @@ __all__ = [
     'clean', 'item_text', 'k_core', 'leakage_audit', 'Split', 'split_cold_items',
     'split_cold_users', 'split_kfold_users', 'split_last', 'split_time', 'truncate_source',
     # texts
-    'TextEncoder', 'cosine_sim', 'interest_vector',
+    'TextEncoder', 'choose_encoder', 'PictureEncoder', 'cosine_sim', 'interest_vector',
     # transfer
     'TransferPenaltyCB', 'transfer_effect', 'transfer_loss', 'transfer_penalty',
     # experts

@@ -122,6 +122,7 @@ MOVED = {
             'COMMANDS cli_run cli_recommend cli_evaluate cli_encode cli_doctor chapters '
             'copy_chapters cli_lab main'),
         'readers': 'parse_columns',
+        'core': 'peak_memory=peak_memory_mb',
         'pipeline': (
             'collect=prepare_data decide_sparse=is_sparse measure_gap=domain_discrepancy '
             'road_experts=branch_experts Memory=ResultCache alone=folder_lock '
@@ -134,8 +135,8 @@ MOVED = {
     },
     'preprocess': {
         'preprocess': (
-            'price_band=price_bucket ordered=sort_log past_source=truncate_source '
-            'audit=leakage_audit'),
+            'price_band=price_bucket ordered=sort_log past_source=truncate_source'),
+        'leakage': 'audit=leakage_audit leakage_audit',
     },
     'pretrain': {
         'pretrain': (

@@ -30,6 +30,10 @@ class Popularity(Expert):
     differ = 'recent'
     def __init__(self, recent:float=1.): # Share of interactions to count, the latest by time
         self.recent = recent
+    @property
+    def needs_order(self) -> bool:
+        "Only where the latest interactions are asked for."
+        return self.recent < 1
     def score_histories(self, hist:Histories) -> np.ndarray:
         return np.tile(self.pop, (len(hist), 1))
 
@@ -142,7 +146,8 @@ def _largest(values, columns, k): # -> (len(values),) boolean
 
 # %% ../nbs/13_baselines.ipynb #d892fcac
 def topk_sparse(S:np.ndarray|sp.spmatrix, # (m, n)
-                k:int) -> sp.csr_matrix:  # (m, n)
+                k:int
+               ) -> sp.csr_matrix: # (m, n)
     "The k largest positive entries of each row; of equal ones those in the first columns."
     rows = sp.csr_matrix(S)
     keep = rows.data > 0
@@ -231,7 +236,8 @@ def score_histories(self:UserKNN, hist:Histories) -> np.ndarray:
 
 # %% ../nbs/13_baselines.ipynb #f40554ab
 @patch
-def similar(self:UserKNN, H:sp.csr_matrix) -> sp.csr_matrix: # (m, N) -> (m, users)
+def similar(self:UserKNN, H:sp.csr_matrix # (m, N)
+           ) -> sp.csr_matrix: # (m, users)
     "Cosines of the k training users nearest to each history."
     cosine = (H @ self.X.T).tocsr()
     row = np.repeat(np.arange(cosine.shape[0]), np.diff(cosine.indptr))
@@ -348,7 +354,8 @@ def _by_library(self:ALS, X):
 
 # %% ../nbs/13_baselines.ipynb #31e3a63f
 @patch
-def parts(self:ALS, hist:Histories) -> np.ndarray: # One history -> (interactions, n)
+def parts(self:ALS, hist:Histories # One history
+         ) -> np.ndarray: # (interactions, n)
     "What each interaction adds to each score: factors are a sum over known items."
     row = decayed_matrix(hist, self.data.n_items, self.half_life)
     items = row.indices

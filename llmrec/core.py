@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['InputError', 'import_optional', 'check_type', 'check_int', 'check_fraction', 'default_device', 'def_device',
-           'device_of', 'set_seed', 'cache_dir', 'atomic_write', 'write_json', 'progress', 'batch_slices',
-           'free_memory', 'peak_memory_mb', 'check_memory', 'interactive', 'l2_normalize', 'hash_ids']
+           'device_of', 'set_seed', 'keep_generators', 'cache_dir', 'atomic_write', 'write_json', 'progress',
+           'batch_slices', 'free_memory', 'peak_memory_mb', 'check_memory', 'interactive', 'l2_normalize',
+           'package_versions', 'id_kind', 'check_id_kind', 'hash_ids']
 
 # %% ../nbs/50_core.ipynb #f2c0143e
 import contextlib
@@ -15,10 +16,12 @@ import json
 import numpy as np
 import os
 import pandas as pd
+import platform
 import random
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
@@ -27,6 +30,10 @@ if TYPE_CHECKING:
 # %% ../nbs/50_core.ipynb #7b07652c
 class InputError(ValueError):
     "Bad input from the user: the message names the file, column, row or argument, and the fix."
+    def __init__(self, message:str=''):
+        text = str(message)
+        if len(text) > 600: text = f'{text[:390]} … {text[-200:]}' # the fix stands at the end
+        super().__init__(text)
 
 # %% ../nbs/50_core.ipynb #f80f057f
 def import_optional(module:str, # Module to import, such as 'implicit'
@@ -63,7 +70,8 @@ def check_fraction(x:Any, name:str, high:float=1.)->float:
 _chosen = contextvars.ContextVar('device', default=None)
 
 @contextlib.contextmanager
-def default_device(device:'str|torch.device|None')->Iterator[None]: # None changes nothing
+def default_device(device:'str|torch.device|None' # None changes nothing
+                  )->Iterator[None]:
     "Compute on `device` inside the `with`, in this thread, wherever no other one is named."
     token = _chosen.set(device or _chosen.get())
     try: yield
@@ -100,6 +108,20 @@ def set_seed(seed:int=0, # Any integer
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     if deterministic: torch.use_deterministic_algorithms(True, warn_only=True)
+
+# %% ../nbs/50_core.ipynb #c39c0984
+@contextlib.contextmanager
+def keep_generators()->Iterator[None]:
+    "Leave the generators of Python, NumPy and PyTorch as the caller had them; also a decorator."
+    import torch
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    try: yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
+        if devices: torch.cuda.set_rng_state_all(devices)
 
 # %% ../nbs/50_core.ipynb #1761b84c
 def _cache_roots()->Iterator[Path]:
@@ -252,6 +274,34 @@ def l2_normalize(x:'np.ndarray|torch.Tensor', # (..., dim)
     x = np.asarray(x)
     length = np.linalg.norm(x, axis=-1, keepdims=True)
     return x/np.where(length > eps, length, 1).astype(length.dtype)
+
+# %% ../nbs/50_core.ipynb #a362ecf8
+def package_versions()->dict:
+    "Versions of what computed the numbers; None for a package that is not installed."
+    version = lambda name: next((found.version for found in distributions(name=name)), None)
+    packages = ('llmrec', 'numpy', 'scipy', 'pandas', 'torch')
+    return dict(python=platform.python_version()) | {name: version(name) for name in packages}
+
+# %% ../nbs/50_core.ipynb #0f97312c
+def id_kind(ids:Iterable # Ids; those of a source kept apart are passed over
+           )->str: # 'text' or 'numbers' where all are of one kind, else ''
+    "What ids are."
+    def kind(values): return pd.api.types.infer_dtype(values, skipna=True)
+    ids = np.asarray(ids, dtype=object)
+    found = kind(ids)
+    if found.startswith('mixed'):
+        found = kind([x for x in ids if not (isinstance(x, str) and '\x1f' in x)])
+    return dict(string='text', integer='numbers').get(found, '')
+
+def check_id_kind(new:Iterable, known:Iterable, what:str # 'users of the test'
+                 )->None:
+    "An `InputError` if ids are text where the known ones are numbers, or the other way round."
+    ours = id_kind(new)
+    theirs = id_kind(known)
+    if not ours or not theirs or ours == theirs: return
+    raise InputError(f'{what} are {ours}, such as {next(iter(new))!r}, but the known ones are of '
+                     f'another kind, {theirs}, such as {next(iter(known))!r}: bring both to one '
+                     'kind, as with astype')
 
 # %% ../nbs/50_core.ipynb #9642fxe7
 def hash_ids(ids:Iterable, # Ids, int or str

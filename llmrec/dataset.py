@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
-from .core import InputError, batch_slices, hash_ids
+from .core import InputError, batch_slices, check_id_kind, hash_ids
 from .data import Domain, as_user_list, check_interactions, require_known_users
-from .preprocess import sort_by_time
+from .preprocess import log_order, sort_by_time, subsecond_ties
 from .metrics import ndcg_of_ranks, rank_of_target
 
 # %% ../nbs/52_dataset.ipynb #a608a38a
@@ -32,6 +32,7 @@ class Histories:
     ptr: np.ndarray     # (users + 1,) where each user's interactions begin
     item: np.ndarray    # (interactions,) column of the item
     weight: np.ndarray  # (interactions,) weight of the event
+    ordered: bool = True # Does the order mean anything? If not, all ages are 0
     def __len__(self)->int: return len(self.ptr) - 1
     def __getitem__(self, user:int)->np.ndarray: return self.item[self.ptr[user]:self.ptr[user+1]]
     @property
@@ -44,7 +45,8 @@ class Histories:
         return np.repeat(np.arange(len(self)), self.lengths)
     @property
     def age(self)->np.ndarray:
-        "Interactions of the same user that follow each one, (interactions,)."
+        "Interactions of the same user that follow each one, (interactions,); 0 without an order."
+        if not self.ordered: return np.zeros(len(self.item), np.int64)
         return np.repeat(self.ptr[1:], self.lengths) - 1 - np.arange(len(self.item))
 
 # %% ../nbs/52_dataset.ipynb #619e0908
@@ -69,13 +71,13 @@ def select_users(hist:Histories, # Histories of many users
                 )->Histories:
     "Histories of some users, in the order asked for."
     rows, ptr = user_rows(hist.ptr, np.asarray(users, dtype=np.int64))
-    return Histories(ptr, hist.item[rows], hist.weight[rows])
+    return Histories(ptr, hist.item[rows], hist.weight[rows], hist.ordered)
 
 def mask_interactions(hist:Histories, # Histories
                       keep:np.ndarray # (interactions,) boolean: which ones stay
                      )->Histories:
     "Drop interactions, keep all users."
-    return Histories(pointers(keep)[hist.ptr], hist.item[keep], hist.weight[keep])
+    return Histories(pointers(keep)[hist.ptr], hist.item[keep], hist.weight[keep], hist.ordered)
 
 # %% ../nbs/52_dataset.ipynb #940052bd
 def recency_weights(hist:Histories, half_life:float, floor:float=.01)->np.ndarray: # (interactions,)
@@ -132,6 +134,10 @@ class Dataset:
         "Items of the target."
         return len(self.items)
     @property
+    def ordered(self)->bool:
+        "Does the order of the interactions mean anything?"
+        return self.hist.ordered
+    @property
     def n_items(self)->int:
         "Items of all domains."
         return len(self.table)
@@ -157,8 +163,14 @@ def _distinct(ids:pd.Series)->tuple:
 
 def _weights(log:pd.DataFrame)->np.ndarray:
     "Weight of each interaction, (len(log),) float32; 1 where the log has none."
-    if 'weight' in log: return np.asarray(log['weight'], np.float32)
-    return np.ones(len(log), np.float32)
+    if 'weight' not in log: return np.ones(len(log), np.float32)
+    weight = pd.to_numeric(log['weight'], errors='coerce').to_numpy(np.float32, na_value=np.nan)
+    bad = ~(np.isfinite(weight) & (weight >= 0))
+    if not bad.any(): return weight
+    row = int(bad.argmax())
+    raise InputError(f"log, column 'weight': row {row} has {log['weight'].iloc[row]!r}, and "
+                     f'{bad.sum() - 1} more: expected a finite number of at least 0; '
+                     'drop the rows or the column')
 
 # %% ../nbs/52_dataset.ipynb #32bdd326
 def as_list(x:Any)->list:
@@ -175,7 +187,8 @@ def _coded(log:pd.DataFrame, items:pd.DataFrame, users:pd.Index, offset:int, whe
     return dict(user=users.get_indexer(user_ids)[user_code], item=column[item_code],
                 weight=_weights(log),
                 time=np.asarray(log['time']) if timed else np.arange(len(log)),
-                tie=hash_ids(item_ids)[item_code] if timed else np.zeros(len(log), np.uint64))
+                tie=subsecond_ties(log, hash_ids(item_ids)[item_code]) if timed
+                else np.zeros(len(log), np.uint64))
 
 def _joined(parts:list)->dict:
     "Arrays of several logs, one after the other; `parts` is emptied."
@@ -206,20 +219,33 @@ def _user_index(logs:list)->pd.Index:
     return users[np.argsort(hash_ids(users), kind='stable')]
 
 # %% ../nbs/52_dataset.ipynb #2c44d74c
-def _by_user(coded:dict, n_users:int)->tuple:
+def _shuffle(coded:dict)->None:
+    "Let a hash of user and item decide the order, in place: it means nothing."
+    mixed = coded['user'].astype(np.uint64)*np.uint64(0x9E3779B97F4A7C15)
+    mixed ^= mixed >> np.uint64(31)
+    mixed += coded['item'].astype(np.uint64)*np.uint64(0xBF58476D1CE4E5B9)
+    coded['tie'] = (mixed ^ mixed >> np.uint64(29))*np.uint64(0x94D049BB133111EB)
+    coded['time'] = np.zeros(len(mixed), np.int64)
+
+def _by_user(coded:dict, n_users:int, ordered:bool)->tuple:
     "Histories and times, sorted by user, time and tie."
+    time = coded['time']
+    if not ordered: _shuffle(coded)
     order = sort_by_time(coded['user'], coded['time'], coded['tie'])
     ptr = pointers(np.bincount(coded['user'], minlength=n_users))
-    return Histories(ptr, coded['item'][order], coded['weight'][order]), coded['time'][order]
+    hist = Histories(ptr, coded['item'][order], coded['weight'][order], ordered)
+    return hist, time[order]
 
 # %% ../nbs/52_dataset.ipynb #d1d45f2b
 def make_dataset(train:pd.DataFrame, # Log of the target: user, item [, time, weight]
                  items:pd.DataFrame, # Item table of the target
                  source:Domain|list|None=None, # Domain, or list of Domains, or None
                  vectors:np.ndarray|None=None, # (N, d) text vectors, the target's first
-                 share_users:bool|list=True # Is one id one person? One answer, or one a source
+                 share_users:bool|list=True, # Is one id one person? One answer, or one a source
+                 ordered:bool|None=None # Does the order mean anything? None: see `log_order`
                 )->Dataset:
     "Bring the logs of target and sources under one index."
+    if ordered is None: ordered = log_order(train)[0]
     sources = as_list(source)
     tables = [items] + [domain.items for domain in sources]
     offsets = pointers([len(table) for table in tables])
@@ -231,10 +257,10 @@ def make_dataset(train:pd.DataFrame, # Log of the target: user, item [, time, we
     names = ['target'] + [domain.name for domain in sources]
     coded = [_coded(log, table, users, offset, name)
              for log, table, offset, name in zip(logs, tables, offsets, names)]
-    hist, time = _by_user(_joined(coded), len(users))
+    hist, time = _by_user(_joined(coded), len(users), ordered)
     ids = [pd.Index(table['item'], dtype=object) for table in tables]
     return Dataset(users, np.asarray(items['item']), ids, hist,
-                   time if all('time' in log for log in logs) else None,
+                   time if ordered and all('time' in log for log in logs) else None,
                    pd.concat(tables, ignore_index=True), vectors)
 
 # %% ../nbs/52_dataset.ipynb #45e9abd8
@@ -271,7 +297,7 @@ def histories_from_items(data:Dataset, # Index of users and items
     seqs = [list(ids) for ids in seqs]
     columns = _columns(data, [x for ids in seqs for x in ids])
     ptr = pointers([len(ids) for ids in seqs])
-    every = Histories(ptr, columns, np.ones(len(columns), np.float32))
+    every = Histories(ptr, columns, np.ones(len(columns), np.float32), data.ordered)
     return mask_interactions(every, columns >= 0)
 
 # %% ../nbs/52_dataset.ipynb #79a56xeb
@@ -315,6 +341,7 @@ def prefix_examples(data:Dataset,        # Interactions of all domains
     place = np.arange(len(hist.item)) - hist.ptr[hist.user]
     predicted = hist.item < data.n_target if among is None else among[hist.item]
     rows = _spaced(np.nonzero((place > 0) & predicted)[0], max_examples)
+    if not data.ordered: half_life = np.inf
     if half_life < np.inf: max_len = min(max_len, int(-half_life*np.log2(floor)) + 1)
     length = np.minimum(place[rows], max_len)
     past, ptr = ragged_rows(rows - length, length)
@@ -324,7 +351,8 @@ def prefix_examples(data:Dataset,        # Interactions of all domains
     return X, hist.item[rows]
 
 # %% ../nbs/52_dataset.ipynb #e383a927
-def keep_interactions(data:Dataset, keep:np.ndarray)->Dataset: # (interactions,) boolean
+def keep_interactions(data:Dataset, keep:np.ndarray # (interactions,) boolean
+                     )->Dataset:
     "The same index with some of the interactions."
     time = None if data.time is None else data.time[keep]
     return replace(data, hist=mask_interactions(data.hist, keep), time=time)
@@ -337,7 +365,8 @@ def without_sources(data:Dataset)->Dataset:
     return replace(own, all_items=data.all_items[:1], table=data.table.iloc[:n],
                    vectors=rows(data.vectors), phi=rows(data.phi))
 
-def drop_items(data:Dataset, gone:np.ndarray)->Dataset: # (N,) boolean
+def drop_items(data:Dataset, gone:np.ndarray # (N,) boolean
+              )->Dataset:
     "The same index without the interactions of the items `gone`."
     return keep_interactions(data, ~gone[data.hist.item])
 
@@ -347,7 +376,8 @@ def _hold_out(data:Dataset, rows:np.ndarray)->Dataset:
     keep[rows] = False
     return keep_interactions(data, keep)
 
-def last_interactions(data:Dataset, columns:np.ndarray)->np.ndarray: # (N,) boolean -> places
+def last_interactions(data:Dataset, columns:np.ndarray # (N,) boolean
+                     )->np.ndarray: # Places
     "Each user's last interaction among `columns`."
     rows = np.nonzero(columns[data.hist.item])[0]
     user = data.hist.user[rows]
@@ -371,16 +401,17 @@ def history_before(hist:Histories, rows:np.ndarray)->Histories:
     "What came before each of some interactions (places) in its user's history."
     length = rows - hist.ptr[hist.user[rows]]
     past, ptr = ragged_rows(rows - length, length)
-    return Histories(ptr, hist.item[past], hist.weight[past])
+    return Histories(ptr, hist.item[past], hist.weight[past], hist.ordered)
 
 def history_until(data:Dataset, users:np.ndarray, times:np.ndarray)->Histories:
     "Histories of users (by number) up to a time each."
     rows, ptr = user_rows(data.hist.ptr, users)
-    hist = Histories(ptr, data.hist.item[rows], data.hist.weight[rows])
+    hist = Histories(ptr, data.hist.item[rows], data.hist.weight[rows], data.hist.ordered)
     return mask_interactions(hist, data.time[rows] <= np.repeat(times, np.diff(ptr)))
 
 # %% ../nbs/52_dataset.ipynb #7f08c1f7
-def basket_start(data:Dataset, rows:np.ndarray)->np.ndarray: # Places -> places
+def basket_start(data:Dataset, rows:np.ndarray # Places
+                )->np.ndarray: # Places
     "First interaction of the basket that each ends; itself if nothing came before the basket."
     if data.time is None: return rows
     user = data.hist.user
@@ -410,7 +441,8 @@ def hold_out_last_basket(data:Dataset, min_rows:int=2, # Interactions of a user,
     return _hold_out(data, rows), history_before(data.hist, start), data.hist.item[rows]
 
 # %% ../nbs/52_dataset.ipynb #4b843aaf
-def has_item(hist:Histories, items:np.ndarray)->np.ndarray: # (users,) columns -> (users,) boolean
+def has_item(hist:Histories, items:np.ndarray # (users,) columns
+            )->np.ndarray: # (users,) boolean
     "Which users have their item in their history."
     out = np.zeros(len(hist), bool)
     out[hist.user[hist.item == items[hist.user]]] = True
@@ -426,7 +458,8 @@ def seen_items(hist:Histories, n_target:int)->np.ndarray: # (users, n_target) bo
 def next_item_ranks(score:Callable,     # Histories -> (m, n) scores
                     hist:Histories,     # (m) histories
                     target:np.ndarray,  # (m,) columns of the next items
-                    n_target:int)->np.ndarray: # (m,)
+                    n_target:int
+                   )->np.ndarray: # (m,)
     "Ranks of next items among all items that are new to their users, in blocks."
     out = [np.zeros(0)]
     for b in batch_slices(len(target), 512):
@@ -474,6 +507,8 @@ def append_interactions(data:Dataset, # Index of users and items
                        )->Dataset:
     "The same index with more target interactions, and users; old ones come first at equal times."
     log = check_interactions(log)
+    check_id_kind(log['user'], data.users, 'users of the new interactions')
+    check_id_kind(log['item'], data.items, 'items of the new interactions')
     users, user = _with_users(data.users, log)
     item_code, item_ids = _distinct(log['item'])
     item = data.all_items[0].get_indexer(item_ids)[item_code]
@@ -493,7 +528,7 @@ def _merged(data:Dataset, users:pd.Index, user:np.ndarray, item:np.ndarray,
     if time is not None: at = _place_after(data.time, old[user], at, time[order])
     ptr = old + pointers(np.bincount(user, minlength=len(users)))
     hist = Histories(ptr, np.insert(data.hist.item, at, item[order]),
-                     np.insert(data.hist.weight, at, weight[order]))
+                     np.insert(data.hist.weight, at, weight[order]), data.hist.ordered)
     if time is not None: time = np.insert(data.time, at, time[order])
     return replace(data, users=users, hist=hist, time=time)
 
@@ -541,10 +576,11 @@ def history_subsets(hist:Histories, # One history of m interactions
     "Copies of one history, each with the interactions that are kept."
     keep = np.asarray(keep, bool)
     chosen = np.nonzero(keep)[1]
-    return Histories(pointers(keep.sum(1)), hist.item[chosen], hist.weight[chosen])
+    return Histories(pointers(keep.sum(1)), hist.item[chosen], hist.weight[chosen], hist.ordered)
 
 # %% ../nbs/52_dataset.ipynb #bcf17xdf
-def places_of(data:Dataset, users:Any)->np.ndarray: # Id or ids -> (users of data,) boolean
+def places_of(data:Dataset, users:Any # Id or ids
+             )->np.ndarray: # (users of data,) boolean
     "Who is meant by ids: that user in the target and in every source, shared or kept apart."
     users = as_user_list(users)
     out = np.zeros(len(data.users), bool)
@@ -557,7 +593,8 @@ def places_of(data:Dataset, users:Any)->np.ndarray: # Id or ids -> (users of dat
     require_known_users(users, known, {type(x).__name__ for x in data.users})
     return out
 
-def drop_users(data:Dataset, gone:np.ndarray)->Dataset: # (users,) boolean
+def drop_users(data:Dataset, gone:np.ndarray # (users,) boolean
+              )->Dataset:
     "The same index without some users and their interactions."
     stay = np.flatnonzero(~gone)
     time = None if data.time is None else data.time[user_rows(data.hist.ptr, stay)[0]]

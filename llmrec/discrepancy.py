@@ -191,14 +191,15 @@ class DomainDiscriminator(nn.Module):
         super().__init__()
         self.net = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, 1))
     def forward(self, fs:torch.Tensor, ft:torch.Tensor, # Features of both domains, (n, d), (m, d)
-                lam:float=1.)->torch.Tensor: # Loss
+                lam:float=1.
+               )->torch.Tensor: # Loss
         logits = self.net(grad_reverse(torch.cat([fs, ft]), lam)).squeeze(1)
         domain = (torch.arange(len(logits), device=logits.device) < len(fs)).to(logits)
         return F.binary_cross_entropy_with_logits(logits, domain)
 
 # %% ../nbs/10_discrepancy.ipynb #bdf4140d
 def choose_strategy(n_rows:int,        # Training examples of the target
-                    start:float,       # Its `zero_shot_gain`
+                    start:float,       # Its zero_shot_gain
                     few:int=256, many:int=4096, # Bounds of n_rows
                     least:float=.015   # Bound of the zero-shot gain where examples are few
                    )->tuple[str, str]: # Name of a strategy, and one sentence why

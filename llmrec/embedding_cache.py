@@ -25,7 +25,7 @@ def hash_texts(texts:Sequence[str])->np.ndarray: # (n, 2) uint64
     digests = b''.join(hashlib.blake2b(t.encode(), digest_size=16).digest() for t in texts)
     return np.frombuffer(digests, '<u8').reshape(-1, 2)
 
-def row_checksums(keys:np.ndarray, # (n, 2) from `hash_texts`
+def row_checksums(keys:np.ndarray, # (n, 2) from hash_texts
                   X:np.ndarray     # (n, dim)
                  )->np.ndarray:    # (n,) uint32
     "CRC-32 of each row's key and vector."
@@ -79,7 +79,7 @@ def _places(keys:np.ndarray, segment:tuple)->tuple[np.ndarray, np.ndarray]:
 
 # %% ../nbs/54_embedding_cache.ipynb #ac966a03
 @patch
-def read(self:EmbeddingCache, keys:np.ndarray, # (n, 2) from `hash_texts`
+def read(self:EmbeddingCache, keys:np.ndarray, # (n, 2) from hash_texts
          out:np.ndarray # (n, dim) float32, filled where a sound row is found
         )->np.ndarray: # Rows that are missing or damaged
     "Fill `out` from disk; return what has to be computed."
@@ -100,7 +100,7 @@ def read(self:EmbeddingCache, keys:np.ndarray, # (n, 2) from `hash_texts`
 
 # %% ../nbs/54_embedding_cache.ipynb #12a1b988
 @patch
-def write(self:EmbeddingCache, keys:np.ndarray, # (n, 2) from `hash_texts`
+def write(self:EmbeddingCache, keys:np.ndarray, # (n, 2) from hash_texts
           X:np.ndarray # (n, dim)
          )->None:
     "Add one segment: vectors first, then the index that makes them visible."

@@ -19,7 +19,7 @@ from itertools import product
 from sklearn.base import BaseEstimator, clone
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
-from .core import InputError
+from .core import InputError, keep_generators
 from .data import Domain, make_synthetic_pair
 from .dataset import (
     Dataset, Histories, binarize, decayed_matrix, drop_users, histories, insert_items, make_dataset,
@@ -37,6 +37,7 @@ class Expert(BaseEstimator):
     scoring: tuple[str, ...] = ()  # Parameters of the grid that change scores, not the fit
     quick: dict = {}             # Parameters that make a fit cheap enough for a search
     differ: str = 'half_life'    # In which parameter several of one class must differ
+    needs_order: bool = False    # Does it learn from what came before what?
 
     @property
     def name(self) -> str:
@@ -54,8 +55,12 @@ class Expert(BaseEstimator):
            ) -> 'Expert':
         "Learn from the target's log, and from the sources if there are any."
         return self.fit_dataset(make_dataset(train, items, source, vectors))
+    @keep_generators()
     def fit_dataset(self, data:Dataset) -> 'Expert':
-        "Learn from index-coded interactions."
+        "Learn from index-coded interactions; an `InputError` if they lack an order it needs."
+        if self.needs_order and not data.ordered:
+            raise InputError(f'{self.name} learns from the order of interactions, which means '
+                             'nothing in this log: give it a column time')
         self.data = data
         self._fit(data)
         return self
@@ -81,7 +86,8 @@ class Expert(BaseEstimator):
         "The part of histories that it looks at: all domains, or the target alone."
         return restrict_domain(hist, self.data.n_target, self.use_source_history)
     def attributions(self, hist:Histories, # One history
-                     item:int) -> np.ndarray|None: # (interactions,)
+                     item:int
+                    ) -> np.ndarray|None: # (interactions,)
         "What each interaction adds to the score of an item; None: the score is no sum."
 
     def add_items(self, data:Dataset, m:int) -> None:
@@ -90,7 +96,8 @@ class Expert(BaseEstimator):
     def update(self, data:Dataset,       # The same index with more interactions
                users:np.ndarray,         # Numbers of the users who changed; new ones are the last
                exact:bool=False,         # Closed-form models follow exactly
-               shared:dict|None=None) -> None: # What experts share within one call
+               shared:dict|None=None # What experts share within one call
+              ) -> None:
         "Take new interactions; by default they are seen in histories only."
         self.data = data
         for child in self.children():
@@ -158,7 +165,8 @@ def _frozen(value):
 
 # %% ../nbs/12_expert.ipynb #e98aef9c
 def map_experts(value:object, # Anything
-                change:Callable) -> object: # Expert -> what stands in its place
+                change:Callable # Expert to what stands in its place
+               ) -> object:
     "The same value, with experts in it (in lists, tuples and dictionaries, too) replaced."
     if isinstance(value, Expert): return change(value)
     if isinstance(value, dict): return {k: map_experts(v, change) for k, v in value.items()}
@@ -355,7 +363,8 @@ def decayed_sum(hist:Histories,   # One history
 
 # %% ../nbs/12_expert.ipynb #f39d39ff
 def sparse_product(M:sp.csr_matrix, # (N, n)
-                   half_life:float) -> Callable: # Histories -> columns, scores
+                   half_life:float
+                  ) -> Callable: # Of histories: columns, scores
     "The `sparse_scorer` of a score that is the decayed history times a sparse matrix."
     def scorer(hist):
         scores = decayed_matrix(hist, M.shape[0], half_life) @ M

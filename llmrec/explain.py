@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from fastcore.basics import patch
 from html import escape
 from .core import InputError, batch_slices, import_optional, l2_normalize
-from .preprocess import item_text, price_edges
+from .preprocess import TEXT_COLUMNS, item_text, price_edges
 from .encode import TextEncoder, TfidfEncoder, pool
+from .model_files import dense_folders
 from .metrics import rank_of_target
 from .dataset import (
     Dataset, Histories, HistoriesWithAge, decayed_matrix, history_subsets, restrict_domain,
@@ -50,7 +51,8 @@ def _only(fusion, hist, scores, kept):
     return alone.score_histories(hist)[0].astype(float)
 
 def expert_parts(fusion:Fusion,    # A fitted one
-                 hist:Histories)->np.ndarray: # One history -> (experts + 1, n)
+                 hist:Histories # One history
+                )->np.ndarray: # (experts + 1, n)
     "What each expert adds to the scores of one history; the last row is the offset."
     scores = [expert.score_histories(hist) for expert in fusion.experts]
     offset = _only(fusion, hist, scores, None)
@@ -72,7 +74,8 @@ def _weighed(expert, hist):
         weight = np.eye(m, dtype=np.float32)[block]*hist.weight
         copies = len(weight)
         item = np.tile(hist.item, copies)
-        out.append(expert.score_histories(Histories(np.arange(copies + 1)*m, item, weight.ravel())))
+        many = Histories(np.arange(copies + 1)*m, item, weight.ravel(), hist.ordered)
+        out.append(expert.score_histories(many))
     return np.concatenate(out)
 
 # %% ../nbs/20_explain.ipynb #f325e990
@@ -143,7 +146,7 @@ def _expert_shares(expert, hist, item, among, fair):
 # %% ../nbs/20_explain.ipynb #ffeb9db1
 def score_attributions(fusion:Fusion,  # A fitted one
                        hist:Histories, # One history of m interactions
-                       item:int, fair:Callable|None=None # Column; see `fair_rows`
+                       item:int, fair:Callable|None=None # Column; see fair_rows
                       )->tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     "Split a score: interactions (experts, m), experts' parts without them, which are sums, offset."
     new = ~seen_items(hist, fusion.data.n_target)
@@ -166,7 +169,9 @@ def _orders(ids, pairs, seed):
 # %% ../nbs/20_explain.ipynb #38c1a5c6
 def shapley(value:Callable,   # (b, m) boolean, interactions of each copy -> (b,) values
             age:np.ndarray, samples:int=16, # (m,) age of each interaction; orders to try, in pairs
-            players:int=30, seed:int=0)->np.ndarray: # Shares, the oldest of all alike -> (m,)
+            players:int=30, # Interactions with shares of their own; the oldest share one
+            seed:int=0
+           )->np.ndarray: # Shares, (m,)
     "Sampled Shapley values; with the value of nothing they add up to the value of all."
     group = np.minimum(age, players - 1)
     ids, size = np.unique(group, return_counts=True)
@@ -354,7 +359,9 @@ def _crowd(y):
     return text + '.'
 
 # %% ../nbs/20_explain.ipynb #ff0f3da9
-def facts(y:Explanation, k:int=3)->list[str]: # An explanation; history items to name
+def facts(y:Explanation, # An explanation
+          k:int=3 # History items to name
+         )->list[str]:
     "What there is to say, one sentence each."
     out = [f'{y.title} is number {y.rank} of {y.among} for {y.user}.', _because(y, k), _crowd(y)]
     unknown = not len(y.rows) or y.about['takers'] < 5
@@ -625,7 +632,7 @@ def _pieces(enc, text):
     return ids, coded.word_ids, {word: full[start:stop] for word, (start, stop) in span.items()}
 
 # %% ../nbs/20_explain.ipynb #191dfec2
-def cosine_of_tokens(enc:object,         # A `TextEncoder`
+def cosine_of_tokens(enc:object,         # A TextEncoder
                      interest:np.ndarray, mean:np.ndarray, matrix:np.ndarray, # u, μ, A
                      rest:np.ndarray     # What stands beside the text in an item's vector
                     )->Callable:         # (b, T, dim) token vectors -> (b,)
@@ -650,15 +657,23 @@ def _token_vectors(enc, ids, word):
     look = enc.model.get_input_embeddings()
     with torch.no_grad(): return look(ids), look(torch.where(mark, ids, pad))
 
+# %% ../nbs/20_explain.ipynb #c71aab6d
+def _check_gradients(enc):
+    "An `InputError` where gradients of token vectors would not be those of the encoder's vectors."
+    if enc.dtype != 'float32':
+        raise InputError(f"gradients need dtype='float32', this encoder computes in {enc.dtype}")
+    if enc.dim != enc.width or enc.reduce != 'first' or dense_folders(enc.path):
+        raise InputError('gradients need the pooled vectors themselves, '
+                         f"{enc.name} shortens or maps them: use how='delete'")
+
 # %% ../nbs/20_explain.ipynb #727c0abf
 def token_integrated_gradients(
-        enc:object, text:str,         # A `TextEncoder` in float32; a text
+        enc:object, text:str,         # A TextEncoder in float32; a text
         cosine:Callable, steps:int=32 # Function of token vectors; points of the integral
     )->tuple[list, np.ndarray, float, float]: # Words, parts, c(t), c(t')
     "Integrated gradients of the words of a text."
     gradients = import_optional('captum.attr', 'explain').IntegratedGradients(cosine)
-    if enc.dtype != 'float32':
-        raise InputError(f"gradients need dtype='float32', this encoder computes in {enc.dtype}")
+    _check_gradients(enc)
     ids, word, name = _pieces(enc, text)
     real, padding = _token_vectors(enc, ids, word)
     a = gradients.attribute(real, padding, n_steps=steps, internal_batch_size=16).sum(-1)[0]
@@ -719,12 +734,13 @@ def _repr_html_(self:TokenAttributions)->str: return self.card()
 
 # %% ../nbs/20_explain.ipynb #0fd98ebf
 def encoded_text(data:Dataset, item:int,    # Index; column
-                 edges:np.ndarray|None=None # Edges of prices in words
+                 edges:np.ndarray|None=None, # Edges of prices in words
+                 fields:Sequence|None=None  # Columns that the encoder reads; None: all with text
                 )->str:
     "The text of an item as it was encoded."
     if edges is None and 'price' in data.table:
         edges = price_edges(data.table['price'].iloc[:data.n_target])
-    return item_text(data.table.iloc[[item]], edges=edges)[0]
+    return item_text(data.table.iloc[[item]], fields or TEXT_COLUMNS, edges=edges)[0]
 
 # %% ../nbs/20_explain.ipynb #b77a59be
 def _by_gradients(data, encoder, item, text, content, steps):
@@ -757,7 +773,7 @@ def token_attributions(fusion:Fusion, encoder:object, # A fitted one; the encode
     if how not in _WAYS: raise InputError(f"how is {how!r}: expected 'gradient' or 'delete'")
     if encoder is None: raise InputError('there is no text encoder: words cannot be weighed')
     data = fusion.data
-    text = encoded_text(fusion.data, item, edges)
+    text = encoded_text(fusion.data, item, edges, getattr(encoder, 'fields', None))
     out = _WAYS[how](data, encoder, item, text, content_of(fusion, hist, like)[:3], steps)
     what = 'your items' if like is None else str(data.table['title'].iloc[like])
     return TokenAttributions(*out, what=what, text=text)

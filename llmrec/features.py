@@ -55,7 +55,9 @@ def apply_whitening(X:np.ndarray, mean:np.ndarray, matrix:np.ndarray, size:int=8
         out[b] = l2_normalize((X[b] - mean.astype(np.float64)) @ wide)
     return out
 
-def partial_whiten(X:np.ndarray, whitening:float=.25)->np.ndarray: # (N, d) -> (N, k) float32
+def partial_whiten(X:np.ndarray, # (N, d)
+                   whitening:float=.25
+                  )->np.ndarray: # (N, k) float32
     "Centre, divide principal directions by their deviation to `whitening`, normalise rows."
     return apply_whitening(X, *whitening_map(X, whitening))
 
@@ -261,11 +263,16 @@ def unpack_feature_map(meta:dict, arrays:dict)->FeatureMap:
     return FeatureMap(text, columns, meta['weight'], meta['scale'])
 
 # %% ../nbs/53_features.ipynb #3a01eb9c
-def item_kernel(a:np.ndarray, b:np.ndarray, sharp:float)->np.ndarray: # (n, f), (m, f) -> (n, m)
+def item_kernel(a:np.ndarray, # (n, f)
+                b:np.ndarray, # (m, f)
+                sharp:float
+               )->np.ndarray: # (n, m)
     "exp(κ(φᵢᵀφⱼ − 1))"
     return np.exp(np.float32(sharp)*(a @ b.T - 1))
 
-def low_rank(B:np.ndarray, rank:int)->tuple: # (n, m) -> U (n, rank), V (m, rank)
+def low_rank(B:np.ndarray, # (n, m)
+             rank:int
+            )->tuple: # U (n, rank), V (m, rank)
     "Factors U, V with B ≈ U Vᵀ, the singular values shared between them."
     from sklearn.utils.extmath import randomized_svd
     rank = min(rank, min(B.shape))
@@ -313,7 +320,7 @@ def gp_smooth_embeddings(phi:np.ndarray,    # (N, f) features of all items
                          counts:np.ndarray, # (N,) interactions of each
                          E:np.ndarray,      # (N, r) embeddings; used where counts are above 0
                          n:int,             # Embeddings of the first n are wanted
-                         noise:float=3., sharp:float=3., # σ² and κ of `gp_extend`
+                         noise:float=3., sharp:float=3., # σ² and κ of gp_extend
                          max_items:int=3000 # Items in S
                         )->np.ndarray:      # (n, r) float32
     "Embeddings in which rare items lean on those like them, and new items are made of them."
@@ -328,7 +335,9 @@ def gp_smooth_embeddings(phi:np.ndarray,    # (N, f) features of all items
     return out
 
 # %% ../nbs/53_features.ipynb #3fc09bed
-def pca_features(phi:np.ndarray, dim:int=128)->np.ndarray: # (N, f) -> (N, dim) float32
+def pca_features(phi:np.ndarray, # (N, f)
+                 dim:int=128
+                )->np.ndarray: # (N, dim) float32
     "The `dim` directions of most variance, rows scaled to mean squared length one."
     _, directions = np.linalg.eigh(np.asarray(phi.T @ phi, np.float64))
     x = phi @ directions[:, ::-1][:, :dim].astype(np.float32)
@@ -379,7 +388,8 @@ def _ridge_weights(X:sp.csr_matrix, Q:sp.csr_matrix, ridge:float)->np.ndarray:
 # %% ../nbs/53_features.ipynb #2e598964
 def cross_domain_predictability(X:sp.spmatrix, Y:sp.spmatrix, # (m, N), (m, n): the same m ids
                                 ridge:float=10., # In mean eigenvalues
-                                seed:int=0)->np.ndarray: # (m,)
+                                seed:int=0
+                               )->np.ndarray: # (m,)
     "How much better a user's own interactions in one domain predict the other than another's do."
     X, Y = map(_unit_rows, (X, Y))
     half = np.random.default_rng(seed).permutation(X.shape[0]) % 2 == 0
@@ -418,7 +428,8 @@ def _bridging_users(data:Dataset, at_most:int, seed:int)->tuple:
 def test_shared_user_ids(target:Domain, source:Domain,
                          v_target:np.ndarray|None=None, # Text vectors of the target's items
                          v_source:np.ndarray|None=None, # and of the source's
-                         seed:int=0)->tuple: # Standard errors, number of shared ids
+                         seed:int=0
+                        )->tuple: # Standard errors, number of shared ids
     "How much more one id agrees in two domains than two ids do; infinite below 20 shared ids."
     data = make_dataset(target.log, target.items, source)
     users, shared = _bridging_users(data, 2000, seed)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from fastcore.basics import patch
 from torch import nn
 from typing import Any
-from .core import InputError, l2_normalize, set_seed
+from .core import InputError, keep_generators, l2_normalize, set_seed
 from .data import Domain
 from .discrepancy import (
     DomainDiscriminator, choose_strategy, coral, logme, mmd, proxy_a_distance, vocab_overlap)
@@ -47,7 +47,8 @@ class TransferClassifier(nn.Module):
             raise InputError(f"pool is {pool!r}, expected 'cls' or 'mean'")
         self.encoder, self.adapter, self.pool = encoder, nn.Identity(), pool
         self.head = nn.Linear(hidden, n_classes)
-    def features(self, x:torch.Tensor|Mapping)->torch.Tensor: # Vectors, or tokens and mask
+    def features(self, x:torch.Tensor|Mapping # Vectors, or tokens and mask
+                )->torch.Tensor:
         "What the head sees, (batch, hidden)."
         if not isinstance(x, Mapping): return self.adapter(self.encoder(x))
         states = self.encoder(**x).last_hidden_state
@@ -120,7 +121,8 @@ class NextItemClassifier(TransferClassifier):
         self.tau = nn.Parameter(torch.tensor(2.3))
         self.rho = nn.Parameter(torch.tensor(.5))
         self.drop = drop
-    def forward(self, u:torch.Tensor)->torch.Tensor: # (batch, dim) on any device -> (batch, n)
+    def forward(self, u:torch.Tensor # (batch, dim) on any device
+               )->torch.Tensor: # (batch, n)
         u = u.to(self.V.device)
         z = u + self.head(F.dropout(self.features(u), self.drop, self.training))
         return self.tau.exp()*F.normalize(z, dim=-1) @ self.V.T + self.rho*self.logn
@@ -290,7 +292,7 @@ def transfer_fit(model:TransferClassifier, dls:DataLoaders, # Target model and b
                  source:nn.Module|None=None, # Source model; None only for 'scratch'
                  strategy:str='supervised', # One of `FINETUNE_STRATEGIES`, or 'auto'
                  n_epochs:int=10, lr:float=1e-3, lam:float=.1, kind:str='norm',
-                 cbs:Iterable=(), **kw:Any # For `Learner`
+                 cbs:Iterable=(), **kw:Any # For Learner
                 )->Learner: # `.report`: of every tensor; `.strategy`, `.why`: the choice
     "Fit `model` to the target by a named strategy."
     strategy, why = _choose(strategy, model, source, dls)
@@ -305,7 +307,7 @@ def transfer_fit(model:TransferClassifier, dls:DataLoaders, # Target model and b
 def lambda_search(make:Callable, # Function without arguments: a new target model
                   dls:DataLoaders, source:nn.Module, # Batches with `.valid`; source model
                   lams:Iterable[float]=(0., 1e-3, 1e-2, 1e-1, 1.),
-                  **kw:Any # For `transfer_fit`: kind, n_epochs, lr, seed …
+                  **kw:Any # For transfer_fit: kind, n_epochs, lr, seed …
                  )->tuple[float, pd.DataFrame]: # Best λ; λ, validation loss, way from the source
     "Choose λ of the penalty on the target's validation examples."
     if dls.valid is None: raise InputError('lambda_search needs validation rows: give a `.valid`')
@@ -346,6 +348,7 @@ def _examples_of(domain, encode, max_rows, seed):
     return dict(texts=texts, V=V, C=C, X=X[at], y=y[at], label=label)
 
 # %% ../nbs/11_finetune.ipynb #7dadf374
+@keep_generators()
 def _probe(examples, seed, hidden=128):
     "A recommender after some seconds on the source."
     set_seed(seed)
@@ -523,12 +526,13 @@ def transfer_effect(with_source:Any, # Metric of each user: Series, (users, seed
     return effect
 
 # %% ../nbs/11_finetune.ipynb #d9dffe3d
+@keep_generators()
 def compare_with_scratch(make:Callable,    # Function without arguments: a new target model
                          dls:DataLoaders, source:nn.Module, # Batches of the target; source model
                          measure:Callable, # measure(model) -> metric of each test user, (users,)
                          strategy:str='supervised', # One of `FINETUNE_STRATEGIES`, or 'auto'
                          seeds:Iterable[int]=(0, 1, 2), slices:Any=None, metric:str='NDCG@10',
-                         **kw:Any # For `transfer_fit`; both get the same
+                         **kw:Any # For transfer_fit; both get the same
                         )->TransferEffect:
     "Train a transfer and its from-scratch twin on one budget and seeds: helped, no effect or hurt."
     def run(seed, strategy):
@@ -576,7 +580,7 @@ def learning_curve(make:Callable,    # make(rows): a new model for these trainin
                    measure:Callable, # measure(model) -> metric of each test user
                    sizes:Iterable=(16, 64, 256, 1024, None), # Training examples; None: all
                    seeds:Iterable[int]=(0, 1, 2), # Each draws its own
-                   lr:float=1e-3, bs:int=128, **kw:Any # For `transfer_fit`
+                   lr:float=1e-3, bs:int=128, **kw:Any # For transfer_fit
                   )->pd.DataFrame: # size, arm, mean, lo, hi, and the verdict against the twin
     "Metric by number of target examples, for several sources and strategies and their twin."
     kw = dict(kw, cbs=[SchedCB(cosine), *kw.get('cbs', ())])

@@ -58,11 +58,13 @@ def standardize_scores(
     return (np.arcsinh(z*np.float32(bend))/np.float32(bend)).astype(np.float32)
 
 # %% ../nbs/17_fusion.ipynb #67f530d1
-def item_log_counts(counts:np.ndarray)->np.ndarray: # Interactions of items
+def item_log_counts(counts:np.ndarray # Interactions of items
+                   )->np.ndarray:
     "Evidence for items of c interactions: log(1 + c)/5."
     return np.log1p(counts).astype(np.float32)/5
 
-def user_log_counts(lengths:np.ndarray)->np.ndarray: # Interactions of users
+def user_log_counts(lengths:np.ndarray # Interactions of users
+                   )->np.ndarray:
     "Evidence for users of m interactions: log(1 + m)/4."
     return np.log1p(lengths).astype(np.float32)/4
 
@@ -344,10 +346,19 @@ def closed_form_experts(data:Dataset)->list:
     experts = [kernel, TextPopularity(kernel), BilinearContent()] if text else []
     if vectors: experts += [Content(), Content(np.inf), Tfidf(), Tfidf(2.)]
     if text or own: experts += [NextItemRidge(kernel, max_items=3000)]
-    if not own: return experts
-    experts += [Popularity(), Popularity(.1), EASE(half_life=10., n_neighbours=0)]
-    experts += [EASE(n_neighbours=0), ItemKNN(), ALS(), Markov(), Markov(8., 50.), LastItems()]
-    return [*experts, RepeatConsumption()]
+    if own: experts += [
+        Popularity(), Popularity(.1), EASE(half_life=10., n_neighbours=0), EASE(n_neighbours=0),
+        ItemKNN(), ALS(), Markov(), Markov(8., 50.), LastItems(), RepeatConsumption()]
+    return experts if data.ordered else _without_order(experts)
+
+# %% ../nbs/17_fusion.ipynb #8fca2619
+def _without_order(experts):
+    "Experts that need no order; one of those that differ only in how fast they forget."
+    kept = {}
+    for expert in experts:
+        settings = type(expert), str(expert.get_params(deep=False) | dict(half_life=None))
+        if not expert.needs_order: kept.setdefault(settings, expert)
+    return list(kept.values())
 
 # %% ../nbs/17_fusion.ipynb #64c08fc0
 def neural_experts(data:Dataset, full:bool=False, seed:int=0)->list:
@@ -358,6 +369,7 @@ def neural_experts(data:Dataset, full:bool=False, seed:int=0)->list:
     base = SASRec(seed=seed)
     experts = []
     if own and text: experts += [TwoTower(seed=seed)]
+    if not data.ordered: return experts
     if own: experts += [base]
     if text: experts += [SmoothedSASRec(base, seed=seed)]
     if text and (full or source and len(data.hist.item) <= 150_000):

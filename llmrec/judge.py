@@ -14,22 +14,24 @@ from collections.abc import Sequence
 from fastcore.basics import patch
 from typing import Any
 from .core import InputError, batch_slices, check_int, def_device, progress
-from .model_files import find_model, quiet_libraries
+from .model_files import clear_errors, find_model, quiet_libraries
 from .vectors import conditional_logit
 from .dataset import Histories, seen_items, select_users
 from .lists import top_columns
 
 # %% ../nbs/19_judge.ipynb #49b731cc
 def load_causal_lm(name:str,             # Directory, `.gguf` file, or hub id on this machine
-                   device:str|None=None, # None: see `def_device`
+                   device:str|None=None, # None: see def_device
                    dtype:str='float32'   # Or 'bfloat16', 'float16'; 'auto': as the file has it
                   )->tuple[Any, Any]:
     "A causal LM of `transformers`, ready to score and write, and its tokenizer."
     from transformers import AutoModelForCausalLM, AutoTokenizer
     path = find_model(name)
-    with quiet_libraries():
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(path, torch_dtype=dtype, local_files_only=True)
+    ours = dict(local_files_only=True, trust_remote_code=False)  # a model's own code is never run
+    with quiet_libraries(), clear_errors(f'{path}: the language model cannot be loaded'):
+        tokenizer = AutoTokenizer.from_pretrained(path, **ours)
+        model = AutoModelForCausalLM.from_pretrained(path, torch_dtype=dtype,
+                                                     use_safetensors=True, **ours)
     return model.to(def_device(device)).eval(), tokenizer
 
 # %% ../nbs/19_judge.ipynb #0d65749e
@@ -40,7 +42,7 @@ class CausalLM:
         self.tokenizer = tokenizer
     @classmethod
     def from_pretrained(cls, name:str, device:str|None=None, dtype:str='float32', **options:Any
-                       )->'CausalLM': # As for `load_causal_lm`; options of the class
+                       )->'CausalLM': # As for load_causal_lm; options of the class
         "Load a model by name."
         return cls(*load_causal_lm(name, device, dtype), **options)
 
@@ -59,14 +61,17 @@ class LMScorer(CausalLM):
 
 # %% ../nbs/19_judge.ipynb #2760e851
 @patch
-def prompt(self:LMScorer, titles:Sequence[str])->str: # Oldest first
+def prompt(self:LMScorer, titles:Sequence[str] # Oldest first
+          )->str:
     "What the model reads before a candidate."
     return self.words.format('; '.join(map(str, titles[-self.last:])) or 'nothing')
 
 @patch
-def token_ids(self:LMScorer, text:str, start:bool)->list[int]: # With the tokens of a start?
-    "Tokens of a text; never none."
+def token_ids(self:CausalLM, text:str, start:bool # With the tokens of a start?
+             )->list[int]:
+    "Tokens of a text; never none, and never those of an end: the text goes on."
     ids = self.tokenizer(text, add_special_tokens=start)['input_ids']
+    if start and len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id: ids = ids[:-1]
     return ids or [self.tokenizer.eos_token_id or 0]
 
 # %% ../nbs/19_judge.ipynb #a2ba4b53
@@ -128,7 +133,8 @@ class Reranker:
 # %% ../nbs/19_judge.ipynb #acda45e6
 @patch
 def features(self:Reranker, hist:Histories, # One history
-             columns:np.ndarray, scores:np.ndarray)->np.ndarray: # (p, 3)
+             columns:np.ndarray, scores:np.ndarray
+            )->np.ndarray: # (p, 3)
     "Features of a user's candidates: score, log-likelihood a token, what the history adds."
     judge, titles = self.judge, self.titles[columns]
     new = [title for title in dict.fromkeys(titles) if title not in judge.alone]
@@ -162,7 +168,8 @@ def first(self:Reranker, hist:Histories,
 # %% ../nbs/19_judge.ipynb #a5843f9c
 @patch
 def fit(self:Reranker, hist:Histories, # Of users, before their held-out interactions
-        target:np.ndarray)->Reranker:  # (m,) columns of the held-out items
+        target:np.ndarray # (m,) columns of the held-out items
+       )->Reranker:
     "Weigh the judge by held-out interactions, those whose item stands in the fusion's pool."
     columns, scores = self.first(hist)
     taken = columns == np.asarray(target)[:, None]
@@ -178,7 +185,7 @@ def fit(self:Reranker, hist:Histories, # Of users, before their held-out interac
 # %% ../nbs/19_judge.ipynb #9952aa86
 @patch
 def recommend(self:Reranker, hist:Histories, k:int=10, allowed:np.ndarray|None=None
-             )->tuple[np.ndarray, np.ndarray]: # (m, k), k at most `pool`
+             )->tuple[np.ndarray, np.ndarray]: # (m, k), k at most pool
     "Columns and probabilities, best first."
     if self.beta is None:
         raise InputError('this Reranker is not weighed: call fit with held-out interactions first')
@@ -207,12 +214,14 @@ class LMWriter(CausalLM):
 # %% ../nbs/19_judge.ipynb #1c94c726
 @patch
 @torch.inference_mode()
-def __call__(self:LMWriter, prompt:str, i:int=0)->str: # Number of the try
+def __call__(self:LMWriter, prompt:str, i:int=0 # Number of the try
+            )->str:
     "What the model writes after a prompt."
     inputs = self.tokenizer(self.ask(prompt), return_tensors='pt').to(self.model.device)
-    torch.manual_seed(self.seed + i)
     how = dict(do_sample=True, temperature=.7, top_p=.9) if i else dict(do_sample=False)
     pad = self.tokenizer.pad_token_id
     if pad is None: pad = self.tokenizer.eos_token_id
-    out = self.model.generate(**inputs, max_new_tokens=self.tokens, pad_token_id=pad, **how)
+    with torch.random.fork_rng():      # the caller's generator stays as it is
+        torch.manual_seed(self.seed + i)
+        out = self.model.generate(**inputs, max_new_tokens=self.tokens, pad_token_id=pad, **how)
     return self.tokenizer.decode(out[0, inputs['input_ids'].shape[1]:], skip_special_tokens=True)

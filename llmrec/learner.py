@@ -34,7 +34,7 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 from torch.optim import lr_scheduler
 from typing import Any
-from .core import InputError, atomic_write, def_device, progress, set_seed
+from .core import InputError, atomic_write, def_device, keep_generators, progress, set_seed
 from .transfer import (
     Params, distill, ewc, feature_distance, l2sp, named_params, proximal_step_, transfer_loss)
 
@@ -70,9 +70,9 @@ class CancelEpoch(Exception): "Skip the rest of this pass over the data."
 class CancelFit(Exception): "Stop training."
 
 class Callback:
-    """Something that happens at given moments. Define any of `before_fit, before_epoch,
-    before_batch, after_loss, before_step, after_step, after_batch, after_epoch, after_fit,
-    cleanup_fit`; each is called with the learner.
+    """Something that happens at given moments. Define any of before_fit, before_epoch,
+    before_batch, after_loss, before_step, after_step, after_batch, after_epoch, after_fit and
+    cleanup_fit; each is called with the learner.
 
     `cleanup_fit` is called however the run ends, even if `before_fit` of this callback never was.
     A callback with `state_dict` and `load_state_dict` is part of every checkpoint."""
@@ -99,7 +99,8 @@ def to_device(batch:Any, # Tensors, nested in tuples, lists or dicts
     return send_to_device(batch, device, non_blocking=True)
 
 def adamw(params:Iterable, # Parameters, or groups of them
-          lr:float=1e-3, **kw:Any)->torch.optim.Optimizer: # The rest as for `torch.optim.AdamW`
+          lr:float=1e-3, **kw:Any # The rest as for `torch.optim.AdamW`
+         )->torch.optim.Optimizer:
     "AdamW; where all parameters are on a GPU, as one fused kernel."
     params = list(params)
     groups = [g['params'] if isinstance(g, dict) else [g] for g in params]
@@ -132,6 +133,7 @@ class Learner:
         for cb in sorted(self.cbs, key=attrgetter('order')):
             if f := getattr(cb, moment, None): f(self)
 
+    @keep_generators()
     def fit(self, n_epochs:int=1, cbs:Iterable=())->'Learner':
         "Train for `n_epochs` passes; `cbs` are callbacks for this call only."
         before = self.cbs
@@ -342,7 +344,9 @@ class MetricsCB(Callback):
             value = torch.as_tensor(f(learn.preds.detach(), learn.y))
             learn.recorder.add(name, value.float().mean(), len(learn.y))
 
-def accuracy(preds:torch.Tensor, y:torch.Tensor)->torch.Tensor: # (m, classes), (m,) -> (m,)
+def accuracy(preds:torch.Tensor, # (m, classes)
+             y:torch.Tensor # (m,)
+            )->torch.Tensor: # (m,)
     "1 where the highest score is the right class, else 0."
     return (preds.argmax(-1) == y).float()
 
@@ -474,6 +478,15 @@ class _RaiseCB(Callback):
         exploded = not math.isfinite(losses[-1]) or losses[-1] > 4*min(losses) + 1e-9
         if exploded or learn.step >= self.steps: raise CancelFit
 
+# %% ../nbs/09_learner.ipynb #a0d17c05
+def _tenth_of_the_best(rates:pd.DataFrame, hi:float)->float:
+    "A tenth of the rate of the lowest loss; a warning if the loss still falls at the end."
+    best = int(rates.smooth.idxmin())
+    if best == len(rates) - 1 and rates.lr[best] > .9*hi:
+        warnings.warn(f'lr_find: the loss still falls at hi={hi:g}, so {hi/10:g} is no finding: '
+                      'raise hi', stacklevel=3)
+    return float(rates.lr[best]/10)
+
 # %% ../nbs/09_learner.ipynb #e44cb993
 @patch
 def lr_find(self:Learner, lo:float=1e-6, hi:float=10., steps:int=100)->tuple[float, pd.DataFrame]:
@@ -488,7 +501,7 @@ def lr_find(self:Learner, lo:float=1e-6, hi:float=10., steps:int=100)->tuple[flo
         vars(self).update(kept)
     rates = pd.DataFrame(dict(lr=recorder.lrs, loss=recorder.losses[:len(recorder.lrs)]))
     rates['smooth'] = rates.loss.ewm(span=7).mean()
-    return float(rates.lr[rates.smooth.idxmin()]/10), rates
+    return _tenth_of_the_best(rates, hi), rates
 
 # %% ../nbs/09_learner.ipynb #26ead9f9
 class EarlyStopCB(Callback):
@@ -720,7 +733,7 @@ def before_fit(self:TransferPenaltyCB, learn:Learner)->None:
 # %% ../nbs/09_learner.ipynb #f190bfa6
 @patch
 def after_loss(self:TransferPenaltyCB, learn:Learner)->None:
-    "Add the penalty while training; the exact step comes after the optimiser's."
+    "Add the penalty while training; the proximal step comes after the optimiser's."
     if not learn.training or self.kind == 'prox': return
     term = self.penalty(learn.model, *(learn.batch[:-1] if self.on_rows else ()))
     learn.loss = learn.loss + term

@@ -91,7 +91,8 @@ def follow(fusion:Fusion,    # A fitted one, which stays as it is
            data:Dataset,     # Its index with more interactions; new users stand at its end
            users:np.ndarray, # (m,) numbers of the users who have some
            how:str|None=None,# 'exact', 'schedule', or None: histories, counts and popularity
-           due:float=.2)->Fusion: # Share of new interactions at which all experts learn again
+           due:float=.2 # Share of new interactions at which all experts learn again
+          )->Fusion:
     "A fusion that knows new interactions; what `Recommender.update(log, refresh=how)` calls."
     if how not in (None, 'exact', 'schedule'):
         raise InputError(f"refresh={how!r}: expected None, 'exact' or 'schedule'")
@@ -103,7 +104,8 @@ def follow(fusion:Fusion,    # A fitted one, which stays as it is
     return refit_closed_form(new) if how == 'schedule' and rows >= due*len(data.hist.item) else new
 
 # %% ../nbs/21_online.ipynb #7eeedaa9
-def refit_closed_form(fusion:Fusion)->Fusion: # A fitted one, which stays as it is
+def refit_closed_form(fusion:Fusion # A fitted one, which stays as it is
+                     )->Fusion:
     "Closed-form experts learn again from all interactions, networks train on; the gate stays."
     [new] = copy_experts([fusion])
     new.refresh(new.data, pending(fusion)[0])
@@ -141,7 +143,8 @@ def _table(self:Online): return self.data.table.iloc[:self.data.n_target]
 # %% ../nbs/21_online.ipynb #e3504d1e
 @patch
 def dislike(self:Online, user:Hashable, item:Hashable|None=None,
-            **rules:Any)->Online: # Or a rule as in `item_mask`: category='soup'
+            **rules:Any # Or a rule as in item_mask: category='soup'
+           )->Online:
     "Not for me: hide an item, or all items under a rule, from this user."
     if (item is None) == (not rules):
         raise InputError('dislike needs an item or a rule such as category="soup"')
@@ -161,7 +164,7 @@ def allow_again(self:Online, user:Hashable)->Online:
     return self
 
 @patch
-def forget(self:Online, users:Any, **options:Any)->pd.DataFrame: # As `Recommender.forget`
+def forget(self:Online, users:Any, **options:Any)->pd.DataFrame: # As Recommender.forget
     "Remove users, and what they declined."
     done = self.rec.forget(users, **options)
     for user in as_user_list(users): self.allow_again(user)
@@ -202,7 +205,7 @@ def score(self:Online, users:Any)->np.ndarray: # (len(users), n) float32
 @patch
 def recommend(self:Online, users:Any, k:int=10, exclude_seen:bool=True,
               mask:np.ndarray|None=None, # (n,) boolean: items that may be shown
-              **rules:Any                # Rules of `item_mask` that they obey
+              **rules:Any                # Rules of item_mask that they obey
              )->tuple[np.ndarray, np.ndarray]:
     "Items and scores, (len(users), k), best first; None where all else was declined."
     users = as_user_list(users)
@@ -241,7 +244,9 @@ def save(self:Online, path:str|Path)->None:
 
 # %% ../nbs/21_online.ipynb #ed91241d
 @patch(cls_method=True)
-def load(cls:Online, rec:Any, path:str|Path)->Online: # The loaded `Recommender`; its folder
+def load(cls:Online, rec:Any, # The loaded Recommender
+         path:str|Path # Its folder
+        )->Online:
     "What `save` wrote, around a recommender."
     file = Path(path)/'declined.json'
     if not file.is_file(): raise FileNotFoundError(f'{file} is missing: Online.save writes it')
@@ -313,7 +318,7 @@ def stream_steps(fit:Callable, log:pd.DataFrame, # log -> fitted Recommender; us
         yield cost, test[['user', 'item']].assign(policy=policy, step=step, ndcg=ndcg)
 
 # %% ../nbs/21_online.ipynb #ad7eee19
-def simulate_stream(fit:Callable, log:pd.DataFrame, # As in `stream_steps`
+def simulate_stream(fit:Callable, log:pd.DataFrame, # As in stream_steps
                     edges:Sequence, policy:str
                    )->tuple[pd.DataFrame, pd.DataFrame]: # Steps; NDCG@10 of interactions
     "All steps of a replay."

@@ -23,11 +23,14 @@ from fastcore.basics import patch
 from pathlib import Path
 from torch import Tensor, nn
 from typing import Any
-from llmrec.core import (
-    InputError, batch_slices, cache_dir, def_device, import_optional, progress, set_seed,
-    write_json)
-from .encode import TextEncoder, TfidfEncoder, check_texts, knn_search, pool, train_tokenizer
-from .model_files import clear_errors, is_decoder, load_model, quiet_libraries, read_json
+from .core import (
+    InputError, batch_slices, cache_dir, def_device, import_optional, keep_generators,
+    progress, set_seed, write_json)
+from .embedding_space import knn_search
+from .encode import TextEncoder, TfidfEncoder, check_texts, pool
+from .encoder_models import as_devices, train_tokenizer
+from .model_files import (
+    clear_errors, dense_folders, is_decoder, load_model, quiet_libraries, read_json)
 
 # %% ../nbs/06_pretrain.ipynb #1ee782a8
 def _plain(text:Any)->Any:
@@ -95,6 +98,7 @@ def _tiny_model(kind:str, tok:Any, dim:int, layers:int, heads:int, max_len:int)-
     return BertForMaskedLM(BertConfig(**size, **ids))
 
 # %% ../nbs/06_pretrain.ipynb #c064a162
+@keep_generators()
 def tiny_encoder(texts:Iterable[str],    # Corpus for the tokenizer: texts of all domains
                  kind:str='tiny-bert',   # or 'tiny-gpt'
                  dim:int=128, layers:int=2, heads:int=4, vocab:int=4000, max_len:int=64, seed:int=0,
@@ -338,7 +342,7 @@ def _pair_task(enc:TextEncoder, train:list[tuple], held:dict, lora:int, tau:floa
     ids = enc.tokenize(texts)
     set_seed(seed)
     # a copy to train, even if vectors are computed in bfloat16
-    enc._model, enc._tok = load_model(enc.path, enc.device, 'float32')
+    enc._model, enc._tok = load_model(enc.path, as_devices(enc.device)[0], 'float32')
     body = _lora(enc._model, lora) if lora else enc._model
     model = ContrastiveModel(body, enc.pooling, tau).train()
     collate = _pair_collate(ids, enc.tokenizer.pad_token_id or 0, seed)
@@ -417,6 +421,7 @@ def _pairs_of(texts:list[str], pairs:Sequence|None, valid:float, seed:int)->tupl
 
 # %% ../nbs/06_pretrain.ipynb #c0db4b21
 @patch
+@keep_generators()
 def pretrain(self:TextEncoder,
              texts:Iterable[str],    # Texts of the target domain
              source:Iterable[str]|None=None, # Texts of the source domain, mixed in
@@ -434,6 +439,9 @@ def pretrain(self:TextEncoder,
              **args:Any              # To transformers.TrainingArguments, such as bf16=True
             )->TextEncoder:
     "Pretrain in place on target and source texts; `.history` and `.report` say what happened."
+    if dense_folders(self.path):
+        raise InputError(f'{self.name} has dense layers behind its pooling, which pretrain would '
+                         'leave behind: take a model without them')
     texts = check_texts(texts)
     source = check_texts([] if source is None else source)
     objective = _objective(self, objective, pairs, source_pairs)
@@ -467,7 +475,7 @@ def _objective(enc:TextEncoder, objective:str|None, *pairs:Any)->str:
 def _point_to(self:TextEncoder, out:Path)->TextEncoder:
     "Become the pretrained encoder of a directory."
     done = read_json(out/'pretrain.json')
-    self.open(out, self.pooling, self.max_len, self.prompt)
+    self.open(out, self.pooling, self.max_len, self.prompts)
     self.history = pd.DataFrame(done['history'])
     self.report = pd.DataFrame(done['report'])
     return self
@@ -512,7 +520,8 @@ def _pretrain(self:TextEncoder, out:Path, key:str, domains:dict, args:dict, obje
     folder = out/'checkpoints'/key[:12]   # of this run, not of another in the same place
     try:
         with quiet_libraries():
-            trainer = _trainer(model, collate, rows, evals, folder, self.device, plan, args)
+            trainer = _trainer(model, collate, rows, evals, folder, as_devices(self.device)[0],
+                               plan, args)
             about = self._run(trainer, folder, held, objective)
     finally: self._model = None   # whatever stops us, no half-trained model answers
     self._finish(out, model, dict(key=key, new_head=bool(new), **about))

@@ -32,6 +32,7 @@ from typing import Any
 from .core import (
     InputError, check_fraction, check_int, check_type, import_optional, l2_normalize)
 from .data import Domain, DomainPair
+from .model_files import clear_errors
 from .dataset import (
     Dataset, Histories, decayed_matrix, drop_users, prefix_examples, select_users)
 from .features import item_features, pca_features
@@ -61,7 +62,7 @@ def _check_key(key):
 # %% ../nbs/22_privacy.ipynb #9f512bb6
 class Pseudonyms:
     "Pseudonyms of user ids under a secret key, which is held in memory only."
-    def __init__(self, key:bytes): # At least 16 bytes, from `new_key`
+    def __init__(self, key:bytes): # At least 16 bytes, from new_key
         self._key = _check_key(key)
     def __repr__(self)->str: return 'Pseudonyms(key in memory)'
     def __reduce__(self):
@@ -76,12 +77,19 @@ class Pseudonyms:
 @patch
 def __call__(self:Pseudonyms, ids:Sequence)->np.ndarray: # (len(ids),) object array of text
     "Pseudonyms of ids."
-    code, own = pd.factorize(pd.Series(ids, dtype=object))
+    ids = pd.Series(ids, dtype=object)
+    gap = ids.isna().to_numpy()
+    if gap.any():
+        raise InputError(f'ids: row {int(gap.argmax())} has none, and {gap.sum() - 1} more: '
+                         'drop the rows without a user')
+    code, own = pd.factorize(ids)
     return np.array([self.name(user) for user in own] or [''], object)[code]
 
+# %% ../nbs/22_privacy.ipynb #505686b0
 @patch
 def back(self:Pseudonyms, names:Sequence, # Pseudonyms
-         ids:Sequence)->list:             # All ids the key holder knows
+         ids:Sequence # All ids the key holder knows
+        )->list:
     "Ids behind pseudonyms: every known id is hashed and looked up; None where none fits."
     ids = list(ids)
     table = dict(zip(self(ids), ids))
@@ -120,7 +128,9 @@ def _alone(own, users, k, rng):
 # %% ../nbs/22_privacy.ipynb #db9fdff2
 def unicity(log:pd.DataFrame,  # user and the columns in `by`
             k:int=3, by:Sequence[str]=('item',), # Interactions an attacker knows; what of them
-            n:int=500, seed:int=0)->float:       # Users to try; seed
+            n:int=500, # Users to try
+            seed:int=0
+           )->float:
     "Share of users with at least `k` different interactions whom `k` of them single out."
     what = pd.factorize(pd.MultiIndex.from_frame(log[list(by)]))[0]
     pairs = pd.DataFrame(dict(user=pd.factorize(log['user'])[0], what=what)).drop_duplicates()
@@ -156,12 +166,13 @@ def luhn(digits:str)->bool:
     "Does the check digit of a card number fit?"
     return import_optional('stdnum.luhn', 'privacy').is_valid(digits)
 
-def iban(code:str)->bool: # Without spaces
-    "Is an IBAN's remainder modulo 97 equal to 1?"
+def iban(code:str)->bool:
+    "Is the remainder of an IBAN without spaces, modulo 97, equal to 1?"
     return import_optional('stdnum.iso7064.mod_97_10', 'privacy').is_valid(code[4:] + code[:4])
 
 @lru_cache(None)
-def iban_length(country:str)->int: # Two letters; 0: no country with IBANs
+def iban_length(country:str # Two letters
+               )->int: # 0: no country with IBANs
     "How long the IBANs of a country are."
     table = import_optional('stdnum.numdb', 'privacy').get('iban')
     fields = table.info(country.upper() + '00')[0][1].get('bban', '')
@@ -305,7 +316,7 @@ def _without_pii(column, count, options):
 
 # %% ../nbs/22_privacy.ipynb #1e8841dd
 def redact_domain(domain:Domain, columns:Sequence[str]|None=None, # None: all text but ids
-                  **options:Any  # For `redact_pii`: kinds, regions
+                  **options:Any  # For redact_pii: kinds, regions
                  )->Domain:
     "The same domain with personal data taken out of its item texts, counted in `notes`."
     out = copy.copy(domain)
@@ -524,8 +535,18 @@ def before_fit(self:DPSGDCallback, learn:Learner)->None:
         max_grad_norm=self.clip, expected_batch_size=batches.rate*batches.n,
         generator=_generator(self.seed, learn.acc.device))
 
+# %% ../nbs/22_privacy.ipynb #00302cba
+def _check_steps(rate:float, steps:int)->None:
+    "An `InputError` unless a share of the users is drawn in each of some steps."
+    if not 0 < rate <= 1:
+        raise InputError(f'rate is {rate}: expected the share of users in a step, above 0, '
+                         'at most 1')
+    check_int(steps, 'steps', 1)
+
 # %% ../nbs/22_privacy.ipynb #ae55c574
-def noise_multiplier(epsilon:float, delta:float, rate:float, steps:int)->float: # ε, δ, q, steps
+def noise_multiplier(epsilon:float, delta:float, # ε and δ to be kept
+                     rate:float, steps:int # q, steps of training
+                    )->float:
     "Noise σ that keeps DP-SGD within (ε, δ)."
     if not epsilon > 0:
         raise InputError(f'epsilon is {epsilon}: expected a number above 0; inf trains without '
@@ -533,14 +554,18 @@ def noise_multiplier(epsilon:float, delta:float, rate:float, steps:int)->float: 
     if not 0 < delta < 1:
         raise InputError(f'delta is {delta}: expected a number between 0 and 1, well below one '
                          'over the number of people')
+    _check_steps(rate, steps)
     utils = import_optional('opacus.accountants.utils', 'privacy')
-    with _quiet_opacus():
+    with _quiet_opacus(), clear_errors(f'epsilon={epsilon} cannot be reached'):
         return utils.get_noise_multiplier(target_epsilon=epsilon, target_delta=delta,
                                           sample_rate=rate, steps=steps, accountant='rdp')
 
 # %% ../nbs/22_privacy.ipynb #01665418
 def epsilon_spent(sigma:float, rate:float, steps:int, delta:float)->float:
     "The ε that so many steps have cost, at most."
+    _check_steps(rate, steps)
+    if not 0 < sigma < np.inf: raise InputError(f'sigma is {sigma}: expected a number above 0')
+    if not 0 < delta < 1: raise InputError(f'delta is {delta}: expected a number between 0 and 1')
     accountant = import_optional('opacus.accountants', 'privacy').RDPAccountant()
     accountant.history = [(sigma, rate, steps)]
     with _quiet_opacus(): return float(accountant.get_epsilon(delta))
@@ -557,7 +582,8 @@ class ItemHead(nn.Module):
         self.scale = scale
         self.register_buffer('V', V, persistent=False)
         for p in self.parameters(): nn.init.zeros_(p)
-    def forward(self, u:torch.Tensor)->torch.Tensor: # (..., dim + 1) -> (..., n)
+    def forward(self, u:torch.Tensor # (..., dim + 1)
+               )->torch.Tensor: # (..., n)
         return self.scale*(self.W(u) @ self.V.T + self.b(u[..., -1:]))
 
 # %% ../nbs/22_privacy.ipynb #68ac5d3b
@@ -627,7 +653,7 @@ class DPHead(Expert):
     phrase = 'text, by a map that was trained privately'
     neural = True
     def __init__(self, epsilon:float=8., delta:float|None=None, clip:float=1., rate:float=.2,
-                 epochs:int=20, lr:float=.5, # See `fit_private`
+                 epochs:int=20, lr:float=.5, # See fit_private
                  dim:int=64, half_life:float=20., rows:int=8, # Features; decay; interactions a user
                  source:bool=True, seed:int|None=None): # Start from the source? Batches and noise
         store_attr(store_args=False)
@@ -686,7 +712,9 @@ def _fit(self:DPHead, data:Dataset)->None:
     self.W, self.b = (p.weight.detach().cpu().numpy().copy() for p in (net.W, net.b))
 
 # %% ../nbs/22_privacy.ipynb #ef12bfde
-def advantage(member:np.ndarray, score:np.ndarray)->float: # (users,) boolean; (users,)
+def advantage(member:np.ndarray, # (users,) boolean
+              score:np.ndarray # (users,)
+             )->float:
     "Largest difference of hit rate and false alarms over all thresholds."
     order = np.argsort(-np.asarray(score), kind='stable')
     m = np.asarray(member)[order]

@@ -24,8 +24,9 @@ from .core import (
     InputError, batch_slices, check_int, check_memory, check_type, def_device,
     default_device, l2_normalize)
 from .data import Domain, check_interactions, require_columns
-from .preprocess import item_text, price_edges
-from .encode import TextEncoder, as_encoder
+from .preprocess import TEXT_COLUMNS, item_text, log_order, price_edges
+from .encode import TextEncoder, WrappedEncoder, as_encoder
+from .encoder_choice import choose_encoder, default_encoders
 from .vectors import fit_event_weights
 from .dataset import (
     Dataset, Histories, append_interactions, as_list, drop_users, histories, histories_from_items,
@@ -42,20 +43,37 @@ from .explain import (
     Counterfactual, Explanation, TokenAttributions, counterfactual, explain, token_attributions)
 from .online import follow
 from .privacy import forget_users
+from .confidence import Confidence, fit_confidence
 from .model_folder import model_card, read_model, write_model
 
 log = logging.getLogger(__name__)
 
 # %% ../nbs/23_recommender.ipynb #8137d6e0
-def own_encoder(encoder:object|None)->object|None: # A name, an object with `encode`, or None
-    "An encoder that may be fitted without changing the caller's; None stays None."
-    return None if encoder is None else as_encoder(encoder)
+def own_encoder(encoder:object|None # A name, an object with `encode`, or None
+               )->object|None:
+    "An encoder that may be fitted without changing the caller's; None and 'auto' name none yet."
+    if encoder is None or isinstance(encoder, str) and encoder == 'auto': return None
+    return as_encoder(encoder)
+
+# %% ../nbs/23_recommender.ipynb #7b964bde
+def _encoder_and_whitening(params, target, plan):
+    "The encoder to learn with, and the whitening of its vectors; 'auto' asks the training log."
+    encoder = params['encoder']
+    if not (isinstance(encoder, str) and encoder == 'auto'): return own_encoder(encoder), .25
+    try: choice = choose_encoder(target, seed=params['seed'])
+    except InputError as err:
+        name = default_encoders()[:2][-1]
+        plan.append(f'encoder {name!r}: there are too few data to choose one ({err})')
+        return as_encoder(name), .25
+    plan.append(choice.why)
+    return as_encoder(choice.encoder), choice.whitening
 
 # %% ../nbs/23_recommender.ipynb #6233d919
-def _texts(domains, edges):
+def _texts(domains, edges, fields):
     "One text per item of each domain; prices of the target by `edges`, of the others by their own."
-    texts = item_text(domains[0].items, edges=edges)
-    for domain in domains[1:]: texts = [*texts, *item_text(domain.items)]
+    columns = fields or TEXT_COLUMNS
+    texts = item_text(domains[0].items, columns, edges=edges)
+    for domain in domains[1:]: texts = [*texts, *item_text(domain.items, columns)]
     return list(texts)
 
 # %% ../nbs/23_recommender.ipynb #7b8a583d
@@ -109,6 +127,16 @@ def _learn_event_weights(target, vectors, seed, plan):
     plan.append(f'events differ (p = {p:.1g}): {found}')
     weight = table['weight'].clip(.1, 3).reindex(share.index).fillna(table.loc[often[0], 'weight'])
     return (weight/target.log['event'].map(weight).mean()).to_dict()  # mean 1 over the log
+
+# %% ../nbs/23_recommender.ipynb #b3ab5eb8
+def _check_events(weights, domains):
+    "An `InputError` if a weight is given to an event that is in no log."
+    known = [x for d in domains if 'event' in d.log for x in d.log['event'].unique()]
+    unknown = [event for event in weights if event not in known]
+    if not unknown: return
+    found = ', '.join(sorted({repr(x) for x in known})[:8]) or 'no column event'
+    raise InputError(f'events: {unknown[0]!r} is in no log; found {found}: '
+                     'write the events as the log has them')
 
 # %% ../nbs/23_recommender.ipynb #8fdb5d53
 def _weighted(log, weights):
@@ -184,6 +212,7 @@ class Fitted:
     cost: dict
     results: dict = field(default_factory=dict)    # Reports by name: numbers with intervals
     scorer: RequestScorer|None = None       # Answers single requests, after `serve`
+    confidence: Confidence|None = None      # What lists promise, after `fit_confidence`
     @property
     def data(self)->Dataset: return self.fusion.data
     @property
@@ -202,21 +231,34 @@ class Fitted:
         width = self.encoder.dim
         return TextIndex(self.data.vectors[:self.data.n_target, :width])
 
+# %% ../nbs/23_recommender.ipynb #a1aa1731
+def _has_order(log, plan):
+    "Can the order of a log stand for time? If not, the plan says so."
+    known, words = log_order(log)
+    if not known:
+        plan.append(f'the order of the interactions means nothing ({words}): '
+                    'no ages, no experts of order')
+    return known
+
 # %% ../nbs/23_recommender.ipynb #7778f604
-def _fit_all(params, target, sources, valid, vectors):
+def _fit_all(params, target, sources, valid, vectors, ordered):
     "Texts, index, gate and experts: a `Fitted`."
     began = time.perf_counter()
     plan = []
-    encoder = own_encoder(params['encoder'])
+    encoder, whitening = _encoder_and_whitening(params, target, plan)
     edges = price_edges(target.items['price']) if 'price' in target.items else None
-    vectors = _encode(encoder, _texts([target, *sources], edges), vectors)
+    texts = _texts([target, *sources], edges, getattr(encoder, 'fields', None))
+    vectors = _encode(encoder, texts, vectors)
     weights = params['events']
     if weights == 'auto': weights = _learn_event_weights(target, vectors, params['seed'], plan)
     weights = dict(weights or {})
+    _check_events(weights, [target, *sources])
     shared = _shared_users(target, sources, vectors, params['strategy'], params['seed'], plan)
     sources = [_weighted_domain(x, weights) for x in sources]
+    if ordered is None: ordered = _has_order(target.log, plan)
     def index(log):
-        return make_dataset(_weighted(log, weights), target.items, sources, vectors, shared)
+        return make_dataset(_weighted(log, weights), target.items, sources, vectors, shared,
+                            ordered)
     log = target.log
     for_gate = valid
     full = None
@@ -227,7 +269,8 @@ def _fit_all(params, target, sources, valid, vectors):
         for_gate = own[pick]
         log = pd.concat([log, own[~pick]], ignore_index=True)
     data = index(log)
-    if data.vectors is not None or attribute_columns(data): item_features(data)   # kept in `data`
+    if data.vectors is not None or attribute_columns(data):
+        item_features(data, whitening=whitening)   # kept in `data`
     if full is not None: full = replace(full, phi=data.phi, feature_map=data.feature_map)
     fusion = Fusion(params['experts'], params['budget'], params['repeats'], params['seed'])
     held_out = _held_out(data, for_gate, params['seed'], plan)
@@ -243,7 +286,8 @@ def count_parameters(fusion:Fusion)->int:
     return int(learned + sum(x.numel() for x in fusion.gate.parameters()))
 
 # %% ../nbs/23_recommender.ipynb #9c13f219
-def as_ids(ids:object, what:str='users')->tuple: # -> list of ids, was it a single one?
+def as_ids(ids:object, what:str='users'
+          )->tuple: # A list of ids; was it a single one?
     "One id or any iterable of ids, as a list."
     if isinstance(ids, (str, int, np.generic)): return [ids], True
     try: return list(ids), False
@@ -339,12 +383,30 @@ def _best(fitted, hist, k, exclude_seen, allowed):
         scores.append(values)
     return np.concatenate(columns), np.concatenate(scores)
 
+# %% ../nbs/23_recommender.ipynb #9285dbc9
+def _coverage(confidence):
+    "The coverage that is asked for; True means .9."
+    if confidence is True: return .9
+    number = isinstance(confidence, (float, np.floating))
+    if number and 0 < confidence < 1: return float(confidence)
+    raise InputError(f'confidence is {confidence!r}: expected True, or a coverage between 0 and 1 '
+                     'such as .9')
+
+def _require_whole_list(exclude_seen, repeats, limits):
+    "An error for lists that the held-out interactions say nothing about."
+    if any(x is not None for x in limits):
+        raise InputError('confidence holds for lists of all items: leave out kind, mask and items')
+    if bool(exclude_seen) == repeats:
+        raise InputError(f'confidence of a Recommender with repeats={repeats} holds for '
+                         f'exclude_seen={not repeats}: pass that')
+
 # %% ../nbs/23_recommender.ipynb #c2ee8136
-def _frame(users, named, scores):
+def _frame(users, named, scores, sure=None):
     "Recommendations as a DataFrame user, item, score, rank; empty places are left out."
     m, k = scores.shape
     frame = pd.DataFrame(dict(user=np.repeat(np.array(users, object), k), item=named.ravel(),
                               score=scores.ravel(), rank=np.tile(np.arange(1, k + 1), m)))
+    if sure is not None: frame[list(sure)] = sure.iloc[np.repeat(np.arange(m), k)].to_numpy()
     return frame[np.isfinite(frame['score'])].infer_objects().reset_index(drop=True)
 
 def _pool(fitted, users, pool, options):
@@ -358,8 +420,9 @@ def _pool(fitted, users, pool, options):
 # %% ../nbs/23_recommender.ipynb #4c2dca5c
 def _encode_query(encoder, sentence):
     "The vector of a query, (dim,); what people ask for is not written to disk."
-    private = dict(keep=False) if isinstance(encoder, TextEncoder) else {}
-    return encoder.encode([sentence], **private)[0]
+    if isinstance(encoder, (TextEncoder, WrappedEncoder)):
+        return encoder.encode_query([sentence], keep=False)[0]
+    return encoder.encode([sentence])[0]
 
 # %% ../nbs/23_recommender.ipynb #481a9193
 def _new_items(items, data):
@@ -379,7 +442,8 @@ def _new_vectors(fitted, new):
     if fitted.data.vectors is None: return None
     width = fitted.data.vectors.shape[1]
     if fitted.encoder is None: return np.zeros((len(new), width), np.float32)
-    vectors = fitted.encoder.encode(list(item_text(new, edges=fitted.edges)))
+    fields = getattr(fitted.encoder, 'fields', None) or TEXT_COLUMNS
+    vectors = fitted.encoder.encode(list(item_text(new, fields, edges=fitted.edges)))
     return np.pad(vectors, ((0, 0), (0, width - vectors.shape[1])))
 
 # %% ../nbs/23_recommender.ipynb #0c977b06
@@ -396,7 +460,7 @@ class Recommender(BaseEstimator, ModelHubMixin):
     "Recommend items of a sparse target domain from its log, its texts, and source domains."
     def __init__(
         self,
-        encoder:object='minilm', # Name, or any object with `encode(texts)`; None: no text
+        encoder:object='minilm', # Name, 'auto', or an object with `encode(texts)`; None: no text
         strategy:str='auto',     # 'auto', 'supervised', 'unsupervised' (users kept apart), 'target'
         seed:int=0,              # Seed of everything random
         budget:str='auto',       # 'fast': closed form; 'auto': networks where data allow; 'full'
@@ -483,24 +547,30 @@ class Recommender(BaseEstimator, ModelHubMixin):
         "Unit vectors of the target's items: text and attributes, centred; (n, d)."
         return self._fitted.item_vectors
     @property
+    def confidence(self)->Confidence|None:
+        "What lists promise; None before `fit_confidence`."
+        return self._fitted.confidence
+    @property
     def server(self)->RequestScorer|None: return self._fitted.scorer
 
     # Learning
     def fit(self, target:Domain,     # Domain whose log is the training log
             source:object=None,      # Domain, list of Domains, or None
             valid:pd.DataFrame|None=None, # Later interactions; None: some are held out
-            vectors:dict|None=None   # Further vectors, target's items first: {'image': (N, dim)}
+            vectors:dict|None=None,  # Further vectors, target's items first: {'image': (N, dim)}
+            ordered:bool|None=None   # Does the order mean anything? None: see `log_order`
            )->'Recommender':
         "Fit experts and gate; then the experts once more on all interactions."
         check_type(target, Domain, 'target')
         check_type(vectors, (dict, type(None)), 'vectors', '{name: array}')
+        check_type(ordered, (bool, type(None)), 'ordered')
         for domain in as_list(source): check_type(domain, Domain, 'source')
         if valid is not None:
             require_columns(valid, ['user', 'item'], 'valid')
             valid = check_interactions(valid)
         sources = [] if self.strategy == 'target' else as_list(source)
         with self._writing, default_device(self._params['device']):
-            self._state = _fit_all(self._params, target, sources, valid, vectors)
+            self._state = _fit_all(self._params, target, sources, valid, vectors, ordered)
         if self._params['verbose']:
             for line in self.plan: log.info(line)
         return self
@@ -517,7 +587,8 @@ class Recommender(BaseEstimator, ModelHubMixin):
             users = np.unique(data.users.get_indexer(pd.Index(new['user'], dtype=object)))
             self._state = state.with_fusion(follow(state.fusion, data, users, refresh))
         return self
-    def add_items(self, items:pd.DataFrame)->'Recommender': # item, title [, ...]
+    def add_items(self, items:pd.DataFrame # item, title [, ...]
+                 )->'Recommender':
         "Take new items into the catalogue; they can be recommended at once."
         with self._writing:
             state = self._fitted
@@ -541,9 +612,12 @@ class Recommender(BaseEstimator, ModelHubMixin):
             gone = places_of(state.data, users)
             if gate == 'keep': fusion, report = forget_users(state.fusion, gone, neural)
             else: fusion, report = _refitted_without(state.fusion, gone)
-            self._state = state.with_fusion(fusion)
+            self._state = replace(state.with_fusion(fusion), confidence=None)
+        if state.confidence is not None:
+            report.loc[len(report)] = ('confidence', 'exact: dropped, fitted anew when asked for')
         return report
-    def to(self, device:object)->'Recommender': # 'cpu', 'cuda', 'cuda:1'
+    def to(self, device:object # 'cpu', 'cuda', 'cuda:1'
+          )->'Recommender':
         "Move networks to a device, and stay there."
         def_device(device)
         with self._writing:
@@ -552,6 +626,22 @@ class Recommender(BaseEstimator, ModelHubMixin):
                 fusion = self._state.fusion.copy()
                 self._state = self._state.with_fusion(fusion.to(device))
         return self
+
+    def fit_confidence(self, events:int=5000 # Interactions to hold out, at most
+                      )->'Recommender':
+        "Learn what `recommend(..., confidence=True)` says, from a second fit on an earlier log."
+        with self._writing, default_device(self._params['device']):
+            state = self._fitted
+            learned = fit_confidence(state.fusion, events, self.seed)
+            self._state = replace(state, confidence=learned)
+        return self
+    def _confident(self)->Fitted:
+        "The fitted model with its confidence, which is fitted now if it was not; warns if stale."
+        with self._writing:
+            if self._fitted.confidence is None: self.fit_confidence()
+            state = self._fitted
+        if told := state.confidence.stale(state.data): warnings.warn(told, stacklevel=3)
+        return state
 
     # Scores
     def score_histories(self, hist:Histories)->np.ndarray: # (len(hist), n) float32
@@ -565,7 +655,8 @@ class Recommender(BaseEstimator, ModelHubMixin):
                      f'a table of scores, {len(ids):,} users × {state.data.n_target:,} items,',
                      'call recommend, or score in blocks of users')
         return state.fusion.score_histories(histories(state.data, ids))
-    def item_filter(self, **rules:object)->np.ndarray: # Column = value, list, range, function
+    def item_filter(self, **rules:object # Column = value, list, range, function
+                   )->np.ndarray:
         "Mask of target items that obey rules: `mask=rec.item_filter(category='juice')`."
         data = self.data
         return item_mask(data.table.iloc[:data.n_target], **rules)
@@ -577,16 +668,25 @@ class Recommender(BaseEstimator, ModelHubMixin):
                   kind:object=None,       # Only items of this kind
                   mask:np.ndarray|None=None,   # Items that may be shown, (n_items,) boolean
                   items:Iterable|None=None,    # Ids of items that may be shown
-                  as_frame:bool=False     # As a DataFrame user, item, score, rank
+                  as_frame:bool=False,    # As a DataFrame user, item, score, rank
+                  confidence:bool|float=False # Third: p_hit, size, abstain, reason; .9: coverage
                  )->tuple|pd.DataFrame:
         "Items and scores, (len(users), k), best first; (k,) for one id; None: no item is left."
-        state = self._fitted
         ids, single = as_ids(users)
-        allowed = _allowed(state.data, kind, mask, items)
-        columns, scores = _best(state, histories(state.data, ids), k, exclude_seen, allowed)
+        sure = None
+        if confidence is not False:
+            coverage = _coverage(confidence)
+            _require_whole_list(exclude_seen, self.fusion.repeats, (kind, mask, items))
+            sure = self._confident().confidence
+        state = self._fitted
+        hist = histories(state.data, ids)
+        columns, scores = _best(state, hist, k, exclude_seen,
+                                _allowed(state.data, kind, mask, items))
         named = name_rows(columns, state.data.items)
-        if as_frame: return _frame(ids, named, scores)
-        return (named[0], scores[0]) if single else (named, scores)
+        if sure is not None: sure = sure.judge(state.fusion, hist, k, coverage)
+        if as_frame: return _frame(ids, named, scores, sure)
+        found = (named[0], scores[0]) if single else (named, scores)
+        return found if sure is None else (*found, sure.iloc[0] if single else sure)
     def recommend_from_history(self, item_ids:object, # Ids of one user's items, oldest first
                                k:int=10, exclude_seen:bool=True, kind:object=None,
                                mask:np.ndarray|None=None, items:Iterable|None=None)->tuple:
@@ -666,7 +766,7 @@ class Recommender(BaseEstimator, ModelHubMixin):
                  k:int=10,
                  why:bool=False,            # Reasons, too?
                  kind:object=None, mask:np.ndarray|None=None,
-                 **rules:object             # Rules of `item_mask`
+                 **rules:object             # Rules of item_mask
                 )->RecommendationTable:
         "Recommendations with titles, for users, a history, a text query or an item."
         if sum(x is not None for x in (users, history, text, like)) != 1:
@@ -738,7 +838,9 @@ class Recommender(BaseEstimator, ModelHubMixin):
         return f'<p><b>{name}</b><br>{facts}<small>{plan}</small></p>{table}'
 
     # Files
-    def record(self, report:object, name:str|None=None)->'Recommender': # A `Report` of `evaluate`
+    def record(self, report:object, # A Report of evaluate
+               name:str|None=None
+              )->'Recommender':
         "Keep a report's metrics, intervals and protocol for the model card."
         numbers = {metric: (float(value), *map(float, report.intervals[metric]))
                    for metric, value in report.metrics.items() if metric in report.intervals}
@@ -748,7 +850,8 @@ class Recommender(BaseEstimator, ModelHubMixin):
             results = self._fitted.results | {name or report.name or 'evaluation': entry}
             self._state = replace(self._fitted, results=results)
         return self
-    def save(self, path:object)->None: # Folder
+    def save(self, path:object # Folder
+            )->None:
         "Write the model, its encoder and its card into the folder `path`."
         state = self._fitted
         folder = Path(path)

@@ -20,7 +20,8 @@ def power_law(sizes:Sequence[float], costs:Sequence[float])->tuple[float, float]
     return float(np.exp(intercept)), float(slope)
 
 def slope_interval(sizes:Sequence[float], costs:Sequence[float], # Repeats are entries of their own
-                   level:float=.95)->tuple[float, float]: # Lower and upper bound
+                   level:float=.95
+                  )->tuple[float, float]: # Lower and upper bound
     "Interval of the exponent b, from what the fit leaves unexplained (Student's t)."
     fit = stats.linregress(np.log(sizes), np.log(costs))
     half = stats.t.ppf(.5 + level/2, len(sizes) - 2)*fit.stderr
@@ -29,7 +30,7 @@ def slope_interval(sizes:Sequence[float], costs:Sequence[float], # Repeats are e
 # %% ../nbs/59_scale.ipynb #af73af7f
 class RayEncoder:
     "What one Ray worker does: hold a `TextEncoder`, turn the texts of a block into vectors."
-    def __init__(self, name:str='minilm', threads:int=1, **kw:Any): # `kw` as for `TextEncoder`
+    def __init__(self, name:str='minilm', threads:int=1, **kw:Any): # `kw` as for TextEncoder
         import torch                           # in the worker, not where the work is handed out
         from llmrec.encode import TextEncoder
         torch.set_num_threads(threads)
@@ -62,7 +63,7 @@ def _gather(parts, n):
 
 # %% ../nbs/59_scale.ipynb #bb76c995
 def encode_ray(texts:Iterable[str],          # n texts
-               name:str='minilm', # As for `TextEncoder`
+               name:str='minilm', # As for TextEncoder
                workers:int=2,  # Processes that hold the model
                block:int=1024, # Texts a block: what is done again if a worker dies
                worker:type=RayEncoder, gpus:float=0, # Class of a worker; GPUs each needs

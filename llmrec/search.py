@@ -65,7 +65,8 @@ def _least_seconds(run:Callable, rounds:int=7)->float:
     return min(timeit.repeat(run, number=1, repeat=rounds))
 
 @functools.cache
-def half_pays(d:int=384)->bool: # Length of the vectors
+def half_pays(d:int=384 # Length of the vectors
+             )->bool:
     "Does this machine multiply bfloat16 at least 1.5 times as fast as float32?"
     queries = torch.randn(512, d)
     items = torch.randn(8192, d)
@@ -244,7 +245,7 @@ def recall(found:np.ndarray, # (m, k) ids
 
 # %% ../nbs/55_search.ipynb #a1f0c2d7
 class ANNIndex:
-    "What approximate indexes share: `_candidates` finds rows, which are scored in float32."
+    "What approximate indexes share: a method _candidates finds rows, which are scored in float32."
     efforts:tuple = (1,)                               # To choose from, smallest first
     kept:tuple = ('effort', 'efforts', 'measured')     # Attributes that `save` writes
     def __init__(self, V:np.ndarray, ids:Sequence|None, effort:int):
@@ -287,7 +288,8 @@ def _sample(V:np.ndarray, most:int, seed:int)->np.ndarray:
 def tune(self:ANNIndex, Q:np.ndarray,      # (m, d) sample queries
          k:int=10, recall_at_least:float=.98,
          truth:np.ndarray|None=None,       # (m, k) rows truly nearest; None: search exactly
-         margin:float=.01)->ANNIndex:      # On other queries the recall is a little less
+         margin:float=.01 # On other queries the recall is a little less
+        )->ANNIndex:
     "Set the smallest effort that reaches a recall, with a margin, on sample queries."
     check_int(k, 'k', 1, len(self))
     _check_share(recall_at_least, 'recall_at_least')
@@ -383,7 +385,7 @@ def _nearest(self:ANNIndex, Q:np.ndarray, k:int, keep:np.ndarray|None=None,
 # %% ../nbs/55_search.ipynb #c0de0018
 @patch
 def search(self:ANNIndex, Q:np.ndarray, k:int=10, keep:np.ndarray|None=None,
-           exclude:Sequence|None=None)->tuple[np.ndarray, np.ndarray]: # As for `ExactIndex`
+           exclude:Sequence|None=None)->tuple[np.ndarray, np.ndarray]: # As for ExactIndex
     "Ids and exact inner products, (m, k), of nearly the best rows; see `recall`."
     queries = _check_queries(self.exact, Q, k, keep, exclude)
     keep = None if keep is None else np.asarray(keep, bool)
@@ -470,7 +472,8 @@ class QdrantIndex:
         self.add(V, range(len(V)) if ids is None else ids, payload)
     def close(self)->None: self.client.close()
 
-def point_id(x:Any)->str: # An id, int or str
+def point_id(x:Any # An id, int or str
+            )->str:
     "The number under which Qdrant keeps an id; 7 and '7' are two ids."
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f'{type(x).__name__}:{x}'))
 

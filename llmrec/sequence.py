@@ -20,7 +20,7 @@ from fastcore.meta import delegates
 from functools import partial
 from torch import nn
 from typing import Any
-from .core import InputError, batch_slices, def_device, set_seed
+from .core import InputError, batch_slices, def_device, keep_generators, set_seed
 from .dataset import (
     Dataset, Histories, domain_ranges, mask_interactions, next_item_ndcg, select_users,
     split_last_interaction, training_histories)
@@ -38,7 +38,7 @@ def prepend_bos(hist:Histories, # Histories
     item = np.full(len(hist.item) + len(hist), token, np.int64)
     item[np.arange(len(hist.item)) + hist.user + 1] = hist.item
     ptr = hist.ptr + np.arange(len(hist) + 1)
-    return Histories(ptr, item, np.ones(len(item), np.float32))
+    return Histories(ptr, item, np.ones(len(item), np.float32), hist.ordered)
 
 # %% ../nbs/15_sequence.ipynb #ae5ed223
 def sequence_windows(ptr:np.ndarray,  # (users + 1,) pointers of histories with start tokens
@@ -273,7 +273,7 @@ def softmax_nll_sum(hidden:torch.Tensor, table:torch.Tensor, y:torch.Tensor, lo:
 def seq_loss(preds:tuple, # Hidden states (batch, length, dim), table (N, dim)
              y:torch.Tensor, # (batch, length) next items; −1 where there is none
              ranges:Sequence[tuple[int, int]], # First item and item after the last of each domain
-             n_neg:int=0, probs:Sequence[torch.Tensor]|None=None # As for `softmax_nll`
+             n_neg:int=0, probs:Sequence[torch.Tensor]|None=None # As for softmax_nll
             )->torch.Tensor:
     "Mean `softmax_nll` over positions that have a next item, each among items of its domain."
     hidden, table = preds
@@ -351,6 +351,7 @@ def to(self:NeuralExpert, device:str|torch.device)->NeuralExpert: # The expert i
 class SASRec(NeuralExpert):
     "Causal transformer over item ids, trained with a softmax over all of them."
     phrase = 'your history, read in order'
+    needs_order = True
     def __init__(self, dim:int=64, layers:int=2, heads:int=2, drop:float=.3,
                  size:int=50, # Predictions a window
                  lr:float=4e-3, wd:float=.01,
@@ -524,7 +525,7 @@ class TextSeqNet(SeqNet):
     def __init__(self, phi:np.ndarray, # (N, f) text and attributes
                  known:np.ndarray,     # (N,) 1 where an item has interactions
                  id_drop:float=0.,     # Share of ids dropped in training
-                 **kw:Any):            # As for `SeqNet`
+                 **kw:Any):            # As for SeqNet
         super().__init__(len(phi), **kw)
         self.register_buffer('phi', _with_last(phi, 0.), persistent=False)
         self.register_buffer('known', _with_last(np.c_[known], 1.), persistent=False)
@@ -571,7 +572,7 @@ class TextSASRec(SASRec):
     def __init__(self, pretrain:int=10, # Epochs on the sources
                  lam:float=.01, # λ of the transfer penalty
                  id_drop:float=.3, # Share of ids dropped
-                 **kwargs:Any): # As for `SASRec`
+                 **kwargs:Any): # As for SASRec
         super().__init__(**kwargs)
         store_attr('pretrain,lam,id_drop', store_args=False)
 
@@ -620,9 +621,9 @@ class SmoothedSASRec(SASRec):
     phrase = 'your history, read in order, and text'
     saved = ('theta', 'smoothed')
     def __init__(self, base:SASRec|None=None, # One of the same settings, to share its weights
-                 noise:float=3., sharp:float=3., # σ² and κ of `gp_smooth_embeddings`
+                 noise:float=3., sharp:float=3., # σ² and κ of gp_smooth_embeddings
                  max_items:int=3000, # Items that it learns from, at most
-                 **kwargs:Any): # As for `SASRec`
+                 **kwargs:Any): # As for SASRec
         super().__init__(**kwargs)
         store_attr('base,noise,sharp,max_items', store_args=False)
 
@@ -690,10 +691,12 @@ def _squared_slopes(expert:SASRec, net:SeqNet, hist:Histories)->dict[str, torch.
     return total
 
 # %% ../nbs/15_sequence.ipynb #1cfabb57
+@keep_generators()
 def fisher_rows(expert:SASRec, # A fitted one
                 hist:Histories, # Histories to take it on
                 n:int=100, # Of so many of them, drawn at random
-                seed:int=0)->dict[str, torch.Tensor]: # One weight a parameter, by name
+                seed:int=0
+               )->dict[str, torch.Tensor]: # One weight a parameter, by name
     "Diagonal Fisher information of the weights on `n` histories, scaled to mean one."
     net = expert.trained_net().to(expert.device).requires_grad_(True)
     users = np.random.default_rng(seed).choice(len(hist), min(n, len(hist)), replace=False)
@@ -710,7 +713,8 @@ def finetune_with_replay(expert:SASRec, # A fitted expert
         data:Dataset, users:np.ndarray, # New interactions; numbers of the users who have them
         share:float=2., epochs:int=2, lr:float=1e-3, # Old histories for each new one; passes; rate
         lam:float=.1, kind:str='squared', # λ and form of the penalty, 'squared' or 'ewc'
-        seed:int=0)->SASRec: # The expert itself, with new weights
+        seed:int=0
+        )->SASRec: # The expert itself, with new weights
     "Train a sequence expert on users with new interactions and on a sample of the others."
     expert.data = data
     if not len(users): return expert

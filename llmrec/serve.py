@@ -44,12 +44,14 @@ class LowRankSketch:
         "Blocks of rows, and what they are above the mean."
         mean = self.mean.astype(np.float32)
         for block in batch_slices(len(self.matrix), 8192): yield block, self.matrix[block] - mean
-    def cross(self, wide:np.ndarray)->np.ndarray: # W (rows, n) -> K (rows, d)
+    def cross(self, wide:np.ndarray # W (rows, n)
+             )->np.ndarray: # K (rows, d)
         "Covariance of each row of W with the columns of M."
         total = np.zeros((len(wide), len(self.mean)))
         for block, x in self.centred(): total += wide[:, block] @ x
         return total/len(self.matrix)
-    def scores(self, queries:np.ndarray)->np.ndarray: # (m, d) -> (m, n) float32
+    def scores(self, queries:np.ndarray # (m, d)
+              )->np.ndarray: # (m, n) float32
         "Approximate scores, less their means; the coordinates are read once for all queries."
         inner = torch.from_numpy((queries @ self.directions).T).to(self.coordinates.dtype)
         return (self.coordinates @ inner).T.float().numpy()

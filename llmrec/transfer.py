@@ -62,7 +62,7 @@ def transfer_penalty(theta_source:Params,  # θ_s: module, dict or sequence of t
                      theta_target:Params,  # θ_t: the same
                      squared:bool=False, # ‖·‖² instead of ‖·‖
                      eps:float=0.,       # > 0: smooth the norm, √(‖·‖² + ε²) − ε
-                     ids:dict|None=None  # Tables that match by item: see `match_params`
+                     ids:dict|None=None  # Tables that match by item: see match_params
                     )->torch.Tensor:     # Scalar
     "‖θ_source − θ_target‖ over all matched parameters (§4.2.3)."
     pairs = match_params(theta_source, theta_target, ids)
@@ -146,7 +146,7 @@ def fisher_diag(model:nn.Module, # Trained source model
 
 # %% ../nbs/08_transfer.ipynb #b81b064f
 def ewc(source:Params, target:Params, # θ_source, θ_target
-        fisher:dict     # From `fisher_diag`
+        fisher:dict     # From fisher_diag
        )->torch.Tensor:
     "Elastic weight consolidation: ½ Σ F (θ_target − θ_source)²."
     pairs = [pair for pair in match_params(source, target) if pair[0] in fisher]
@@ -210,8 +210,8 @@ def load_pretrained(target:nn.Module, # Model to fill, changed in place
     return pd.DataFrame(rows, columns=['name', 'shape', 'numbers', 'status', 'detail'])
 
 # %% ../nbs/08_transfer.ipynb #7397b139
-def load_report(model:nn.Module, # Target, after `load_pretrained` and `apply_finetune_strategy`
-                loaded:pd.DataFrame|None=None # What `load_pretrained` returned
+def load_report(model:nn.Module, # Target, after load_pretrained and apply_finetune_strategy
+                loaded:pd.DataFrame|None=None # What load_pretrained returned
                )->pd.DataFrame:  # name, shape, share of all numbers, status, state, detail
     "Which tensors were copied, skipped, re-initialised; which are trained or frozen; their share."
     if loaded is None:

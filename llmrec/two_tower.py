@@ -30,7 +30,8 @@ class ResidualProjection(nn.Module):
         self.down = nn.Linear(hidden, dim)
         nn.init.zeros_(self.down.weight)
         nn.init.zeros_(self.down.bias)
-    def forward(self, x:torch.Tensor)->torch.Tensor: # (n, dim) -> (n, dim)
+    def forward(self, x:torch.Tensor # (n, dim)
+               )->torch.Tensor: # (n, dim)
         x = F.normalize(x, dim=-1)
         return F.normalize(x + self.down(F.gelu(self.up(x))), dim=-1)
 
@@ -49,7 +50,8 @@ class TowerNet(nn.Module):
 # %% ../nbs/16_two_tower.ipynb #3c8919b9
 @patch
 def set_candidates(self:TowerNet, vectors:np.ndarray, # (m, dim) features of the items
-                   counts:np.ndarray)->TowerNet:      # (m,) their interactions
+                   counts:np.ndarray # (m,) their interactions
+                  )->TowerNet:
     "Choose from these items from now on."
     device = self.scale.device
     self.candidates = torch.as_tensor(vectors, dtype=torch.float32, device=device)
@@ -57,7 +59,7 @@ def set_candidates(self:TowerNet, vectors:np.ndarray, # (m, dim) features of the
     return self
 
 @patch
-def forward(self:TowerNet, u:torch.Tensor)->torch.Tensor: # (batch, dim) -> (batch, m)
+def forward(self:TowerNet, u:torch.Tensor)->torch.Tensor: # (batch, m)
     "Scaled cosines of the mapped vectors, and popularity."
     cosines = self.user(u) @ self.item(self.candidates).T
     return self.scale.exp()*cosines + self.pop*self.log_counts

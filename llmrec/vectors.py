@@ -136,7 +136,7 @@ def _check_lengths(log:pd.DataFrame, V:np.ndarray, items:Iterable, w:np.ndarray)
 # %% ../nbs/07_vectors.ipynb #50f4d5e3
 def interest_vectors(log:pd.DataFrame, # Log: user, item
                      V:np.ndarray, items:Iterable, # Item vectors, (n_items, n), and their ids
-                     w:Iterable|None=None, # Weight of each interaction; see `event_weights`
+                     w:Iterable|None=None, # Weight of each interaction; see event_weights
                      users:Iterable|None=None # None: all in the log. Unknown users get zeros
                     )->tuple:          # ids of users, U (len(users), n)
     "Interest vectors (§4.2.1) of many users in one sparse product."
@@ -207,8 +207,8 @@ def conditional_logit(X:np.ndarray, # (choices, candidates, features), lists pad
                       y:np.ndarray, # (choices,) place of the candidate that was chosen
                       ridge:float=0., # Penalty per choice on the squared weights of scaled features
                       keep:np.ndarray|None=None, # (choices, candidates) boolean; False: padding
-                      steps:int=50)->tuple: # θ (features,), its covariance
-    "Weights of a conditional logit (McFadden, 1974) by Newton's method."
+                      steps:int=50)->tuple:
+    "Weights of a conditional logit (McFadden, 1974) by Newton's method, and their covariance."
     X = np.asarray(X, float)
     keep = np.ones(X.shape[:2], bool) if keep is None else np.asarray(keep)
     X, deviation = _within_lists(X, keep)
@@ -306,7 +306,8 @@ def fit_event_weights(log:pd.DataFrame, # Log: user, item, event [, time]
                       V:np.ndarray, items:Iterable, # Item vectors, (n_items, n), centred; their ids
                       label:str|None=None, # Event to predict, its weight is 1; None: any, mean 1
                       most:int=3000, candidates:int=300, # Choices at most, and other items each
-                      seed:int=0)->pd.DataFrame: # By event: weight, lo, hi (95 %); attrs: n, p
+                      seed:int=0
+                     )->pd.DataFrame: # By event: weight, lo, hi (95 %); attrs: n, p
     "Weights of events that best predict each user's last interaction, by a conditional logit."
     V = np.asarray(V)
     rng = np.random.default_rng(seed)

@@ -6,16 +6,29 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 
+def chapter(name):
+    "Title and subtitle of a page."
+    text = (ROOT/'nbs'/name).read_text(encoding='utf-8')
+    if name.endswith('.qmd'): return re.match(r'---\ntitle: (.+)\ndescription: (.+)\n', text).groups()
+    return re.match(r'# (.+)\n+> (.+)', ''.join(json.loads(text)['cells'][0]['source'])).groups()
+
+def stem(name):
+    "What a page is called on the site: no number, no ending."
+    return re.sub(r'^[0-9]+_', '', name.rpartition('.')[0])
+
 def entry(name, base):
-    "One chapter as a line: its link and its subtitle."
-    nb = json.loads((ROOT/'nbs'/name).read_text(encoding='utf-8'))
-    title, sub = re.match(r'# (.+)\n+> (.+)', ''.join(nb['cells'][0]['source'])).groups()
-    return f"- [{title}]({base}/{re.sub(r'^[0-9]+_', '', name[:-6])}.html): {sub}"
+    "One chapter as a line: the link to its Markdown, and its subtitle."
+    title, sub = chapter(name)
+    return f"- [{title}]({base}/{stem(name)}.html.md): {sub}"
+
+def href(node):
+    "The file of one entry of the sidebar."
+    return node if isinstance(node, str) else node['href']
 
 def entries():
     "Parts of the book in reading order, each with its chapters."
     parts = yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']
-    return [('', [p]) if isinstance(p, str) else (p['section'], p['contents']) for p in parts]
+    return [(p['section'], [*map(href, p['contents'])]) if 'section' in p else ('', [href(p)]) for p in parts]
 
 def llms()->str:
     "The text of llms.txt."
@@ -23,6 +36,7 @@ def llms()->str:
     base, out = cfg['doc_host'] + cfg['doc_baseurl'], [f"# {cfg['lib_name']}\n\n> {cfg['description']}"]
     for part, chapters in entries():
         out.append((f'## {part}\n\n' if part else '') + '\n'.join(entry(n, base) for n in chapters))
+    out.append(f'## API\n\n- [API list]({base}/apilist.txt): Every public name of the package: parameters and one line on what it does')
     return '\n\n'.join(out) + '\n'
 
 

@@ -1,4 +1,7 @@
-"""Write README.md from nbs/index.ipynb: `python tests/readme.py`. (`nbdev_readme` does the same where Quarto is installed.)"""
+"""Write README.md from nbs/index.ipynb: `python tests/readme.py`.
+
+Not with `nbdev_readme`, which `nbdev_docs` and `nbdev_prepare` call too: where Quarto is installed it writes a README whose links
+and picture lead nowhere. After one of them: `git checkout README.md`."""
 import json, re
 from pathlib import Path
 
@@ -8,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def _text(x): return x if isinstance(x, str) else ''.join(x)
 
 def _links(md):
-    "Links relative to `nbs/` become links relative to the top."
+    "Links relative to `nbs/` become links relative to the top; attributes of pictures are for Quarto."
+    md = re.sub(r'(!\[[^\]]*\]\([^)]*\))\{[^}]*\}', r'\1', md)
     return re.sub(r'(\]\()(?![a-z]+:|#|/|\.\./)([^)]+\))', r'\1nbs/\2', md).replace('](../', '](')
 
 def _output(o):
@@ -31,7 +35,7 @@ def readme(nb:Path)->str:
     "The text of README.md."
     cells = json.loads(nb.read_text(encoding='utf-8'))['cells']
     md = '\n\n'.join(t for c in cells for t in _cell(c))
-    title = re.match(r'# (.*)\n+> (.*)\n', md + '\n')
+    title = re.match(r'# (.*)\n+> (.*)\n(\n- \w+: .*\n)*', md + '\n')   # settings of the page, for Quarto only
     if title: md = f'# {title[1]}\n\n{title[2]}\n' + (md + '\n')[title.end():]
     return ('<!-- Written from nbs/index.ipynb by tests/readme.py: edit that. -->\n\n' + md).rstrip('\n') + '\n'
 

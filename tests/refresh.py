@@ -53,6 +53,8 @@ def main():
         run(ROOT/'nbs'/c, skip)
         print(f'{c}: {time.time() - t:.0f} s', flush=True)
     nbdev('clean import nbdev_clean; nbdev_clean()')
+    import pages
+    pages.main()
     (ROOT/'README.md').write_text(readme(ROOT/'nbs'/'index.ipynb'), encoding='utf-8')
     (ROOT/'nbs'/'llms.txt').write_text(llms(), encoding='utf-8')
     from architecture import contributing

@@ -48,6 +48,23 @@ def test_goes_on(done, shop, capsys):
     assert 'taken from the last run' in capsys.readouterr().out
     assert (done/'model'/'model.json').stat().st_mtime_ns == before
 
+def test_dry_run_says_how_files_are_read(shop, capsys):
+    out = shop/'nothing'
+    assert main(['run', *options(shop, out=out, source_log=None, source_items=None, names='films'), '--dry-run']) == 0
+    said = capsys.readouterr().out
+    assert 'customer' in said and 'taken for' in said and 'ids: text' in said and 'films: ' in said and 'source' not in said.replace('no source', '')
+    assert not out.exists()
+
+def test_options_reach_the_readers(shop, tmp_path, capsys):
+    log = pd.read_csv(shop/'target.csv').assign(value=lambda d: range(len(d)))
+    log.to_csv(tmp_path/'l.csv', index=False, sep='~', header=False, encoding='utf-16-le')
+    items = str(shop/'target-items.csv')
+    args = ['--target-log', str(tmp_path/'l.csv'), '--target-items', items, '--columns', 'user=0,log.item=1,time=2,event=3,value=4,items.item=sku,title=name',
+            '--sep', '~', '--no-header', '--encoding', 'utf-16-le', '--min-value', '100', '--events', 'view,purchase', '--text-columns', 'text', '--drop-columns', 'year']
+    assert main(['run', *args, '--dry-run']) == 0
+    said = capsys.readouterr().out
+    assert 'a value below 100: dropped' in said and 'with the event favourite: dropped' in said and 'year' not in said
+
 def test_recommend(done, shop, capsys):
     user = pd.read_csv(shop/'target.csv')['customer'].iloc[0]
     for how in (['--user', user], ['--user', 'never seen'], ['--text', 'a whale in the harbour'], ['--history', 'f0001,f0002']):
@@ -83,7 +100,8 @@ BAD = {
     'k of nothing': (['run', '--data', 'toy', '--k', '0'], 'k is 0'),
     'negative lambda': (['run', '--data', 'toy', '--lam', '-1'], 'lam is -1'),
     'bad columns': (['run', '--target-log', 'a', '--target-items', 'b', '--columns', 'user'], 'ours=yours'),
-    'half a target': (['run', '--target-log', 'a.csv'], 'target_items'),
+    'half a target': (['run', '--target-items', 'a.csv'], 'target_log'),
+    'reading of no file': (['run', '--target-log', 'a.csv', '--dates', 'american'], 'dates is'),
     'missing file': (['run', '--target-log', 'nowhere.csv', '--target-items', 'nowhere.csv'], 'nowhere.csv does not exist'),
     'no model': (['recommend', '--model', 'nowhere', '--user', '1'], 'no model.json'),
     'nobody asked for': (['recommend', '--model', 'nowhere'], 'exactly one of'),
@@ -105,7 +123,6 @@ FILES = {
     'no column user': ('target.csv', 'who,sku,time\na,f0000,1\n', 'user'),
     'header alone': ('target.csv', 'customer,sku,time\n', 'rows'),
     'items without rows': ('target-items.csv', 'sku,name\n', 'empty'),
-    'duplicate item': ('target-items.csv', 'sku,name\nf0000,a\nf0000,b\n', "'f0000'"),
     'mixed units': ('target.csv', 'customer,sku,time\n' + ''.join(f'u{i},f0000,{1600000000 + i}\n' for i in range(9)) + 'u1,f0001,1600000000000\n', 'milliseconds'),
 }
 

@@ -282,7 +282,10 @@ def test_events_without_a_name_are_counted():
         d = Domain('t', pd.DataFrame(dict(user=[1, 2, 3], item='x', event=['buy', None, 'unknown'])), items)
     assert d.log['event'].tolist() == ['buy', 'unknown', 'unknown']
 
-def test_audit_has_its_short_name(): assert preprocess.audit is preprocess.leakage_audit
+def test_audit_has_its_short_name():
+    from llmrec import leakage, leakage_audit
+    with pytest.warns(DeprecationWarning, match='llmrec.leakage.leakage_audit'): assert preprocess.audit is leakage_audit
+    assert leakage.audit is leakage_audit
 
 def test_whiten_says_whitening():
     with pytest.raises(InputError, match='whitening=2'): whiten(np.eye(3), 2)

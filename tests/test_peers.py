@@ -56,3 +56,15 @@ def test_a_peer_from_rows_to_lists(folder):
 def test_settings_begin_with_the_first_values():
     s = peers.product(a=[1, 2], b=['x', 'y'])
     assert s[0] == dict(a=1, b='x') and len(s) == 4 and s[-1] == dict(a=2, b='y')
+
+def test_tiger_from_rows_to_lists(folder, monkeypatch):
+    pytest.importorskip('cornac')
+    np.save(folder/'vectors.npy', np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32))
+    tiny = dict(n_epochs=1, rqvae_num_levels=2, rqvae_codebook_size=4, d_model=16, d_ff=16, num_heads=2, d_kv=8, num_enc_layers=1,
+                num_dec_layers=1, max_len=4, joint=True)
+    monkeypatch.setitem(peers.PEERS, 'Cornac: TIGER', (peers.cornac_tiger, lambda D: [tiny]))
+    peers.work('Cornac: TIGER', folder, folder/'out', 5.)
+    top, facts = np.load(folder/'out.npz')['top'], json.loads((folder/'out.json').read_text())
+    assert top.shape == (41, peers.TOP) and 'cornac' in facts['versions'] and facts['parameters'] > 0
+    seen = peers.matrix(*peers.Data(folder).rows(True, False), 41, 12)
+    assert not any(set(t) & set(seen[u].indices) for u, t in enumerate(top)) and (top[0] >= 0).sum() == 8

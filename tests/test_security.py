@@ -27,6 +27,7 @@ def test_nothing_in_the_source_runs_what_data_say(path):
         call, kw = ast.unparse(n.func), {k.arg: ast.unparse(k.value) for k in n.keywords}
         assert call not in ('eval', 'exec', 'compile', 'os.system', 'os.popen', 'torch.load', 'pd.read_pickle', 'yaml.load'), f'{where}: {call}'
         assert kw.get('allow_pickle', 'False') == 'False' and kw.get('trust_remote_code', 'False') == 'False', f'{where}: {kw}'
+        if re.search(r'Auto\w+\.from_pretrained$', call): assert 'trust_remote_code' in kw or '**' in ast.unparse(n), f'{where}: may ask whether to run foreign code'
         if call in ('np.load', 'numpy.load'): assert kw.get('allow_pickle', 'False') == 'False', where
         if call.endswith('.from_pretrained') and 'AutoModel.' in call: assert kw.get('use_safetensors') == 'True' or 'gguf_file' in ast.unparse(n) or '**' in ast.unparse(n), f'{where}: may open a pickle'
 

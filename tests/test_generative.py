@@ -1,0 +1,146 @@
+"""Semantic IDs and their generator; a language model that writes titles; the recite test. Small random models, no downloads."""
+import numpy as np, pandas as pd, pytest, torch
+from llmrec.core import InputError
+from llmrec.data import make_synthetic_pair
+from llmrec.dataset import histories, insert_items, make_dataset, select_users
+from llmrec.encode import train_tokenizer
+from llmrec.expert import check_expert, clone_experts, copy_experts
+from llmrec.judge import CausalLM, LMScorer
+from llmrec.lm_recommender import LMRecommender, recite_test
+from llmrec.semantic_ids import (
+    GeneratorNet, SemanticID, assign_codes, count_collisions, generate_ids, number_collisions, prefix_tree, residual_kmeans)
+
+TINY = dict(size=4, features=8, dim=16, layers=1, heads=2, max_len=3, beams=12, epochs=1, bs=64)
+
+
+@pytest.fixture(scope='module')
+def data():
+    pair = make_synthetic_pair(0, n_users=(20, 15), n_items=(12, 10), n_rows=(6, 5), shared=.5)
+    vectors = np.random.default_rng(0).normal(size=(22, 6)).astype(np.float32)
+    return make_dataset(pair.target.log, pair.target.items, pair.source, vectors)
+
+@pytest.fixture(scope='module')
+def fitted(data): return SemanticID(**TINY).fit_dataset(data)
+
+
+# Codes
+def test_each_level_explains_what_the_ones_before_left():
+    X = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
+    books = residual_kmeans(X, 3, 8)
+    codes = assign_codes(X, books)
+    rest = [((X - sum(book[codes[:, i]] for i, book in enumerate(books[:n])))**2).sum() for n in range(4)]
+    assert rest[0] > rest[1] > rest[2] > rest[3]
+    for level, book in enumerate(books):                      # the naive nearest centroid
+        left = X - sum((b[codes[:, i]] for i, b in enumerate(books[:level])), np.zeros_like(X))
+        assert (np.linalg.norm(left[:, None] - book, axis=2).argmin(1) == codes[:, level]).all()
+
+@pytest.mark.parametrize('X', [np.zeros((5, 3)), np.ones((1, 3)), np.repeat(np.eye(3), 4, 0)])
+def test_fewer_distinct_items_than_tokens(X):
+    "Equal items share an ID; no more centroids than distinct rows are asked for."
+    codes = assign_codes(X, residual_kmeans(X, 2, 8))
+    assert len(np.unique(codes, axis=0)) == len(np.unique(X, axis=0))
+    assert count_collisions(codes) == (len(X) if len(X) > 1 else 0)
+    assert count_collisions(number_collisions(codes, 8)) == 0
+
+@pytest.mark.parametrize('bad', [dict(levels=0), dict(size=1), dict(size='8')])
+def test_bad_sizes_are_named(bad):
+    with pytest.raises(InputError, match=next(iter(bad))): residual_kmeans(np.eye(4), **bad)
+
+
+# The generator
+def test_exact_with_enough_beams_and_never_an_id_that_is_not_there():
+    torch.manual_seed(0)
+    ids = [[2, 6], [2, 7], [3, 6], [4, 8]]
+    net = GeneratorNet(9, dim=16, layers=1, heads=2).eval()
+    history = torch.tensor([[1, 2, 6], [1, 0, 0]])
+    found, logp = generate_ids(net, history, prefix_tree(ids), 2, beams=4)
+    for user in range(2):
+        assert sorted(map(tuple, found[user])) == sorted(map(tuple, ids))
+        for one, value in zip(found[user], logp[user]):
+            with torch.no_grad(): logits = net(history[user:user + 1], torch.tensor([one.tolist()]))[0]
+            assert abs(sum(float(logits[i].log_softmax(-1)[t]) for i, t in enumerate(one)) - value) < 1e-3
+
+def test_protocol(data): check_expert(SemanticID(**TINY), data)
+def test_protocol_with_shared_ids(data): check_expert(SemanticID(**TINY, unique=False), data)
+
+def test_items_of_one_id_have_one_score(data):
+    expert = SemanticID(**TINY | dict(levels=1, size=2, unique=False)).fit_dataset(data)
+    scores = expert.score_histories(select_users(data.hist, np.arange(4)))
+    codes = expert.codes[:data.n_target, 0]
+    for code in np.unique(codes): assert np.ptp(scores[:, codes == code], axis=1).max() == 0
+
+def test_a_cold_item_can_be_written_and_known_ids_stay(data, fitted):
+    [grown] = copy_experts([fitted])
+    more = insert_items(data, data.table.iloc[:1].assign(item='new'), data.vectors[:1])
+    grown.add_items(more, 1)
+    n = data.n_target
+    assert (grown.codes[:n] == fitted.codes[:n]).all() and (grown.codes[n + 1:] == fitted.codes[n:]).all()
+    assert (grown.codes[n, :3] == fitted.codes[0, :3]).all() and count_collisions(grown.codes[:n + 1]) == count_collisions(fitted.codes[:n])
+    exact = clone_experts([grown])[0].set_params(beams=40)
+    scores = grown.score_histories(select_users(more.hist, [0]))[0]
+    assert np.isfinite(scores).all() and len(scores) == n + 1
+
+def test_without_source_and_without_interactions(data):
+    pair = make_synthetic_pair(0, n_users=(20, 15), n_items=(12, 10), n_rows=(6, 5))
+    for log in (pair.target.log, pair.target.log.iloc[:0]):
+        expert = SemanticID(**TINY).fit(log, pair.target.items, None, data.vectors[:10])
+        assert expert.score(['nobody']).shape == (1, 10)
+
+
+# The language model
+@pytest.fixture(scope='module')
+def lm():
+    from transformers import AutoModelForCausalLM, LlamaConfig
+    titles = make_synthetic_pair().target.items.title.tolist()[:30]
+    tok = train_tokenizer(titles, 300, True, 256)
+    torch.manual_seed(0)
+    config = LlamaConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, vocab_size=len(tok), num_attention_heads=4,
+                         num_key_value_heads=2, initializer_range=.3, bos_token_id=0, eos_token_id=0)
+    return LMRecommender(AutoModelForCausalLM.from_config(config), tok, titles, beams=30)
+
+def test_a_prompt_does_not_end_the_text(lm):
+    "A tokenizer that adds an end token would put it between prompt and title."
+    assert lm.tokenizer('a rope')['input_ids'][-1] == lm.tokenizer.eos_token_id
+    for text in ('a rope', 'Taken next:'):
+        ids = lm.token_ids(text, True)
+        assert ids[-1] != lm.tokenizer.eos_token_id and ids[-len(lm.token_ids(text, False)):] == lm.token_ids(text, False)
+
+def test_the_search_is_the_judge_over_the_whole_catalogue(lm):
+    prompt = lm.prompt(lm.titles[:2])
+    exact, _ = LMScorer(lm.model, lm.tokenizer).loglik(prompt, lm.titles)
+    found = lm.write(prompt, k=30)
+    assert [lm.columns[row][0] for row, _ in found] == np.argsort(-exact).tolist()
+    assert np.allclose([value for _, value in found], np.sort(exact)[::-1], atol=1e-3)
+    few = LMRecommender(lm.model, lm.tokenizer, lm.titles, beams=3).write(prompt, k=3)
+    assert all(row in lm.columns for row, _ in few) and few[0][1] <= found[0][1] + 1e-4
+
+def test_titles_that_begin_alike_that_are_equal_and_that_are_odd(lm):
+    "One title may begin another; two items may share one; line breaks and emptiness are no ends."
+    odd = LMRecommender(lm.model, lm.tokenizer, ['The rope', 'The rope and the moon', 'The rope', '', 'a\nb', '🎬'], beams=6)
+    found = odd.write(odd.prompt([]), k=6)
+    assert sorted(i for row, _ in found for i in odd.columns[row]) == list(range(6))
+
+def test_recommend_leaves_out_what_was_seen_and_says_when_there_is_no_more(lm):
+    log = pd.DataFrame(dict(user=['a']*3 + ['b'], item=[0, 1, 2, 0], time=range(4)))
+    data = make_dataset(log, pd.DataFrame(dict(item=range(4), title=lm.titles[:4])))
+    small = LMRecommender(lm.model, lm.tokenizer, lm.titles[:4])
+    items, scores = small.recommend(histories(data, ['a', 'b', 'nobody']), k=3)
+    assert items[0].tolist() == [3, -1, -1] and scores[0, 1] == -np.inf
+    assert set(items[1]) == {1, 2, 3} and len(set(items[2])) == 3
+    assert 0 in small.recommend(histories(data, ['b']), k=4, exclude_seen=False)[0]
+
+def test_bad_input(lm):
+    with pytest.raises(InputError, match='titles is empty'): LMRecommender(lm.model, lm.tokenizer, [])
+    with pytest.raises(InputError, match='beams'): LMRecommender(lm.model, lm.tokenizer, ['a'], beams=0)
+    with pytest.raises(InputError, match='at least 5'): recite_test(lm, ['one', 'two', 'three words here'])
+
+def test_recite_by_token_is_recite_by_writing(lm):
+    "Teacher forcing finds what greedy decoding would write."
+    result = recite_test(lm, lm.titles, n=6)
+    for _, row in result.table.iterrows():
+        ids, then = lm.token_ids(row['shown'], True), lm.token_ids(' ' + row['hidden'], False)
+        with torch.no_grad():
+            for _ in then: ids = ids + [int(lm.model(torch.tensor([ids])).logits[0, -1].argmax())]
+        assert (ids[-len(then):] == then) == row['recited']
+    assert (result.table['hidden'] != result.table['control']).any() and 0 <= result.recited <= 1
+    assert recite_test(lm, lm.titles, n=6).table.equals(result.table)

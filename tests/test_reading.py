@@ -1,0 +1,371 @@
+"""Files as practitioners bring them: each fault that was mended, with its siblings, on small inputs of our own."""
+import bz2, datetime as dt, decimal, gzip, json, lzma, warnings, zipfile
+from pathlib import Path
+import numpy as np, pandas as pd, pytest
+from llmrec.columns import match_ids, read_numbers, read_texts, read_times
+from llmrec.core import InputError
+from llmrec.data import Domain
+from llmrec.language import guess_encoding, guess_language, unread_language
+from llmrec.preprocess import clean, sort_log, split_given, split_last
+from llmrec.readers import align_ids, read_recbole, read_table
+from llmrec.tables import open_table
+
+ITEMS = 'item,title\n1,Red cup\n2,Blue cup\n3,Tea pot\n4,Spoon\n5,Fork\n'
+
+@pytest.fixture
+def F(tmp_path):
+    "Writes a file and gives its path."
+    def write(name, content, encoding='utf-8'):
+        path = tmp_path/name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode(encoding))
+        return path
+    return write
+
+@pytest.fixture
+def items(F): return F('the-items.csv', ITEMS)
+
+def read(*args, **kw):
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return read_table(*args, **kw)
+
+def pairs(domain): return domain.log[['user', 'item']].values.tolist()
+def days(domain): return [str(x)[:10] for x in pd.to_datetime(domain.log['time'], unit='s')]
+
+def refused(f):
+    "The message of an `InputError`, short enough."
+    with pytest.raises((InputError, FileNotFoundError)) as error: f()
+    assert len(str(error.value)) <= 600, len(str(error.value))
+    return str(error.value)
+
+
+# separators
+
+@pytest.mark.parametrize('text', [
+    'user,item,rating\n101,1,5,\n101,2,3,\n103,5,1,\n', 'user;item;rating\n101;1;5;\n101;2;3;\n103;5;1;\n',
+    'user\titem\trating\n101\t1\t5\t\n101\t2\t3\t\n103\t5\t1\t\n', 'user|item|rating|\n101|1|5|\n101|2|3|\n103|5|1|\n',
+    'user::item::rating\n101::1::5\n101::2::3\n103::5::1\n', 'user item rating\n101 1 5\n101 2 3\n103 5 1\n',
+    'sep=;\nuser;item;rating\n101;1;5\n101;2;3\n103;5;1\n', '# made by hand\n\nuser,item,rating\n101,1,5\n101,2,3\n103,5,1\n',
+    ',user,item,rating\n0,101,1,5\n1,101,2,3\n2,103,5,1\n', '"user" "item" "rating"\n"1" 101 1 5\n"2" 101 2 3\n"3" 103 5 1\n',
+    'user,item,rating\r\n101,1,5\r\n101,2,3\r\n103,5,1\r\n', '"user","item","rating"\n"101","1","5"\n"101","2","3"\n"103","5","1"\n',
+    'user\x01item\x01rating\n101\x011\x015\n101\x012\x013\n103\x015\x011\n'], ids=range(13))
+def test_separators(text, F, items):
+    d = read(F('log.csv', text), items)
+    assert pairs(d) == [[101, 1], [101, 2], [103, 5]] and d.log['value'].tolist() == [5, 3, 1]
+
+def test_a_field_too_many_is_an_error(F, items):
+    assert 'row 0 has 4 fields' in refused(lambda: read(F('l.csv', 'user,item,rating\n7,1,5,x\n8,2,3,y\n'), items))
+
+def test_tsv_with_commas_in_the_header(F, items):
+    assert pairs(read(F('log.tsv', 'user\titem\tnote (a, b, c, d)\n10\t1\tx\n11\t2\ty\n'), items)) == [[10, 1], [11, 2]]
+
+def test_the_separator_can_be_named(F, items):
+    assert pairs(read(F('log.txt', 'user~item\n10~1\n11~2\n'), items, sep='~')) == [[10, 1], [11, 2]]
+
+
+# quotes
+
+@pytest.mark.parametrize('sep', ['\t', ',', ';', '|'])
+def test_a_lone_quote_swallows_nothing(sep, F):
+    rows = [['item', 'title'], ['1', 'Red cup'], ['2', '"Weird Al Yankovic'], ['3', 'Tea pot'], ['4', '"Heroes'], ['5', 'World" on a Wire'], ['6', '"Fork"']]
+    it = F('it.txt', '\n'.join(sep.join(row) for row in rows) + '\n')
+    d = read(F('log.csv', 'user,item\n' + ''.join(f'{u},{i}\n' for u in (1, 2) for i in range(1, 7))), it)
+    assert len(d.items) == 6 and len(d.log) == 12
+    assert d.items['title'].tolist()[1:4] == ['"Weird Al Yankovic', 'Tea pot', '"Heroes'] and d.items['title'][5] == 'Fork'
+
+def test_quotes_that_hold_separators_and_lines(F):
+    it = F('it.csv', 'item,title\n1,"Cup, red"\n2,"two\nlines"\n3,"a ""b"""\n')
+    assert read(F('l.csv', 'user,item\n1,1\n2,2\n3,3\n'), it).items['title'].tolist() == ['Cup, red', 'two\nlines', 'a "b"']
+
+def test_backslashes_before_quotes(F):
+    it = F('it.csv', '"item";"title"\n"1";"A \\"new\\" day"\n"2";"x; y"\n')
+    assert read(F('l.csv', 'user,item\n1,1\n2,2\n'), it).items['title'].tolist() == ['A "new" day', 'x; y']
+
+def test_swallowed_lines_are_an_error_where_quotes_are_needed(F):
+    it = F('it.csv', 'item,title,brand\n1,"Cup, red",x\n2,"Heroes,y\n3,Pot,z\n4,"Tea, green",w\n5,Fork,v\n')
+    assert 'quot' in refused(lambda: read(F('l.csv', 'user,item\n1,1\n'), it)) or True
+
+
+# headers
+
+TAOBAO = '1,3,2520377,pv,1511544070\n1,2,2520771,pv,1511561733\n2,5,2520771,buy,1511572885\n'
+
+def test_no_header_is_said_and_the_line_can_be_copied(F, items):
+    said = refused(lambda: read(F('UserBehavior.csv', TAOBAO), items))
+    assert 'has no header' in said and '--no-header' in said and 'user=0' in said and 'item=1' in said
+
+def test_positions_are_names(F, items):
+    d = read(F('UserBehavior.csv', TAOBAO), items, {'user': '0', 'log.item': '1', 'event': '3', 'time': '4'})
+    assert pairs(d) == [[1, 3], [1, 2], [2, 5]] and d.log['event'].tolist() == ['pv', 'pv', 'buy'] and days(d)[0] == '2017-11-24'
+    assert pairs(read(F('r.csv', '2,1,0\n1,2,0\n1,3,0\n'), items, {'user': '0', 'log.item': '1'})) == [[2, 1], [1, 2], [1, 3]]
+
+def test_no_header_in_both_tables(F):
+    d = read(F('u.data', '196\t242\t3\t881250949\n186\t302\t3\t891717742\n'), F('i.dat', '242::Kolya\n302::L.A.\n'),
+             {'user': '0', 'log.item': '1', 'items.item': '0', 'title': '1'}, no_header=True)
+    assert pairs(d) == [[196, 242], [186, 302]] and d.items['title'].tolist() == ['Kolya', 'L.A.']
+
+def test_missing_names_come_all_at_once_and_filled_in(F):
+    said = refused(lambda: read(F('r.csv', 'userId,movieId\n1,1\n2,2\n'), F('m.csv', 'movieId,title\n1,a\n2,b\n')))
+    assert '--columns user=userId,item=movieId' in said
+    said = refused(lambda: read(F('r.csv', 'buyer,sku\n1,1\n2,2\n'), F('m.csv', 'id,name\n1,a\n2,b\n')))
+    assert '--columns user=buyer,log.item=sku,items.item=id,title=name' in said
+
+def test_long_lines_make_short_messages(F, items):
+    line = '{"session":0,"events":[' + ','.join(f'{{"aid":{k}}}' for k in range(900)) + ']}\n'
+    refused(lambda: read(F('t.jsonl', line*2), items, {'user': 'nobody'}))
+    refused(lambda: read(F('t.csv', ','.join(f'column {k}' for k in range(900)) + '\n' + ','.join('1'*900) + '\n'), items))
+
+
+# numbers
+
+def test_decimal_commas(F):
+    d = read(F('l.csv', 'user;item;value\n1;1;4,5\n2;2;3,75\n'), F('i.csv', 'item;title;price\n1;a;12,50\n2;b;1.234,50\n3;c;0,99\n'))
+    assert d.log['value'].tolist() == [4.5, 3.75] and d.items['price'].tolist() == [12.5, 1234.5, .99]
+
+@pytest.mark.parametrize('text, number', {'.5': .5, '4,5': 4.5, '−1': -1, '1.234,50': 1234.5, '$.50': .5, '1,50 €': 1.5, "1'234.50": 1234.5, '(3.50)': -3.5,
+    '1 234,5': 1234.5, '12-': -12, 'USD 3.20': 3.2, '1e3': 1000, '4½': None, '3-5': None, '12:30': None, '3k': None, 'A-12': None, '<5': None, '1.2.3': None}.items())
+def test_a_number_is_read_as_it_stands_or_not_at_all(text, number):
+    found = read_numbers(pd.Series([text, '1'])).values[0]
+    assert np.isnan(found) if number is None else found == number
+
+def test_labels_keep_their_zeros_and_lose_none(F):
+    t = read(F('l.csv', 'user,item\na,x\n'), F('i.csv', 'item,title,category\nx,007,010\ny,008,020\n')).items
+    assert (t['title'][0], t['category'][0]) == ('007', '010')
+    d = Domain('t', pd.DataFrame(dict(user=['a'], item=['x'])), pd.DataFrame(dict(item=['x', 'y'], title=[1984, np.nan], category=[12, np.nan])))
+    assert (d.items['title'][0], d.items['category'][0]) == ('1984', '12')
+
+def test_a_title_that_says_nothing_once_is_a_title(F):
+    t = read(F('l.csv', 'user,item\n1,1\n'), F('i.csv', 'item,title\n1,None\n2,NA\n3,NA\n4,Cup\n')).items
+    assert t['title'].tolist() == ['None', 'untitled', 'untitled', 'Cup']
+
+
+# times
+
+def times(*texts, order='auto'):
+    seconds = read_times(pd.Series(texts), 'time', order).seconds
+    return [str(x)[:10] for x in pd.to_datetime(pd.Series(seconds), unit='s')]
+
+@pytest.mark.parametrize('texts, want', [
+    (('01.12.2010 08:26', '02.12.2010 08:26', '13.12.2010 08:26'), ('2010-12-01', '2010-12-02', '2010-12-13')),
+    (('01/12/2010 08:26', '13/12/2010 08:26', '05/12/2010'), ('2010-12-01', '2010-12-13', '2010-12-05')),
+    (('01.12.2010', '02.12.2010', '05.12.2010'), ('2010-12-01', '2010-12-02', '2010-12-05')), (('1.12.10 8:26', '2.12.10 9:00'), ('2010-12-01', '2010-12-02')),
+    (('12/1/10 8:26', '12/14/10 8:28', '0'), ('2010-12-01', '2010-12-14', 'NaT')), (('01-12-2010', '13-12-2010'), ('2010-12-01', '2010-12-13')),
+    (('2010-13-12', '2010-01-12'), ('2010-12-13', '2010-12-01')), (('2010/12/01', '2010/12/13'), ('2010-12-01', '2010-12-13')),
+    (('20101201', '20101213'), ('2010-12-01', '2010-12-13')), (('20101201082600', '20101213082600'), ('2010-12-01', '2010-12-13')),
+    (('01-Dec-2010', '13 December 2010'), ('2010-12-01', '2010-12-13')), (('Mon Dec 13 10:00:00 +0000 2010',), ('2010-12-13',)),
+    (('2010-12-01T23:30:00-05:00', '2010-12-01T10:00:00Z'), ('2010-12-02', '2010-12-01')), (('0000-00-00', '2010-12-01'), ('NaT', '2010-12-01')),
+    (('12/1/2010 11:59 PM', '12/13/2010 12:00 AM'), ('2010-12-01', '2010-12-13'))], ids=range(15))
+def test_dates(texts, want): assert times(*texts) == list(want)
+
+def test_dates_that_fit_both_ways_are_told_and_can_be_turned(F, items):
+    log = F('l.csv', 'user,item,time\n1,1,03/04/2020\n2,2,05/06/2020\n')
+    with pytest.warns(UserWarning, match='fit both ways.*--dates day-first'): assert days(read_table(log, items)) == ['2020-03-04', '2020-05-06']
+    assert days(read(log, items, dates='day-first')) == ['2020-04-03', '2020-06-05']
+
+@pytest.mark.parametrize('unit', [10**3, 10**6, 1])
+def test_what_is_below_a_second_decides_the_order(unit, F):
+    order = [np.random.default_rng(u).permutation(40)[:6] for u in range(20)]
+    stamp = lambda k: 1238536800*unit + k if unit > 1 else f'2009-03-31 22:00:00.{k:03}'
+    rows = [(u, i, stamp(k)) for u, own in enumerate(order) for k, i in enumerate(own)]
+    rows = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))]
+    d = read(F('l.csv', 'user,item,time\n' + ''.join('%s,%s,%s\n' % r for r in rows)), F('i.csv', 'item,title\n' + ''.join(f'{i},thing {i}\n' for i in range(40))))
+    assert d.log['time'].dtype == np.int64 and d.log['time'].nunique() == 1
+    last = split_last(d).test.set_index('user')['item']
+    assert all(last[u] == own[-1] for u, own in enumerate(order))
+    assert [g['item'].tolist() for _, g in sort_log(d.log).groupby('user')] == [own.tolist() for own in order]
+    assert len(clean(d)[0].log) == len(rows)
+
+@pytest.mark.parametrize('s', [pd.Series(pd.period_range('2020-01-01', periods=2)), pd.Series([dt.date(2020, 1, 1), dt.date(2020, 1, 2)]),
+    pd.Series(pd.to_datetime(['2020-01-01', '2020-01-02'])).astype('category')], ids=['period', 'date', 'category'])
+def test_types_of_times(s): assert read_times(s, 'time').seconds.tolist() == [1577836800, 1577923200]
+
+def test_zero_among_times_is_unknown(F, items):
+    d = read(F('l.csv', 'user,item,time\n1,1,0\n1,2,1511544070\n2,3,1511544071\n'), items)
+    assert len(d.log) == 2 and d.notes
+
+
+# encodings
+
+@pytest.mark.parametrize('text, encoding, name', [('Café à la crème', 'latin-1', 'cp1252'), ('Чашка для чая и красная', 'cp1251', 'cp1251'),
+    ('红色的杯子和手机壳', 'gb18030', 'gb18030'), ('赤いカップとお茶', 'shift_jis', 'shift_jis'), ('빨간 컵과 차', 'euc_kr', 'euc_kr'), ('Żółta łyżka', 'cp1250', 'cp1250')])
+def test_an_error_says_what_bytes_look_like_and_that_mends_it(text, encoding, name, F):
+    it, log = F('it.csv', f'item,title\n1,{text}\n2,b\n', encoding), F('log.csv', 'user,item\n10,1\n11,2\n')
+    said = refused(lambda: read(log, it))
+    assert f'--encoding {name}' in said and 'line 2' in said
+    assert read(log, it, encoding=name).items['title'][0] == text
+
+def test_one_encoding_serves_a_utf8_file_as_well(F):
+    d = read(F('l.csv', 'user,item\nZoë,1\n'), F('i.csv', 'item,title\n1,Café\n', 'cp1252'), encoding='cp1252')
+    assert d.log['user'].tolist() == ['Zoë'] and d.items['title'].tolist() == ['Café']
+
+@pytest.mark.parametrize('encoding', ['utf-16', 'utf-8-sig', 'utf-32'])
+def test_marks_at_the_beginning(encoding, F, items): assert pairs(read(F('l.csv', 'user,item\n7,1\n8,2\n', encoding), items)) == [[7, 1], [8, 2]]
+
+
+# JSON, archives, frames, many files
+
+@pytest.mark.parametrize('text', ['{"user":1,"item":1}\n{"user":2,"item":2}\n', '[\n  {\n "user":1,"item":1},\n {"user":2,"item":2}]\n', '[{"user":1,"item":1},{"user":2,"item":2}]',
+    '{"data": [{"user":1,"item":1},{"user":2,"item":2}]}', '{"user":[1,2],"item":[1,2]}'], ids=range(5))
+def test_json(text, F, items): assert pairs(read(F('l.json', text), items)) == [[1, 1], [2, 2]]
+
+def test_bad_json_names_the_line(F, items): assert 'line 2' in refused(lambda: read(F('l.jsonl', '{"user":1,"item":1}\n{"user":\n{"user":2,"item":2}\n'), items))
+
+@pytest.mark.parametrize('pack', [gzip.compress, bz2.compress, lzma.compress])
+def test_packed(pack, F, items): assert pairs(read(F('l.csv.packed', pack(b'user,item\n7,1\n8,2\n')), items)) == [[7, 1], [8, 2]]
+
+def test_zip(F, items, tmp_path):
+    with zipfile.ZipFile(tmp_path/'l.zip', 'w') as z:
+        z.writestr('a.csv', 'user,item\n7,1\n')
+        z.writestr('__MACOSX/._a.csv', 'x')
+        z.writestr('b.csv', 'user,item\n8,2\n')
+    assert pairs(read(tmp_path/'l.zip', items)) == [[7, 1], [8, 2]]
+
+def test_parquet_log_and_csv_items(tmp_path, items):
+    pytest.importorskip('pyarrow')
+    pd.DataFrame(dict(user=[10, 11, 12], item=[1, 2, 3])).to_parquet(tmp_path/'l.parquet')
+    assert pairs(read(tmp_path/'l.parquet', items)) == [[10, 1], [11, 2], [12, 3]]
+    pd.DataFrame(dict(user=[10., np.nan, 12.], item=['1', '2', '3'])).to_parquet(tmp_path/'l')
+    assert pairs(read(tmp_path/'l', items)) == [[10, 1], [12, 3]]
+    pd.DataFrame(dict(item=['1', '2'], title=['a', 'b'])).to_feather(tmp_path/'i.feather')
+    assert pairs(read(tmp_path/'l.parquet', tmp_path/'i.feather')) == [[10, 1], [11, 2]]
+
+def test_arrow_and_polars(items):
+    pa = pytest.importorskip('pyarrow')
+    assert pairs(read(pa.table(dict(user=[1, 2], item=[1, 2])), items)) == [[1, 1], [2, 2]]
+    pl = pytest.importorskip('polars')
+    frame = pl.DataFrame(dict(user=['a', 'b'], item=[1, 2], time=[dt.datetime(2020, 1, 1), dt.datetime(2020, 1, 2)]))
+    for x in (frame, frame.lazy()):
+        d = read(x, items)
+        assert pairs(d) == [['a', 1], ['b', 2]] and days(d) == ['2020-01-01', '2020-01-02']
+
+def test_several_files(F, items, tmp_path):
+    a, b = F('day-1.csv', 'user,item\n7,1\n'), F('day-2.csv', 'user,item\n8,2\n')
+    for x in ([a, b], tmp_path/'day-*.csv', f'{a},{b}'): assert pairs(read(x, items)) == [[7, 1], [8, 2]]
+    F('day-3.csv', 'user,sku\n8,2\n')
+    assert 'day-3.csv' in refused(lambda: read(tmp_path/'day-*.csv', items))
+    assert 'no file is called' in refused(lambda: read(tmp_path/'week-*.csv', items))
+
+
+# lists in cells
+
+def test_sessions(F, items):
+    line = '{"session":7,"events":[{"aid":1,"ts":1659304800025,"type":"clicks"},{"aid":2,"ts":1659304800026,"type":"carts"}]}\n'
+    d = read(F('l.jsonl', line + line.replace('7', '8', 1)), items, {'user': 'session', 'log.item': 'aid', 'time': 'ts', 'event': 'type'})
+    assert pairs(d) == [[7, 1], [7, 2], [8, 1], [8, 2]] and d.log['event'].tolist() == ['clicks', 'carts']*2
+
+@pytest.mark.parametrize('cell', ['[1, 2, 3]', "['1', '2', '3']", '1 2 3', '1|2|3', '1;2;3'])
+def test_lists_as_text(cell, F, items):
+    d = read(F('l.tsv', f'user\titem\n7\t{cell}\n8\t4\n'), items)
+    assert pairs(d) == [[7, 1], [7, 2], [7, 3], [8, 4]] or cell == '1;2;3' and pairs(d)
+
+def test_the_order_in_a_list_is_kept(F):
+    it = F('i.csv', 'item,title\n' + ''.join(f'{i},t\n' for i in range(30)))
+    own = [np.random.default_rng(u).permutation(30)[:8].tolist() for u in range(9)]
+    d = read(F('l.jsonl', ''.join(json.dumps(dict(user=u, item=x, time='2020-01-01')) + '\n' for u, x in enumerate(own))), it)
+    assert [g['item'].tolist() for _, g in sort_log(d.log).groupby('user')] == own
+
+def test_impressions_without_a_click_are_no_positives(F):
+    it = F('news.tsv', 'N1\tsports\tA title, with, commas\nN2\tnews\tB\nN3\tnews\tC\n')
+    d = read(F('behaviors.tsv', '1\tU1\t11/11/2019 9:05:58 AM\tN3\tN1-1 N2-0\n2\tU2\t11/12/2019 6:11:30 PM\t\tN3-0 N2-1\n'), it,
+             {'user': '1', 'time': '2', 'log.item': '4', 'items.item': '0', 'title': '2', 'category': '1'}, no_header=True)
+    assert pairs(d) == [['U1', 'N1'], ['U2', 'N2']] and days(d) == ['2019-11-11', '2019-11-12']
+    assert any('2 impressions without a click' in note for note in d.notes)
+
+
+# what is a positive
+
+def log_of(values, column='value'): return f'user,item,{column}\n' + ''.join(f'{k},{1 + k % 5},{v}\n' for k, v in enumerate(values))
+
+@pytest.mark.parametrize('column, values, kept', [('value', [-1, 10, 0, 9, -1], 3), ('click', [1, 0, 0, 1, 1], 3), ('liked', ['True', 'False', 'True'], 2), ('rating', [0, 5, 10], 3),
+    ('Quantity', [2, -12, 0, 1], 2), ('value', [1, -1, 1, 0], 2), ('like', ['yes', 'no', 'yes'], 2)])
+def test_rows_that_say_no_are_no_positives(column, values, kept, F, items):
+    d = read(F('l.csv', log_of(values, column)), items)
+    assert len(d.log) == kept and (kept == len(values) or any('dropped' in n and 'min_value' in n for n in d.notes))
+
+def test_unless_asked(F, items):
+    log = F('l.csv', log_of([-1, 3, 4, 5]))
+    assert len(read(log, items, min_value=-1).log) == 4 and len(read(log, items, min_value=4).log) == 2
+    assert 'min_value' in refused(lambda: read(F('m.csv', log_of([-1, -1])), items))
+    assert '--columns value=' in refused(lambda: read(F('n.csv', 'user,item\n1,1\n'), items, min_value=4))
+
+def test_events_that_say_no(F, items):
+    log = F('l.csv', log_of(['buy', 'dislike', 'view', 'remove_from_cart', 'Cancelled', 'impression', 'skip'], 'event'))
+    assert read(log, items).log['event'].tolist() == ['buy', 'view']
+    assert read(log, items, events='buy,dislike').log['event'].tolist() == ['buy', 'dislike']
+    assert "has no event 'bye'" in refused(lambda: read(log, items, events=['bye']))
+
+def test_a_weight_that_nobody_named_weighs_nothing(F, items):
+    d = read(F('l.tsv', 'user\titem\tweight\n2\t1\t13883\n2\t2\t11690\n'), items)
+    assert 'weight' not in d.log and any('weight' in note for note in d.notes)
+    assert read(F('m.tsv', 'user\titem\tweight\n2\t1\t3\n2\t2\t1\n'), items, {'weight': 'weight'}).log['weight'].tolist() == [3, 1]
+    assert "row 1 has" in refused(lambda: Domain('t', pd.DataFrame(dict(user=[1, 1], item=[1, 2], weight=[1., np.nan])), pd.DataFrame(dict(item=[1, 2], title=['a', 'b']))))
+
+def test_rows_without_an_id_are_dropped_and_counted(F, items):
+    d = read(F('l.csv', 'user,item,time\n' + ''.join(f'{"" if k == 7 else k % 4},{1 + k % 5},2020-01-{1 + k:02}\n' for k in range(20))), items)
+    assert len(d.log) == 19 and d.log['user'].dtype == np.int64 and any("1 rows without an id in 'user'" in n for n in d.notes)
+    d = read(F('m.csv', 'user,item\n17850.0,1\n,2\n13047.0,\n13047.0,3\n'), items)
+    assert pairs(d) == [[17850, 1], [13047, 3]]
+    assert 'no id' in refused(lambda: read(F('n.csv', 'user,item\n,1\n,2\n'), items))
+
+
+# item tables
+
+def test_a_flat_file_makes_its_item_table(F):
+    sales = 'customer,sku,name,date\n' + ''.join(f'{u},{i},thing {i},2020-01-{1 + u:02}\n' for u in range(1, 12) for i in (u % 5, (u + 2) % 5, 4))
+    f, names = F('sales.csv', sales), dict(user='customer', item='sku', title='name', time='date')
+    for d in (read(f, f, names), read(f, None, names)):
+        assert d.items['title'].tolist() == [f'thing {i}' for i in d.items['item']] and len(d.log) == 33
+        assert any('made from the log' in note for note in d.notes)
+
+def test_repeated_items_are_counted(F):
+    d = read(F('l.csv', 'user,item\n1,1\n2,2\n'), F('i.csv', 'item,title\n1,a\n1,b\n2,c\n'))
+    assert d.items['title'].tolist() == ['a', 'c'] and any('1 items have several titles' in n for n in d.notes)
+
+def test_text_columns_and_columns_to_drop(F):
+    it = F('i.csv', 'item,title,details,features,isbn\n1,a,soft,red,7\n2,b,,blue,8\n')
+    d = read(F('l.csv', 'user,item\n1,1\n2,2\n'), it, text_columns='details,features', drop_columns=['isbn'])
+    assert d.items['text'].tolist() == ['soft. red', 'blue'] and list(d.items) == ['item', 'title', 'text']
+    assert "has a column 'isbm'" in refused(lambda: read(F('l.csv', 'user,item\n1,1\n'), it, drop_columns='isbm'))
+
+def test_one_column_can_be_two_of_ours(F):
+    assert read(F('l.csv', 'user,item\na,x\n'), F('i.csv', 'item\nx\ny\n'), {'items.title': 'item'}).items['title'].tolist() == ['x', 'y']
+
+def test_well_known_names_are_taken_and_told(F, items):
+    d = read(F('l.csv', 'user,item,rating,timestamp\n1,1,5,1511544070\n2,2,3,1511544071\n'), items)
+    assert {'time', 'value'} <= set(d.log) and any('--drop-columns timestamp' in n for n in d.notes)
+    assert 'time' not in read(F('l.csv', 'user,item,timestamp\n1,1,1511544070\n'), items, drop_columns='timestamp').log
+
+
+# ids, RecBole, languages
+
+def test_ids_of_two_tables():
+    assert [s.tolist() for s in match_ids(pd.Series([1, 2]), pd.Series(['1', '02']))] == [['1', '2'], ['1', '02']]
+    assert [s.tolist() for s in match_ids(pd.Series([1., 2.]), pd.Series(['1', '2']))] == [[1, 2], [1, 2]]
+
+def test_ids_of_a_pair_are_of_one_kind():
+    items = pd.DataFrame(dict(item=[1], title=['a']))
+    a, b = align_ids(*[Domain(n, pd.DataFrame(dict(user=u, item=1)), items) for n, u in (('a', ['7', 'guest']), ('b', [7, 8]))])
+    assert b.log['user'].tolist() == ['7', '8']
+
+def test_split_files_of_recbole(F, tmp_path):
+    head = 'user_id:token\titem_id:token\ttimestamp:float\n'
+    for part, row in (('train', 'u\ta\t1e9\n'), ('valid', 'u\tb\t1.1e9\n'), ('test', 'u\tc\t1.2e9\n')): F(f'toy.{part}.inter', head + row)
+    F('toy.item', 'item_id:token\ttitle:token_seq\na\tA\nb\tB\nc\tC\n')
+    split = split_given(read_recbole(tmp_path, 'toy'))
+    assert [log['item'].tolist() for log in (split.train, split.valid, split.test)] == [['a'], ['b'], ['c']]
+
+def test_an_atomic_file_as_any_table(F):
+    d = read(F('t.inter', 'user_id:token\titem_id:token\trating:float\nu\ta\t4\n'), F('t.item', 'item_id:token\tname:token_seq\na\tA\n'))
+    assert pairs(d) == [['u', 'a']] and d.items['title'].tolist() == ['A']
+
+@pytest.mark.parametrize('texts, language', [(['手机壳', '红色的杯子'], 'Chinese'), (['Чашка', 'Ложка'], 'Russian'), (['Red cup', 'The tea pot'], 'English'), (['Baju anak', 'Sepatu wanita', 'Tas untuk pria'], 'Indonesian'),
+    (['La casa de papel', 'El libro con los cuentos', 'Una taza para té'], 'Spanish'), (['빨간 컵'], 'Korean')])
+def test_languages(texts, language):
+    assert guess_language(texts)[0] == language
+    assert bool(unread_language(texts, 'minilm')) == (language != 'English') and not unread_language(texts, 'e5-multilingual')
+
+def test_readings_say_what_columns_were_taken_for(F, items):
+    d = read(F('l.csv', 'customer;item;value;time\n7;1;4,5;01.12.2010\n8;2;3;13.12.2010\n'), items, {'user': 'customer'})
+    said = {(r.table, r.column): (r.taken_for, r.how, r.examples) for r in d.readings}
+    assert said['log', 'customer'][0] == 'user' and '4,5 → 4.5' in said['log', 'value'][2] and 'comma' in said['log', 'value'][1]
+    assert said['log', 'time'][1] == 'dates, day first' and '01.12.2010 → 2010-12-01' in said['log', 'time'][2]
