@@ -24,7 +24,7 @@ def read(folder, domain=None, time='order'):
     from llmrec.data import Domain
     log, items = (pd.read_csv(folder/f'{name}.csv.gz') for name in ('interactions', 'items'))
     if domain: log, items = log[log['domain'] == domain], items[items['domain'] == domain]
-    if time == 'timestamp': log = log.assign(timestamp=log['timestamp'].fillna(log['order']*86400))
+    if log[time].isna().any(): log = log.assign(**{time: log[time].fillna(log['order']*86400)})
     log = log.rename(columns=dict(user_id='user', item_id='item')).assign(time=log[time])
     log = log[['user', 'item', 'time']].drop_duplicates(['user', 'item'])
     items = items.rename(columns=dict(item_id='item', genres='category')).assign(
