@@ -113,7 +113,7 @@ def run(root, name, users):
     n = z.shape[-1]
     plain = replace(choices, weight=torch.ones(len(choices.target)))
     chosen = choices.item_evidence.gather(1, choices.target[:, None])[:, 0].numpy()
-    lifted = replace(choices, weight=rare_item_weights(np.expm1(5*chosen), 3.))
+    lifted = replace(choices, weight=rare_item_weights(np.expm1(5*chosen) + .01, 3.))
     gates = {'as it is': lambda: fit_gate([choices], n), 'likelihood': lambda: fit_gate([choices], n, focus=0.),
              'weaker priors': lambda: fit_gate([choices], n, .45, .45, .15, focus=0.), 'focus .5': lambda: fit_gate([choices], n, focus=.5),
              'no lift': lambda: fit_gate([plain], n), 'lift 3': lambda: fit_gate([lifted], n),

@@ -205,10 +205,12 @@ def add_experts(choices:ChoiceBatch, experts:list, # Fitted on the same data
 
 # %% ../nbs/17_fusion.ipynb #d29f821f
 def rare_item_weights(counts:np.ndarray, # Interactions of the chosen items, (choices,)
-                      lift:float=1.5     # Weight of items with fewer than five, beside one
+                      lift:float|None=None # Weight of items with fewer than five; None: by share
                      )->torch.Tensor:    # (choices,), mean one
-    "Weights of choices by how rare their items are."
-    weight = np.where(counts < 5, lift, 1.)
+    "Weights of choices: rare items count more, the more of the choices are theirs."
+    rare = counts < 5
+    if lift is None: lift = 1 + 8*float(np.mean(rare))**2
+    weight = np.where(rare, lift, 1.)
     return torch.from_numpy((weight/weight.mean()).astype(np.float32))
 
 # %% ../nbs/17_fusion.ipynb #ff2334b7
