@@ -244,7 +244,7 @@ def _minimise(loss, parameters, steps):
         total = loss()
         total.backward()
         gradient = nn.utils.parameters_to_vector([x.grad for x in parameters])
-        return float(total), gradient.double().numpy()
+        return float(total.detach()), gradient.double().numpy()
     start = nn.utils.parameters_to_vector(parameters).detach().double().numpy()
     found = minimize(value, start, jac=True, method='L-BFGS-B', options=dict(maxiter=steps))
     nn.utils.vector_to_parameters(torch.from_numpy(found.x).float(), parameters)

@@ -17,7 +17,7 @@ from sklearn.base import clone
 from llmrec.baselines import (
     ALS, BPR, Content, ItemKNN, Popularity, Random, RepeatConsumption, UserKNN, topk_sparse)
 from llmrec.closed_form import (
-    EASE, SLIM, BilinearContent, Blend, KernelTransfer, Markov, NextItemRidge, TextPopularity, Tfidf,
+    EASE, SLIM, BilinearContent, Blend, KernelTransfer, LastItems, Markov, NextItemRidge, TextPopularity, Tfidf,
     hyperparameter_search)
 from llmrec.data import make_synthetic_pair
 from llmrec.dataset import (
@@ -30,7 +30,8 @@ from llmrec.incremental import IncrementalEASE
 kernel = KernelTransfer(lam=50.)
 STOCK = [
     Popularity(), Popularity(.1), Content(), Content(np.inf, 0.), Content(use_source_history=False),
-    RepeatConsumption(), Random(3), ItemKNN(), ItemKNN(5, half_life=2.), UserKNN(), UserKNN(7), ALS(8),
+    RepeatConsumption(), Random(3), ItemKNN(), ItemKNN(5, half_life=2.),
+    ItemKNN(use_source_history=False), LastItems(), LastItems(3, 2., False), Tfidf(use_source_history=False), UserKNN(), UserKNN(7), ALS(8),
     BPR(8, epochs=10), EASE(50.), EASE(50., 5.), EASE(50., use_source_history=False),
     EASE(50., max_items=30, n_neighbours=10), EASE(50., max_items=30, n_neighbours=0), kernel,
     TextPopularity(kernel), NextItemRidge(kernel), NextItemRidge(kernel, use_source_history=False), NextItemRidge(),

@@ -1,0 +1,116 @@
+"""How a fusion is fitted: settings found on held-out interactions, choices like those to come, sources and networks on trial."""
+import numpy as np, pandas as pd, pytest, torch
+from llmrec import fusion as F, recommender as R
+from llmrec.baselines import Content, ItemKNN, Popularity
+from llmrec.closed_form import EASE, LastItems, Tfidf
+from llmrec.data import make_synthetic_pair
+from llmrec.dataset import hold_out_last_basket, make_dataset, without_sources
+from llmrec.expert import fit_itself, grid_settings, tune_expert
+from llmrec.preprocess import split_last
+
+
+@pytest.fixture(scope='module')
+def pair(): return make_synthetic_pair(0, n_users=(120, 90), n_items=(60, 40), n_rows=(12, 8), shared=.5)
+
+@pytest.fixture(scope='module')
+def data(pair):
+    vectors = np.random.default_rng(0).normal(size=(100, 12)).astype(np.float32)
+    return make_dataset(pair.target.log, pair.target.items, pair.source, vectors)
+
+@pytest.fixture(scope='module')
+def held(data): return hold_out_last_basket(data)
+
+def test_the_best_setting_is_the_best(held):
+    rest, hist, target = held
+    best, tried = tune_expert(EASE(), rest, hist, target)
+    assert tried['ndcg@20'].is_monotonic_decreasing and len(tried) == len(grid_settings(EASE(), rest)) == 30
+    assert best.lam == tried['lam'][0] and best.half_life == tried['half_life'][0]
+    again = EASE(**{k: tried[k][0] for k in tried.columns[:-1]}, max_items=1500, n_neighbours=0).fit_dataset(rest)
+    from llmrec.dataset import next_item_ndcg
+    assert np.isclose(next_item_ndcg(again.score_histories, hist, target, rest.n_target, 20), tried['ndcg@20'][0])
+
+def test_without_a_source_nothing_is_asked_of_it(pair):
+    alone = make_dataset(pair.target.log, pair.target.items)
+    assert all('use_source_history' not in x for x in grid_settings(EASE(), alone))
+
+def test_experts_of_one_class_differ(held):
+    rest, hist, target = held
+    notes = []
+    tuned = F.tune_experts([Content(), Content(), EASE(), EASE(), Popularity(), Popularity()], rest, hist, target, notes)
+    for kind, name in ((Content, 'half_life'), (EASE, 'half_life'), (Popularity, 'recent')):
+        values = [getattr(x, name) for x in tuned if type(x) is kind]
+        assert len(values) == len(set(values)) == 2
+    assert len(notes) == 3 and notes[1].startswith('EASE: lam')
+
+def test_what_is_found_differs_by_the_kind_of_data():
+    "Popularity alone: a strong penalty; clear neighbours in many rows: a weak one."
+    rng = np.random.default_rng(0)
+    def log(items): return pd.DataFrame(dict(user=np.repeat(np.arange(len(items)), items.shape[1]), item=items.ravel(), time=np.tile(np.arange(items.shape[1]), len(items))))
+    share = 1/np.arange(1, 61)
+    noise = np.stack([rng.choice(60, 4, replace=False, p=share/share.sum()) for _ in range(400)])
+    groups = np.stack([10*rng.integers(6) + rng.permutation(10)[:4] for _ in range(400)])
+    items = pd.DataFrame(dict(item=np.arange(60), title=[f't{x}' for x in range(60)]))
+    found = [fit_itself(EASE(), make_dataset(log(x), items)) for x in (noise, groups)]
+    assert found[0].lam > found[1].lam
+
+def test_a_search_that_finds_nothing_changes_nothing():
+    log = pd.DataFrame(dict(user=np.repeat(np.arange(40), 2), item=np.arange(80), time=np.tile([0, 1], 40)))
+    items = pd.DataFrame(dict(item=np.arange(80), title='same'))
+    rest, hist, target = hold_out_last_basket(make_dataset(log, items))
+    notes = []
+    [expert] = F.tune_experts([ItemKNN(7, 3.)], rest, hist, target, notes)
+    assert (expert.k, expert.shrink) == (7, 3.) and 'no setting' in notes[0]
+
+def test_few_are_held_out_of_a_sparse_target(data):
+    assert F.n_held_out(data) == 800
+    assert len(hold_out_last_basket(data, most=50)[2]) == 50
+
+def test_validation_for_the_gate_is_drawn_by_users():
+    users = np.repeat(np.arange(2000), 2)
+    valid = pd.DataFrame(dict(user=users, item=1, time=np.tile([5, 6], 2000)))
+    log = pd.DataFrame(dict(user=np.arange(2000), item=1, time=np.where(np.arange(2000) % 2, 9, 0)))
+    pick = R._gate_rows(log, valid, 0)
+    assert 1150 <= pick.sum() <= 1200 and (pick.reshape(-1, 2).all(1) == pick.reshape(-1, 2).any(1)).all()
+    assert R._gate_rows(log.assign(time=0), valid, 0).all()          # a cut in time: nothing of it in training
+
+def test_the_index_without_sources(data, pair):
+    own = without_sources(data)
+    assert own.n_items == own.n_target == len(pair.target.items) and len(own.users) == len(data.users)
+    target = make_dataset(pair.target.log, pair.target.items)
+    at = own.users.get_indexer(target.users)
+    assert all((own.hist[a] == target.hist[b]).all() for a, b in zip(at, range(len(target.users))))
+
+def fitted(data, monkeypatch, gains, **kw):
+    "A fusion whose trials end as we like: NDCG of the choices in the order in which they are asked."
+    values = iter(gains)
+    monkeypatch.setattr(F, 'held_out_ndcg', lambda sets, n, steps=50: next(values) + np.arange(len(sets[0].target))*1e-9)
+    return F.Fusion(**kw).fit_dataset(data)
+
+def test_a_source_that_hurts_is_left_out(data, monkeypatch):
+    made = lambda *a: [Popularity(), EASE(100.), ItemKNN()]
+    kept = fitted(data, monkeypatch, [.2, .1], make_experts=made)
+    assert kept.data is data and any('source: helps' in x for x in kept.plan)
+    left = fitted(data, monkeypatch, [.1, .2], make_experts=made)
+    assert left.data.n_items == left.data.n_target and any('would hurt' in x for x in left.plan)
+    assert np.isfinite(left.score_histories(left.data.hist)).all()
+
+def test_networks_that_add_nothing_are_left_out(data, monkeypatch):
+    class Net(ItemKNN):
+        neural = True
+    monkeypatch.setattr(F, 'default_experts', lambda *a: [Popularity(), EASE(100.), Net(), Net(5)])
+    own = without_sources(data)
+    out = fitted(own, monkeypatch, [.2, .2], budget='auto')
+    assert not any(x.neural for x in out.experts) and any('networks left out' in x for x in out.plan)
+    join = fitted(own, monkeypatch, [.1, .2], budget='auto')
+    assert sum(x.neural for x in join.experts) == 2 and join.score_histories(own.hist).shape == (len(own.users), own.n_target)
+
+def test_last_items_by_hand():
+    log = pd.DataFrame(dict(user=[1, 1, 1, 2, 2], item=list('abcab'), time=[0, 1, 2, 0, 1]))
+    e = LastItems(2, 1.).fit(log, pd.DataFrame(dict(item=list('abc'), title=list('abc'))))
+    # edges a–b twice, b–c once; user 1 ends b, c: c weighs 1, b half
+    np.testing.assert_allclose(e.score([1])[0], [.5*np.log(3), np.log(2), .5*np.log(2)], rtol=1e-6)
+
+def test_rare_items_count_more():
+    counts = np.array([0, 1, 7, 9])
+    w = F.rare_item_weights(counts)
+    assert torch.isclose(w.mean(), torch.tensor(1.)) and w[0] == w[1] > w[2] == w[3]
