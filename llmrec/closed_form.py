@@ -12,6 +12,7 @@ import pandas as pd
 import scipy.linalg as sl
 import scipy.sparse as sp
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from fastcore.basics import patch
@@ -382,7 +383,7 @@ class NextItemRidge(Expert):
     phrase = 'comes next after items like yours'
     needs_order = True
     grid = dict(lam=(100., 400., 1600.), use_source_history=(True, False))
-    quick = dict(max_items=1500)
+    quick = dict(max_items=1000)
     def __init__(self, kernel:KernelTransfer|None=None, half_life:float=4., lam:float=400.,
                  rho:float=.1, use_source_history:bool=True, max_items:int=5000):
         self.kernel = kernel
@@ -731,13 +732,15 @@ def sparse_scorer(self:LastItems) -> Callable:
     return scorer
 
 # %% ../nbs/14_closed_form.ipynb #812b5e43
-class _Words:
-    "What experts have read in one item table."
-    def __init__(self, table:pd.DataFrame, *found):
-        self.table = table          # as long as it lives, no other object has its id
-        self.found = found
+_WORDS = OrderedDict()    # What was read last: id of an item table -> the table, what was found
 
-_WORDS = weakref.WeakValueDictionary()
+def _once(table:pd.DataFrame, setting:int, read:Callable) -> tuple:
+    "What `read()` gives for an item table; of the last three tables nothing is read twice."
+    key = id(table), setting
+    if key not in _WORDS: _WORDS[key] = table, read()   # the table is kept: its id stays its own
+    _WORDS.move_to_end(key)
+    if len(_WORDS) > 3: _WORDS.popitem(last=False)
+    return _WORDS[key][1]
 
 # %% ../nbs/14_closed_form.ipynb #f20b81cd
 class Tfidf(Expert):
@@ -765,10 +768,8 @@ def _vectorizer(self:Tfidf, **options):
 
 @patch
 def _fit(self:Tfidf, data:Dataset) -> None:
-    key = id(data.table), self.max_features
-    if key not in _WORDS: self._counted = _WORDS[key] = _Words(data.table, *self.words(data))
-    self._counted = _WORDS[key]
-    self.T, self.terms, self.idf = self._counted.found
+    found = _once(data.table, self.max_features, lambda: self.words(data))
+    self.T, self.terms, self.idf = found
 
 @patch
 def words(self:Tfidf, data:Dataset) -> tuple: # T (N, terms) sparse, terms, their weights

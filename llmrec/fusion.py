@@ -292,13 +292,16 @@ def choice_ndcg(gate:Gate, choices:ChoiceBatch, k:int=10)->np.ndarray: # (choice
     return torch.where(rank < k, 1/torch.log2(rank + 2), 0.).numpy()
 
 # %% ../nbs/17_fusion.ipynb #bbbdef9e
+def _some(choices, rows):
+    "Some of the choices."
+    return ChoiceBatch(**{x.name: getattr(choices, x.name)[rows] for x in fields(choices)})
+
 def _fold(choices, number, folds=2, rest=False):
     "Choices of one fold, or all others."
     rows = torch.arange(len(choices.target)) % folds == number
-    rows = ~rows if rest else rows
-    return ChoiceBatch(**{x.name: getattr(choices, x.name)[rows] for x in fields(choices)})
+    return _some(choices, ~rows if rest else rows)
 
-def held_out_ndcg(sets:list, n_experts:int, steps:int=50)->np.ndarray: # (choices,)
+def held_out_ndcg(sets:list, n_experts:int, steps:int=40)->np.ndarray: # (choices,)
     "NDCG@10 of each choice under a gate fitted on the other half of the choices."
     held = [np.zeros(len(x.target)) for x in sets]
     for number in range(2):
@@ -588,10 +591,12 @@ def _without_harm(self:Fusion, lesson, rest, hist, target):
     closed = [x for x in lesson.experts if not x.neural]
     at = [lesson.experts.index(x) for x in closed]
     joint = [replace(x, scores=x.scores[..., at]) for x in lesson.sets]
-    own = mask_interactions(hist, hist.item < rest.n_target)
+    first = np.arange(min(len(target), 1000))
+    joint = [_some(x, torch.from_numpy(first)) for x in joint]
+    own = select_users(mask_interactions(hist, hist.item < rest.n_target), first)
     alone = Fusion(lambda *a: clone_experts(closed), self.budget, self.repeats, self.seed)
     alone.plan = []
-    twin = alone._lesson(without_sources(rest), own, target)
+    twin = alone._lesson(without_sources(rest), own, target[first])
     gain, error = paired_gain(held_out_ndcg(joint, len(closed)),
                               held_out_ndcg(twin.sets, len(twin.experts)))
     harm = gain < -error

@@ -271,7 +271,8 @@ def _fit_all(params, target, sources, valid, vectors, ordered):
     data = index(log)
     if data.vectors is not None or attribute_columns(data):
         item_features(data, whitening=whitening)   # kept in `data`
-    if full is not None: full = replace(full, phi=data.phi, feature_map=data.feature_map)
+    if full is not None:   # one table and its features for both
+        full = replace(full, table=data.table, phi=data.phi, feature_map=data.feature_map)
     fusion = Fusion(params['experts'], params['budget'], params['repeats'], params['seed'])
     held_out = _held_out(data, for_gate, params['seed'], plan)
     fusion.fit_dataset(data, held_out, full)
