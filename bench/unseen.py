@@ -76,8 +76,8 @@ def load(root, name, users, seed=0):
 
 def bar(data):
     "Shortcuts that a claim has to pass, unfitted."
-    from llmrec.baselines import Popularity
-    from llmrec.closed_form import Blend, EASE, LastItems, Tfidf
+    from llmrec.baselines import LastItems, Popularity, Tfidf
+    from llmrec.closed_form import Blend, EASE
     from llmrec.expert import fit_itself
     ease = EASE(max_items=8000, n_neighbours=0)
     ease.grid = dict(lam=(10., 50., 200., 1000., 4000.))

@@ -73,7 +73,7 @@ MOVED = {
         'fusion': (
             'standard=standardize_scores item_evidence=item_log_counts '
             'user_evidence=user_log_counts Choices=ChoiceBatch choices=build_choices '
-            'balance=inverse_frequency_weights levels=unique_evidence_pairs '
+            'levels=unique_evidence_pairs '
             'pseudo_target=simulate_cold_target'),
         'dataset': (
             'drop_items last_rows=last_interactions took=has_item before=history_before '

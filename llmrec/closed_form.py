@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LARGE', 'ease', 'neighbourhood_ridge', 'EASE', 'KernelTransfer', 'TextPopularity', 'NextItemRidge', 'BilinearContent',
-           'slim', 'SLIM', 'Markov', 'LastItems', 'Tfidf', 'zscore', 'Blend', 'hyperparameter_search']
+           'slim', 'SLIM', 'Markov', 'zscore', 'Blend', 'hyperparameter_search']
 
 # %% ../nbs/14_closed_form.ipynb #1fc793db
 import numpy as np
@@ -12,21 +12,19 @@ import pandas as pd
 import scipy.linalg as sl
 import scipy.sparse as sp
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from fastcore.basics import patch
 from functools import partial
-from sklearn.feature_extraction.text import TfidfVectorizer
 from .core import InputError, batch_slices, check_memory, import_optional, l2_normalize
-from .preprocess import item_text
 from .dataset import (
-    Dataset, Histories, binarize, decayed_matrix, insert_columns, mask_interactions,
+    Dataset, Histories, binarize, decayed_matrix, insert_columns,
     most_frequent_items, next_item_ndcg, prefix_examples, recency_weights,
     restricted_attributions, select_users, shift_ids, split_last_interaction)
 from .features import (
     gp_extend, item_features, low_rank, pca_features, project_new_items)
 from .expert import Expert, decayed_sum, sparse_product
+from .baselines import Tfidf
 from .incremental import IncrementalEASE, IncrementalMarkov, IncrementalRidge, one_of
 
 # %% ../nbs/14_closed_form.ipynb #3b128968
@@ -102,8 +100,6 @@ class EASE(Expert):
     "EASE; recent interactions count more in scores."
     saved = ('rows', 'B', 'far')
     phrase = 'taken together with your items'
-    grid = dict(lam=(10., 50., 200., 1000., 4000.), use_source_history=(True, False),
-                half_life=(3., 10., np.inf))
     scoring = ('half_life',)
     quick = dict(max_items=1500, n_neighbours=0)
     def __init__(self, lam:float=100., half_life:float=np.inf,
@@ -115,6 +111,10 @@ class EASE(Expert):
         self.use_source_history = use_source_history
         self.max_items = max_items
         self.n_neighbours = n_neighbours
+
+# %% ../nbs/14_closed_form.ipynb #021eaa2f
+EASE.grid = dict(lam=(10., 50., 200., 1000., 4000.), use_source_history=(True, False),
+                 half_life=(3., 10., np.inf))
 
 # %% ../nbs/14_closed_form.ipynb #a81f5f6d
 @patch
@@ -672,136 +672,6 @@ def update(self:Markov, data:Dataset, users:np.ndarray, exact:bool=False,
         self._incremental = follower
     self.data = data
 
-# %% ../nbs/14_closed_form.ipynb #7bade0ff
-class LastItems(Expert):
-    "Neighbours of the last `n_last` items in the graph of consecutive items; log counts."
-    saved = ('G',)
-    phrase = 'next to your latest items in histories'
-    needs_order = True
-    grid = dict(n_last=(1, 2, 5, 10), half_life=(1., 3., 10.), use_source_history=(True, False))
-    scoring = ('n_last', 'half_life')
-    def __init__(self, n_last:int=2, half_life:float=1., use_source_history:bool=True):
-        self.n_last = n_last
-        self.half_life = half_life
-        self.use_source_history = use_source_history
-    def seen(self, hist:Histories) -> Histories:
-        "The last items of what it looks at."
-        hist = Expert.seen(self, hist)
-        return mask_interactions(hist, hist.age < self.n_last)
-    def score_histories(self, hist:Histories) -> np.ndarray:
-        last = decayed_matrix(self.seen(hist), self.data.n_items, self.half_life, floor=0.)
-        return (last @ self.G).toarray()
-
-# %% ../nbs/14_closed_form.ipynb #04123b2c
-@patch
-def _fit(self:LastItems, data:Dataset) -> None:
-    hist = Expert.seen(self, data.hist)
-    user = hist.user
-    follows = user[1:] == user[:-1]
-    edges = hist.item[:-1][follows], hist.item[1:][follows]
-    ones = np.ones(follows.sum(), np.float32)
-    graph = sp.csr_matrix((ones, edges), (data.n_items, data.n_items))
-    self.G = (graph + graph.T).log1p()[:, :data.n_target].tocsr()
-
-# %% ../nbs/14_closed_form.ipynb #5f280d67
-@patch
-def attributions(self:LastItems, hist:Histories, item:int) -> np.ndarray:
-    own = Expert.seen(self, hist)
-    decay = np.exp2(-own.age/self.half_life)*own.weight*(own.age < self.n_last)
-    column = self.G[:, [item]].toarray()[:, 0]
-    if self.use_source_history: return decay*column[own.item]
-    parts = np.zeros(len(hist.item))
-    parts[hist.item < self.data.n_target] = decay*column[own.item]
-    return parts
-
-@patch
-def add_items(self:LastItems, data:Dataset, m:int) -> None:
-    "Nothing stands next to new items yet."
-    wider = insert_columns(self.G, data.n_target - m, m)
-    self.G = sp.csr_matrix(wider, shape=(data.n_items, data.n_target))
-    self.data = data
-
-# %% ../nbs/14_closed_form.ipynb #5304f2c3
-@patch
-def sparse_scorer(self:LastItems) -> Callable:
-    def scorer(hist):
-        last = decayed_matrix(self.seen(hist), self.data.n_items, self.half_life, floor=0.)
-        scores = last @ self.G
-        scores.sort_indices()
-        return scores.indices, scores.data
-    return scorer
-
-# %% ../nbs/14_closed_form.ipynb #812b5e43
-_WORDS = OrderedDict()    # What was read last: id of an item table -> the table, what was found
-
-def _once(table:pd.DataFrame, setting:int, read:Callable) -> tuple:
-    "What `read()` gives for an item table; of the last three tables nothing is read twice."
-    key = id(table), setting
-    if key not in _WORDS: _WORDS[key] = table, read()   # the table is kept: its id stays its own
-    _WORDS.move_to_end(key)
-    if len(_WORDS) > 3: _WORDS.popitem(last=False)
-    return _WORDS[key][1]
-
-# %% ../nbs/14_closed_form.ipynb #f20b81cd
-class Tfidf(Expert):
-    "Cosine between the TF-IDF vectors of the decayed history and of the item."
-    saved = ('T', 'terms', 'idf')
-    phrase = 'words of your items'
-    grid = dict(use_source_history=(True, False), half_life=(1., 3., 10., np.inf))
-    scoring = ('use_source_history', 'half_life')
-    def __init__(self, half_life:float=10., max_features:int=50_000,
-                 use_source_history:bool=True): # False: history in the target alone
-        self.half_life = half_life
-        self.max_features = max_features
-        self.use_source_history = use_source_history
-    def score_histories(self, hist:Histories) -> np.ndarray:
-        interest = decayed_matrix(self.seen(hist), self.data.n_items, self.half_life) @ self.T
-        norm = np.sqrt(np.asarray(interest.multiply(interest).sum(1)))
-        scores = (interest @ self.T[:self.data.n_target].T).toarray()
-        return scores/np.maximum(norm, 1e-9).astype(np.float32)
-
-# %% ../nbs/14_closed_form.ipynb #54d9189d
-@patch
-def _vectorizer(self:Tfidf, **options):
-    "Words and pairs of words, each counted once or little more."
-    return TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), dtype=np.float32, **options)
-
-@patch
-def _fit(self:Tfidf, data:Dataset) -> None:
-    found = _once(data.table, self.max_features, lambda: self.words(data))
-    self.T, self.terms, self.idf = found
-
-@patch
-def words(self:Tfidf, data:Dataset) -> tuple: # T (N, terms) sparse, terms, their weights
-    "TF-IDF vectors of all items."
-    words = self._vectorizer(min_df=2, max_features=self.max_features)
-    try: T = words.fit_transform(item_text(data.table)).tocsr()
-    except ValueError as error:
-        raise InputError(f'Tfidf: the items have no words in common ({error}): '
-                         'give them a title or text') from error
-    return T, words.get_feature_names_out().tolist(), words.idf_.astype(np.float32)
-
-# %% ../nbs/14_closed_form.ipynb #fabe16f5
-@patch
-def add_items(self:Tfidf, data:Dataset, m:int) -> None:
-    "Take `m` new target items; the words and their weights stay."
-    words = self._vectorizer(vocabulary=self.terms)
-    words.idf_ = self.idf
-    old = data.n_target - m
-    new = words.transform(item_text(data.table.iloc[old:data.n_target]))
-    self.T = sp.vstack([self.T[:old], new.astype(np.float32), self.T[old:]]).tocsr()
-    self.data = data
-
-# %% ../nbs/14_closed_form.ipynb #4bec5717
-@patch
-def attributions(self:Tfidf, hist:Histories, item:int) -> np.ndarray: # (interactions,)
-    "What each interaction of one history adds to the score of an item."
-    def parts(hist):
-        rows = self.T[hist.item].multiply(recency_weights(hist, self.half_life)[:, None]).tocsr()
-        norm = np.linalg.norm(np.asarray(rows.sum(0)))
-        return (rows @ self.T[item].T).toarray()[:, 0]/max(norm, 1e-9)
-    return restricted_attributions(hist, self.data.n_target, self.use_source_history, parts)
-
 # %% ../nbs/14_closed_form.ipynb #0ee3c150
 def zscore(scores:np.ndarray # (m, n)
           ) -> np.ndarray: # (m, n)
@@ -816,10 +686,10 @@ class Blend(Expert):
     phrase = 'goes with your items, by use and words'
     def __init__(self, first:Expert|None=None,  # None: EASE()
                  second:Expert|None=None,       # None: Tfidf()
-                 grid:tuple=(0., .05, .1, .2, .3, .5, .7)):
+                 weights:tuple=(0., .05, .1, .2, .3, .5, .7)): # Weights of the second to try
         self.first = first
         self.second = second
-        self.grid = grid
+        self.weights = weights
     def score_histories(self, hist:Histories) -> np.ndarray: return self.mix(hist, self.weight)
 
 # %% ../nbs/14_closed_form.ipynb #3fd1d90c
@@ -832,7 +702,7 @@ def _fit(self:Blend, data:Dataset) -> None:
     hist = select_users(rest.hist, users[pick])
     for expert in self.pair: expert.fit_dataset(rest)
     self.found = {}
-    for weight in self.grid:
+    for weight in self.weights:
         scores = partial(self.mix, weight=weight)
         self.found[weight] = next_item_ndcg(scores, hist, target[pick], data.n_target)
     self.weight = max(self.found, key=self.found.get)

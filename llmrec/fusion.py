@@ -26,9 +26,10 @@ from .dataset import (
 from .features import attribute_columns, item_features
 from .expert import (
     Expert, clone_experts, copy_experts, expert_key, expert_names, nth_best, tune_expert)
-from .baselines import ALS, Content, ItemKNN, Popularity, RepeatConsumption
+from .baselines import (
+    ALS, Content, ItemKNN, LastItems, Popularity, RepeatConsumption, Tfidf)
 from .closed_form import (
-    BilinearContent, EASE, KernelTransfer, LastItems, Markov, NextItemRidge, TextPopularity, Tfidf)
+    BilinearContent, EASE, KernelTransfer, Markov, NextItemRidge, TextPopularity)
 from .sequence import SASRec, SmoothedSASRec, TextSASRec
 from .two_tower import TwoTower
 
@@ -249,6 +250,7 @@ def _minimise(loss, parameters, steps):
     found = minimize(value, start, jac=True, method='L-BFGS-B', options=dict(maxiter=steps))
     nn.utils.vector_to_parameters(torch.from_numpy(found.x).float(), parameters)
 
+# %% ../nbs/17_fusion.ipynb #5e4d8a36
 def fit_gate(sets:list, # `ChoiceBatch`, one or several
              n_experts:int,
              slope_l2:float=3.,    # Penalty on weights that depend on evidence
@@ -438,6 +440,7 @@ def tune_experts(experts:list, data:Dataset,
         tuned.append(nth_best(expert, known[0], earlier) if known else expert)
     return list({expert_key(x): x for x in tuned}.values())
 
+# %% ../nbs/17_fusion.ipynb #94a2c81f
 def _try_all(expert, data, hist, target, notes):
     "The table of a search; empty if the expert cannot be fitted."
     try: _, tried = tune_expert(expert, data, hist, target)
@@ -522,6 +525,7 @@ def _hidden_items(self:Fusion, rest, target, rng):
     hidden[rng.choice(warm, len(warm)//10, replace=False)] = True
     return hidden
 
+# %% ../nbs/17_fusion.ipynb #75cae380
 @patch
 def _lesson(self:Fusion, rest, hist, target, experts=None):
     "Choices for the gate, and some of them once more without histories."
@@ -557,6 +561,7 @@ def paired_gain(after:np.ndarray, before:np.ndarray)->tuple:
     difference = after - before
     return float(difference.mean()), float(difference.std(ddof=1)/np.sqrt(len(difference)))
 
+# %% ../nbs/17_fusion.ipynb #b0a1fef4
 @patch
 def _try_networks(self:Fusion, lesson, networks, hist, nobody):
     "Networks join if the first of them adds more than a standard error to held-out NDCG@10."
@@ -643,6 +648,7 @@ def fit_dataset(self:Fusion, data:Dataset,
     self.plan = [_size(self.data, n_choices), *dict.fromkeys(self.plan)]
     return self
 
+# %% ../nbs/17_fusion.ipynb #cc92716a
 @patch
 def _learned_gate(self:Fusion, lesson):
     "The gate of the experts that are left."

@@ -163,13 +163,14 @@ def _gate_rows(log, valid, seed): # -> (validation interactions,) boolean
 # %% ../nbs/23_recommender.ipynb #560cb63d
 def _held_out(data, valid, seed, plan):
     "Dataset without the validation interactions, histories before them, and their items."
-    if valid is None or not len(valid): return hold_out_last_basket(data, seed=seed, most=n_held_out(data))
+    most = n_held_out(data)
+    if valid is None or not len(valid): return hold_out_last_basket(data, seed=seed, most=most)
     users = data.users.get_indexer(pd.Index(valid['user'], dtype=object))
     items = data.all_items[0].get_indexer(pd.Index(valid['item'], dtype=object))
     known = (users >= 0) & (items >= 0)
     users = users[known]
     items = items[known]
-    if len(users) < 30: return hold_out_last_basket(data, seed=seed, most=n_held_out(data))
+    if len(users) < 30: return hold_out_last_basket(data, seed=seed, most=most)
     whole = select_users(data.hist, users)
     if data.time is None or 'time' not in valid: return data, whole, items
     past = history_until(data, users, valid['time'].to_numpy()[known])

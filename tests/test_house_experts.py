@@ -15,9 +15,10 @@ import scipy.sparse as sp
 from sklearn.base import clone
 
 from llmrec.baselines import (
+    LastItems,
     ALS, BPR, Content, ItemKNN, Popularity, Random, RepeatConsumption, UserKNN, topk_sparse)
 from llmrec.closed_form import (
-    EASE, SLIM, BilinearContent, Blend, KernelTransfer, LastItems, Markov, NextItemRidge, TextPopularity, Tfidf,
+    EASE, SLIM, BilinearContent, Blend, KernelTransfer, Markov, NextItemRidge, TextPopularity, Tfidf,
     hyperparameter_search)
 from llmrec.data import make_synthetic_pair
 from llmrec.dataset import (
@@ -36,7 +37,7 @@ STOCK = [
     EASE(50., max_items=30, n_neighbours=10), EASE(50., max_items=30, n_neighbours=0), kernel,
     TextPopularity(kernel), NextItemRidge(kernel), NextItemRidge(kernel, use_source_history=False), NextItemRidge(),
     NextItemRidge(kernel, max_items=20), BilinearContent(dim=16), SLIM(), SLIM(max_items=30), Markov(),
-    Markov(8., 50.), Tfidf(), Blend(EASE(50.)), Blend(ItemKNN(), Tfidf(), grid=(.1, .5))]
+    Markov(8., 50.), Tfidf(), Blend(EASE(50.)), Blend(ItemKNN(), Tfidf(), weights=(.1, .5))]
 
 
 @pytest.fixture(scope='module')
@@ -186,7 +187,7 @@ def test_what_cannot_be_saved_is_named(data):
 
 def test_keys_tell_experts_apart():
     "E12: parameters that are experts count, too."
-    blends = [Blend(EASE(50.)), Blend(EASE(60.)), Blend(), Blend(grid=(0., .5)), Blend(EASE(50.), Tfidf(3.))]
+    blends = [Blend(EASE(50.)), Blend(EASE(60.)), Blend(), Blend(weights=(0., .5)), Blend(EASE(50.), Tfidf(3.))]
     assert len({expert_key(b) for b in blends}) == len(blends)
     assert expert_key(Blend(EASE(50.))) == expert_key(Blend(EASE(50.)))
     assert expert_names([EASE(), EASE(2.), EASE(use_source_history=False), EASE(3.)]) == [

@@ -1,8 +1,8 @@
 """How a fusion is fitted: settings found on held-out interactions, choices like those to come, sources and networks on trial."""
 import numpy as np, pandas as pd, pytest, torch
 from llmrec import fusion as F, recommender as R
-from llmrec.baselines import Content, ItemKNN, Popularity
-from llmrec.closed_form import EASE, LastItems, Tfidf
+from llmrec.baselines import Content, ItemKNN, LastItems, Popularity
+from llmrec.closed_form import EASE
 from llmrec.data import make_synthetic_pair
 from llmrec.dataset import hold_out_last_basket, make_dataset, without_sources
 from llmrec.expert import fit_itself, grid_settings, tune_expert
