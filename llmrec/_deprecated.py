@@ -128,7 +128,7 @@ MOVED = {
             'road_experts=branch_experts Memory=ResultCache alone=folder_lock '
             'encoder_of=load_encoder curves_of=training_curves baselines=fit_baselines '
             'judge=evaluate_model Say=StageLog systems=fit_and_evaluate travel=run_pipeline '
-            'tell=print_results'),
+            'tell=print_results say_collected=say_data'),
         'report': (
             'results_table plot_losses plot_metrics plot_evidence figures safe_cell '
             'report_html'),

@@ -24,7 +24,7 @@ from fastcore.docments import docments
 from importlib.metadata import PackageNotFoundError, files, version
 from pathlib import Path
 from .core import InputError, atomic_write, cache_dir, def_device
-from .columns import plain_text
+from .columns import are_whole, as_id, plain_text
 from .language import unread_language
 from .readers import parse_columns, read_table
 from .preprocess import Split, item_text
@@ -97,18 +97,6 @@ def _with_least(pair, min_value):
         raise InputError(f'min_value={min_value:g} (--min-value) leaves nothing of {domain.name!r}')
     return type(pair)(*map(high, pair))
 
-# %% ../nbs/58_cli.ipynb #999f2018
-def _whole_ids(ids):
-    "Are the ids of the data whole numbers?"
-    # those of a source kept apart are marked by a control character
-    own = [i for i in ids if not (isinstance(i, str) and '\x1f' in i)]
-    return bool(own) and all(isinstance(i, (int, np.integer)) for i in own)
-
-def _as_id(text, ids):
-    "An id from the command line or a file in the type of the data's ids."
-    number = _whole_ids(ids) and re.fullmatch(r'-?[0-9]{1,18}', str(text))
-    return int(text) if number else str(text)
-
 # %% ../nbs/58_cli.ipynb #53d54311
 def _titles(rec):
     "Title of each target item, by id; items of one title are told apart."
@@ -122,18 +110,21 @@ def _later_rows(path, columns, rec, **reading):
     catalogue = pd.DataFrame(known, columns=['item', 'title'])
     domain = read_table(path, catalogue, columns, 'test', **reading)
     for note in domain.notes: print(note, file=sys.stderr)
-    users = [_as_id(user, rec.data.users) for user in domain.log['user']]
+    whole = are_whole(rec.data.users)
+    users = [as_id(user, whole) for user in domain.log['user']]
     strange = [user for user in users if isinstance(user, str)]
-    if strange and _whole_ids(rec.data.users):
+    if strange and whole:
         raise InputError(f"log of test, column 'user': {strange[0]!r} is no whole number, "
                          "as the model's users are")
-    items = [_as_id(item, rec.items) for item in domain.log['item']]
+    whole_items = are_whole(rec.items)
+    items = [as_id(item, whole_items) for item in domain.log['item']]
     return domain.log.assign(user=users, item=items)
 
 # %% ../nbs/58_cli.ipynb #17d64ba1
 def _history_ids(history, rec):
     "Item ids of a comma-separated history; one at least must be in a catalogue."
-    ids = [_as_id(part.strip(), rec.items) for part in history.split(',') if part.strip()]
+    whole = are_whole(rec.items)
+    ids = [as_id(part.strip(), whole) for part in history.split(',') if part.strip()]
     if not ids: raise InputError('history is empty: give item ids, separated by commas')
     unknown = [i for i in ids if not any(i in known for known in rec.data.all_items)]
     if len(unknown) == len(ids):
@@ -149,7 +140,7 @@ def _load_model(folder):
     return Recommender.load(folder)
 
 def _list_for_user(rec, user, k, kind):
-    user = _as_id(user, rec.data.users)
+    user = as_id(user, are_whole(rec.data.users))
     if user not in rec.data.users:
         print(f'user {user!r} is not in the log: the cold-start ranking', file=sys.stderr)
     items, scores = rec.recommend([user], k, kind=kind)

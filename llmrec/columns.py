@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNITS', 'is_text_column', 'plain_column', 'first_true', 'value_at', 'short', 'list_names', 'Times', 'read_times',
-           'Numbers', 'read_numbers', 'plain_text', 'read_texts', 'missing_ids', 'read_ids', 'match_ids',
-           'ColumnReading', 'show_examples', 'readings_table']
+           'Numbers', 'read_numbers', 'check_weights', 'plain_text', 'read_texts', 'missing_ids', 'read_ids',
+           'match_ids', 'are_whole', 'as_id', 'ColumnReading', 'show_examples', 'readings_table']
 
 # %% ../nbs/63_columns.ipynb #fce22979
 import html
@@ -14,7 +14,7 @@ import pandas as pd
 import re
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from .core import InputError
@@ -355,6 +355,20 @@ def read_numbers(s:pd.Series # Numbers, or texts that hold one each
     values = np.append(found.values, np.nan)[codes]
     return Numbers(np.where(np.isfinite(values), values, np.nan), found.how)
 
+# %% ../nbs/63_columns.ipynb #cde379e6
+def check_weights(s:pd.Series,     # Weights of interactions
+                  where:str='log'  # What to call the table in errors
+                 )->np.ndarray:    # float64
+    "Weights of interactions; an error names a row without one, or with one that is none."
+    weight = read_numbers(s).values
+    bad = ~(np.isfinite(weight) & (weight >= 0))
+    if not bad.any(): return weight
+    i = first_true(bad)
+    more = f', and {bad.sum() - 1:,} more' if bad.sum() > 1 else ''
+    raise InputError(f"{where}, column 'weight': row {i} has {short(value_at(s, i))}{more}: "
+                     'expected a finite number of at least 0; fill it in, drop the rows, or leave '
+                     'the column out (drop_columns)')
+
 # %% ../nbs/63_columns.ipynb #eab91c58
 _CONTROL = re.compile(r'[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]')
 
@@ -490,6 +504,21 @@ def _ids_at(column:pd.Series, at:np.ndarray, texts:pd.Series, numbers:bool)->pd.
     if gap: values = np.append(values, None)
     if not len(values): values = np.zeros(0, object)
     return pd.Series(values[at], column.index, values.dtype, column.name)
+
+# %% ../nbs/63_columns.ipynb #df8cfb1d
+def are_whole(ids:Iterable # Ids of users or items
+             )->bool:
+    "Are ids whole numbers? Those of a source kept apart are marked by a control character."
+    own = [i for i in ids if not (isinstance(i, str) and '\x1f' in i)]
+    return bool(own) and all(isinstance(i, (int, np.integer)) for i in own)
+
+def as_id(value:int|str, # An id as it came
+          whole:bool     # Are the model's ids whole numbers?
+         )->int|str:
+    "An id in the type of the model's ids; what cannot be one stays as it is."
+    if not whole: return str(value)
+    number = str(value).removeprefix('-')
+    return int(value) if number.isascii() and number.isdigit() and len(number) < 19 else value
 
 # %% ../nbs/63_columns.ipynb #66b17869
 @dataclass

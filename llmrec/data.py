@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import Any
 from .columns import (
-    ColumnReading, Times, first_true, is_text_column, list_names, missing_ids, plain_text,
-    read_ids, read_numbers, read_texts, read_times, short, show_examples, value_at)
+    ColumnReading, Times, check_weights, first_true, is_text_column, list_names, missing_ids,
+    plain_text, read_ids, read_numbers, read_texts, read_times, short, show_examples, value_at)
 from .core import InputError, check_int, check_type
 
 # %% ../nbs/01_data.ipynb #6244ecb1
@@ -171,18 +171,8 @@ def _check_log(log:pd.DataFrame, name:str, items:pd.DataFrame, notes:list[str], 
         log = _check_times(log, name, notes, how, order or 'auto')
     if 'value' in log: log = log.assign(value=_check_values(log['value'], name, notes, how))
     if 'event' in log: log = log.assign(event=_check_events(log['event'], name, notes))
-    if 'weight' in log: log = log.assign(weight=_check_weights(log['weight'], where))
+    if 'weight' in log: log = log.assign(weight=check_weights(log['weight'], where))
     return log.reset_index(drop=True)
-
-# %% ../nbs/01_data.ipynb #ce36e68d
-def _check_weights(s:pd.Series, where:str)->np.ndarray:
-    "Weights of interactions, float64; an error names a row without one, or with one below 0."
-    weight = read_numbers(s).values
-    bad = ~(weight >= 0)
-    if not bad.any(): return weight
-    i = first_true(bad)
-    raise InputError(f"{where}, column 'weight': row {i} has {short(value_at(s, i))}: expected a "
-                     'number of at least 0; fill it in, or leave the column out (drop_columns)')
 
 # %% ../nbs/01_data.ipynb #0811dbaf
 def _check_events(s:pd.Series, name:str, notes:list[str])->np.ndarray:
@@ -342,6 +332,8 @@ class Domain:
         new = copy.copy(self)
         new.notes = list(self.notes)
         new.log = _check_log(log, self.name, self.items, new.notes, {})
+        fresh = new.notes[len(self.notes):]
+        if fresh: warnings.warn('; '.join(fresh), stacklevel=2)
         return new
 
     def forget(self, users:Any # Id, or list of ids

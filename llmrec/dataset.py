@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 from .core import InputError, batch_slices, check_id_kind, hash_ids
+from .columns import check_weights
 from .data import Domain, as_user_list, check_interactions, require_known_users
 from .preprocess import log_order, sort_by_time, subsecond_ties
 from .metrics import ndcg_of_ranks, rank_of_target
@@ -145,6 +146,12 @@ class Dataset:
     def counts(self)->np.ndarray:
         "Interactions of each item, (N,)."
         return np.bincount(self.hist.item, minlength=self.n_items)
+    @property
+    def source_users(self)->np.ndarray|None:
+        "Ids of the users with interactions in a source; None without a source."
+        if self.n_items == self.n_target: return None
+        user = np.repeat(np.arange(len(self.users)), self.hist.lengths)
+        return self.users[np.unique(user[self.hist.item >= self.n_target])].to_numpy()
 
 # %% ../nbs/52_dataset.ipynb #9642f339
 def _lookup(index:pd.Index, ids:pd.Index, where:str)->np.ndarray:
@@ -164,13 +171,7 @@ def _distinct(ids:pd.Series)->tuple:
 def _weights(log:pd.DataFrame)->np.ndarray:
     "Weight of each interaction, (len(log),) float32; 1 where the log has none."
     if 'weight' not in log: return np.ones(len(log), np.float32)
-    weight = pd.to_numeric(log['weight'], errors='coerce').to_numpy(np.float32, na_value=np.nan)
-    bad = ~(np.isfinite(weight) & (weight >= 0))
-    if not bad.any(): return weight
-    row = int(bad.argmax())
-    raise InputError(f"log, column 'weight': row {row} has {log['weight'].iloc[row]!r}, and "
-                     f'{bad.sum() - 1} more: expected a finite number of at least 0; '
-                     'drop the rows or the column')
+    return check_weights(log['weight']).astype(np.float32)
 
 # %% ../nbs/52_dataset.ipynb #32bdd326
 def as_list(x:Any)->list:

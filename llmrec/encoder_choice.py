@@ -55,6 +55,7 @@ def _histories(data:Dataset, n_users:int, n_items:int, seed:int)->tuple: # lists
     items = {}
     for user in rng.permutation(len(hist.ptr) - 1):
         own = dict.fromkeys(hist.item[hist.ptr[user]:hist.ptr[user + 1]][::-1].tolist())
+        own = dict.fromkeys(list(own)[:50])     # the latest: nobody fills the catalogue alone
         if len(own) < 2: continue
         if len(chosen) == n_users or len(items | own) > n_items: break
         items |= own

@@ -726,7 +726,8 @@ def _masking(exclude_seen:bool, mask:pd.DataFrame|None)->str|bool:
 # %% ../nbs/04_evaluation.ipynb #758cb9e8
 def _regime_of(rec:Any, split:Split, source:Any)->dict:
     "What was known: of the source that is named, or whose users the model remembers."
-    return regime(split, getattr(rec, 'source_users', None) if source is None else source)
+    known = getattr(getattr(rec, 'data', None), 'source_users', None)
+    return regime(split, known if source is None else source)
 
 def _diagnosis(ranked:_Ranked, k:int, candidates:int|None)->dict:
     "Coverage and success of a full ranking; nothing for lists and sampled candidates."

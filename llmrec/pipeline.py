@@ -6,7 +6,8 @@
 __all__ = ['log', 'TWIN', 'genre_pair', 'load_pair', 'read_pair', 'keep_latest', 'prepare_data', 'is_sparse',
            'domain_discrepancy', 'branch_experts', 'Options', 'data_key', 'ResultCache', 'folder_lock', 'load_encoder',
            'train_model', 'training_curves', 'fit_baselines', 'evaluate_model', 'transfer_verdict', 'StageLog', 'Run',
-           'fit_and_evaluate', 'say_columns', 'say_log', 'show_data', 'run_pipeline', 'print_results', 'write_run']
+           'say_data', 'fit_and_evaluate', 'say_columns', 'say_log', 'show_data', 'run_pipeline', 'print_results',
+           'write_run']
 
 # %% ../nbs/24_pipeline.ipynb #c74010ac
 import contextlib
@@ -30,9 +31,9 @@ from .data import Domain, DomainPair, make_synthetic_pair
 from .columns import readings_table
 from .language import unread_language
 from .readers import align_ids, load_journey, load_movielens, parse_columns, read_table
-from llmrec.preprocess import (
-    Split, clean, item_text, log_order, sort_log, sparsity, split_last, split_random, split_time,
-    truncate_source)
+from .preprocess import (
+    Split, clean, item_text, log_order, sort_log, sparsity, split_given, split_last, split_random,
+    split_time, truncate_source)
 from .encode import TextEncoder, file_sha256
 from .evaluation import Report, check_same_protocol, evaluate
 from .dataset import Dataset, make_dataset
@@ -151,9 +152,10 @@ def _known_share(split):
 
 # %% ../nbs/24_pipeline.ipynb #a3818212
 def _split(target, split, seed):
-    """The split that was asked for; 'auto' is by time if most of its test users were there before,
-    and random for a log without times."""
+    """The split that was asked for; 'auto' is the one that the log comes with, else by time if most
+    of its test users were there before, and random for a log without times."""
     _check_choice(split, 'split', ('auto', 'time', 'last', 'random'))
+    if split == 'auto' and 'part' in target.log: return split_given(target)
     timed = 'time' in target.log
     if split == 'random' or split == 'auto' and not timed: out = split_random(target, seed=seed)
     elif split == 'last': out = split_last(target, seed=seed)
@@ -531,7 +533,8 @@ class Run:
                               ('Stages', _stage_table(self.lines))])
 
 # %% ../nbs/24_pipeline.ipynb #e94ec27a
-def _say_data(say, pair, split, dropped):
+def say_data(say:StageLog, pair:DomainPair, split:Split, # What `prepare_data` has returned
+             dropped:pd.DataFrame)->None:
     "What stage A did."
     told = [note for domain in pair for note in domain.notes]
     for note in dict.fromkeys(told): say('A', note)
@@ -674,8 +677,8 @@ def show_data(pair:DomainPair, o:Options|None=None, quiet:bool=False)->StageLog:
     say_columns(say, pair, o.encoder)
     for domain in pair:
         if len(domain.log): say_log(say, domain)
-    clean_pair, split, dropped = prepare_data(pair, 1, o.k_core, o.split, o.seed)
-    _say_data(say, clean_pair, split, dropped)
+    clean_pair, split, dropped = prepare_data(pair, 1, o.k_core, o.split, o.seed, o.keep)
+    say_data(say, clean_pair, split, dropped)
     return say
 
 # %% ../nbs/24_pipeline.ipynb #1bff1792
@@ -705,7 +708,7 @@ def _choose_branch(pair, split, o, encoder, say):
 def _run(pair, o, out, say):
     cache = ResultCache(out/'state', data_key(pair, o))
     pair, split, dropped = prepare_data(pair, 1, o.k_core, o.split, o.seed, o.keep)
-    _say_data(say, pair, split, dropped)
+    say_data(say, pair, split, dropped)
     encoder = load_encoder(pair, o)
     say('B', f'{encoder!r}')
     sparse = _choose_branch(pair, split, o, encoder, say)

@@ -200,9 +200,20 @@ def _json_id(record:dict, field:str, path:Any, i:int)->str|int:
     raise InputError(f"{path}, line {i}: '{field}' is a {type(value).__name__}, "
                      'expected text or a whole number')
 
+_SCRIPT = re.compile(r'<(script|style)\b.*?(</\1\s*>|$)', re.I | re.S)
+_TAG = re.compile(r'<!--.*?(-->|$)|</?[a-z][^<>]*>', re.I | re.S)
+_CODE = re.compile(r'\bnew Date\(|getTime\(|\bvar \w+ *=|\bfunction *\w* *\(|'
+                   r'[.#]\w[^{}]*\{[^{}]*:[^{}]*\}')
+
 def _words(text:Any)->str:
-    "Text without tags, entities and runs of blanks."
-    return ' '.join(html.unescape(re.sub(r'<[^<>]*>', ' ', str(text or ''))).split())
+    "Text without tags, scripts, entities and runs of blanks; a lone < is no tag."
+    without = _TAG.sub(' ', _SCRIPT.sub(' ', str(text or '')))
+    return ' '.join(html.unescape(without).split())
+
+def _title(text:Any)->str:
+    "A title; none where the crawler took a program or a style sheet for it."
+    words = _words(text)
+    return '' if _CODE.search(words) else words
 
 def _strings(x:Any)->list[str]:
     "The texts in a field that may be one text, a list of them, or a list of lists."
@@ -221,7 +232,7 @@ def _amazon_item(record:dict)->dict:
     for field in ('features', 'feature', 'description'): words += _strings(record.get(field))
     price = record.get('price')
     return dict(item=record.get('parent_asin') or record.get('asin'),
-                title=_words(record.get('title')),
+                title=_title(record.get('title')),
                 category='|'.join(map(html.unescape, labels)),
                 brand=_words(record.get('brand') or record.get('store')),
                 price=None if price in ('', 'None', '—') else price,

@@ -194,8 +194,9 @@ def _shared_users(target, sources, vectors, strategy, seed, plan):
         agree, count = test_shared_user_ids(target, source, *known, seed=seed)
         shared.append(bool(agree > 2))
         tested = ''
-        if np.isfinite(agree): tested = f'; their preferences agree ({agree:.1f} standard errors)'
-        kept = ': one history each' if shared[-1] else ': ids shared by accident, kept apart'
+        does = 'agree' if shared[-1] else 'do not show agreement'
+        if np.isfinite(agree): tested = f'; their preferences {does} ({agree:.1f} standard errors)'
+        kept = ': one history each' if shared[-1] else ': kept apart'
         name = f' ({source.name})' if len(sources) > 1 else ''
         plan.append(f'{count} user ids stand in both domains{name}{tested}{kept}')
     return shared

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['fastapi', 'log', 'Text', 'Id', 'LOCAL', 'Snapshot', 'Checked', 'Event', 'with_feedback', 'Batcher', 'ListRequest',
            'RecommendRequest', 'SimilarRequest', 'TextRequest', 'ExplainRequest', 'FeedbackRequest', 'Entry', 'Listing',
-           'Part', 'Explained', 'Written', 'Health', 'as_id', 'Service', 'Journal', 'BodyLimit', 'make_app',
-           'run_service', 'load_service']
+           'Part', 'Explained', 'Written', 'Health', 'Service', 'Journal', 'BodyLimit', 'make_app', 'run_service',
+           'load_service']
 
 # %% ../nbs/25_service.ipynb #4508d131
 import anyio
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 import llmrec
 from .core import InputError, import_optional
+from .columns import are_whole, as_id
 from .lists import short_explanation
 from .explain import facts
 from .online import Online
@@ -212,18 +213,6 @@ class Health(BaseModel):
     events:int = Field(description='Pieces of feedback since the start')
     seconds:float = Field(description='Since the start')
 
-# %% ../nbs/25_service.ipynb #ceb162c6
-def _are_whole(ids):
-    "Are ids whole numbers? Those of a source kept apart are marked by a control character."
-    own = [i for i in ids if not (isinstance(i, str) and '\x1f' in i)]
-    return bool(own) and all(isinstance(i, (int, np.integer)) for i in own)
-
-def as_id(value:int|str, whole:bool)->int|str: # Are the model's ids whole numbers?
-    "An id of a request in the type of the model's ids; what cannot be one stays as it is."
-    if not whole: return str(value)
-    number = str(value).removeprefix('-')
-    return int(value) if number.isascii() and number.isdigit() and len(number) < 19 else value
-
 # %% ../nbs/25_service.ipynb #a95847cd
 def _first_snapshot(rec, declined):
     "What is served before any feedback; large catalogues are laid out for single requests."
@@ -240,7 +229,7 @@ class Service:
                  declined:dict|None=None):   # What users declined before: user -> item ids
         self.name = name
         self.now = _first_snapshot(rec, declined)
-        self.whole = dict(user=_are_whole(rec.data.users), item=_are_whole(rec.items))
+        self.whole = dict(user=are_whole(rec.data.users), item=are_whole(rec.items))
         self.events = 0
         self.started = time.monotonic()
         self.lists = Batcher(self.recommend_all, max(1, min(64, 4_000_000//len(rec.items))))

@@ -487,8 +487,17 @@ def _parse(opener:Callable, where:str, dialect:Dialect, options:TableOptions)->p
     except _UNREADABLE as error:
         sign = SEPARATORS.get(dialect.sep, repr(dialect.sep))
         raise InputError(f'{where} cannot be read with the separator {sign}: '
-                         f'{str(error).strip()[:200]}: mend the line, or name the separator '
-                         'with sep (--sep on the command line)') from error
+                         f'{str(error).strip()[:200]}{_open_quote(opener, where, dialect)}: mend '
+                         'the line, or name the separator with sep (--sep)') from error
+
+def _open_quote(opener:Callable, where:str, dialect:Dialect)->str:
+    "Where a text begins with a quotation mark that its line does not close; '' if nowhere."
+    if dialect.quoting == csv.QUOTE_NONE or len(dialect.sep) > 1: return ''
+    data = read_head(opener, where, -1)
+    found = _lone_quote(dialect.sep).search(data)
+    if found is None: return ''
+    line = data.count(b'\n', 0, found.start()) + 1
+    return f' (line {line} has a quotation mark that it does not close)'
 
 def _first_bad(data:bytes, encoding:str, start:int)->int:
     "Place of the first byte that is not of an encoding."
