@@ -208,6 +208,7 @@ def attributions(self:ItemKNN, hist:Histories, item:int) -> np.ndarray:
     parts = lambda hist: recency_weights(hist, self.half_life)*column[hist.item]
     return restricted_attributions(hist, self.data.n_target, self.use_source_history, parts)
 
+# %% ../nbs/13_baselines.ipynb #2c3ecf56
 @patch
 def add_items(self:ItemKNN, data:Dataset, m:int) -> None:
     "New items have no neighbours yet."
@@ -300,6 +301,7 @@ def attributions(self:LastItems, hist:Histories, item:int) -> np.ndarray:
     parts[hist.item < self.data.n_target] = decay*column[own.item]
     return parts
 
+# %% ../nbs/13_baselines.ipynb #1bcdc677
 @patch
 def add_items(self:LastItems, data:Dataset, m:int) -> None:
     "Nothing stands next to new items yet."
@@ -418,7 +420,6 @@ class ALS(Expert):
     "Weighted matrix factorisation (Hu, Koren and Volinsky, 2008); users are folded in."
     saved = ('V',)
     phrase = 'fits the preferences your items show'
-    grid = dict(reg=(5., 50., 200.), half_life=(2., 5., np.inf))
     scoring = ('half_life',)
     quick = dict(epochs=6)
     def __init__(self, factors:int=32, reg:float=50., alpha:float=10., epochs:int=15,
@@ -431,11 +432,15 @@ class ALS(Expert):
         self.seed = seed
         self.use_gpu = use_gpu
 
+# %% ../nbs/13_baselines.ipynb #bca74699
+ALS.grid = dict(reg=(5., 50., 200.), half_life=(2., 5., np.inf))
+
 # %% ../nbs/13_baselines.ipynb #edd9223c
 @patch
 def score_histories(self:ALS, hist:Histories) -> np.ndarray:
     return self.user_factors(hist) @ self.item_matrix().T
 
+# %% ../nbs/13_baselines.ipynb #b748b523
 @patch
 def _fit(self:ALS, data:Dataset) -> None:
     model = self.model(self.use_gpu)

@@ -251,6 +251,16 @@ def _minimise(loss, parameters, steps):
     nn.utils.vector_to_parameters(torch.from_numpy(found.x).float(), parameters)
 
 # %% ../nbs/17_fusion.ipynb #5e4d8a36
+def _learn(gate, sets, priors, focus, steps):
+    "Minimise the loss of the choices and the priors, from where the gate stands."
+    total = sum(float(x.weight.sum()) for x in sets)
+    pairs = [unique_evidence_pairs(x) for x in sets]
+    def loss():
+        fit = sum(choice_loss(gate, x, p, focus) for x, p in zip(sets, pairs))
+        return (fit + gate.penalty(*priors))/total
+    _minimise(loss, list(gate.parameters()), steps)
+
+# %% ../nbs/17_fusion.ipynb #9f61851b
 def fit_gate(sets:list, # `ChoiceBatch`, one or several
              n_experts:int,
              slope_l2:float=3.,    # Penalty on weights that depend on evidence
@@ -261,13 +271,9 @@ def fit_gate(sets:list, # `ChoiceBatch`, one or several
             )->Gate:
     "Minimise the loss of the choices; with a focus, from the most likely gate on."
     gate = Gate(n_experts)
-    total = sum(float(x.weight.sum()) for x in sets)
-    pairs = [unique_evidence_pairs(x) for x in sets]
-    for stage in ((0., focus) if focus else (0.,)):
-        def loss():
-            fit = sum(choice_loss(gate, x, p, stage) for x, p in zip(sets, pairs))
-            return (fit + gate.penalty(slope_l2, weight_l1, equality_l2))/total
-        _minimise(loss, list(gate.parameters()), steps if stage == focus else 50)
+    priors = slope_l2, weight_l1, equality_l2
+    if focus: _learn(gate, sets, priors, 0., 50)
+    _learn(gate, sets, priors, focus, steps)
     return gate.requires_grad_(False)
 
 # %% ../nbs/17_fusion.ipynb #484b24c1
@@ -303,6 +309,7 @@ def _fold(choices, number, folds=2, rest=False):
     rows = torch.arange(len(choices.target)) % folds == number
     return _some(choices, ~rows if rest else rows)
 
+# %% ../nbs/17_fusion.ipynb #7fc1da67
 def held_out_ndcg(sets:list, n_experts:int, steps:int=40)->np.ndarray: # (choices,)
     "NDCG@10 of each choice under a gate fitted on the other half of the choices."
     held = [np.zeros(len(x.target)) for x in sets]
@@ -400,8 +407,9 @@ def fit_experts(experts:list, # Unfitted experts
     fitted = []
     left = []
     for expert in progress(experts, 'experts'):
-        known = getattr(expert, 'data', None) is data
-        try: fitted.append(expert if known else expert.fit_dataset(data))
+        try:
+            if getattr(expert, 'data', None) is not data: expert.fit_dataset(data)
+            fitted.append(expert)
         except (InputError, ImportError, MemoryError) as err:
             left.append(f'{expert.name} left out: {type(err).__name__}: {err}')
             warnings.warn(left[-1], stacklevel=2)
@@ -427,26 +435,24 @@ def tune_experts(experts:list, data:Dataset,
                  most:int=500          # Choices to try settings on, at most
                 )->list:               # Unfitted
     "Experts with the best values of their grids; several of one class differ."
-    hist = select_users(hist, np.arange(min(most, len(target))))
+    held = select_users(hist, np.arange(min(most, len(target)))), target[:most]
     tables = {}
     tuned = []
     for expert in experts:
         kind = type(expert)
-        if expert.grid and kind not in tables:
-            tables[kind] = [x for x in [_try_all(expert, data, hist, target[:most], notes)]
-                            if len(x) and x['ndcg@20'][0] > 0]
-        known = tables.get(kind)
+        if kind not in tables: tables[kind] = _try_all(expert, data, held, notes)
         earlier = sum(type(x) is kind for x in tuned)
-        tuned.append(nth_best(expert, known[0], earlier) if known else expert)
+        found = len(tables[kind]) > 0
+        tuned.append(nth_best(expert, tables[kind], earlier) if found else expert)
     return list({expert_key(x): x for x in tuned}.values())
 
 # %% ../nbs/17_fusion.ipynb #94a2c81f
-def _try_all(expert, data, hist, target, notes):
-    "The table of a search; empty if the expert cannot be fitted."
-    try: _, tried = tune_expert(expert, data, hist, target)
+def _try_all(expert, data, held, notes):
+    "The table of a search; empty if nothing is found."
+    try: _, tried = tune_expert(expert, data, *held)
     except (InputError, ImportError, MemoryError): return pd.DataFrame()
     if notes is not None and len(tried): notes.append(_in_words(expert, tried))
-    return tried
+    return tried if len(tried) and tried['ndcg@20'][0] > 0 else pd.DataFrame()
 
 # %% ../nbs/17_fusion.ipynb #6037c3c8
 class Fusion(Expert):
@@ -644,8 +650,7 @@ def fit_dataset(self:Fusion, data:Dataset,
     experts = clone_experts(lesson.experts) if lesson.sets else self.new_experts(self.data)
     self.experts = fit_experts(experts, self.data, self.plan)
     self.gate = self._learned_gate(lesson)
-    n_choices = sum(len(x.target) for x in lesson.sets)
-    self.plan = [_size(self.data, n_choices), *dict.fromkeys(self.plan)]
+    self.plan = [_size(self.data, lesson.sets), *dict.fromkeys(self.plan)]
     return self
 
 # %% ../nbs/17_fusion.ipynb #cc92716a
@@ -662,8 +667,9 @@ def _learned_gate(self:Fusion, lesson):
     return gate if lesson.newcomers is None else fit_newcomers(gate, lesson.newcomers)
 
 # %% ../nbs/17_fusion.ipynb #2b4fb84c
-def _size(data, n_choices):
+def _size(data, sets):
     "What was learned from, in one line."
+    n_choices = sum(len(x.target) for x in sets)
     return (f'{len(data.hist.item):,} interactions of {len(data.users):,} users, '
             f'{data.n_target:,} target and {data.n_items - data.n_target:,} source items; '
             f'gate fitted on {n_choices:,} choices')

@@ -158,7 +158,7 @@ def test_experts_survive_files_with_their_ties(data, tmp_path):
     inside = KernelTransfer(lam=20.)
     outside = KernelTransfer(lam=30.)
     experts = [inside, TextPopularity(inside), NextItemRidge(outside, half_life=np.inf), UserKNN(9), Tfidf(3.),
-               Blend(EASE(20., half_life=np.inf), UserKNN(5), grid=(.1, .2)), Blend()]
+               Blend(EASE(20., half_life=np.inf), UserKNN(5), weights=(.1, .2)), Blend()]
     for expert in experts: expert.fit_dataset(data)
     back = through_files(experts, data, tmp_path)
     assert [type(e) for e in back] == [type(e) for e in experts]
