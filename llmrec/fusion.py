@@ -442,8 +442,7 @@ def tune_experts(experts:list, data:Dataset,
         kind = type(expert)
         if kind not in tables: tables[kind] = _try_all(expert, data, held, notes)
         earlier = sum(type(x) is kind for x in tuned)
-        found = len(tables[kind]) > 0
-        tuned.append(nth_best(expert, tables[kind], earlier) if found else expert)
+        tuned.append(nth_best(expert, tables[kind], earlier) if len(tables[kind]) else expert)
     return list({expert_key(x): x for x in tuned}.values())
 
 # %% ../nbs/17_fusion.ipynb #94a2c81f

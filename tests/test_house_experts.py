@@ -167,7 +167,7 @@ def test_experts_survive_files_with_their_ties(data, tmp_path):
     for old, new in zip(experts, back):
         close(new.score_histories(data.hist), old.score_histories(data.hist), 1e-6)
         assert expert_key(old) == expert_key(new) and old.get_params(False).keys() == new.get_params(False).keys()
-    assert back[2].half_life == np.inf and back[5].grid == (.1, .2) and back[6].first is None
+    assert back[2].half_life == np.inf and back[5].weights == (.1, .2) and back[6].first is None
 
 
 def test_arrays_that_are_shared_are_written_once(data, tmp_path):
