@@ -534,15 +534,14 @@ def show_examples(s:pd.Series, # A column
                   read:Sequence|None=None, # The same rows as they were read
                   n:int=3)->str:
     "Three distinct values of a column, and what they were read as where that differs."
-    head = s.iloc[:20_000]
+    head = s.iloc[:20_000].reset_index(drop=True)      # labels of a table may repeat
     known = head[head.notna().to_numpy()]
     texts = pd.Series([plain_text(x) for x in known], known.index, dtype=object)
     at = texts.drop_duplicates().index[:n]
-    place = {label: i for i, label in enumerate(head.index)}
     shown = []
     for label in at:
         raw = texts[label] if len(texts[label]) <= 24 else texts[label][:23] + '…'
-        now = '' if read is None else plain_text(read[place[label]])
+        now = '' if read is None else plain_text(read[label])
         shown.append(raw if now in ('', texts[label]) else f'{raw} → {now[:24]}')
     return ' · '.join(shown)
 

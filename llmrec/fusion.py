@@ -459,6 +459,7 @@ class Fusion(Expert):
     pending_users: np.ndarray = np.zeros(0, int)   # Who has interactions not yet learned
     pending_rows: int = 0                          # How many these are
     phrase = 'several experts together'
+    may_drop_sources: bool = True                  # Leave out sources that would hurt?
     def __init__(self,
                  make_experts:Callable|None=None, # (Dataset, budget, seed) -> experts
                  budget:str='auto',   # 'fast': closed form; 'auto': networks, too; 'full'
@@ -597,8 +598,8 @@ def _extended(self:Fusion, lesson, experts, hist, nobody):
 @patch
 def _without_harm(self:Fusion, lesson, rest, hist, target):
     "The lesson, or the one without the sources where they do harm; what they add is noted."
-    if rest.n_items == rest.n_target: return lesson
     closed = [x for x in lesson.experts if not x.neural]
+    if rest.n_items == rest.n_target or not (closed and self.may_drop_sources): return lesson
     at = [lesson.experts.index(x) for x in closed]
     joint = [replace(x, scores=x.scores[..., at]) for x in lesson.sets]
     first = np.arange(min(len(target), 1000))
@@ -609,7 +610,7 @@ def _without_harm(self:Fusion, lesson, rest, hist, target):
     twin = alone._lesson(without_sources(rest), own, target[first])
     gain, error = paired_gain(held_out_ndcg(joint, len(closed)),
                               held_out_ndcg(twin.sets, len(twin.experts)))
-    harm = gain < -error
+    harm = gain < -2*error
     verdict = 'would hurt, left out' if harm else 'helps' if gain > 2*error else 'no gain shown'
     self.plan.append(f'source: {verdict} ({gain:+.4f} ± {error:.4f} to NDCG@10 of held-out '
                      'interactions)')

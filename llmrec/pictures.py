@@ -167,7 +167,7 @@ class PictureEncoder:
         if self._net is None:
             from safetensors.torch import load_file
             net = EfficientNetLite0()
-            net.load_state_dict(load_file(self.path), strict=False)   # counters are not kept
+            net.load_state_dict(net.state_dict() | load_file(self.path))   # counters are not kept
             self._net = net.to(def_device(self.device)).eval()
         return self._net
     def encode(self, pictures:Iterable, normalize:bool=True)->np.ndarray: # (n, 1280) float32

@@ -276,6 +276,7 @@ def _fit_all(params, target, sources, valid, vectors, ordered):
     if full is not None:   # one table and its features for both
         full = replace(full, table=data.table, phi=data.phi, feature_map=data.feature_map)
     fusion = Fusion(params['experts'], params['budget'], params['repeats'], params['seed'])
+    fusion.may_drop_sources = params['strategy'] == 'auto'
     held_out = _held_out(data, for_gate, params['seed'], plan)
     fusion.fit_dataset(data, held_out, full)
     cost = dict(fit_seconds=time.perf_counter() - began, parameters=count_parameters(fusion))
