@@ -119,7 +119,9 @@ def list_mass(scores:np.ndarray # (m, n); -inf for items that are no candidates
     return mass[:, at].astype(np.float32)
 
 # %% ../nbs/27_confidence.ipynb #14e64132
-def mass_at(mass:np.ndarray, k:int)->np.ndarray: # (m, len(SIZES)) -> (m,)
+def mass_at(mass:np.ndarray, # (m, len(SIZES))
+            k:int
+           )->np.ndarray:    # (m,)
     "Mass of lists of `k` items, between the sizes that are kept."
     place = np.interp(np.log(check_int(k, 'k', 1)), np.log(SIZES), np.arange(len(SIZES)))
     low = int(place)
@@ -233,7 +235,9 @@ def conformal_size(rank:np.ndarray, coverage:float, n_items:int)->int: # (m,) ra
 # %% ../nbs/27_confidence.ipynb #65d8b39f
 EDGES = (3, 6, 12, 25, 50, 100, 200)
 
-def length_edges(length:np.ndarray, least:int=400)->tuple: # (m,) -> borders between groups
+def length_edges(length:np.ndarray, # (m,)
+                 least:int=400
+                )->tuple:           # Borders between groups
     "Borders of groups of history lengths that have at least so many events each."
     kept = []
     start = 0
@@ -326,7 +330,8 @@ def masses(fusion:Fusion, hist:Histories)->np.ndarray: # (len(hist), len(SIZES))
 # %% ../nbs/27_confidence.ipynb #8a7eb196
 @patch
 def judge(self:Confidence, fusion:Fusion, hist:Histories, # The fitted model, (m,) histories
-          k:int=10, coverage:float=.9)->pd.DataFrame:     # p_hit, size, abstain, reason
+          k:int=10, coverage:float=.9
+         )->pd.DataFrame: # p_hit, size, abstain, reason
     "Probability of a hit in k items, list size at a coverage, abstention and its reason."
     if not self.enough: return _promise_nothing(len(hist), len(self.events), self.n_items)
     table = self.table(k, coverage)

@@ -314,7 +314,7 @@ class Domain:
     items:pd.DataFrame # item, title [, text, category, brand, price, kind, anything else]
     notes:list = field(default_factory=list) # Counted repairs
     dates:InitVar[str] = 'auto' # How to read dates that fit both ways: 'day first', 'month first'
-    readings:list = field(init=False) # What each column was taken for: `ColumnReading`
+    readings:list = field(init=False) # What each column was taken for: ColumnReading
     def __post_init__(self, dates:str)->None:
         if not isinstance(self.name, str) or not self.name:
             raise InputError(f'name of a domain is {self.name!r}: give it a text')
@@ -542,7 +542,7 @@ def make_synthetic_pair(seed:int=0, # Any integer: another world
                         n_rows:Sequence[float]=(40, 8), # Mean interactions of a user in each
                         shared:float=.1, # Share of target users who are source users as well
                         beta:float=8. # How much preference matters; 0: not at all
-                       )->DomainPair: # `.truth`: tastes, users, items, events
+                       )->DomainPair: # .truth: tastes, users, items, events
     "Books (dense source) and films (sparse target) with planted topics, transfer and events."
     _check_toy(shared, seed, n_users=n_users, n_items=n_items, n_rows=n_rows)
     g = np.random.default_rng(seed)

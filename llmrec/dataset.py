@@ -123,7 +123,7 @@ class Dataset:
     "Interactions of all domains under one index of users and items."
     users: pd.Index             # Ids of all users
     items: np.ndarray           # (n,) ids of the target items: the columns of a score
-    all_items: list             # One `pd.Index` of item ids per domain, target first
+    all_items: list             # One pd.Index of item ids per domain, target first
     hist: Histories             # All interactions by user, oldest first
     time: np.ndarray|None       # (interactions,) seconds, None if some domain has no times
     table: pd.DataFrame         # Item tables of all domains, (N, ...)
@@ -243,7 +243,7 @@ def make_dataset(train:pd.DataFrame, # Log of the target: user, item [, time, we
                  source:Domain|list|None=None, # Domain, or list of Domains, or None
                  vectors:np.ndarray|None=None, # (N, d) text vectors, the target's first
                  share_users:bool|list=True, # Is one id one person? One answer, or one a source
-                 ordered:bool|None=None # Does the order mean anything? None: see `log_order`
+                 ordered:bool|None=None # Does the order mean anything? None: see log_order
                 )->Dataset:
     "Bring the logs of target and sources under one index."
     if ordered is None: ordered = log_order(train)[0]

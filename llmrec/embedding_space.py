@@ -110,7 +110,8 @@ def _draw_points(ax:Any, places:np.ndarray, labels:np.ndarray, back:np.ndarray, 
 def plot_item_map(X:np.ndarray, # Item vectors, (n, dim)
                   labels:Sequence, # Category of each item
                   back:np.ndarray|None=None, # True for items drawn grey in the background
-                  top:int=7, ax:Any=None)->Any: # Categories that get a colour
+                  top:int=7, # Categories that get a colour
+                  ax:Any=None)->Any:
     "Draw items in the plane of largest variance (PCA), coloured by their most frequent categories."
     import matplotlib.pyplot as plt
     places, share = _plane(X)

@@ -231,6 +231,15 @@ def rank_task(rec:Any,        # Has `score(users)`
             list(pool.map(ranking.add, *_parts(b.start, scores)))
     return ranking.top, ranking.rank, ranking.mid, ranking.n_candidates, spent
 
+# %% ../nbs/04_evaluation.ipynb #b2088cb1
+def _listed(items:pd.Series, task:EvalTask)->np.ndarray:
+    "Columns of the items of lists; one that is no candidate is an error."
+    col = task.items.get_indexer(items)
+    if (col >= 0).all(): return col
+    unknown = items.iloc[int((col < 0).argmax())]
+    raise InputError(f'lists hold item {unknown!r}, which is not among the '
+                     f'{len(task.items)} candidates')
+
 # %% ../nbs/04_evaluation.ipynb #712eb2d2
 def list_task(rec:dict|pd.DataFrame, # {user: [items]}, or a table: user, item, rank or score
               task:EvalTask, k:int=10
@@ -238,11 +247,7 @@ def list_task(rec:dict|pd.DataFrame, # {user: [items]}, or a table: user, item, 
     "Lists as `rank_task` gives them; items that are no candidates are taken out."
     table, place = list_table(rec)
     user = task.users.get_indexer(table['user'])
-    col = task.items.get_indexer(table['item'])
-    if (col < 0).any():
-        unknown = table['item'].iloc[int((col < 0).argmax())]
-        raise InputError(f'lists hold item {unknown!r}, which is not among the '
-                         f'{len(task.items)} candidates')
+    col = _listed(table['item'], task)
     keep = user >= 0
     keep[keep] = ~_present(task.seen, user[keep], col[keep])
     tie, _ = tie_break_keys(task.items, [])

@@ -546,7 +546,7 @@ def _questions(table:pd.DataFrame, by:str)->tuple[list[str], list[str]]:
 
 # %% ../nbs/41_leakage.ipynb #dbd6bf0b
 def recited(items:pd.DataFrame, # item, title
-            model:Any,          # `LMScorer`, or a function of (prompt, texts) to log-likelihoods
+            model:Any,          # LMScorer, or a function of (prompt, texts) to log-likelihoods
             by:str='id',        # What is asked with: 'id', or 'start' of the title
             n:int=100, seed:int=0 # Titles asked for
            )->tuple:            # Hits, and hits of the shuffled control, boolean arrays
@@ -655,7 +655,8 @@ def _few_candidates(r:_Results)->dict:
 # %% ../nbs/41_leakage.ipynb #a3b3434f
 def code_hits(results:Any, # {user: [items or codes]}, or a table of them
               test:pd.DataFrame, codes:dict|pd.Series, # user, item; {item: code}
-              k:int=10)->pd.DataFrame: # user, rank, share
+              k:int=10
+             )->pd.DataFrame: # user, rank, share
     "Rank of the first hit of each test row by its code, and 1 / items with this code."
     code = pd.Series([_code(c) for c in pd.Series(codes)], index=pd.Series(codes).index)
     table = read_lists(results)
@@ -733,16 +734,17 @@ def _further_checks(a:_Audit, results:Any, codes:Any, model:Any, seed:int)->list
 
 # %% ../nbs/41_leakage.ipynb #f5e0a890
 #| code-fold: true
-def leakage_audit(split:Any,          # A `Split`; or a test file: path, table, {user: [items]}
+def leakage_audit(split:Any,          # A Split; or a test file: path, table, {user: [items]}
                   items:pd.DataFrame|None=None, # Item table
-                  texts:Sequence[str]|None=None, # (n_items,) for the encoder; None: `item_text`
+                  texts:Sequence[str]|None=None, # (n_items,) for the encoder; None: item_text
                   profiles:dict|pd.Series|None=None, # {user: text} that describes users, if any
                   *, source:Any=None, # Domain or log to transfer from
                   results:Any=None,   # Lists to audit: {user: [items]}, a table, or a file
                   codes:Any=None,     # {item: semantic ID}
-                  model:Any=None,     # Language model to ask for titles: see `recited`
+                  model:Any=None,     # Language model to ask for titles: see recited
                   columns:dict|None=None, train:Any=None, # Of a test file: its names; training file
-                  seed:int=0)->pd.DataFrame: # check, found, share, example, verdict, lesson
+                  seed:int=0
+                 )->pd.DataFrame: # check, found, share, example, verdict, lesson
     "Look for leaks: one row a check; the verdict is ok, note, warning or leak."
     check_type(profiles, (dict, pd.Series, type(None)), 'profiles', '{user: text}')
     if isinstance(split, Split): a, rows = _of_split(split, items, texts, profiles, source), []

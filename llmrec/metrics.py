@@ -52,7 +52,7 @@ def ndcg_of_ranks(ranks:np.ndarray, # (pairs,) ranks from 0; inf: cannot be rank
                   user:np.ndarray|None=None, # (pairs,) number of the user; None: one pair each
                   n_users:int=0,             # Users, at least
                   gain:np.ndarray|None=None  # (pairs,) grades; None: all 1
-                 )->np.ndarray:     # (pairs,), or (n_users,) if `user` is given
+                 )->np.ndarray:     # (pairs,), or (n_users,) if user is given
     "NDCG@k; NaN for users without a relevant item or with zero grades only."
     discount = np.where(ranks < k, 1/np.log2(np.asarray(ranks) + 2), 0)
     if user is None: return discount
@@ -181,8 +181,9 @@ def _by_order(user:np.ndarray, col:np.ndarray, place:np.ndarray, tie:np.ndarray,
 
 # %% ../nbs/03_metrics.ipynb #be06d861
 def place_lists(user:np.ndarray, col:np.ndarray, place:np.ndarray, # (rows,) numbers; low is first
-                tie:np.ndarray,  # (n,) π of `tie_break_keys`
-                n_users:int, k:int=10)->np.ndarray: # (n_users, k) columns; -1 at the end
+                tie:np.ndarray,  # (n,) π of tie_break_keys
+                n_users:int, k:int=10
+               )->np.ndarray:    # (n_users, k) columns; -1 at the end
     "Lists that stand in rows (user, item, place) as a table, without gaps."
     top = _by_place(user, col, place, n_users, k)
     if top is None: top = _by_order(user, col, place, tie, n_users, k)
@@ -609,7 +610,7 @@ def equivalence(difference:np.ndarray, # (users,) or (seeds, users) paired diffe
 # %% ../nbs/03_metrics.ipynb #f757906d
 def paired_comparison(ours:np.ndarray, theirs:np.ndarray, # (users,) of each; NaN is left out
                       n_boot:int=2000, n_perm:int=10_000, seed:int=0,
-                      margin:float|None=None, alpha:float=.05 # For `equivalence`, if it is asked
+                      margin:float|None=None, alpha:float=.05 # For equivalence, if it is asked
                      )->dict: # means, difference, lo, hi, p, wins, ties, losses [, equivalent …]
     "Is one better? By the same users, with interval and p; and are they equal within a margin?"
     both = np.isfinite(ours) & np.isfinite(theirs)

@@ -448,7 +448,7 @@ def read_model_config(path:Path # A model directory
                 max_len=min(own or 512, limit), prompts=read_prompts(path))
 
 # %% ../nbs/61_model_files.ipynb #961f038c
-def dense_widths(folders:list # Of `dense_folders`
+def dense_widths(folders:list # Of dense_folders
                 )->tuple:     # Numbers that go in, numbers that come out
     "Width of the vectors before and behind the dense layers."
     return _dense_config(folders[0])['in_features'], _dense_config(folders[-1])['out_features']

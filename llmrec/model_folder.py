@@ -142,7 +142,8 @@ def _compact(x:np.ndarray)->tuple: # -> (array, how to restore it or None)
     how['scale'] = float(np.abs(x).max()) or 1.
     return (x/np.float32(how['scale'])).astype(np.float16), how
 
-def compact_arrays(arrays:dict)->tuple: # {name: array} -> the same, narrower; {name: how}
+def compact_arrays(arrays:dict # {name: array}
+                  )->tuple:    # The same, narrower; {name: how}
     "Large arrays in narrower types, and how they are brought back."
     out = dict(arrays)
     packed = {}

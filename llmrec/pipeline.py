@@ -58,7 +58,7 @@ except ImportError: fcntl = None # no such locks on this system
 log = logging.getLogger(__name__)
 
 # %% ../nbs/24_pipeline.ipynb #3ba3cf6d
-def genre_pair(films:Domain, # Films with genres in `category`, joined by '|'
+def genre_pair(films:Domain, # Films with genres in category, joined by '|'
                genre:str     # The target: films that carry it
               )->DomainPair: # Source: all other films; the users are shared
     "One genre as a target, the rest as its source."
@@ -101,7 +101,7 @@ def read_pair(source_log:Any, source_items:Any, # Files of the source; None: no 
               target_log:Any, target_items:Any, # Files of the target; no items: made from the log
               columns:str|None=None, # Names in the files: 'user=customer_id,title=name'
               names:str|None=None, # Of the domains: 'books,films', or of the target alone
-              **reading:Any # How to read them, as `read_table` has it: encoding, sep, …
+              **reading:Any # How to read them, as read_table has it: encoding, sep, …
              )->DomainPair:
     "Two domains from their files; the source may be left out."
     _check_files(source_log, source_items, target_log, target_items)
@@ -533,7 +533,7 @@ class Run:
                               ('Stages', _stage_table(self.lines))])
 
 # %% ../nbs/24_pipeline.ipynb #e94ec27a
-def say_data(say:StageLog, pair:DomainPair, split:Split, # What `prepare_data` has returned
+def say_data(say:StageLog, pair:DomainPair, split:Split, # What prepare_data has returned
              dropped:pd.DataFrame)->None:
     "What stage A did."
     told = [note for domain in pair for note in domain.notes]

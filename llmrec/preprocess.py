@@ -175,7 +175,7 @@ def price_edges(prices:Sequence # Prices of a catalogue, NaN allowed
 
 # %% ../nbs/02_preprocess.ipynb #75146a27
 def price_bucket(prices:Sequence, # Prices, NaN allowed
-                 edges:Sequence[float]|None=None # From price_edges; None: those of `prices`
+                 edges:Sequence[float]|None=None # From price_edges; None: those of prices
                 )->list[str]: # '' where there is no price
     "Prices in words, by the bands of a catalogue."
     x = _prices(prices).to_numpy()
@@ -495,13 +495,13 @@ def log_order(log:pd.DataFrame # user, item [, time, value], in the order of the
 
 # %% ../nbs/02_preprocess.ipynb #490175be
 def split_random(domain:Domain|pd.DataFrame, # Domain or log
-                 valid:bool=True, seed:int=0)->Split: # Also one row of each user to validate on?
+                 valid:bool=True, # Also one row of each user to validate on?
+                 seed:int=0)->Split:
     "Leave a random row of each user out; for logs whose order means nothing."
     check_type(valid, bool, 'valid')
     log = _log(domain)
-    check_int(seed, 'seed', 0, 2**32 - 1)
     _, first, pair = np.unique(_row_key(log), return_index=True, return_inverse=True)
-    shuffled = first[np.random.default_rng(seed).permutation(len(first))]
+    shuffled = np.random.default_rng(check_int(seed, 'seed', 0, 2**32 - 1)).permutation(first)
     user = pd.factorize(log['user'])[0]
     shuffled = shuffled[np.argsort(user[shuffled], kind='stable')]
     follow, n = _rows_that_follow(user[shuffled])
@@ -517,7 +517,7 @@ def _row_key(log:pd.DataFrame)->np.ndarray:
         return hash_ids(log['user'])*np.uint64(0x9E3779B97F4A7C15) + hash_ids(log['item'], 1)
 
 # %% ../nbs/02_preprocess.ipynb #f1f8726e
-def split_given(domain:Domain|pd.DataFrame # Its log has a column `part`: train, valid or test
+def split_given(domain:Domain|pd.DataFrame # Its log has a column part: train, valid or test
                )->Split:
     "The split that a data set comes with, as RecBole's NAME.train.inter and its sisters have it."
     log = domain.log if isinstance(domain, Domain) else domain
@@ -654,7 +654,7 @@ def regime(split:Split,           # What is measured on
     return dict(known=known, per_user=median, shared_users=shared, time=time, future=future)
 
 # %% ../nbs/02_preprocess.ipynb #4be700e5
-def regime_text(facts:dict[str, Any] # From `regime`
+def regime_text(facts:dict[str, Any] # From regime
                )->str:
     "The regime in one line."
     shared = facts['shared_users']
@@ -667,8 +667,8 @@ def regime_text(facts:dict[str, Any] # From `regime`
 
 # %% ../nbs/02_preprocess.ipynb #b8e422a6
 def paired_time_splits(domain:Domain|pd.DataFrame, # Domain or log, with time
-                       at:float=.8,                # Share of the rows before the moment
-                       seed:int=0)->dict[str, Split]: # 'past', 'future', 'future, equal size'
+                       at:float=.8, seed:int=0     # Share of the rows before the moment
+                      )->dict[str, Split]: # 'past', 'future', 'future, equal size'
     "Three splits with one test: each user's first new item after a moment."
     log = sort_log(_log(domain), seed)
     if 'time' not in log: raise InputError("paired_time_splits needs a column 'time' in the log")

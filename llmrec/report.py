@@ -131,10 +131,10 @@ def _file_kind(path:Path)->str:
     raise InputError(f'{path} has the ending {path.suffix!r}: expected .csv, .jsonl or .parquet')
 
 # %% ../nbs/57_report.ipynb #f6a61378
-def list_frame(rec:Any,        # A fitted `Recommender`
+def list_frame(rec:Any,        # A fitted Recommender
                users:Sequence, # Ids
-               k:int=10, titles:dict|None=None, # Title of each item; None: `item_titles`
-               **options:Any   # Of `recommend`
+               k:int=10, titles:dict|None=None, # Title of each item; None: item_titles
+               **options:Any   # Of recommend
               )->pd.DataFrame: # user, rank, item, title, score
     "The best k items of each user, with titles."
     titles = item_titles(rec) if titles is None else titles
@@ -205,11 +205,11 @@ def _parts_folder(path:Path, key:str)->Path:
     return folder
 
 # %% ../nbs/57_report.ipynb #b2b543e0
-def write_recommendations(rec:Any,    # A fitted `Recommender`
+def write_recommendations(rec:Any,    # A fitted Recommender
                           users:Sequence, # Ids
                           k:int, path:str|os.PathLike, # .csv, .jsonl or .parquet
                           block:int=4096, # Users in memory at a time
-                          **options:Any   # Of `recommend`
+                          **options:Any   # Of recommend
                          )->None:
     "The best k items of each user as a file, whole or not at all; a stopped run goes on."
     path = Path(path)

@@ -77,7 +77,7 @@ def prefix_tree(rows:Sequence[Sequence[int]] # Token sequences
     return {prefix: sorted(following) for prefix, following in tree.items()}
 
 # %% ../nbs/28_semantic_ids.ipynb #7bdd68b7
-def t5_config(vocab:int, dim:int, layers:int, heads:int, drop:float)->Any: # A `T5Config`
+def t5_config(vocab:int, dim:int, layers:int, heads:int, drop:float)->Any: # A T5Config
     "A small T5 without an end token; token 0 is padding and begins what is written."
     from transformers import T5Config
     return T5Config(vocab_size=vocab, d_model=dim, d_kv=dim//heads, d_ff=4*dim, num_layers=layers,
@@ -105,7 +105,7 @@ def id_loss(logits:torch.Tensor, ids:torch.Tensor)->torch.Tensor:
 # %% ../nbs/28_semantic_ids.ipynb #edbde9f7
 def generate_ids(net:GeneratorNet,
                  tokens:torch.Tensor, # (m, length) histories
-                 tree:dict,           # From `prefix_tree`
+                 tree:dict,           # From prefix_tree
                  length:int,          # Tokens of an ID
                  beams:int=50
                 )->tuple[np.ndarray, np.ndarray]: # (m, beams, length) and (m, beams)
@@ -153,7 +153,8 @@ def _fit(self:SemanticID, data:Dataset)->None:
 
 # %% ../nbs/28_semantic_ids.ipynb #b298b40c
 @patch
-def write(self:SemanticID, codes:np.ndarray)->np.ndarray: # (N, L) codes -> (N, L or L + 1)
+def write(self:SemanticID, codes:np.ndarray # (N, L)
+         )->np.ndarray: # (N, L or L + 1)
     "IDs of all items, numbered where they collide if they are to be unique."
     return number_collisions(codes, self.width) if self.unique else codes
 

@@ -694,8 +694,7 @@ def _squared_slopes(expert:SASRec, net:SeqNet, hist:Histories)->dict[str, torch.
 @keep_generators()
 def fisher_rows(expert:SASRec, # A fitted one
                 hist:Histories, # Histories to take it on
-                n:int=100, # Of so many of them, drawn at random
-                seed:int=0
+                n:int=100, seed:int=0 # Of so many of them, drawn at random
                )->dict[str, torch.Tensor]: # One weight a parameter, by name
     "Diagonal Fisher information of the weights on `n` histories, scaled to mean one."
     net = expert.trained_net().to(expert.device).requires_grad_(True)

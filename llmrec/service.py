@@ -850,7 +850,7 @@ def run_service(service:Service,
     uvicorn.Server(config).run(sockets=[socket])
 
 # %% ../nbs/25_service.ipynb #52a506c3
-def load_service(model:object,         # Folder that `Recommender.save` or `Online.save` wrote
+def load_service(model:object,         # Folder that Recommender.save or Online.save wrote
                  journal:object=None,  # File that keeps feedback beyond a restart
                 )->Service:
     "The service of a saved model."

@@ -315,13 +315,13 @@ def test_what_is_imported_exists(path):
 # Faults of this part
 def test_reports_of_two_protocols_are_refused_without_a_permutation_test(monkeypatch):
     "The verdict compared ten thousand permutations only to learn whether two protocols are the same."
-    from llmrec import evaluation, pipeline
+    from llmrec import evaluation, metrics, pipeline
     from llmrec.core import InputError
     from llmrec.data import make_synthetic_pair
     from llmrec.preprocess import split_last, split_time
     p = make_synthetic_pair(0, n_users=(40, 40), n_items=(20, 20), n_rows=(5, 5))
     from llmrec.baselines import Popularity
-    monkeypatch.setattr(evaluation, 'permutation_p', lambda *a, **k: pytest.fail('a permutation test'))
+    monkeypatch.setattr(metrics, 'permutation_p', lambda *a, **k: pytest.fail('a permutation test'))
     def report(split):
         s = split(p.target)
         return evaluation.evaluate(Popularity().fit(s.train, p.target.items), s, ks=(10,), items=p.target.items)
