@@ -48,6 +48,17 @@ def test_what_is_hidden_is_not_in_the_profile(numbers):
     assert cold.profile[:, cold.open].sum() == 0               # nothing that plays new is known of anybody
     assert len(histories) <= 50 and len(set(columns.tolist())) == len(columns)
 
+def test_one_user_with_everything_does_not_keep_the_others_out():
+    "A history longer than the catalogue of the question ended the search for users."
+    log = pd.DataFrame([('all', j) for j in range(300)] + [(f'u{u}', (7*u + j) % 300) for u in range(20) for j in range(4)], columns=['user', 'item'])
+    items = pd.DataFrame(dict(item=range(300), title=[f'thing {j}' for j in range(300)]))
+    data = make_dataset(log.assign(time=range(len(log))), items)
+    for seed in range(5):
+        histories, columns = _histories(data, 21, 200, seed)
+        assert len(histories) == 21 and max(map(len, histories)) == 50 and len(columns) == 200
+        longest = max(histories, key=len)
+        assert columns[longest].tolist() == list(range(250, 300))       # the latest
+
 def test_the_encoder_that_knows_wins_and_tfidf_is_always_there(numbers):
     choice = choose_encoder(numbers, {'knows': Kinds(numbers.items)}, fields=[('title',)], dims=())
     assert choice.table[choice.table['chosen']]['encoder'].tolist() == ['knows'] and isinstance(choice.encoder, WrappedEncoder)

@@ -369,3 +369,61 @@ def test_readings_say_what_columns_were_taken_for(F, items):
     said = {(r.table, r.column): (r.taken_for, r.how, r.examples) for r in d.readings}
     assert said['log', 'customer'][0] == 'user' and '4,5 → 4.5' in said['log', 'value'][2] and 'comma' in said['log', 'value'][1]
     assert said['log', 'time'][1] == 'dates, day first' and '01.12.2010 → 2010-12-01' in said['log', 'time'][2]
+
+
+# One reading for all
+def test_a_domain_with_another_log_warns_of_rows_it_leaves_out():
+    d = Domain('shop', pd.DataFrame(dict(user=['a', 'b'], item=[1, 2])), pd.DataFrame(dict(item=[1, 2], title=['cup', 'pot'])))
+    with pytest.warns(UserWarning, match='1 rows whose item is not in the item table'): kept = d.with_log(d.log.assign(item=[1, 3]))
+    assert len(kept.log) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert len(kept.with_log(kept.log).log) == 1
+
+@pytest.mark.parametrize('given, title, text', [
+    ('<b>Green</b> tea &amp; <!-- 7 --> cup', 'Green tea & cup', 'Green tea & cup'), ('5 < 6 bags and 7 > 3', '5 < 6 bags and 7 > 3', '5 < 6 bags and 7 > 3'),
+    ('Tea<script>var a = 1;</script> pot', 'Tea pot', 'Tea pot'), ('Tea<style>.a{top:1}</style>', 'Tea', 'Tea'), ('I <3 you</p>', 'I <3 you', 'I <3 you'),
+    ('var aPageStart = (new Date()).getTime();', '', None), ('.a-box{background:#fff}', '', None), ('function() { return 1 }', '', None),
+    ('Functions of one variable', 'Functions of one variable', None), ('Vars: a novel {sic}', 'Vars: a novel {sic}', None)])
+def test_products_of_amazon_have_words_for_titles(given, title, text):
+    from llmrec.readers import _amazon_item
+    row = _amazon_item(dict(asin='A', title=given, description=[given]))
+    assert row['title'] == title and text in (None, row['text'])
+
+@pytest.mark.parametrize('bad', [np.inf, -1., None, 'many'])
+def test_a_weight_is_a_finite_number_wherever_it_is_read(bad):
+    from llmrec.dataset import make_dataset
+    items = pd.DataFrame(dict(item=[1, 2], title=['cup', 'pot']))
+    log = pd.DataFrame(dict(user=['a', 'b'], item=[1, 2], weight=pd.Series([1., bad], dtype=object)))
+    for read_in in (lambda: Domain('shop', log, items), lambda: make_dataset(log, items)):
+        with pytest.raises(InputError, match="'weight': row 1"): read_in()
+
+def test_a_run_takes_the_split_that_a_log_comes_with_and_a_dry_run_thins_as_the_run_does(caplog):
+    from llmrec.data import DomainPair
+    from llmrec.pipeline import Options, prepare_data, show_data
+    log = pd.DataFrame([(u, i, 100*u + i) for u in range(9) for i in range(6)], columns=['user', 'item', 'time'])
+    items = pd.DataFrame(dict(item=range(6), title=[f'thing {i}' for i in range(6)]))
+    other = Domain('other', log.assign(user=log['user'] + 100), items)
+    part = np.where(log['item'] == 2, 'test', np.where(log['item'] == 4, 'valid', 'train'))
+    pair = DomainPair(other, Domain('shop', log.assign(part=part), items))
+    _, split, _ = prepare_data(pair)
+    assert split.protocol['name'] == 'given' and set(split.test['item']) == {2} and set(split.valid['item']) == {4}
+    assert prepare_data(pair, split='last')[1].protocol['name'] == 'last'
+    plain = DomainPair(other, Domain('shop', log, items))
+    said = lambda keep: ' '.join(line for _, line in show_data(plain, Options('tfidf', keep=keep), quiet=True).lines)
+    assert 'shop: 9 of 54 rows dropped' not in said(0) and 'dropped' in said(2)
+
+def test_a_report_knows_whether_test_users_are_of_the_source():
+    from llmrec.baselines import Popularity
+    from llmrec.data import make_synthetic_pair
+    from llmrec.dataset import make_dataset
+    from llmrec.evaluation import evaluate
+    from llmrec.preprocess import split_last
+    pair = make_synthetic_pair(0, n_users=(40, 40), n_items=(20, 20), n_rows=(5, 5), shared=.5)
+    split = split_last(pair.target)
+    both = make_dataset(split.train, pair.target.items, pair.source)
+    assert set(both.source_users) == set(pair.source.users)
+    alone = make_dataset(split.train, pair.target.items)
+    assert alone.source_users is None
+    share = lambda data: evaluate(Popularity().fit_dataset(data), split, items=pair.target.items).protocol['regime']['shared_users']
+    assert share(alone) is None and share(both) == np.isin(split.test['user'].unique(), pair.source.users).mean() > 0
