@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MINILM_SHA', 'POOLING_NAMES', 'E5_SHA', 'DOCUMENT_PROMPTS', 'file_sha256', 'bundled_path', 'bundled_minilm',
-           'read_json', 'refuse_model_code', 'validate_model_dir', 'find_model', 'convert_gguf', 'quiet_libraries',
-           'clear_errors', 'unpack_q4', 'convert_e5', 'bundled_e5', 'is_decoder', 'read_prompts', 'dense_folders',
+           'clear_errors', 'read_json', 'refuse_model_code', 'validate_model_dir', 'find_model', 'convert_gguf',
+           'quiet_libraries', 'unpack_q4', 'convert_e5', 'bundled_e5', 'is_decoder', 'read_prompts', 'dense_folders',
            'load_dense', 'read_model_config', 'dense_widths', 'write_notes', 'load_model']
 
 # %% ../nbs/61_model_files.ipynb #6086992b
@@ -88,6 +88,17 @@ def _hub_dir(name:str, download:bool)->Path:
 
 # %% ../nbs/61_model_files.ipynb #17d7c020
 _pickles = ('.bin', '.pt', '.pth', '.pkl', '.ckpt')
+
+# %% ../nbs/61_model_files.ipynb #ed1885f7
+@contextlib.contextmanager
+def clear_errors(what:str # Begins the message
+                )->Iterator[None]:
+    "Turn whatever a library raises into an `InputError` that begins with `what`."
+    try: yield
+    except (InputError, ImportError, MemoryError): raise
+    except Exception as error:
+        first = (str(error).strip() or 'no message').splitlines()[0][:300]
+        raise InputError(f'{what}: {type(error).__name__}: {first}') from error
 
 # %% ../nbs/61_model_files.ipynb #26274b8c
 POOLING_NAMES = dict(cls_token='cls', mean_tokens='mean', lasttoken='last',
@@ -201,17 +212,6 @@ def quiet_libraries()->Iterator[None]:
     finally:
         theirs.set_verbosity(level)
         if bar: theirs.enable_progress_bar()
-
-# %% ../nbs/61_model_files.ipynb #ed1885f7
-@contextlib.contextmanager
-def clear_errors(what:str # Begins the message
-                )->Iterator[None]:
-    "Turn whatever a library raises into an `InputError` that begins with `what`."
-    try: yield
-    except (InputError, ImportError, MemoryError): raise
-    except Exception as error:
-        first = (str(error).strip() or 'no message').splitlines()[0][:300]
-        raise InputError(f'{what}: {type(error).__name__}: {first}') from error
 
 # %% ../nbs/61_model_files.ipynb #ad557034
 E5_SHA = '1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f'
