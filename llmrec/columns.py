@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['UNITS', 'is_text_column', 'plain_column', 'first_true', 'value_at', 'short', 'list_names', 'Times', 'read_times',
            'Numbers', 'read_numbers', 'check_weights', 'plain_text', 'read_texts', 'missing_ids', 'read_ids',
-           'match_ids', 'are_whole', 'as_id', 'ColumnReading', 'show_examples', 'readings_table']
+           'match_ids', 'are_whole', 'as_id', 'ColumnReading', 'show_examples', 'mask_letters', 'readings_table']
 
 # %% ../nbs/63_columns.ipynb #fce22979
 import html
@@ -544,6 +544,11 @@ def show_examples(s:pd.Series, # A column
         now = '' if read is None else plain_text(read[label])
         shown.append(raw if now in ('', texts[label]) else f'{raw} → {now[:24]}')
     return ' · '.join(shown)
+
+# %% ../nbs/63_columns.ipynb #c08b4533
+def mask_letters(text:str)->str:
+    "A text whose letters are a and whose digits are 0: its form, without what it says."
+    return re.sub(r'\d', '0', re.sub(r'[^\W\d_]', 'a', text))
 
 # %% ../nbs/63_columns.ipynb #ba43c369
 def _cells(row:Sequence[str])->str:

@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import Any
 from .columns import (
-    ColumnReading, Times, check_weights, first_true, is_text_column, list_names, missing_ids,
-    plain_text, read_ids, read_numbers, read_texts, read_times, short, show_examples, value_at)
+    ColumnReading, Times, check_weights, first_true, is_text_column, list_names, mask_letters,
+    missing_ids, plain_text, read_ids, read_numbers, read_texts, read_times, short, show_examples, value_at)
 from .core import InputError, check_int, check_type
 
 # %% ../nbs/01_data.ipynb #6244ecb1
@@ -296,6 +296,8 @@ def _reading(table:str, column:str, raw:pd.Series, clean:pd.DataFrame, how:dict)
     if read is not None and column == 'time':
         read = pd.to_datetime(read, unit='s').astype(str) if read.max() >= 10**8 else None
     examples = show_examples(raw, None if read is None else read.tolist())
+    private = table == 'log' and (column == 'user' or not ours)
+    examples = mask_letters(examples) if private else examples
     return ColumnReading(table, column, column if ours else other, words, examples)
 
 # %% ../nbs/01_data.ipynb #9d24df0c

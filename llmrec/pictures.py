@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import pickletools
 import tempfile
 import warnings
 from collections.abc import Iterable
@@ -45,15 +46,41 @@ def bundled_efficientnet()->Path:
     return out
 
 # %% ../nbs/34_pictures.ipynb #42dd82a7
+def _old_tensors(file:Path, shapes:dict)->dict: # {name: shape} -> {name: tensor}
+    "Tensors of PyTorch's older format, found by their places: the pickle in it is never opened."
+    out = {}
+    with open(file, 'rb') as handle:
+        for _ in range(3): _words(handle)                     # magic number, version, machine
+        words = [x for x in _words(handle) if x in shapes or x.isdigit()]
+        name = dict(zip(words[1::2], words[::2]))             # of the storage with this key
+        for key in [x for x in _words(handle) if x.isdigit()]:
+            n = int.from_bytes(handle.read(8), 'little')
+            kind = '<i8' if name[key].endswith('num_batches_tracked') else '<f4'
+            values = np.frombuffer(handle.read(n*int(kind[-1])), kind).copy()
+            out[name[key]] = _laid_out(torch.from_numpy(values), shapes[name[key]])
+    return out
+
+def _laid_out(values, shape):
+    "Weights lie as TensorFlow has them: height, width, in, out; of one channel each: channel, 1."
+    if len(shape) == 1 or not shape: return values.reshape(shape)
+    if len(shape) == 2: return values.reshape(shape[::-1]).T.contiguous()
+    out, into, height, width = shape
+    if into == 1: return values.reshape(height, width, out, 1).permute(2, 3, 0, 1).contiguous()
+    return values.reshape(height, width, into, out).permute(3, 2, 0, 1).contiguous()
+
+def _words(handle):
+    "Texts of the pickle that comes next, in the order in which they stand there."
+    return [arg for code, arg, _ in pickletools.genops(handle) if code.name == 'BINUNICODE']
+
+# %% ../nbs/34_pictures.ipynb #1700de0d
 def _convert(file:Path, out:Path)->None:
-    "Tensors of a pickle, opened without running code, as safetensors."
+    "The tensors of the checked file, as safetensors."
     from safetensors.torch import save_file
-    with clear_errors(f'{file}: not the tensors it should hold'):
-        tensors = torch.load(file, map_location='cpu', weights_only=True)
-    kept = {k: v.contiguous() for k, v in tensors.items() if 'num_batches_tracked' not in k}
+    shapes = {k: tuple(v.shape) for k, v in EfficientNetLite0().state_dict().items()}
+    tensors = _old_tensors(file, shapes)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         part = Path(folder)/out.name
-        save_file(kept, part)
+        save_file(tensors, part)
         with contextlib.suppress(OSError): os.replace(part, out)
 
 # %% ../nbs/34_pictures.ipynb #546fdc63
@@ -167,7 +194,7 @@ class PictureEncoder:
         if self._net is None:
             from safetensors.torch import load_file
             net = EfficientNetLite0()
-            net.load_state_dict(net.state_dict() | load_file(self.path))   # counters are not kept
+            net.load_state_dict(net.state_dict() | load_file(self.path))   # with all counters
             self._net = net.to(def_device(self.device)).eval()
         return self._net
     def encode(self, pictures:Iterable, normalize:bool=True)->np.ndarray: # (n, 1280) float32
