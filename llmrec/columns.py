@@ -534,15 +534,14 @@ def show_examples(s:pd.Series, # A column
                   read:Sequence|None=None, # The same rows as they were read
                   n:int=3)->str:
     "Three distinct values of a column, and what they were read as where that differs."
-    head = s.iloc[:20_000].reset_index(drop=True)      # labels of a table may repeat
-    known = head[head.notna().to_numpy()]
-    texts = pd.Series([plain_text(x) for x in known], known.index, dtype=object)
-    at = texts.drop_duplicates().index[:n]
+    head = s.iloc[:20_000]
+    known = np.flatnonzero(head.notna().to_numpy())
+    texts = pd.Series([plain_text(x) for x in head.iloc[known]], known, dtype=object)
     shown = []
-    for label in at:
-        raw = texts[label] if len(texts[label]) <= 24 else texts[label][:23] + '…'
-        now = '' if read is None else plain_text(read[label])
-        shown.append(raw if now in ('', texts[label]) else f'{raw} → {now[:24]}')
+    for row, text in texts.drop_duplicates().iloc[:n].items():
+        raw = text if len(text) <= 24 else text[:23] + '…'
+        now = '' if read is None else plain_text(read[row])
+        shown.append(raw if now in ('', text) else f'{raw} → {now[:24]}')
     return ' · '.join(shown)
 
 # %% ../nbs/63_columns.ipynb #c08b4533

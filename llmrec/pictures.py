@@ -60,6 +60,7 @@ def _old_tensors(file:Path, shapes:dict)->dict: # {name: shape} -> {name: tensor
             out[name[key]] = _laid_out(torch.from_numpy(values), shapes[name[key]])
     return out
 
+# %% ../nbs/34_pictures.ipynb #acca5747
 def _laid_out(values, shape):
     "Weights lie as TensorFlow has them: height, width, in, out; of one channel each: channel, 1."
     if len(shape) == 1 or not shape: return values.reshape(shape)
@@ -68,6 +69,7 @@ def _laid_out(values, shape):
     if into == 1: return values.reshape(height, width, out, 1).permute(2, 3, 0, 1).contiguous()
     return values.reshape(height, width, into, out).permute(3, 2, 0, 1).contiguous()
 
+# %% ../nbs/34_pictures.ipynb #aff56f49
 def _words(handle):
     "Texts of the pickle that comes next, in the order in which they stand there."
     return [arg for code, arg, _ in pickletools.genops(handle) if code.name == 'BINUNICODE']

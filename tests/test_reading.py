@@ -367,7 +367,7 @@ def test_languages(texts, language):
 def test_readings_say_what_columns_were_taken_for(F, items):
     d = read(F('l.csv', 'customer;item;value;time\n7;1;4,5;01.12.2010\n8;2;3;13.12.2010\n'), items, {'user': 'customer'})
     said = {(r.table, r.column): (r.taken_for, r.how, r.examples) for r in d.readings}
-    assert said['log', 'customer'][0] == 'user' and said['log', 'customer'][2] == '0' and '4,5 → 4.5' in said['log', 'value'][2] and 'comma' in said['log', 'value'][1]
+    assert said['log', 'customer'][0] == 'user' and said['log', 'customer'][2] == '0 · 0' and '4,5 → 4.5' in said['log', 'value'][2] and 'comma' in said['log', 'value'][1]
     assert said['log', 'time'][1] == 'dates, day first' and '01.12.2010 → 2010-12-01' in said['log', 'time'][2]
 
 
