@@ -261,7 +261,7 @@ def _learn(gate, sets, priors, focus, steps):
     _minimise(loss, list(gate.parameters()), steps)
 
 # %% ../nbs/17_fusion.ipynb #9f61851b
-def fit_gate(sets:list, # `ChoiceBatch`, one or several
+def fit_gate(sets:list, # ChoiceBatch, one or several
              n_experts:int,
              slope_l2:float=3.,    # Penalty on weights that depend on evidence
              weight_l1:float=3.,   # Penalty on weights

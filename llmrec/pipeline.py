@@ -17,6 +17,7 @@ import logging
 import numpy as np
 import os
 import pandas as pd
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -464,7 +465,9 @@ class StageLog:
     def __call__(self, stage:str, text:str)->None:
         self.lines.append((stage, text))
         log.info('%s  %s', stage, text)
-        if not self.quiet: print(f'{stage}  {text}', flush=True)
+        line = f'{stage}  {text}'
+        if '\n' not in line: line = textwrap.fill(line, 150, subsequent_indent='   ')
+        if not self.quiet: print(line, flush=True)
     @property
     def seconds(self)->float: return time.perf_counter() - self.start
     def table(self)->pd.DataFrame: return _stage_table(self.lines)

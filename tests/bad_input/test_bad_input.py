@@ -12,9 +12,9 @@ AMAZON = '{"reviewerID": "a", "asin": "B", "overall": 5, "unixReviewTime": 1}\n'
 
 def small_world():
     "Names that need no fitted model."
-    from llmrec import data, encode, evaluation, learner, lists, metrics, online, preprocess, readers, search, vectors
+    from llmrec import data, encode, evaluation, leakage, learner, lists, metrics, online, preprocess, readers, search, vectors
     from llmrec.recommender import Recommender
-    modules = (data, readers, preprocess, vectors, encode, metrics, evaluation, lists, search, online, learner)
+    modules = (data, readers, preprocess, vectors, encode, metrics, evaluation, leakage, lists, search, online, learner)
     log = pd.DataFrame(dict(user=['a', 'b', 'c', 'd'], item=['f1', 'f2', 'f3', 'f1'], time=[1, 2, 3, 4], value=[1., 2, 3, 4]))
     items = pd.DataFrame(dict(item=['f1', 'f2', 'f3', 'f4'], title=['tea', 'milk', 'oil', 'rye']))
     put = lambda df: lambda **kw: df.drop(columns=[k for k, v in kw.items() if v is None]).assign(**{k: v for k, v in kw.items() if v is not None})
