@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from typing import Any
-from .core import InputError, batch_slices, check_fraction, check_int
+from .core import batch_slices, check_fraction, check_int
 from .metrics import holm, rank_of_target
 from llmrec.dataset import (
     Dataset, Histories, history_before, keep_interactions, restrict_domain, seen_items,

@@ -12,14 +12,13 @@ import difflib
 import html
 import numpy as np
 import pandas as pd
-import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import Any
 from llmrec.columns import (
-    ColumnReading, Times, check_weights, first_true, is_text_column, list_names, mask_letters,
-    missing_ids, plain_text, read_ids, read_numbers, read_texts, read_times, short, show_examples,
+    ColumnReading, Times, check_weights, first_true, list_names, mask_letters,
+    missing_ids, read_ids, read_numbers, read_texts, read_times, short, show_examples,
     value_at)
 from .core import InputError, check_int, check_type
 

@@ -8,7 +8,7 @@ __all__ = ['log', 'MAX_CHARS', 'pool', 'token_batches', 'check_texts', 'TextEnco
            'center_normalize', 'whiten', 'knn_search', 'plot_item_map']
 
 # %% ../nbs/05_encode.ipynb #a6edd1be
-import contextlib, copy, hashlib, json, logging, os, shutil, time, warnings
+import copy, hashlib, json, logging, os, shutil, time, warnings
 import numpy as np
 import pandas as pd
 from collections import Counter

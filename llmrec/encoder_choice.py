@@ -21,7 +21,7 @@ from .data import Domain
 from .preprocess import TEXT_COLUMNS, item_text, price_edges
 from .embedding_space import principal_axes
 from .model_files import bundled_path
-from .encode import TextEncoder, TfidfEncoder, WrappedEncoder, as_encoder
+from .encode import TextEncoder, TfidfEncoder, as_encoder
 from .dataset import Dataset, make_dataset
 from .features import partial_whiten
 
@@ -239,6 +239,11 @@ def _distance(row:dict, other:dict)->tuple: # mean, low, high
     error = 1.96*away.std()/np.sqrt(len(away))
     return away.mean(), away.mean() - error, away.mean() + error
 
+def _surely_better(best:dict, further:list)->dict:
+    "Of the rows that are significantly better than the best one, the best; else itself."
+    better = [row for row in further if _distance(row, best)[1] > 0]
+    return max(better, key=lambda row: row['score'], default=best)
+
 # %% ../nbs/36_encoder_choice.ipynb #e1f35cdb
 def _table(rows:list, chosen:dict)->pd.DataFrame:
     "What was tried, best first, with the interval of each row's distance to the chosen one."
@@ -279,8 +284,7 @@ def choose_encoder(
     rows = _first_round(encoders, field_sets, items, questions, n)
     best = max(rows, key=lambda row: row['score'])
     further = _second_round(best, dims, whitenings, questions, n)
-    chosen = max(further, key=lambda row: row['score'], default=best)
-    if _distance(chosen, best)[1] <= 0: chosen = best
+    chosen = _surely_better(best, further)
     rows = sorted(rows + further, key=lambda row: -row['score'])
     return _choice(encoders, rows, chosen, domain, n)
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['standardize_scores', 'item_log_counts', 'user_log_counts', 'Gate', 'ChoiceBatch', 'build_choices', 'add_experts',
-           'rare_item_weights', 'unique_evidence_pairs', 'gate_scores', 'choice_loss', 'fit_gate', 'fit_newcomers',
+           'rare_item_weights', 'unique_evidence_pairs', 'gate_scores', 'choice_loss', 'fit_gate', 'fit_cold_start',
            'choice_ndcg', 'held_out_ndcg', 'simulate_cold_target', 'closed_form_experts', 'neural_experts',
            'default_experts', 'fit_experts', 'tune_experts', 'Fusion', 'n_held_out', 'paired_gain']
 
@@ -277,7 +277,7 @@ def fit_gate(sets:list, # ChoiceBatch, one or several
     return gate.requires_grad_(False)
 
 # %% ../nbs/17_fusion.ipynb #484b24c1
-def fit_newcomers(gate:Gate, choices:ChoiceBatch, steps:int=100)->Gate:
+def fit_cold_start(gate:Gate, choices:ChoiceBatch, steps:int=100)->Gate:
     "Fit what only users without a history need, and leave the rest of the gate as it is."
     others = gate.offset_weights[0].clone()
     total = float(choices.weight.sum())
@@ -501,16 +501,16 @@ def _simulated_choices(self:Fusion, data, parts=4):
         none = np.zeros(pseudo.n_target, int)
         sets.append(build_choices(fitted, hist, target, none, seed=seed))
         keys.append([expert_key(x) for x in fitted])
-    return _Lesson(*_common_experts(sets, keys, experts))
+    return _TrainingSet(*_common_experts(sets, keys, experts))
 
 # %% ../nbs/17_fusion.ipynb #71e34d09
 @dataclass
-class _Lesson:
+class _TrainingSet:
     "What the gate learns from."
     sets: list                 # `ChoiceBatch`es
     experts: list              # In the order of their scores
-    newcomers: ChoiceBatch|None = None  # The same choices without histories
-    alone: bool = False        # Without sources?
+    cold_start: ChoiceBatch|None = None  # The same choices without histories
+    drop_sources: bool = False # Do they hurt?
 
 def _common_experts(sets, keys, experts):
     "The same sets with the scores of those experts that could be fitted for all of them."
@@ -533,7 +533,7 @@ def _hidden_items(self:Fusion, rest, target, rng):
 
 # %% ../nbs/17_fusion.ipynb #75cae380
 @patch
-def _lesson(self:Fusion, rest, hist, target, experts=None):
+def _training_set(self:Fusion, rest, hist, target):
     "Choices for the gate, and some of them once more without histories."
     rng = np.random.default_rng(self.seed)
     hidden = self._hidden_items(rest, target, rng)
@@ -541,7 +541,7 @@ def _lesson(self:Fusion, rest, hist, target, experts=None):
     allowed = (counts > 0) | (counts[target] == 0).any()
     data = drop_items(rest, hidden)
     hist = mask_interactions(hist, ~hidden[hist.item])
-    experts = self.tuned_experts(data, hist, target) if experts is None else experts
+    experts = self.tuned_experts(data, hist, target)
     on_trial = self.make_experts is None and self.budget == 'auto'
     networks = [x for x in experts if x.neural and on_trial]
     experts = [x for x in experts if x not in networks]
@@ -553,13 +553,13 @@ def _lesson(self:Fusion, rest, hist, target, experts=None):
     nobody = select_users(hist, np.full(min(len(hist), 500), -1))
     natural = choices(hist)
     natural.weight = rare_item_weights(data.counts[target])
-    lesson = _Lesson([natural], fitted, choices(nobody))
-    return self._try_networks(lesson, networks, hist, nobody) if networks else lesson
+    training = _TrainingSet([natural], fitted, choices(nobody))
+    return self._try_networks(training, networks, hist, nobody) if networks else training
 
 # %% ../nbs/17_fusion.ipynb #9fd2d3e4
-def n_held_out(data:Dataset)->int:
-    "How many interactions to hold out: a fifth of the target's, at least 800, at most 2,000."
-    return int(np.clip((data.hist.item < data.n_target).sum()//5, 800, 2000))
+def n_held_out(interactions:int)->int: # Of the target
+    "How many interactions to hold out: a fifth, at least 800, at most 2,000."
+    return int(np.clip(interactions//5, 800, 2000))
 
 # %% ../nbs/17_fusion.ipynb #826d4206
 def paired_gain(after:np.ndarray, before:np.ndarray)->tuple:
@@ -569,59 +569,59 @@ def paired_gain(after:np.ndarray, before:np.ndarray)->tuple:
 
 # %% ../nbs/17_fusion.ipynb #b0a1fef4
 @patch
-def _try_networks(self:Fusion, lesson, networks, hist, nobody):
+def _try_networks(self:Fusion, training, networks, hist, nobody):
     "Networks join if the first of them adds more than a standard error to held-out NDCG@10."
     pilot = [x for x in networks if type(x) is SASRec][:1] or networks[:1]
-    more = self._extended(lesson, pilot, hist, nobody)
-    if len(more.experts) == len(lesson.experts): return lesson
-    before = held_out_ndcg(lesson.sets, len(lesson.experts))
+    more = self._extended(training, pilot, hist, nobody)
+    if len(more.experts) == len(training.experts): return training
+    before = held_out_ndcg(training.sets, len(training.experts))
     gain, error = paired_gain(held_out_ndcg(more.sets, len(more.experts)), before)
     what = f'{pilot[0].name} adds {gain:+.4f} ± {error:.4f} to NDCG@10 of held-out interactions'
     if gain <= error:
         self.plan.append(f'networks left out: {what}')
-        return lesson
+        return training
     self.plan.append(f'networks join: {what}')
     rest = [x for x in networks if x is not pilot[0]]
     return self._extended(more, rest, hist, nobody) if rest else more
 
 # %% ../nbs/17_fusion.ipynb #c2a8b094
 @patch
-def _extended(self:Fusion, lesson, experts, hist, nobody):
-    "The lesson with further experts; those that cannot be fitted are left out."
-    try: fitted = fit_experts(experts, lesson.experts[0].data, self.plan)
-    except InputError: return lesson
-    natural = add_experts(lesson.sets[0], fitted, hist)
-    newcomers = add_experts(lesson.newcomers, fitted, nobody)
-    return _Lesson([natural], [*lesson.experts, *fitted], newcomers)
+def _extended(self:Fusion, training, experts, hist, nobody):
+    "The training set with further experts; those that cannot be fitted are left out."
+    try: fitted = fit_experts(experts, training.experts[0].data, self.plan)
+    except InputError: return training
+    natural = add_experts(training.sets[0], fitted, hist)
+    cold_start = add_experts(training.cold_start, fitted, nobody)
+    return _TrainingSet([natural], [*training.experts, *fitted], cold_start)
 
 # %% ../nbs/17_fusion.ipynb #77b29516
 @patch
-def _without_harm(self:Fusion, lesson, rest, hist, target):
-    "The lesson, or the one without the sources where they do harm; what they add is noted."
-    closed = [x for x in lesson.experts if not x.neural]
-    if rest.n_items == rest.n_target or not (closed and self.may_drop_sources): return lesson
-    at = [lesson.experts.index(x) for x in closed]
-    joint = [replace(x, scores=x.scores[..., at]) for x in lesson.sets]
+def _judge_sources(self:Fusion, training, rest, hist, target):
+    "The training set, or the one without the sources if these hurt; the gain is noted."
+    closed = [x for x in training.experts if not x.neural]
+    if rest.n_items == rest.n_target or not (closed and self.may_drop_sources): return training
+    at = [training.experts.index(x) for x in closed]
+    joint = [replace(x, scores=x.scores[..., at]) for x in training.sets]
     first = np.arange(min(len(target), 1000))
     joint = [_some(x, torch.from_numpy(first)) for x in joint]
     own = select_users(mask_interactions(hist, hist.item < rest.n_target), first)
     alone = Fusion(lambda *a: clone_experts(closed), self.budget, self.repeats, self.seed)
     alone.plan = []
-    twin = alone._lesson(without_sources(rest), own, target[first])
+    twin = alone._training_set(without_sources(rest), own, target[first])
     gain, error = paired_gain(held_out_ndcg(joint, len(closed)),
                               held_out_ndcg(twin.sets, len(twin.experts)))
     harm = gain < -2*error
     verdict = 'would hurt, left out' if harm else 'helps' if gain > 2*error else 'no gain shown'
     self.plan.append(f'source: {verdict} ({gain:+.4f} ± {error:.4f} to NDCG@10 of held-out '
                      'interactions)')
-    return replace(twin, alone=True) if harm else lesson
+    return replace(twin, drop_sources=True) if harm else training
 
 # %% ../nbs/17_fusion.ipynb #0a12dd75
 @patch
 def _choices(self:Fusion, data, held_out):
     "What the gate learns from; nothing if nothing can be held out."
-    rest, hist, target = held_out or hold_out_last_basket(data, seed=self.seed,
-                                                          most=n_held_out(data))
+    most = n_held_out((data.hist.item < data.n_target).sum())
+    rest, hist, target = held_out or hold_out_last_basket(data, seed=self.seed, most=most)
     if not self.repeats:
         new = np.nonzero(~has_item(hist, target))[0]
         hist = select_users(hist, new)
@@ -630,11 +630,11 @@ def _choices(self:Fusion, data, held_out):
     hist = select_users(hist, order)
     target = target[order]
     if len(target) >= 30:
-        lesson = self._lesson(rest, hist, target)
-        return self._without_harm(lesson, rest, hist, target)
+        training = self._training_set(rest, hist, target)
+        return self._judge_sources(training, rest, hist, target)
     known = data.phi is not None and data.phi.any()
     if known and (data.hist.item >= data.n_target).any(): return self._simulated_choices(data)
-    return _Lesson([], [])
+    return _TrainingSet([], [])
 
 # %% ../nbs/17_fusion.ipynb #1ec174d9
 @patch
@@ -644,27 +644,28 @@ def fit_dataset(self:Fusion, data:Dataset,
                )->Fusion:
     "Fit the gate on held-out interactions; then fit the experts on all."
     self.plan = []
-    lesson = self._choices(data, held_out)
+    training = self._choices(data, held_out)
     self.data = data if full is None else full
-    if lesson.alone: self.data = without_sources(self.data)
-    experts = clone_experts(lesson.experts) if lesson.sets else self.new_experts(self.data)
+    if training.drop_sources: self.data = without_sources(self.data)
+    experts = clone_experts(training.experts) if training.sets else self.new_experts(self.data)
+    training.experts = experts             # what the fitted ones learned is let go
     self.experts = fit_experts(experts, self.data, self.plan)
-    self.gate = self._learned_gate(lesson)
-    self.plan = [_size(self.data, lesson.sets), *dict.fromkeys(self.plan)]
+    self.gate = self._learned_gate(training)
+    self.plan = [_size(self.data, training.sets), *dict.fromkeys(self.plan)]
     return self
 
 # %% ../nbs/17_fusion.ipynb #cc92716a
 @patch
-def _learned_gate(self:Fusion, lesson):
+def _learned_gate(self:Fusion, training):
     "The gate of the experts that are left."
     n_experts = len(self.experts)
-    if not lesson.sets: return Gate(n_experts).requires_grad_(False)
-    keys = [expert_key(x) for x in lesson.experts]
+    if not training.sets: return Gate(n_experts).requires_grad_(False)
+    keys = [expert_key(x) for x in training.experts]
     at = [keys.index(expert_key(x)) for x in self.experts]
-    for choices in [*lesson.sets, lesson.newcomers]:
+    for choices in [*training.sets, training.cold_start]:
         if choices is not None: choices.scores = choices.scores[..., at]
-    gate = fit_gate(lesson.sets, n_experts)
-    return gate if lesson.newcomers is None else fit_newcomers(gate, lesson.newcomers)
+    gate = fit_gate(training.sets, n_experts)
+    return gate if training.cold_start is None else fit_cold_start(gate, training.cold_start)
 
 # %% ../nbs/17_fusion.ipynb #2b4fb84c
 def _size(data, sets):

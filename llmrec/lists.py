@@ -11,7 +11,7 @@ __all__ = ['top_columns', 'name_rows', 'top_k', 'cosine_top_k', 'item_mask', 'di
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any

@@ -152,7 +152,7 @@ def _weighted_domain(domain, weights):
 # %% ../nbs/23_recommender.ipynb #7cb7939b
 def _gate_rows(log, valid, seed): # -> (validation interactions,) boolean
     "Validation interactions for the gate; experts may learn from the others at once."
-    most = int(np.clip((len(log) + len(valid))//5, 800, 2000))
+    most = n_held_out(len(log) + len(valid))
     after = 'time' in log and 'time' in valid and len(log) and \
         valid['time'].min() >= log['time'].max()
     if len(valid) <= most or after: return np.ones(len(valid), bool)
@@ -163,7 +163,7 @@ def _gate_rows(log, valid, seed): # -> (validation interactions,) boolean
 # %% ../nbs/23_recommender.ipynb #560cb63d
 def _held_out(data, valid, seed, plan):
     "Dataset without the validation interactions, histories before them, and their items."
-    most = n_held_out(data)
+    most = n_held_out((data.hist.item < data.n_target).sum())
     if valid is None or not len(valid): return hold_out_last_basket(data, seed=seed, most=most)
     users = data.users.get_indexer(pd.Index(valid['user'], dtype=object))
     items = data.all_items[0].get_indexer(pd.Index(valid['item'], dtype=object))

@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from pathlib import Path
 from typing import Any, NamedTuple
 from .core import (
-    InputError, atomic_write, batch_slices, check_fraction, check_int, check_type, import_optional)
+    InputError, atomic_write, batch_slices, check_int, check_type, import_optional)
 from .lists import name_rows
 
 # %% ../nbs/55_search.ipynb #51647b24

@@ -21,8 +21,9 @@ from .core import batch_slices, check_int, set_seed
 from .dataset import Dataset, Histories, history_before, mask_interactions
 from .features import item_features, pca_features, project_new_items
 from .learner import (
-    ClipCB, DataLoaders, EarlyStopCB, Learner, SchedCB, TensorLoader, TransferPenaltyCB, cosine)
+    ClipCB, DataLoaders, EarlyStopCB, Learner, SchedCB, TensorLoader, cosine)
 from .sequence import NeuralExpert, pad_ragged
+from .two_tower import train_on_both
 
 # %% ../nbs/28_semantic_ids.ipynb #c0c61f09
 def residual_kmeans(X:np.ndarray,  # (N, d) item features
@@ -145,11 +146,7 @@ def _fit(self:SemanticID, data:Dataset)->None:
     self.codes = self.write(assign_codes(self.phi, self.books))
     self.curves = []
     self._net = self.build()
-    target = np.arange(data.n_items) < data.n_target
-    trained = self.train_phase(data, ~target, 'source')
-    cbs = [TransferPenaltyCB(self._net, self.lam, self.kind)] if trained and self.lam else []
-    self.train_phase(data, target, 'target', cbs)
-    self.keep(self._net)
+    train_on_both(self, data)
 
 # %% ../nbs/28_semantic_ids.ipynb #b298b40c
 @patch

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 import threading
 import torch
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fastcore.basics import patch
 from .core import batch_slices, check_int
 from .dataset import Histories, select_users

@@ -22,7 +22,7 @@ import pandas as pd
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pandas.api.types import union_categoricals
 from pathlib import Path
@@ -191,9 +191,9 @@ def _open_file(path:Path, options:TableOptions, what:str)->list[RawTable]:
     with open(path, 'rb') as file: head = file.read(8)
     if head.startswith(b'PK\x03\x04'): return _unzipped(path, options, what)
     if head.startswith(b'PAR1') or path.suffix in ('.parquet', '.pq'):
-        return [RawTable(_parquet(path), str(path), ['Parquet'])]
+        return [RawTable(_arrow(path, pd.read_parquet, 'Parquet'), str(path), ['Parquet'])]
     if head.startswith((b'ARROW1', b'FEA1')):
-        return [RawTable(_feather(path), str(path), ['Arrow'])]
+        return [RawTable(_arrow(path, pd.read_feather, 'Arrow'), str(path), ['Arrow'])]
     return [_open_bytes(opener_of(path), str(path), options)]
 
 _SHEET = ('xl/workbook.xml', '[Content_Types].xml')
@@ -216,23 +216,14 @@ def _unzipped(path:Path, options:TableOptions, what:str)->list[RawTable]:
     return [_open_bytes(opener(name), f'{path}, {name}', options) for name in names]
 
 # %% ../nbs/64_tables.ipynb #7628b748
-def _parquet(path:Path)->pd.DataFrame:
-    "A Parquet file."
+def _arrow(path:Path, read:Callable, kind:str)->pd.DataFrame:
+    "A file of columns, by pandas."
     import_optional('pyarrow', 'data')
-    try: return pd.read_parquet(path)
+    try: return read(path)
     except (ImportError, MemoryError): raise
     except Exception as error:
         first = str(error).splitlines()[0][:200]
-        raise InputError(f'{path} is no readable Parquet file: {first}') from error
-
-def _feather(path:Path)->pd.DataFrame:
-    "An Arrow file (Feather, IPC)."
-    import_optional('pyarrow', 'data')
-    try: return pd.read_feather(path)
-    except (ImportError, MemoryError): raise
-    except Exception as error:
-        first = str(error).splitlines()[0][:200]
-        raise InputError(f'{path} is no readable Arrow file: {first}') from error
+        raise InputError(f'{path} is no readable {kind} file: {first}') from error
 
 # %% ../nbs/64_tables.ipynb #ce5aada3
 _SEVEN_BIT = ('iso2022', 'utf_7', 'hz')

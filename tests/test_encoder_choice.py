@@ -147,3 +147,14 @@ def test_pictures_are_seen_and_missing_ones_are_zeros(tmp_path):
 def test_what_is_no_picture_is_named(bad):
     from llmrec.pictures import PictureEncoder
     with pytest.raises(InputError, match='picture'): PictureEncoder(device='cpu').encode(bad)
+
+
+def test_a_setting_that_is_surely_better_is_taken():
+    "The setting with the highest mean may be noise; one below it may be better for nearly everybody."
+    from llmrec.encoder_choice import _surely_better
+    rng = np.random.default_rng(0)
+    base = dict(score=.5, share=np.full(400, .5))
+    noisy = dict(score=.52, share=.52 + rng.normal(0, 1, 400))
+    sure = dict(score=.51, share=.51 + rng.normal(0, .01, 400))
+    assert _surely_better(base, [noisy, sure]) is sure
+    assert _surely_better(base, [noisy]) is base and _surely_better(base, []) is base

@@ -62,7 +62,7 @@ def test_a_search_that_finds_nothing_changes_nothing():
     assert (expert.k, expert.shrink) == (7, 3.) and 'no setting' in notes[0]
 
 def test_few_are_held_out_of_a_sparse_target(data):
-    assert F.n_held_out(data) == 800
+    assert [F.n_held_out(n) for n in (100, 5_000, 50_000)] == [800, 1000, 2000]
     assert len(hold_out_last_basket(data, most=50)[2]) == 50
 
 def test_validation_for_the_gate_is_drawn_by_users():
