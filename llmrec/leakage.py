@@ -15,7 +15,8 @@ from functools import cached_property
 from sklearn.metrics import roc_auc_score
 from typing import Any
 from .core import InputError, check_type
-from .data import Domain, is_text_column, require_columns
+from .columns import is_text_column
+from .data import Domain, require_columns
 from .preprocess import Split, item_text, later_rows
 from .metrics import ndcg_of_ranks
 from .case_files import case_id, read_lists, read_test_file
