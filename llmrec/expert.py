@@ -335,12 +335,13 @@ def _subclasses(cls):
 
 # %% ../nbs/12_expert.ipynb #8d533d6e
 def _expert_class(name, module):
-    "The class that a saved expert had; of two with one name, the one of the same module."
+    "The class that a saved expert had; of several, the one of the same module that was defined last."
     known = [cls for cls in _subclasses(Expert) if cls.__name__ == name]
     if not known:
         raise InputError(f'the model has an expert {name!r} that is not known here: import the '
                          f'module that defines it ({module}), then load')
-    return next((cls for cls in known if cls.__module__ == module), known[-1])
+    same = [cls for cls in known if cls.__module__ == module]
+    return (same or known)[-1]
 
 # %% ../nbs/12_expert.ipynb #9efa300d
 def unpack_experts(meta:list, arrays:dict, data:Dataset) -> list[Expert]:

@@ -185,6 +185,16 @@ def test_what_cannot_be_saved_is_named(data):
     with pytest.raises(ValueError, match=r'expert0\.x is a object'): pack_experts([Odd().fit_dataset(data)])
 
 
+def test_a_class_that_was_defined_twice_comes_back_as_the_newest(data):
+    "As when a cell of a notebook runs again: the class has the same name and the same module."
+    def define():
+        class Again(Popularity): pass
+        return Again
+    kept = [define() for _ in range(3)]
+    meta, arrays = pack_experts([kept[-1]().fit_dataset(data)])
+    assert type(unpack_experts(meta, arrays, data)[0]) is kept[-1]
+
+
 def test_keys_tell_experts_apart():
     "E12: parameters that are experts count, too."
     blends = [Blend(EASE(50.)), Blend(EASE(60.)), Blend(), Blend(weights=(0., .5)), Blend(EASE(50.), Tfidf(3.))]
