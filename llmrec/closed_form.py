@@ -507,7 +507,7 @@ class BilinearContent(Expert):
 def _fit(self:BilinearContent, data:Dataset) -> None:
     self.phi = pca_features(item_features(data), self.dim)
     every = np.ones(data.n_items, bool)
-    X, y = prefix_examples(data, self.half_life, among=every)
+    X, y = prefix_examples(data, self.half_life, max_examples=50_000, among=every)
     self.mu = self.phi[y].mean(0) if len(y) else self.phi.mean(0)
     x = l2_normalize(X @ self.phi)
     Y = self.phi[y] - self.mu

@@ -238,9 +238,12 @@ def tune_expert(expert:Expert,     # Its `grid` says what to try
 
 # %% ../nbs/12_expert.ipynb #ff9fd279
 def nth_best(expert:Expert, tried:pd.DataFrame, n:int=0) -> Expert:
-    "A copy with the best values, or with the best whose `differ` is the n-th best one's."
+    "A copy with the best values, or of the same fit, if it can be, with the n-th best `differ`."
     names = list(tried.columns[:-1])
     if expert.differ in names:
+        learned = [name for name in names if name not in expert.scoring]
+        if n and expert.differ not in learned:
+            tried = tried[(tried[learned] == tried[learned].iloc[0]).all(axis=1)]
         values = tried[expert.differ].drop_duplicates()
         tried = tried[tried[expert.differ] == values.iloc[min(n, len(values) - 1)]]
     best = {name: tried[name].iloc[0] for name in names}
@@ -335,7 +338,7 @@ def _subclasses(cls):
 
 # %% ../nbs/12_expert.ipynb #8d533d6e
 def _expert_class(name, module):
-    "The class that a saved expert had; of several, the one of the same module that was defined last."
+    "The class that a saved expert had; of several, the last one of the same module."
     known = [cls for cls in _subclasses(Expert) if cls.__name__ == name]
     if not known:
         raise InputError(f'the model has an expert {name!r} that is not known here: import the '

@@ -6,7 +6,7 @@
 __all__ = ['standardize_scores', 'item_log_counts', 'user_log_counts', 'Gate', 'ChoiceBatch', 'build_choices', 'add_experts',
            'rare_item_weights', 'unique_evidence_pairs', 'gate_scores', 'choice_loss', 'fit_gate', 'fit_cold_start',
            'choice_ndcg', 'held_out_ndcg', 'simulate_cold_target', 'closed_form_experts', 'neural_experts',
-           'default_experts', 'fit_experts', 'tune_experts', 'Fusion', 'n_held_out', 'paired_gain']
+           'default_experts', 'fit_experts', 'tune_experts', 'Fusion', 'n_held_out', 'paired_gain', 'weight_shares']
 
 # %% ../nbs/17_fusion.ipynb #73cc277c
 import warnings
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -214,6 +215,26 @@ def rare_item_weights(counts:np.ndarray, # Interactions of the chosen items, (ch
     weight = np.where(rare, lift, 1.)
     return torch.from_numpy((weight/weight.mean()).astype(np.float32))
 
+# %% ../nbs/17_fusion.ipynb #a0467053
+class _PairSum(torch.autograd.Function):
+    "Scores under the weights and offset of each candidate's pair; the gradient never leaves cache."
+    @staticmethod
+    def forward(ctx, weights, offset, scores, at): # (P, E), (P,), (m, c, E), (m, c)
+        ctx.save_for_backward(scores, at)
+        ctx.n_pairs = len(weights)
+        total = offset[at]
+        for b in batch_slices(len(at), 64):
+            total[b] += (F.embedding(at[b], weights)*scores[b]).sum(-1)
+        return total
+    @staticmethod
+    def backward(ctx, gradient):
+        scores, at = (x.flatten(0, 1).numpy() for x in ctx.saved_tensors)
+        flat = gradient.flatten().numpy()
+        each = np.arange(len(at) + 1)
+        pairs = sp.csc_matrix((flat, at, each), (ctx.n_pairs, len(at)))
+        offset = np.bincount(at, flat, ctx.n_pairs).astype(np.float32)
+        return torch.from_numpy(pairs @ scores), torch.from_numpy(offset), None, None
+
 # %% ../nbs/17_fusion.ipynb #ff2334b7
 def unique_evidence_pairs(choices:ChoiceBatch)->tuple:
     "Item levels (1, G), user levels (M, 1), and each candidate's pair, (choices, candidates)."
@@ -225,8 +246,8 @@ def gate_scores(gate:Gate, choices:ChoiceBatch, pairs:tuple)->torch.Tensor:
     "`gate` on choices; `pairs` from `unique_evidence_pairs`."
     item, user, at = pairs
     weights = gate.weights(item, user).flatten(0, 1)
-    offset = gate.offset(item.expand(len(user), -1), user).reshape(-1, 1)
-    return (F.embedding(at, weights)*choices.scores).sum(-1) + F.embedding(at, offset)[..., 0]
+    offset = gate.offset(item.expand(len(user), -1), user).flatten()
+    return _PairSum.apply(weights, offset, choices.scores, at)
 
 # %% ../nbs/17_fusion.ipynb #6945d559
 def choice_loss(gate:Gate, choices:ChoiceBatch, pairs:tuple, focus:float=0.)->torch.Tensor:
@@ -247,7 +268,8 @@ def _minimise(loss, parameters, steps):
         gradient = nn.utils.parameters_to_vector([x.grad for x in parameters])
         return float(total.detach()), gradient.double().numpy()
     start = nn.utils.parameters_to_vector(parameters).detach().double().numpy()
-    found = minimize(value, start, jac=True, method='L-BFGS-B', options=dict(maxiter=steps))
+    enough = dict(maxiter=steps, ftol=1e-6)
+    found = minimize(value, start, jac=True, method='L-BFGS-B', options=enough)
     nn.utils.vector_to_parameters(torch.from_numpy(found.x).float(), parameters)
 
 # %% ../nbs/17_fusion.ipynb #5e4d8a36
@@ -510,6 +532,7 @@ class _TrainingSet:
     sets: list                 # `ChoiceBatch`es
     experts: list              # In the order of their scores
     cold_start: ChoiceBatch|None = None  # The same choices without histories
+    hist: Histories|None = None          # Their histories
     drop_sources: bool = False # Do they hurt?
 
 def _common_experts(sets, keys, experts):
@@ -553,7 +576,7 @@ def _training_set(self:Fusion, rest, hist, target):
     nobody = select_users(hist, np.full(min(len(hist), 500), -1))
     natural = choices(hist)
     natural.weight = rare_item_weights(data.counts[target])
-    training = _TrainingSet([natural], fitted, choices(nobody))
+    training = _TrainingSet([natural], fitted, choices(nobody), hist)
     return self._try_networks(training, networks, hist, nobody) if networks else training
 
 # %% ../nbs/17_fusion.ipynb #9fd2d3e4
@@ -592,29 +615,72 @@ def _extended(self:Fusion, training, experts, hist, nobody):
     except InputError: return training
     natural = add_experts(training.sets[0], fitted, hist)
     cold_start = add_experts(training.cold_start, fitted, nobody)
-    return _TrainingSet([natural], [*training.experts, *fitted], cold_start)
+    return _TrainingSet([natural], [*training.experts, *fitted], cold_start, hist)
+
+# %% ../nbs/17_fusion.ipynb #b6c38973
+def weight_shares(gate:Gate, sets:list # `ChoiceBatch`es
+                 )->np.ndarray:        # (experts,), sum one
+    "Share of each expert in the weights of the chosen items, on average."
+    shares = []
+    for choices in sets:
+        item = choices.item_evidence.gather(1, choices.target[:, None])[:, 0]
+        weights = gate.weights(item, choices.user_evidence[:, 0])
+        shares.append(weights/weights.sum(-1, keepdim=True))
+    return torch.cat(shares).mean(0).numpy()
+
+# %% ../nbs/17_fusion.ipynb #111cec30
+@patch
+def _without_light(self:Fusion, training, least=.01):
+    "Without the stock experts that have less than a hundredth of the weight."
+    if self.make_experts is not None or not training.sets: return training
+    names = expert_names(training.experts)
+    some = [_fold(x, 0, max(1, len(x.target)//500)) for x in training.sets]
+    share = weight_shares(fit_gate(some, len(names), steps=40), training.sets)
+    keep = np.nonzero(share >= least)[0]
+    light = [name for name, own in zip(names, share) if own < least]
+    if light: self.plan.append('left out, with less than 1 % of the weight: ' + ', '.join(light))
+    def kept(choices): return choices and replace(choices, scores=choices.scores[..., keep])
+    return replace(training, sets=[kept(x) for x in training.sets],
+                   experts=[training.experts[i] for i in keep],
+                   cold_start=kept(training.cold_start))
 
 # %% ../nbs/17_fusion.ipynb #77b29516
+def _of_target(choices, experts, hist, notes):
+    "Choices of joint experts as their twins score them, which know the target alone."
+    own = [not x.use_source_history and not x.children() for x in experts]
+    alike = replace(choices, scores=choices.scores[..., np.nonzero(own)[0]])
+    others = clone_experts([x for x, same in zip(experts, own) if not same])
+    data = experts[0].data
+    own_hist = mask_interactions(hist, hist.item < data.n_target)
+    return add_experts(alike, fit_experts(others, without_sources(data), notes), own_hist)
+
+# %% ../nbs/17_fusion.ipynb #80741f65
 @patch
 def _judge_sources(self:Fusion, training, rest, hist, target):
     "The training set, or the one without the sources if these hurt; the gain is noted."
     closed = [x for x in training.experts if not x.neural]
     if rest.n_items == rest.n_target or not (closed and self.may_drop_sources): return training
     at = [training.experts.index(x) for x in closed]
-    joint = [replace(x, scores=x.scores[..., at]) for x in training.sets]
     first = np.arange(min(len(target), 1000))
-    joint = [_some(x, torch.from_numpy(first)) for x in joint]
-    own = select_users(mask_interactions(hist, hist.item < rest.n_target), first)
-    alone = Fusion(lambda *a: clone_experts(closed), self.budget, self.repeats, self.seed)
-    alone.plan = []
-    twin = alone._training_set(without_sources(rest), own, target[first])
-    gain, error = paired_gain(held_out_ndcg(joint, len(closed)),
-                              held_out_ndcg(twin.sets, len(twin.experts)))
+    joint = _some(training.sets[0], torch.from_numpy(first))
+    joint = replace(joint, scores=joint.scores[..., at])
+    twin = _of_target(joint, closed, select_users(training.hist, first), self.plan)
+    gain, error = paired_gain(held_out_ndcg([joint], len(closed)),
+                              held_out_ndcg([twin], twin.scores.shape[-1]))
     harm = gain < -2*error
     verdict = 'would hurt, left out' if harm else 'helps' if gain > 2*error else 'no gain shown'
     self.plan.append(f'source: {verdict} ({gain:+.4f} ± {error:.4f} to NDCG@10 of held-out '
                      'interactions)')
-    return replace(twin, drop_sources=True) if harm else training
+    return self._without_sources(closed, rest, hist, target) if harm else training
+
+# %% ../nbs/17_fusion.ipynb #46e5ed2a
+@patch
+def _without_sources(self:Fusion, experts, rest, hist, target):
+    "The training set of the target alone."
+    alone = Fusion(lambda *a: clone_experts(experts), self.budget, self.repeats, self.seed)
+    alone.plan = []
+    own = mask_interactions(hist, hist.item < rest.n_target)
+    return replace(alone._training_set(without_sources(rest), own, target), drop_sources=True)
 
 # %% ../nbs/17_fusion.ipynb #0a12dd75
 @patch
@@ -630,7 +696,7 @@ def _choices(self:Fusion, data, held_out):
     hist = select_users(hist, order)
     target = target[order]
     if len(target) >= 30:
-        training = self._training_set(rest, hist, target)
+        training = self._without_light(self._training_set(rest, hist, target))
         return self._judge_sources(training, rest, hist, target)
     known = data.phi is not None and data.phi.any()
     if known and (data.hist.item >= data.n_target).any(): return self._simulated_choices(data)

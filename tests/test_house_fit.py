@@ -5,7 +5,7 @@ from llmrec.baselines import Content, ItemKNN, LastItems, Popularity
 from llmrec.closed_form import EASE
 from llmrec.data import make_synthetic_pair
 from llmrec.dataset import hold_out_last_basket, make_dataset, without_sources
-from llmrec.expert import fit_itself, grid_settings, tune_expert
+from llmrec.expert import fit_itself, grid_settings, nth_best, tune_expert
 from llmrec.preprocess import split_last
 
 
@@ -114,3 +114,31 @@ def test_rare_items_count_more():
     counts = np.array([0, 1, 7, 9])
     w = F.rare_item_weights(counts)
     assert torch.isclose(w.mean(), torch.tensor(1.)) and w[0] == w[1] > w[2] == w[3]
+
+def test_a_second_of_its_class_shares_the_first_ones_fit(held):
+    "What differs is a matter of scoring: one inverse serves both."
+    rest, hist, target = held
+    _, tried = tune_expert(EASE(), rest, hist, target)
+    first, second = nth_best(EASE(), tried, 0), nth_best(EASE(), tried, 1)
+    assert (first.lam, first.use_source_history) == (second.lam, second.use_source_history) and first.half_life != second.half_life
+
+def test_the_lightest_stock_experts_are_left_out_and_named(data, monkeypatch):
+    fusion = F.Fusion(budget='fast', seed=0)
+    monkeypatch.setattr(F, 'weight_shares', lambda gate, sets: np.r_[.001, np.full(len(gate.bias) - 1, .1)])
+    fusion.fit_dataset(data)
+    [line] = [x for x in fusion.plan if x.startswith('left out, with less than 1 %')]
+    name = line.rpartition(': ')[2]
+    assert name == 'KernelTransfer' and name not in F.expert_names(fusion.experts)
+    own = F.Fusion(lambda *a: [Popularity(), EASE()], 'fast').fit_dataset(data)
+    assert len(own.experts) == 2, 'who names experts keeps them'
+
+def test_a_twin_scores_what_the_source_does_not_touch_as_before(data):
+    experts = F.fit_experts([EASE(use_source_history=False), ItemKNN()], data)
+    rest, hist, target = hold_out_last_basket(data)
+    choices = F.build_choices(experts, hist, target, data.counts[:data.n_target])
+    twin = F._of_target(choices, experts, hist, [])
+    assert torch.equal(twin.scores[..., 0], choices.scores[..., 0]) and not torch.equal(twin.scores[..., 1], choices.scores[..., 1])
+    alone = without_sources(data)
+    plain = F.add_experts(F.replace(choices, scores=choices.scores[..., :0]), [ItemKNN().fit_dataset(alone)],
+                          F.mask_interactions(hist, hist.item < data.n_target))
+    assert torch.equal(plain.scores[..., 0], twin.scores[..., 1])
