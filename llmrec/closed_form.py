@@ -96,6 +96,7 @@ class _Solved:
 _SOLVED = weakref.WeakValueDictionary()
 
 # %% ../nbs/14_closed_form.ipynb #2affaebc
+#| code-fold: true
 LARGE = 64*2**20   # Bytes from which a matrix is solved for again instead of being saved
 
 class SolvedExpert(Expert):
@@ -121,8 +122,6 @@ class EASE(SolvedExpert):
     saved = ('rows', 'B', 'far')
     solved = ('B', 'far')
     phrase = 'taken together with your items'
-    scoring = ('half_life',)
-    quick = dict(max_items=1500, n_neighbours=0)
     def __init__(self, lam:float=100., half_life:float=np.inf,
                  use_source_history:bool=True, # False: other domains do not exist
                  max_items:int=5000,           # Items of the inverse: those with most interactions
@@ -136,6 +135,8 @@ class EASE(SolvedExpert):
 # %% ../nbs/14_closed_form.ipynb #021eaa2f
 EASE.grid = dict(lam=(10., 50., 200., 1000., 4000.), use_source_history=(True, False),
                  half_life=(3., 10., np.inf))
+EASE.scoring = ('half_life',)
+EASE.quick = dict(max_items=1500, n_neighbours=0)
 
 # %% ../nbs/14_closed_form.ipynb #a81f5f6d
 @patch
@@ -388,8 +389,6 @@ class NextItemRidge(SolvedExpert):
     solved = ('W',)
     phrase = 'comes next after items like yours'
     needs_order = True
-    grid = dict(lam=(100., 400., 1600.), use_source_history=(True, False))
-    quick = dict(max_items=1000)
     def __init__(self, kernel:KernelTransfer|None=None, half_life:float=4., lam:float=400.,
                  rho:float=.1, use_source_history:bool=True, max_items:int=5000):
         self.kernel = kernel
@@ -398,6 +397,10 @@ class NextItemRidge(SolvedExpert):
         self.rho = rho
         self.use_source_history = use_source_history
         self.max_items = max_items
+
+# %% ../nbs/14_closed_form.ipynb #1d4d5a00
+NextItemRidge.grid = dict(lam=(100., 400., 1600.), use_source_history=(True, False))
+NextItemRidge.quick = dict(max_items=1000)
 
 # %% ../nbs/14_closed_form.ipynb #446a202d
 @patch

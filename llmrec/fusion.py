@@ -216,6 +216,7 @@ def rare_item_weights(counts:np.ndarray, # Interactions of the chosen items, (ch
     return torch.from_numpy((weight/weight.mean()).astype(np.float32))
 
 # %% ../nbs/17_fusion.ipynb #a0467053
+#| code-fold: true
 class _PairSum(torch.autograd.Function):
     "Scores under the weights and offset of each candidate's pair; the gradient never leaves cache."
     @staticmethod
@@ -503,6 +504,7 @@ class Fusion(Expert):
         return tune_experts(experts, data, hist, target, self.plan)
 
 # %% ../nbs/17_fusion.ipynb #f644dfcd
+#| code-fold: true
 @patch
 def _simulated_choices(self:Fusion, data, parts=4):
     "No target interactions: clusters of the source play the target, one after the other."
@@ -526,6 +528,7 @@ def _simulated_choices(self:Fusion, data, parts=4):
     return _TrainingSet(*_common_experts(sets, keys, experts))
 
 # %% ../nbs/17_fusion.ipynb #71e34d09
+#| code-fold: true
 @dataclass
 class _TrainingSet:
     "What the gate learns from."
