@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['standardize_scores', 'item_log_counts', 'user_log_counts', 'Gate', 'ChoiceBatch', 'build_choices', 'add_experts',
-           'rare_item_weights', 'unique_evidence_pairs', 'gate_scores', 'choice_loss', 'fit_gate', 'fit_cold_start',
-           'choice_ndcg', 'held_out_ndcg', 'simulate_cold_target', 'closed_form_experts', 'neural_experts',
-           'default_experts', 'fit_experts', 'tune_experts', 'Fusion', 'n_held_out', 'paired_gain', 'weight_shares']
+           'rare_item_weights', 'unique_evidence_pairs', 'gate_scores', 'choice_loss', 'fit_gate', 'fit_cold_items',
+           'fit_cold_start', 'choice_ndcg', 'held_out_ndcg', 'simulate_cold_target', 'closed_form_experts',
+           'neural_experts', 'default_experts', 'fit_experts', 'tune_experts', 'Fusion', 'n_held_out', 'paired_gain',
+           'weight_shares']
 
 # %% ../nbs/17_fusion.ipynb #73cc277c
 import warnings
@@ -300,16 +301,26 @@ def fit_gate(sets:list, # ChoiceBatch, one or several
     return gate.requires_grad_(False)
 
 # %% ../nbs/17_fusion.ipynb #484b24c1
+def _fit_some(gate, sets, names, focus, steps):
+    "Fit parameters of the gate by name, and leave the others as they are."
+    learned = [getattr(gate, name).requires_grad_(True) for name in names]
+    total = sum(float(x.weight.sum()) for x in sets)
+    pairs = [unique_evidence_pairs(x) for x in sets]
+    def loss():
+        fit = sum(choice_loss(gate, x, p, focus) for x, p in zip(sets, pairs))
+        return (fit + gate.penalty())/total
+    _minimise(loss, learned, steps)
+    return gate.requires_grad_(False)
+
+# %% ../nbs/17_fusion.ipynb #1141f08a
+def fit_cold_items(gate:Gate, natural:ChoiceBatch, hidden:ChoiceBatch, steps:int=100)->Gate:
+    "Fit what only items without interactions need: which of them, and how likely one is at all."
+    return _fit_some(gate, [natural, hidden], ['cold_item', 'offset_weights'], .15, steps)
+
 def fit_cold_start(gate:Gate, choices:ChoiceBatch, steps:int=100)->Gate:
     "Fit what only users without a history need, and leave the rest of the gate as it is."
     others = gate.offset_weights[0].clone()
-    total = float(choices.weight.sum())
-    pairs = unique_evidence_pairs(choices)
-    learned = [gate.cold_user, gate.offset_weights]
-    for parameter in learned: parameter.requires_grad_(True)
-    def loss(): return (choice_loss(gate, choices, pairs) + gate.penalty())/total
-    _minimise(loss, learned, steps)
-    gate.requires_grad_(False)
+    gate = _fit_some(gate, [choices], ['cold_user', 'offset_weights'], 0., steps)
     gate.offset_weights[0] = others
     return gate
 
@@ -535,8 +546,9 @@ class _TrainingSet:
     sets: list                 # `ChoiceBatch`es
     experts: list              # In the order of their scores
     cold_start: ChoiceBatch|None = None  # The same choices without histories
-    hist: Histories|None = None          # Their histories
+    hist: list|None = None     # Histories of each of the sets
     drop_sources: bool = False # Do they hurt?
+    hidden: bool = False       # Are the last set's choices among hidden items?
 
 def _common_experts(sets, keys, experts):
     "The same sets with the scores of those experts that could be fitted for all of them."
@@ -549,10 +561,10 @@ def _common_experts(sets, keys, experts):
 # %% ../nbs/17_fusion.ipynb #31768619
 @patch
 def _hidden_items(self:Fusion, rest, target, rng):
-    "Target items that lose their interactions: a tenth, if held-out items are hardly ever new."
+    "Target items that lose their interactions: a tenth, if held-out items are seldom new."
     counts = rest.counts[:rest.n_target]
     hidden = np.zeros(rest.n_items, bool)
-    if (counts[target] == 0).sum() >= 30: return hidden
+    if (counts[target] == 0).mean() >= 1/7: return hidden
     warm = np.nonzero(counts)[0]
     hidden[rng.choice(warm, len(warm)//10, replace=False)] = True
     return hidden
@@ -567,20 +579,42 @@ def _training_set(self:Fusion, rest, hist, target):
     allowed = (counts > 0) | (counts[target] == 0).any()
     data = drop_items(rest, hidden)
     hist = mask_interactions(hist, ~hidden[hist.item])
+    if (counts[target] == 0).sum() >= 30:      # enough new items without the hidden ones
+        natural = np.nonzero(~hidden[target])[0]
+        hist = select_users(hist, natural)
+        target = target[natural]
+        allowed = allowed & ~hidden[:rest.n_target]
     experts = self.tuned_experts(data, hist, target)
     on_trial = self.make_experts is None and self.budget == 'auto'
     networks = [x for x in experts if x.neural and on_trial]
     experts = [x for x in experts if x not in networks]
     fitted = fit_experts(experts, data, self.plan)
-    def choices(histories):
-        counts = data.counts[:data.n_target]
-        return build_choices(fitted, histories, target[:len(histories)], counts, allowed,
-                             seed=self.seed)
+    counts = data.counts[:data.n_target]
+    natural = build_choices(fitted, hist, target, counts, allowed, seed=self.seed)
+    natural.weight = rare_item_weights(counts[target])
     nobody = select_users(hist, np.full(min(len(hist), 500), -1))
-    natural = choices(hist)
-    natural.weight = rare_item_weights(data.counts[target])
-    training = _TrainingSet([natural], fitted, choices(nobody), hist)
-    return self._try_networks(training, networks, hist, nobody) if networks else training
+    cold_start = build_choices(fitted, nobody, target[:len(nobody)], counts, allowed,
+                               seed=self.seed)
+    training = _TrainingSet([natural], fitted, cold_start, [hist])
+    if hidden.any(): self._add_hidden(training, rest, hidden)
+    return self._try_networks(training, networks, nobody) if networks else training
+
+# %% ../nbs/17_fusion.ipynb #5636f211
+@patch
+def _add_hidden(self:Fusion, training, rest, hidden):
+    "Interactions with hidden items as choices among these items."
+    rows = np.nonzero(hidden[rest.hist.item])[0]
+    most = len(training.sets[0].target)
+    rows = np.random.default_rng(self.seed).permutation(rows)[:most]
+    past = history_before(rest.hist, rows)
+    past = mask_interactions(past, ~hidden[past.item])
+    own = hidden[:rest.n_target]
+    none = np.zeros(rest.n_target, int)
+    choices = build_choices(training.experts, past, rest.hist.item[rows], none, own,
+                            seed=self.seed)
+    training.sets.append(choices)
+    training.hist.append(past)
+    training.hidden = True
 
 # %% ../nbs/17_fusion.ipynb #9fd2d3e4
 def n_held_out(interactions:int)->int: # Of the target
@@ -595,30 +629,32 @@ def paired_gain(after:np.ndarray, before:np.ndarray)->tuple:
 
 # %% ../nbs/17_fusion.ipynb #b0a1fef4
 @patch
-def _try_networks(self:Fusion, training, networks, hist, nobody):
+def _try_networks(self:Fusion, training, networks, nobody):
     "Networks join if the first of them adds more than a standard error to held-out NDCG@10."
     pilot = [x for x in networks if type(x) is SASRec][:1] or networks[:1]
-    more = self._extended(training, pilot, hist, nobody)
+    more = self._extended(training, pilot, nobody)
     if len(more.experts) == len(training.experts): return training
-    before = held_out_ndcg(training.sets, len(training.experts))
-    gain, error = paired_gain(held_out_ndcg(more.sets, len(more.experts)), before)
+    before = held_out_ndcg(training.sets[:1], len(training.experts))
+    after = held_out_ndcg(more.sets[:1], len(more.experts))
+    gain, error = paired_gain(after, before)
     what = f'{pilot[0].name} adds {gain:+.4f} ± {error:.4f} to NDCG@10 of held-out interactions'
     if gain <= error:
         self.plan.append(f'networks left out: {what}')
         return training
     self.plan.append(f'networks join: {what}')
     rest = [x for x in networks if x is not pilot[0]]
-    return self._extended(more, rest, hist, nobody) if rest else more
+    return self._extended(more, rest, nobody) if rest else more
 
 # %% ../nbs/17_fusion.ipynb #c2a8b094
 @patch
-def _extended(self:Fusion, training, experts, hist, nobody):
+def _extended(self:Fusion, training, experts, nobody):
     "The training set with further experts; those that cannot be fitted are left out."
     try: fitted = fit_experts(experts, training.experts[0].data, self.plan)
     except InputError: return training
-    natural = add_experts(training.sets[0], fitted, hist)
+    sets = [add_experts(x, fitted, hist) for x, hist in zip(training.sets, training.hist)]
     cold_start = add_experts(training.cold_start, fitted, nobody)
-    return _TrainingSet([natural], [*training.experts, *fitted], cold_start, hist)
+    return replace(training, sets=sets, experts=[*training.experts, *fitted],
+                   cold_start=cold_start)
 
 # %% ../nbs/17_fusion.ipynb #b6c38973
 def weight_shares(gate:Gate, sets:list # `ChoiceBatch`es
@@ -667,7 +703,7 @@ def _judge_sources(self:Fusion, training, rest, hist, target):
     first = np.arange(min(len(target), 1000))
     joint = _some(training.sets[0], torch.from_numpy(first))
     joint = replace(joint, scores=joint.scores[..., at])
-    twin = _of_target(joint, closed, select_users(training.hist, first), self.plan)
+    twin = _of_target(joint, closed, select_users(training.hist[0], first), self.plan)
     gain, error = paired_gain(held_out_ndcg([joint], len(closed)),
                               held_out_ndcg([twin], twin.scores.shape[-1]))
     harm = gain < -2*error
@@ -733,7 +769,8 @@ def _learned_gate(self:Fusion, training):
     at = [keys.index(expert_key(x)) for x in self.experts]
     for choices in [*training.sets, training.cold_start]:
         if choices is not None: choices.scores = choices.scores[..., at]
-    gate = fit_gate(training.sets, n_experts)
+    gate = fit_gate(training.sets[:1] if training.hidden else training.sets, n_experts)
+    if training.hidden: gate = fit_cold_items(gate, *training.sets)
     return gate if training.cold_start is None else fit_cold_start(gate, training.cold_start)
 
 # %% ../nbs/17_fusion.ipynb #2b4fb84c

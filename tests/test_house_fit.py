@@ -142,3 +142,27 @@ def test_a_twin_scores_what_the_source_does_not_touch_as_before(data):
     plain = F.add_experts(F.replace(choices, scores=choices.scores[..., :0]), [ItemKNN().fit_dataset(alone)],
                           F.mask_interactions(hist, hist.item < data.n_target))
     assert torch.equal(plain.scores[..., 0], twin.scores[..., 1])
+
+def test_cold_items_are_ordered_without_touching_the_others(data):
+    "What one expert knows of new items is found in choices among hidden ones; the order of known items stays."
+    g = torch.Generator().manual_seed(0)
+    def batch(evidence):
+        scores = torch.randn(300, 6, 2, generator=g)
+        liked = scores[..., 0 if evidence else 1].argmax(1)      # known items by the first, new ones by the second
+        return F.ChoiceBatch(scores, torch.full((300, 6), evidence), torch.full((300, 1), .3), torch.zeros(300, 6), liked,
+                             torch.ones(300), torch.zeros(300, 6, dtype=int))
+    natural, hidden = batch(.5), batch(0.)
+    before = F.fit_gate([natural], 2)
+    after = F.fit_cold_items(F.fit_gate([natural], 2), natural, hidden)
+    for name in ('bias', 'item_slope', 'user_slope', 'cold_user'): assert torch.equal(getattr(before, name), getattr(after, name))
+    assert F.choice_ndcg(after, hidden).mean() > F.choice_ndcg(before, hidden).mean() + .1
+    assert np.array_equal(F.choice_ndcg(after, natural), F.choice_ndcg(before, natural))
+
+def test_hidden_items_are_a_tenth_unless_new_ones_are_common(data):
+    fusion, rng = F.Fusion(seed=0), np.random.default_rng(0)
+    counts = data.counts[:data.n_target]
+    warm = np.nonzero(counts)[0]
+    assert fusion._hidden_items(data, warm, rng).sum() == len(warm)//10
+    bare = F.drop_items(data, np.arange(data.n_items) < data.n_target//2)
+    new = np.arange(data.n_target//2)
+    assert not fusion._hidden_items(bare, np.r_[new, new], rng).any()
