@@ -700,7 +700,7 @@ def _judge_sources(self:Fusion, training, rest, hist, target):
     closed = [x for x in training.experts if not x.neural]
     if rest.n_items == rest.n_target or not (closed and self.may_drop_sources): return training
     at = [training.experts.index(x) for x in closed]
-    first = np.arange(min(len(target), 1000))
+    first = np.arange(min(len(training.sets[0].target), 1000))
     joint = _some(training.sets[0], torch.from_numpy(first))
     joint = replace(joint, scores=joint.scores[..., at])
     twin = _of_target(joint, closed, select_users(training.hist[0], first), self.plan)

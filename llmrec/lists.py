@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['top_columns', 'name_rows', 'top_k', 'cosine_top_k', 'item_mask', 'distinct_titles', 'RecommendationTable', 'to_table',
-           'short_explanation', 'similar_items', 'TextIndex', 'mmr', 'category_distribution', 'kl_divergence',
-           'calibrate', 'rerank_diverse', 'rerank_calibrated']
+           'short_explanation', 'similar_items', 'TextIndex', 'reserve_places', 'mmr', 'category_distribution',
+           'kl_divergence', 'calibrate', 'rerank_diverse', 'rerank_calibrated']
 
 # %% ../nbs/18_lists.ipynb #b220892d
 import numpy as np
@@ -232,6 +232,23 @@ class TextIndex:
              )->np.ndarray: # (m, n)
         "Cosines of queries and items, both centred by the mean of the catalogue."
         return l2_normalize(np.atleast_2d(queries) - self.mean) @ self.unit.T
+
+# %% ../nbs/18_lists.ipynb #f1a40946
+def reserve_places(columns:np.ndarray,     # (m, k) the best of all items, best first; -1: none
+                   scores:np.ndarray,      # (m, k)
+                   rare:np.ndarray,        # (m, q) the best of the rare items; -1: none
+                   rare_scores:np.ndarray  # (m, q)
+                  )->tuple[np.ndarray, np.ndarray]: # (m, k) columns and scores
+    "Lists of which at least q places are for rare items, best first."
+    twice = (columns[:, :, None] == rare[:, None]).any(-1)
+    every = np.concatenate([rare, np.where(twice, -1, columns)], 1)
+    values = np.concatenate([rare_scores, np.where(twice, -np.inf, scores)], 1)
+    later = np.ones(every.shape, bool)
+    later[:, :rare.shape[1]] = rare < 0
+    kept = np.lexsort((-values, later), axis=1)[:, :columns.shape[1]]
+    order = np.argsort(-np.take_along_axis(values, kept, 1), 1, kind='stable')
+    kept = np.take_along_axis(kept, order, 1)
+    return np.take_along_axis(every, kept, 1), np.take_along_axis(values, kept, 1)
 
 # %% ../nbs/18_lists.ipynb #80b57175
 def _scale_scores(scores:np.ndarray)->tuple[np.ndarray, np.ndarray]: # (m, p), (m, p) boolean

@@ -166,3 +166,16 @@ def test_hidden_items_are_a_tenth_unless_new_ones_are_common(data):
     bare = F.drop_items(data, np.arange(data.n_items) < data.n_target//2)
     new = np.arange(data.n_target//2)
     assert not fusion._hidden_items(bare, np.r_[new, new], rng).any()
+
+def test_a_source_is_judged_where_some_choices_were_hidden():
+    "New items among the held-out ones, and a tenth of the others hidden: fewer choices than held-out interactions."
+    pair = make_synthetic_pair(1, n_users=(1500, 300), n_items=(300, 60), n_rows=(6, 5), shared=.1)
+    data = make_dataset(pair.target.log, pair.target.items, pair.source)
+    rest, hist, target = hold_out_last_basket(data)
+    values, times = np.unique(target, return_counts=True)
+    new = np.zeros(data.n_items, bool)
+    new[values[np.argsort(times)][:(np.cumsum(np.sort(times)) < 45).sum()]] = True
+    assert 30 <= new[target].sum() < len(target)/7
+    hist = F.mask_interactions(hist, ~new[hist.item])
+    fusion = F.Fusion(budget='fast').fit_dataset(data, held_out=(F.drop_items(rest, new), hist, target))
+    assert any(x.startswith('source: ') for x in fusion.plan)
