@@ -559,14 +559,17 @@ def _common_experts(sets, keys, experts):
     return sets, [x for x in experts if expert_key(x) in common]
 
 # %% ../nbs/17_fusion.ipynb #31768619
+def _tenth(counts, rng): # (n,) of the target -> (n,) boolean
+    "A tenth of the items that have interactions."
+    warm = np.nonzero(counts)[0]
+    return np.isin(np.arange(len(counts)), rng.choice(warm, len(warm)//10, replace=False))
+
 @patch
 def _hidden_items(self:Fusion, rest, target, rng):
-    "Target items that lose their interactions: a tenth, if held-out items are seldom new."
-    counts = rest.counts[:rest.n_target]
+    "Target items that lose their interactions: a tenth, if held-out items are hardly ever new."
     hidden = np.zeros(rest.n_items, bool)
-    if (counts[target] == 0).mean() >= 1/7: return hidden
-    warm = np.nonzero(counts)[0]
-    hidden[rng.choice(warm, len(warm)//10, replace=False)] = True
+    counts = rest.counts[:rest.n_target]
+    if (counts[target] == 0).sum() < 30: hidden[:rest.n_target] = _tenth(counts, rng)
     return hidden
 
 # %% ../nbs/17_fusion.ipynb #75cae380
@@ -579,11 +582,6 @@ def _training_set(self:Fusion, rest, hist, target):
     allowed = (counts > 0) | (counts[target] == 0).any()
     data = drop_items(rest, hidden)
     hist = mask_interactions(hist, ~hidden[hist.item])
-    if (counts[target] == 0).sum() >= 30:      # enough new items without the hidden ones
-        natural = np.nonzero(~hidden[target])[0]
-        hist = select_users(hist, natural)
-        target = target[natural]
-        allowed = allowed & ~hidden[:rest.n_target]
     experts = self.tuned_experts(data, hist, target)
     on_trial = self.make_experts is None and self.budget == 'auto'
     networks = [x for x in experts if x.neural and on_trial]
@@ -596,23 +594,42 @@ def _training_set(self:Fusion, rest, hist, target):
     cold_start = build_choices(fitted, nobody, target[:len(nobody)], counts, allowed,
                                seed=self.seed)
     training = _TrainingSet([natural], fitted, cold_start, [hist])
-    if hidden.any(): self._add_hidden(training, rest, hidden)
+    self._add_cold_items(training, rest, hidden)
     return self._try_networks(training, networks, nobody) if networks else training
 
-# %% ../nbs/17_fusion.ipynb #5636f211
+# %% ../nbs/17_fusion.ipynb #afa19dc5
+def _tell_new_apart(choices):
+    "Numbers of the experts that give items without interactions different scores."
+    cold = (choices.item_evidence == 0) & (choices.log_weight > -1e8)
+    rows = torch.nonzero(cold.sum(1) >= 2)[:, 0]
+    own = choices.scores[rows]
+    out = ~cold[rows][..., None]
+    spread = own.masked_fill(out, -torch.inf).amax(1) - own.masked_fill(out, torch.inf).amin(1)
+    return torch.nonzero((spread > 1e-6).any(0))[:, 0].tolist()
+
+# %% ../nbs/17_fusion.ipynb #cbd6c38d
+#| code-fold: true
 @patch
-def _add_hidden(self:Fusion, training, rest, hidden):
-    "Interactions with hidden items as choices among these items."
-    rows = np.nonzero(hidden[rest.hist.item])[0]
-    most = len(training.sets[0].target)
-    rows = np.random.default_rng(self.seed).permutation(rows)[:most]
+def _add_cold_items(self:Fusion, training, rest, hidden):
+    "Interactions with hidden items as choices among these, as the last set."
+    able = _tell_new_apart(training.sets[0])
+    if not able: return
+    rng = np.random.default_rng(self.seed)
+    fitted = [training.experts[i] for i in able]
+    if not hidden.any():
+        hidden = np.r_[_tenth(rest.counts[:rest.n_target], rng),
+                       np.zeros(rest.n_items - rest.n_target, bool)]
+        fitted = fit_experts(clone_experts(fitted), drop_items(rest, hidden), self.plan)
+    rows = rng.permutation(np.nonzero(hidden[rest.hist.item])[0])[:len(training.sets[0].target)]
+    if not len(rows) or len(fitted) < len(able): return
     past = history_before(rest.hist, rows)
     past = mask_interactions(past, ~hidden[past.item])
-    own = hidden[:rest.n_target]
     none = np.zeros(rest.n_target, int)
-    choices = build_choices(training.experts, past, rest.hist.item[rows], none, own,
+    choices = build_choices(fitted, past, rest.hist.item[rows], none, hidden[:rest.n_target],
                             seed=self.seed)
-    training.sets.append(choices)
+    scores = torch.zeros(*choices.scores.shape[:2], len(training.experts))
+    scores[..., able] = choices.scores
+    training.sets.append(replace(choices, scores=scores))
     training.hist.append(past)
     training.hidden = True
 

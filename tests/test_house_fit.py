@@ -169,7 +169,7 @@ def test_hidden_items_are_a_tenth_unless_new_ones_are_common(data):
 
 def test_a_source_is_judged_where_some_choices_were_hidden():
     "New items among the held-out ones, and a tenth of the others hidden: fewer choices than held-out interactions."
-    pair = make_synthetic_pair(1, n_users=(1500, 300), n_items=(300, 60), n_rows=(6, 5), shared=.1)
+    pair = make_synthetic_pair(1, n_users=(300, 1500), n_items=(60, 300), n_rows=(5, 6), shared=.1)
     data = make_dataset(pair.target.log, pair.target.items, pair.source)
     rest, hist, target = hold_out_last_basket(data)
     values, times = np.unique(target, return_counts=True)
