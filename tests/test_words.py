@@ -21,10 +21,10 @@ WORDS = {
     r'tastes?|company': 'preference; collaborative',
     r'foretell\w*|foretold|tells(?![^.,;]{0,30} apart)|told (?:by|from)|speaks? for|has a say|silent|loud|deaf|hears?|votes?':
         'predict; estimated from; is informative about; gives constant scores; weight',
-    r"(?:gate's|fusion's) lessons?|lessons? of the (?:gate|fusion)|thrift|bends|leash|earns? (?:its|their) place":
+    r"(?:gate's|fusion's) lessons?|lessons? of the (?:gate|fusion)|thrift|gate bends|bends (?:less|more)|leash|earns? (?:its|their) place":
         "the gate's training set; L1 or L2 penalty; constraint",
     r'(?:naive|literal|slow|unexported|vectorised) twins?': 'reference implementation; "from-scratch twin" is the model without source',
-    r'roads?|travels?|shelf|shelves|sittings?|wish(?:es)?|closed forms':
+    r'roads?|travels?|shelf|shelves|sittings?|wish(?:es)?|(?:the|its|our|these) closed forms':
         'pipeline; recommendation list; session; text query; closed-form model',
     r'(?:the|its|their|a|small|large|less|more|of|and) spread': 'standard deviation; partially whitened',
     r'(?:the|deli|repeat) counters?': 'repeat purchases; step index',
@@ -45,7 +45,7 @@ FILES = ('01', '02', '26', '41', '5', '6', '9', 'i')
 MEANT = [
     ('08_transfer', 'deli counter'), ('11_finetune', 'deli counter'), ('11_finetune', 'one counter'), # of a supermarket
     ('30_ecommerce', 'shelf price'),               # the price without a promotion
-    ('33_more_scenarios', 'company'), ('05_encode', 'hear of'),
+    ('22_privacy', 'gives a person'),              # the words of a law
 ]
 
 def compiled(words): return [(re.compile(rf'\b(?:{p})\b', re.I), instead) for p, instead in words.items()]
