@@ -7,7 +7,7 @@ __all__ = ['METHODS', 'BanditLog', 'softmax_policy', 'draw_actions', 'importance
            'effective_sample_size', 'direct_method', 'doubly_robust', 'fit_reward_model', 'PolicyValue',
            'evaluate_policy', 'BanditWorld', 'policy_difference', 'load_open_bandit']
 
-# %% ../nbs/38_off_policy.ipynb #4d377fab
+# %% ../nbs/38_off_policy.ipynb #383f0fed
 import importlib.util
 import io
 import numpy as np
@@ -21,7 +21,7 @@ from pathlib import Path
 from .core import InputError, check_fraction, check_int
 from .metrics import bootstrap
 
-# %% ../nbs/38_off_policy.ipynb #fe3e9b9d
+# %% ../nbs/38_off_policy.ipynb #0aaba6a9
 @dataclass(frozen=True)
 class BanditLog:
     "Rounds of a logged policy: what was shown, with which probability, what followed."
@@ -34,7 +34,7 @@ class BanditLog:
     def __post_init__(self): _check_log(self)
     def __len__(self)->int: return len(self.action)
 
-# %% ../nbs/38_off_policy.ipynb #10483d8c
+# %% ../nbs/38_off_policy.ipynb #a00f321a
 def _one_column(log, name, n):
     "A column of a log, one value per round, as an array."
     x = np.asarray(getattr(log, name))
@@ -50,7 +50,7 @@ def _first_bad(bad, name, x, expected):
     raise InputError(f'{name} of round {at} is {x[at]!r}: expected {expected} '
                      f'({int(bad.sum())} of {len(x)} rounds are not)')
 
-# %% ../nbs/38_off_policy.ipynb #91b576fa
+# %% ../nbs/38_off_policy.ipynb #9184b5ec
 def _check_codes(x, name, most):
     "Whole numbers from 0 to below `most`."
     whole = np.issubdtype(x.dtype, np.integer)
@@ -58,7 +58,7 @@ def _check_codes(x, name, most):
                                    'pandas.factorize makes them from ids')
     _first_bad((x < 0) | (x >= most), name, x, f'a whole number from 0 to {most - 1}')
 
-# %% ../nbs/38_off_policy.ipynb #14d933ba
+# %% ../nbs/38_off_policy.ipynb #59d42148
 def _numbers(log, name, n):
     "A column of finite numbers."
     x = _one_column(log, name, n)
@@ -69,7 +69,7 @@ def _numbers(log, name, n):
     _first_bad(~np.isfinite(x), name, x, 'a finite number')
     return x
 
-# %% ../nbs/38_off_policy.ipynb #78002726
+# %% ../nbs/38_off_policy.ipynb #325ae149
 def _check_log(log):
     "Errors that name the column, the round and what was expected."
     n = len(np.asarray(log.action))
@@ -85,7 +85,7 @@ def _check_log(log):
     user = _one_column(log, 'user', n)
     _first_bad(pd.isna(user), 'user', user, 'an id; leave user out if it is not known')
 
-# %% ../nbs/38_off_policy.ipynb #b916ade8
+# %% ../nbs/38_off_policy.ipynb #3deabf1a
 def softmax_policy(scores:np.ndarray,     # (n, n_actions) of any recommender
                    temperature:float=1.,  # Small: nearly always the best item
                    explore:float=0.       # Share of rounds in which any item may come
@@ -97,7 +97,7 @@ def softmax_policy(scores:np.ndarray,     # (n, n_actions) of any recommender
     greedy = odds/odds.sum(1, keepdims=True)
     return (1 - explore)*greedy + explore*allowed/allowed.sum(1, keepdims=True)
 
-# %% ../nbs/38_off_policy.ipynb #1d32eb32
+# %% ../nbs/38_off_policy.ipynb #3cb0ceb0
 def _check_scores(scores, temperature, explore):
     "Scores as a matrix in which every round may show something."
     scores = np.atleast_2d(np.asarray(scores, float))
@@ -109,7 +109,7 @@ def _check_scores(scores, temperature, explore):
                'a number; only items that must not be shown have -inf')
     return scores
 
-# %% ../nbs/38_off_policy.ipynb #1c5c5054
+# %% ../nbs/38_off_policy.ipynb #d01b5f26
 def draw_actions(policy:np.ndarray, # (n, n_actions) probabilities
                  seed:int=0)->tuple[np.ndarray, np.ndarray]: # (n,) actions, (n,) propensities
     "Draw one action per round, and say with which probability: write both into the log."
@@ -121,7 +121,7 @@ def draw_actions(policy:np.ndarray, # (n, n_actions) probabilities
     action = (u*edges[:, -1:] >= edges).sum(1)
     return action, policy[np.arange(len(policy)), action]
 
-# %% ../nbs/38_off_policy.ipynb #8901f014
+# %% ../nbs/38_off_policy.ipynb #488d5711
 def _check_policy(policy, n, n_actions):
     "A policy as (n, n_actions) probabilities; one row of probabilities serves all rounds."
     policy = np.asarray(policy, float)
@@ -134,7 +134,7 @@ def _check_policy(policy, n, n_actions):
     _first_bad(bad, 'the sum of the policy', total, 'probabilities that add up to 1')
     return policy
 
-# %% ../nbs/38_off_policy.ipynb #efcb767a
+# %% ../nbs/38_off_policy.ipynb #b53dfb82
 def importance_weights(log:BanditLog, policy:np.ndarray, # (n, n_actions) or (n_actions,)
                        clip:float|None=None # No weight counts more
                       )->np.ndarray: # (n,)
@@ -149,7 +149,7 @@ def ips(w:np.ndarray, r:np.ndarray)->float:
     "Inverse propensity scoring: the mean of weighted rewards (@eq-ips)."
     return float((w*r).mean())
 
-# %% ../nbs/38_off_policy.ipynb #df88a9f8
+# %% ../nbs/38_off_policy.ipynb #49fa5151
 def snips(w:np.ndarray, r:np.ndarray)->float:
     "Self-normalised inverse propensity scoring: a weighted mean (@eq-snips)."
     if not w.sum() > 0:
@@ -161,7 +161,7 @@ def effective_sample_size(w:np.ndarray)->float:
     "How many equally weighted rounds would be as informative (@eq-ess)."
     return float(w.sum()**2/max((w**2).sum(), 1e-300))
 
-# %% ../nbs/38_off_policy.ipynb #262544b0
+# %% ../nbs/38_off_policy.ipynb #27248f5b
 def direct_method(policy:np.ndarray, q:np.ndarray)->float: # both (n, n_actions)
     "The mean of estimated rewards under the policy."
     return float((policy*q).sum(1).mean())
@@ -170,13 +170,13 @@ def doubly_robust(log:BanditLog, policy:np.ndarray, w:np.ndarray, q:np.ndarray)-
     "The direct method, corrected by weighted residuals (@eq-dr)."
     return float(_doubly_robust_terms(log, policy, w, q).mean())
 
-# %% ../nbs/38_off_policy.ipynb #5c9418c1
+# %% ../nbs/38_off_policy.ipynb #f752550c
 def _doubly_robust_terms(log, policy, w, q):
     "What each round adds to @eq-dr, (n,)."
     residual = log.reward - q[np.arange(len(log)), log.action]
     return (policy*q).sum(1) + w*residual
 
-# %% ../nbs/38_off_policy.ipynb #153060fb
+# %% ../nbs/38_off_policy.ipynb #0638a7f8
 def fit_reward_model(log:BanditLog, prior:float=10., # Rounds that the overall mean counts for
                      n_folds:int=2, seed:int=0)->np.ndarray: # (n, n_actions)
     "Mean reward of every action in the round's segment, each from the other folds."
@@ -189,7 +189,7 @@ def fit_reward_model(log:BanditLog, prior:float=10., # Rounds that the overall m
         q[~use] = _mean_rewards(log, segment, use, prior)[segment[~use]]
     return q
 
-# %% ../nbs/38_off_policy.ipynb #31a3222f
+# %% ../nbs/38_off_policy.ipynb #90ed499b
 def _mean_rewards(log, segment, use, prior):
     "(segments, n_actions) means over the rounds `use`, pulled towards their overall mean."
     shape = segment.max() + 1, log.n_actions
@@ -198,7 +198,7 @@ def _mean_rewards(log, segment, use, prior):
     total = np.bincount(cell, log.reward[use], shape[0]*shape[1]).reshape(shape)
     return (total + prior*log.reward[use].mean())/(count + prior)
 
-# %% ../nbs/38_off_policy.ipynb #ad500a9a
+# %% ../nbs/38_off_policy.ipynb #48def6e5
 METHODS = 'ips', 'snips', 'dm', 'dr'
 
 def _one_of(name, value, allowed):
@@ -206,7 +206,7 @@ def _one_of(name, value, allowed):
     if value not in allowed:
         raise InputError(f'{name} is {value!r}: expected {" or ".join(map(repr, allowed))}')
 
-# %% ../nbs/38_off_policy.ipynb #0c40aa2b
+# %% ../nbs/38_off_policy.ipynb #8e4d0e6c
 def _terms(log, policy, method, q, clip):
     "What each round adds, (n,); the mean is the estimate."
     policy = _check_policy(policy, len(log), log.n_actions)
@@ -218,7 +218,7 @@ def _terms(log, policy, method, q, clip):
     q = fit_reward_model(log) if q is None else _check_rewards(q, log)
     return (policy*q).sum(1) if method == 'dm' else _doubly_robust_terms(log, policy, w, q)
 
-# %% ../nbs/38_off_policy.ipynb #d8a0a02e
+# %% ../nbs/38_off_policy.ipynb #69585604
 def _check_rewards(q, log):
     "Estimated rewards as finite (n, n_actions)."
     q = np.asarray(q, float)
@@ -233,7 +233,7 @@ def _by_user(terms, log):
     code = pd.factorize(log.user)[0]
     return np.bincount(code, terms)*(code.max() + 1)/len(log)
 
-# %% ../nbs/38_off_policy.ipynb #7643dfe3
+# %% ../nbs/38_off_policy.ipynb #e43fe9ce
 @dataclass(frozen=True)
 class PolicyValue:
     "An estimated value of a policy, its interval, and what speaks against it."
@@ -250,7 +250,7 @@ class PolicyValue:
         text = f'{self.value:.4g} [{self.low:.4g}, {self.high:.4g}] ({self.method})'
         return ' · '.join([text, f'effective sample size {self.ess:.0f}', *self.notes])
 
-# %% ../nbs/38_off_policy.ipynb #f112ef11
+# %% ../nbs/38_off_policy.ipynb #32ea4777
 def evaluate_policy(log:BanditLog, policy:np.ndarray, # (n, n_actions) or (n_actions,)
                     method:str='snips',        # ips, snips, dm (direct), dr (doubly robust)
                     q:np.ndarray|None=None,    # (n, n_actions) rewards; None: `fit_reward_model`
@@ -260,14 +260,14 @@ def evaluate_policy(log:BanditLog, policy:np.ndarray, # (n, n_actions) or (n_act
     _one_of('method', method, METHODS)
     check_fraction(level, 'level')
     terms = _terms(log, policy, method, q, clip)
-    n_boot = n_boot if method != 'dm' else 0      # its error is that of the model
-    low, high = bootstrap(_by_user(terms, log), n_boot, seed, level)
-    checks, notes = _diagnostics(log, policy)
+    own = n_boot if method != 'dm' else 0         # its error is that of the model
+    low, high = bootstrap(_by_user(terms, log), own, seed, level)
+    checks, notes = _diagnostics(log, policy, n_boot)
     if notes: warnings.warn(f'off-policy estimate: {"; ".join(notes)}', stacklevel=2)
     return PolicyValue(float(terms.mean()), float(low[0]), float(high[0]), method, *checks, notes)
 
-# %% ../nbs/38_off_policy.ipynb #e6696004
-def _diagnostics(log, policy):
+# %% ../nbs/38_off_policy.ipynb #0caeefdb
+def _diagnostics(log, policy, n_boot):
     "The four numbers of a `PolicyValue` that the weights say, and sentences of doubt."
     policy = _check_policy(policy, len(log), log.n_actions)
     w = importance_weights(log, policy)
@@ -277,13 +277,13 @@ def _diagnostics(log, policy):
     unseen = float((policy*~seen[segment]).sum(1).mean())
     ess = effective_sample_size(w)
     largest = float(w.max()/max(w.sum(), 1e-300))
-    notes = tuple(_doubts(log, w, ess, largest, unseen))
+    notes = tuple(_doubts(log, w, ess, largest, unseen, n_boot))
     return (ess, float(w.mean()), largest, unseen), notes
 
-# %% ../nbs/38_off_policy.ipynb #acf41960
-def _doubts(log, w, ess, largest, unseen):
+# %% ../nbs/38_off_policy.ipynb #cff51bdc
+def _doubts(log, w, ess, largest, unseen, n_boot):
     "Sentences on what makes an estimate doubtful."
-    low, high = bootstrap(_by_user(w, log), level=.99)
+    low, high = bootstrap(_by_user(w, log), n_boot, level=.99)
     if (low[0] > 1 or high[0] < 1) and abs(w.mean() - 1) > .05:
         yield (f'the mean weight is {w.mean():.2f}, not 1: propensities are wrong, '
                'or the policy chooses what was never shown')
@@ -293,7 +293,7 @@ def _doubts(log, w, ess, largest, unseen):
     rewarded = int(((w > 0) & (log.reward != 0)).sum())
     if rewarded < 10: yield f'{rewarded} rounds with a reward carry it'
 
-# %% ../nbs/38_off_policy.ipynb #6509077e
+# %% ../nbs/38_off_policy.ipynb #dfcf69dc
 class BanditWorld:
     "Segments, actions and planted click probabilities: policies can be run and valued in it."
     def __init__(self, n_segments:int=4, n_actions:int=10, seed:int=0):
@@ -305,7 +305,7 @@ class BanditWorld:
         "Clicks per round, exactly; segments come equally often."
         return float((policy*self.click).sum(1).mean())
 
-# %% ../nbs/38_off_policy.ipynb #91031b7e
+# %% ../nbs/38_off_policy.ipynb #c4172328
 @patch
 def draw(self:BanditWorld, policy:np.ndarray, # (segments, actions)
          n:int, seed:int=0)->BanditLog:
@@ -316,7 +316,7 @@ def draw(self:BanditWorld, policy:np.ndarray, # (segments, actions)
     reward = rng.random(n) < self.click[segment, action]
     return BanditLog(action, reward, p, self.click.shape[1], segment)
 
-# %% ../nbs/38_off_policy.ipynb #d27d19c5
+# %% ../nbs/38_off_policy.ipynb #5cb7d0be
 def policy_difference(log:BanditLog, new:np.ndarray, # (n, n_actions) or (n_actions,)
                       old:np.ndarray|None=None,  # None: the policy that was logged
                       method:str='snips', n_boot:int=1000, seed:int=0, level:float=.95
@@ -328,7 +328,7 @@ def policy_difference(log:BanditLog, new:np.ndarray, # (n, n_actions) or (n_acti
     low, high = bootstrap(_by_user(ours - theirs, log), n_boot, seed, level)
     return float((ours - theirs).mean()), float(low[0]), float(high[0])
 
-# %% ../nbs/38_off_policy.ipynb #999295f9
+# %% ../nbs/38_off_policy.ipynb #7fb8c8ec
 _SAMPLE = 'obp-0.4.1-py3-none-any.whl'
 
 def _sample_folders(path):
@@ -338,7 +338,7 @@ def _sample_folders(path):
     spec = importlib.util.find_spec('obp')
     return found + [Path(x) for x in (spec.submodule_search_locations if spec else [])]
 
-# %% ../nbs/38_off_policy.ipynb #1173148c
+# %% ../nbs/38_off_policy.ipynb #daf143d4
 def _open_member(path, name):
     "A file of the sample, from a folder or a wheel; None: it is not there."
     if path.is_file():
@@ -352,7 +352,7 @@ def _open_member(path, name):
         if (path/start/name).is_file(): return (path/start/name).open('rb')
     return None
 
-# %% ../nbs/38_off_policy.ipynb #507134a2
+# %% ../nbs/38_off_policy.ipynb #6c1538dd
 def load_open_bandit(path:str|Path|None=None, # Wheel or folder; None: OPEN_BANDIT, or installed
                      campaign:str='all',      # all, men, women
                      logged_by:str='random'   # random, bts
@@ -368,7 +368,7 @@ def load_open_bandit(path:str|Path|None=None, # Wheel or folder; None: OPEN_BAND
         with file: return _read_open_bandit(file, name)
     raise InputError(_not_found(name, folders))
 
-# %% ../nbs/38_off_policy.ipynb #5f0036c5
+# %% ../nbs/38_off_policy.ipynb #2fcb0be2
 def _not_found(name, folders):
     "What to do where there is no sample."
     looked = f'in {folders[0]}' if folders else 'and obp is not installed'
@@ -376,7 +376,7 @@ def _not_found(name, folders):
             f"obp==0.4.1 --no-deps  and call load_open_bandit('{_SAMPLE}'); obp itself need not "
             'be installed')
 
-# %% ../nbs/38_off_policy.ipynb #48c0c688
+# %% ../nbs/38_off_policy.ipynb #2424b57c
 _COLUMNS = ['item_id', 'position', 'click', 'propensity_score']
 
 def _read_open_bandit(file, name):
