@@ -16,7 +16,7 @@ LAYERS = {
     'learning': ['transfer', 'learner', 'discrepancy', 'finetune'],
     'experts': ['expert', 'baselines', 'incremental', 'closed_form', 'sequence', 'two_tower', 'semantic_ids', 'fusion'],
     'after the ranking': ['lists', 'search', 'serve', 'judge', 'lm_recommender', 'explain', 'online', 'privacy',
-                          'confidence', 'model_folder'],
+                          'confidence', 'off_policy', 'model_folder'],
     'the face': ['recommender'],
     'the pipeline': ['report', 'pipeline', 'scale', 'service', 'cli'],
 }

@@ -1,10 +1,11 @@
 """Write what the site has beside its chapters, from the chapters and the package: `python tests/pages.py`.
 
 `nbs/api.qmd` and `nbs/apilist.txt` list every public name with its one-line summary, `nbs/references.qmd` the papers of
-`nbs/references.bib` with the chapters that cite them, `nbs/changes.qmd` is CHANGELOG.md. Citations in the chapters (`Steck, 2018`) become links to that page, wide
+`nbs/references.bib` with the chapters that cite them, `nbs/changes.qmd` is CHANGELOG.md, `nbs/how_to_read.qmd` gets its tables. Citations in the chapters (`Steck, 2018`) become links to that page, wide
 tables get columns as wide as their content, plain entries of the sidebar (`- 07_vectors.ipynb`) their number and title."""
 import ast, functools, json, re
 from pathlib import Path
+from guide import PAGE, how_to_read, onward
 from llms import ROOT, chapter, entries, stem
 
 NBS = ROOT/'nbs'
@@ -184,9 +185,11 @@ def book():
     return [(p.name, json.loads(p.read_text(encoding='utf-8'))) for p in sorted(NBS.glob('*.ipynb'))]
 
 def mend_chapters():
-    "Link the citations of all chapters, and give their tables widths."
+    "Link the citations of all chapters, give their tables widths, and let each lead to the next."
     for name, nb in book():
         before = json.dumps(nb)
+        last = [c for c in nb['cells'] if c['cell_type'] == 'markdown'][-1]
+        last['source'] = onward(name, ''.join(last['source'])).splitlines(True)
         for c in nb['cells']:
             if c['cell_type'] == 'markdown': c['source'] = evened(link(''.join(c['source']))).splitlines(True)
         if json.dumps(nb) != before:
@@ -258,7 +261,7 @@ def sidebar()->str:
 
 def pages():
     "Files and their texts."
-    return {NBS/'api.qmd': api, NBS/'apilist.txt': apilist, NBS/'references.qmd': references, NBS/'changes.qmd': changes,
+    return {PAGE: lambda: evened(how_to_read()), NBS/'api.qmd': api, NBS/'apilist.txt': apilist, NBS/'references.qmd': references, NBS/'changes.qmd': changes,
             ROOT/'_quarto.yml': sidebar}
 
 def main():
