@@ -55,6 +55,7 @@ def pool(h:'torch.Tensor', # Hidden states, (batch, tokens, dim)
     return torch.einsum('bt,btd->bd', w/w.sum(1, keepdim=True), h.float())
 
 # %% ../nbs/05_encode.ipynb #6e53a52c
+#| code-fold: true
 def token_batches(lengths:Sequence[int], # Tokens of each text
                   budget:int=1024        # Tokens of a batch, padding included
                  )->Iterator[np.ndarray]:
@@ -69,6 +70,7 @@ def token_batches(lengths:Sequence[int], # Tokens of each text
         start = stop
 
 # %% ../nbs/05_encode.ipynb #24550635
+#| code-fold: true
 MAX_CHARS = 100_000
 
 def _clean_text(text:Any, i:int)->str:
@@ -80,6 +82,7 @@ def _clean_text(text:Any, i:int)->str:
     return text if text.isascii() else str(text).encode('utf-8', 'replace').decode()
 
 # %% ../nbs/05_encode.ipynb #43fae526
+#| code-fold: true
 def check_texts(texts:Iterable[str] # Any sequence of str: list, array, Series
                )->list[str]:
     "`texts` as a list of clean str; an `InputError` names the first row that is not a text."
@@ -165,6 +168,7 @@ def _merged_prompts(own:dict, asked:Any)->dict: # Of the model; one text, or tex
     return {**own, **asked, 'document': document}
 
 # %% ../nbs/05_encode.ipynb #b79268ad
+#| code-fold: true
 @patch
 def open(self:TextEncoder, path:str|Path, pooling:str|None=None, max_len:int|None=None,
          prompt:str|dict|None=None)->None:
@@ -182,6 +186,7 @@ def open(self:TextEncoder, path:str|Path, pooling:str|None=None, max_len:int|Non
     self.dtype = number_format(self.asked, self.device)
 
 # %% ../nbs/05_encode.ipynb #b83be1f3
+#| code-fold: true
 @patch
 def load(self:TextEncoder)->TextEncoder:
     "Load the model (once); `.model` and `.tokenizer` do it by themselves."
@@ -198,18 +203,21 @@ def load(self:TextEncoder)->TextEncoder:
     return self
 
 # %% ../nbs/05_encode.ipynb #40f066db
+#| code-fold: true
 @patch(as_prop=True)
 def model(self:TextEncoder)->Any:
     "The language model, loaded when it is first asked for."
     return self.load()._model
 
 # %% ../nbs/05_encode.ipynb #bd3e2712
+#| code-fold: true
 @patch(as_prop=True)
 def tokenizer(self:TextEncoder)->Any:
     "Its tokenizer, loaded with it."
     return self.load()._tok
 
 # %% ../nbs/05_encode.ipynb #a57a1bfe
+#| code-fold: true
 @patch
 def tokenize(self:TextEncoder, texts:list[str])->list[list[int]]:
     "Token ids of each text, prompt included, cut to `max_len`."
@@ -245,6 +253,7 @@ def forward(self:TextEncoder, ids:list[list[int]], model:Any=None)->np.ndarray: 
         return (out if self._dense is None else self._dense(out)).numpy()
 
 # %% ../nbs/05_encode.ipynb #bab7f64f
+#| code-fold: true
 @patch
 def compute(self:TextEncoder, texts:list[str])->Iterator[tuple[np.ndarray, np.ndarray]]:
     "Yield `(rows, vectors)` of distinct `texts`, batch by batch, the longest of each block first."
@@ -286,6 +295,7 @@ def encode(self:TextEncoder,
     return X if len(row) == len(texts) else X[[row[text] for text in texts]]
 
 # %% ../nbs/05_encode.ipynb #201be10a
+#| code-fold: true
 @patch
 def fit(self:TextEncoder, texts:Iterable[str], # The texts of all domains
        )->TextEncoder:
@@ -324,6 +334,7 @@ def _files_digest(self:TextEncoder)->str:
     return hashlib.sha256(''.join(lines).encode()).hexdigest()
 
 # %% ../nbs/05_encode.ipynb #6dc86e14
+#| code-fold: true
 @patch(as_prop=True)
 def fingerprint(self:TextEncoder)->str:
     "Digest of all that decides the output, beside the settings."
@@ -340,6 +351,7 @@ def _decides(self:TextEncoder)->dict:
                 max_len=self.max_len, dtype=self.dtype, dim=self.width)
 
 # %% ../nbs/05_encode.ipynb #1ee00a02
+#| code-fold: true
 @patch
 def store(self:TextEncoder)->EmbeddingCache|None:
     "The cache of this model, pooling, prompt, length and number format; None without one."
@@ -395,6 +407,7 @@ def _missing_rows(store:EmbeddingCache|None, keys:np.ndarray, X:np.ndarray)->np.
     return np.flatnonzero(missing)
 
 # %% ../nbs/05_encode.ipynb #b7d220a9
+#| code-fold: true
 @patch
 def encode_unique(self:TextEncoder, texts:list[str], keep:bool=True)->np.ndarray:
     "Whole vectors of distinct clean texts, from disk or computed; new ones are kept every 20 s."
@@ -425,6 +438,7 @@ def _encode_new(self:TextEncoder, X:np.ndarray, keys:np.ndarray, todo:np.ndarray
     self._keep(keys, X, done)
 
 # %% ../nbs/05_encode.ipynb #9f95b4f8
+#| code-fold: true
 @patch
 def encode_query(self:TextEncoder, texts:Iterable[str], normalize:bool=True, keep:bool=True
                 )->np.ndarray: # (n, dim) float32
@@ -451,6 +465,7 @@ def _prompted(self:TextEncoder, name:str)->TextEncoder:
     return other
 
 # %% ../nbs/05_encode.ipynb #3d85e963
+#| code-fold: true
 @patch
 def variant(self:TextEncoder, prompt_name:str='document', # Of `prompts`: to stand before all texts
             dim:int|None=None,      # Principal axes to keep; None: as it is
@@ -485,6 +500,7 @@ def _check_dtype(self:TextEncoder)->None:
         self.dtype = 'float32'
 
 # %% ../nbs/05_encode.ipynb #790c5aae
+#| code-fold: true
 class TfidfEncoder(TextEncoder):
     "Vectors from word and character counts: TF-IDF, then a truncated SVD."
     has_model = False
@@ -509,6 +525,7 @@ class TfidfEncoder(TextEncoder):
     def __repr__(self)->str: return f"TextEncoder('tfidf', dim={self.dim}, fitted={self.fitted})"
 
 # %% ../nbs/05_encode.ipynb #63654fac
+#| code-fold: true
 def _check_tfidf_settings(other:dict)->None:
     "An `InputError` for settings of a language model that TF-IDF does not have."
     common = ('dtype', 'device', 'cache', 'download')
@@ -524,6 +541,7 @@ def model(self:TfidfEncoder)->Any:
                      "take TextEncoder('minilm') or another model")
 
 # %% ../nbs/05_encode.ipynb #878cf394
+#| code-fold: true
 @patch(as_prop=True)
 def tokenizer(self:TfidfEncoder)->Any:
     "There is none: an error that says so."
@@ -561,6 +579,7 @@ def fit(self:TfidfEncoder, texts:Iterable[str], # The texts of all domains
     return self
 
 # %% ../nbs/05_encode.ipynb #cfe56aad
+#| code-fold: true
 @patch
 def _project(self:TfidfEncoder, texts:list[str])->np.ndarray:
     return hstack([counter.transform(texts) for counter in self.counters], 'csr')@self.components.T
@@ -586,6 +605,7 @@ def _fit_to_what_is_asked(self:TfidfEncoder, texts:list[str])->None:
     self.fit(texts)
 
 # %% ../nbs/05_encode.ipynb #e32df230
+#| code-fold: true
 @patch
 def variant(self:TfidfEncoder, prompt_name:str='document', dim:int|None=None,
             fields:Sequence|None=None)->TfidfEncoder:
@@ -609,6 +629,7 @@ def _as_array(found:Any, n:int, name:str)->np.ndarray: # (n, dim) float32
     return X
 
 # %% ../nbs/05_encode.ipynb #d500dfba
+#| code-fold: true
 class WrappedEncoder:
     "Any object with `encode(texts)`, asked for vectors and otherwise left alone."
     has_model = False
@@ -626,6 +647,7 @@ class WrappedEncoder:
         return self
 
 # %% ../nbs/05_encode.ipynb #3730ea53
+#| code-fold: true
 @patch
 def encode(self:WrappedEncoder, texts:Iterable[str], normalize:bool=True, keep:bool=True
           )->np.ndarray:
@@ -633,6 +655,7 @@ def encode(self:WrappedEncoder, texts:Iterable[str], normalize:bool=True, keep:b
     return self._ask('encode_document', texts, normalize)
 
 # %% ../nbs/05_encode.ipynb #34fe09d1
+#| code-fold: true
 @patch
 def encode_query(self:WrappedEncoder, texts:Iterable[str], normalize:bool=True, keep:bool=True
                 )->np.ndarray:
@@ -652,6 +675,7 @@ def _ask(self:WrappedEncoder, name:str, texts:Iterable[str], normalize:bool)->np
     return l2_normalize(X) if normalize else X
 
 # %% ../nbs/05_encode.ipynb #98253fc9
+#| code-fold: true
 @patch
 def encode_document(self:WrappedEncoder, texts:Iterable[str], normalize:bool=True, keep:bool=True
                    )->np.ndarray:
@@ -665,6 +689,7 @@ def dim(self:WrappedEncoder)->int:
     return self._dim
 
 # %% ../nbs/05_encode.ipynb #e564664d
+#| code-fold: true
 @patch(as_prop=True)
 def fingerprint(self:WrappedEncoder)->str:
     "Digest of the answers to probe texts: their cosines and a few projections, rounded."
@@ -688,6 +713,7 @@ def __getstate__(self:TextEncoder)->dict:
     return {k: None if k in gone else v for k, v in self.__dict__.items()}
 
 # %% ../nbs/05_encode.ipynb #94365356
+#| code-fold: true
 def as_encoder(encoder:Any # A name, a TextEncoder, an object with `encode(texts)`; None: no texts
               )->'TextEncoder|WrappedEncoder|None':
     "An encoder of one's own: changing it never changes `encoder`, nor the other way round."
@@ -705,6 +731,7 @@ def as_encoder(encoder:Any # A name, a TextEncoder, an object with `encode(texts
 _own_files = ('.safetensors', '.json', '.model')
 
 # %% ../nbs/05_encode.ipynb #9a726f45
+#| code-fold: true
 @patch
 def save(self:TextEncoder, path:str|Path # Directory, made if need be
         )->Path:
@@ -763,6 +790,7 @@ def _learned(self:TfidfEncoder)->tuple[dict, dict]:
     return arrays, dict(max_features=self.max_features, seed=self.seed, vocabulary=words)
 
 # %% ../nbs/05_encode.ipynb #9203d455
+#| code-fold: true
 @patch(as_prop=True)
 def fingerprint(self:TfidfEncoder)->str:
     "Digest of what was learned."
@@ -795,6 +823,7 @@ def _become(self:TfidfEncoder, arrays:dict, settings:dict)->None:
     self.dim = len(self.components)
 
 # %% ../nbs/05_encode.ipynb #3b57b01c
+#| code-fold: true
 @patch
 def save(self:TfidfEncoder, path:str|Path)->Path:
     "Save the vocabulary, its weights and the directions."
@@ -815,6 +844,7 @@ def _wheel_of(path:Path)->str|None:
     return None
 
 # %% ../nbs/05_encode.ipynb #9a06296e
+#| code-fold: true
 @patch
 def state(self:TextEncoder, folder:str|Path # Gets the files, unless pip brings them
          )->dict:
@@ -828,6 +858,7 @@ def state(self:TextEncoder, folder:str|Path # Gets the files, unless pip brings 
                 dtype=self.asked and str(self.asked), fingerprint=self.fingerprint)
 
 # %% ../nbs/05_encode.ipynb #ee46bf92
+#| code-fold: true
 @patch
 def state(self:TfidfEncoder, folder:str|Path)->dict:
     "Plain values; what was learned goes to `folder`."
@@ -867,6 +898,7 @@ def _opened(state:dict, folder:Path, device:Any)->TextEncoder:
     return TextEncoder(place, device=device, **settings)._read_axes(folder)
 
 # %% ../nbs/05_encode.ipynb #9875d461
+#| code-fold: true
 def encoder_from_state(state:dict, # From `state(folder)`
                        folder:str|Path, # Where its files are
                        encoder:Any=None, # The object itself, where it was one of others

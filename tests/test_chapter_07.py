@@ -116,3 +116,11 @@ def test_names_without_a_meaning_weigh_alike(films, rng):
     assert same.attrs['p'] > .01 and np.isclose((same.weight*plain.event.value_counts(normalize=True)).sum(), 1, atol=.01)
     with pytest.raises(InputError, match="column 'event'"): fit_event_weights(plain.drop(columns='event'), V, ids)
     with pytest.raises(InputError, match='too few'): fit_event_weights(plain[:20], V, ids)
+
+
+# The user that the book follows
+def test_three_of_seven_watched_titles_hold_an_orchard():
+    films = make_synthetic_pair().target
+    mine = films.log[films.log.user == 'u00393'].sort_values('time').item
+    titles = films.items.set_index('item').title[mine]
+    assert len(mine) == 8 and mine.iloc[-1] == 'f0043' and titles[:7].str.contains('orchard').sum() == 3
