@@ -70,7 +70,6 @@ def token_batches(lengths:Sequence[int], # Tokens of each text
         start = stop
 
 # %% ../nbs/05_encode.ipynb #24550635
-#| code-fold: true
 MAX_CHARS = 100_000
 
 def _clean_text(text:Any, i:int)->str:
@@ -209,15 +208,12 @@ def model(self:TextEncoder)->Any:
     "The language model, loaded when it is first asked for."
     return self.load()._model
 
-# %% ../nbs/05_encode.ipynb #bd3e2712
-#| code-fold: true
 @patch(as_prop=True)
 def tokenizer(self:TextEncoder)->Any:
     "Its tokenizer, loaded with it."
     return self.load()._tok
 
 # %% ../nbs/05_encode.ipynb #a57a1bfe
-#| code-fold: true
 @patch
 def tokenize(self:TextEncoder, texts:list[str])->list[list[int]]:
     "Token ids of each text, prompt included, cut to `max_len`."
@@ -295,7 +291,6 @@ def encode(self:TextEncoder,
     return X if len(row) == len(texts) else X[[row[text] for text in texts]]
 
 # %% ../nbs/05_encode.ipynb #201be10a
-#| code-fold: true
 @patch
 def fit(self:TextEncoder, texts:Iterable[str], # The texts of all domains
        )->TextEncoder:
@@ -540,8 +535,6 @@ def model(self:TfidfEncoder)->Any:
     raise InputError("TextEncoder('tfidf') has no language model, no tokenizer and no gradients: "
                      "take TextEncoder('minilm') or another model")
 
-# %% ../nbs/05_encode.ipynb #878cf394
-#| code-fold: true
 @patch(as_prop=True)
 def tokenizer(self:TfidfEncoder)->Any:
     "There is none: an error that says so."
@@ -654,8 +647,6 @@ def encode(self:WrappedEncoder, texts:Iterable[str], normalize:bool=True, keep:b
     "One vector per text, (n, dim) float32; none is kept on disk."
     return self._ask('encode_document', texts, normalize)
 
-# %% ../nbs/05_encode.ipynb #34fe09d1
-#| code-fold: true
 @patch
 def encode_query(self:WrappedEncoder, texts:Iterable[str], normalize:bool=True, keep:bool=True
                 )->np.ndarray:
@@ -688,8 +679,6 @@ def dim(self:WrappedEncoder)->int:
     if self._dim is None: self.encode(_probes[:1])
     return self._dim
 
-# %% ../nbs/05_encode.ipynb #e564664d
-#| code-fold: true
 @patch(as_prop=True)
 def fingerprint(self:WrappedEncoder)->str:
     "Digest of the answers to probe texts: their cosines and a few projections, rounded."
@@ -857,8 +846,6 @@ def state(self:TextEncoder, folder:str|Path # Gets the files, unless pip brings 
                 fields=self.fields and list(self.fields),
                 dtype=self.asked and str(self.asked), fingerprint=self.fingerprint)
 
-# %% ../nbs/05_encode.ipynb #ee46bf92
-#| code-fold: true
 @patch
 def state(self:TfidfEncoder, folder:str|Path)->dict:
     "Plain values; what was learned goes to `folder`."

@@ -97,7 +97,6 @@ def _check_kinds(split:Split, items:pd.Index)->None:
     check_id_kind(split.test['user'], split.train['user'], 'users of the test')
 
 # %% ../nbs/04_evaluation.ipynb #8849f47f
-#| code-fold: true
 def make_eval_task(split:Split, items:Iterable, # Split; ids of the candidates
                    exclude_seen:bool=True, # Mask training and validation items?
                    grades:str|None=None,   # Column of the test log that grades relevance
@@ -200,7 +199,6 @@ class _Ranking:
         self.n_candidates = np.empty(m)
 
 # %% ../nbs/04_evaluation.ipynb #32e9ce3a
-#| code-fold: true
 @patch
 def add(self:_Ranking, users:slice, scores:np.ndarray)->None:
     "Rank one block of users."
@@ -290,7 +288,6 @@ def _metric_text(report:Report, metric:str)->str:
     return text + ' [{:.3f}, {:.3f}]'.format(*report.intervals[metric])
 
 # %% ../nbs/04_evaluation.ipynb #5ca00003
-#| code-fold: true
 @patch(as_prop=True)
 def table(self:Report)->pd.DataFrame:
     "Metrics by rows, cut-offs by columns, as text with intervals."
@@ -303,7 +300,6 @@ def table(self:Report)->pd.DataFrame:
     return wide.rename_axis(index=None, columns=self.name or None)
 
 # %% ../nbs/04_evaluation.ipynb #51dc48b0
-#| code-fold: true
 @patch
 def grid(self:Report, slice:str='evidence')->pd.DataFrame:
     "A slice as item × user, with n."
@@ -325,7 +321,6 @@ def _grey(report:Report, slice:str)->str:
     return styled.format_index(escape='html').format_index(escape='html', axis=1).to_html()
 
 # %% ../nbs/04_evaluation.ipynb #a998a74d
-#| code-fold: true
 @patch(as_prop=True)
 def notes(self:Report)->list:
     "The protocol and its warnings, one line each."
@@ -362,7 +357,6 @@ def _notes_of_data(protocol:dict)->list:
     return out if order == 'by time' else [*out, f'order of the interactions: {order}']
 
 # %% ../nbs/04_evaluation.ipynb #76ec9736
-#| code-fold: true
 @patch
 def _repr_html_(self:Report)->str:
     "Metrics, slices that are not too long, and notes."
@@ -374,7 +368,6 @@ def _repr_html_(self:Report)->str:
     return out + ''.join(f'<p><small>{escape(note)}</small></p>' for note in self.notes)
 
 # %% ../nbs/04_evaluation.ipynb #02982879
-#| code-fold: true
 def _latex(value)->str:
     "Text that LaTeX prints as it is."
     return str(value).replace('_', r'\_').replace('%', r'\%').replace('&', r'\&')
@@ -405,7 +398,6 @@ def _null_columns(table:pd.DataFrame)->dict:
     return {name: [_null(value) for value in table[name].tolist()] for name in table}
 
 # %% ../nbs/04_evaluation.ipynb #e7065d22
-#| code-fold: true
 @patch
 def to_json(self:Report, path:str|None=None, # File to write; None: return the text
             per_user:bool=True)->str|None:
@@ -439,7 +431,6 @@ def _report_content(source:str)->dict:
     return content
 
 # %% ../nbs/04_evaluation.ipynb #26aed183
-#| code-fold: true
 @patch(cls_method=True)
 def from_json(cls:Report, source:str # Text, or a file
              )->Report:
@@ -478,7 +469,6 @@ def _shares(report:Report)->list:
             if 0 <= report.metrics[name] <= 1 and not name.startswith(beyond)]
 
 # %% ../nbs/04_evaluation.ipynb #f393685a
-#| code-fold: true
 @patch
 def plot(self:Report, metrics:list|None=None # None: those between 0 and 1 with an interval
         )->Any: # A Matplotlib figure
@@ -545,7 +535,6 @@ def _protocol(split:Split, task:EvalTask, seen:str|bool, candidates:int|None, gr
                 ties='seeded permutation of ids', seed=seed, repeats=task.repeats)
 
 # %% ../nbs/04_evaluation.ipynb #d69d775d
-#| code-fold: true
 def _size(value:Any)->int:
     "Numbers in a sparse matrix or an array of floats; 0 for anything else."
     if sp.issparse(value): return value.nnz
@@ -797,7 +786,6 @@ def evaluate(rec:Any, # `.score(users)` and `.items`; or lists: {user: [items]},
     return Report(metrics, intervals, per_user, cells, cost, protocol, name or _name_of(rec), found)
 
 # %% ../nbs/04_evaluation.ipynb #ff13c774
-#| code-fold: true
 COMPARED = ('domain', 'split', 'test', 'test_hash', 'candidates', 'catalogue_hash', 'seen',
             'relevance', 'ties', 'seed')
 
@@ -854,7 +842,6 @@ def _sentence(row:Any, alpha:float)->str:
             f"{row.wins} users win, {row.ties} tie, {row.losses} lose.")
 
 # %% ../nbs/04_evaluation.ipynb #839037e3
-#| code-fold: true
 @patch
 def plot(self:Comparison)->Any: # A Matplotlib figure
     "Differences with intervals; filled where Holm's p is below alpha."

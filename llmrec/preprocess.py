@@ -155,7 +155,6 @@ def _apply_steps(steps:list, n:int)->tuple[np.ndarray, pd.DataFrame]:
     return keep, pd.DataFrame(rows, columns=['step', 'before', 'after', 'dropped', 'why'])
 
 # %% ../nbs/02_preprocess.ipynb #d0eeedc5
-#| code-fold: true
 PRICE_WORDS = ('very cheap', 'cheap', 'medium price', 'expensive', 'very expensive')
 
 def _prices(prices:Sequence)->pd.Series:
@@ -635,7 +634,6 @@ def later_rows(train:pd.DataFrame, test:pd.DataFrame # Logs with user, item, tim
     return end - np.searchsorted(key, own + moment[len(train):], 'right')
 
 # %% ../nbs/02_preprocess.ipynb #f81ca71a
-#| code-fold: true
 FEW_SHOT = 5   # interactions per test user; a rule of thumb
 
 def _time_regime(train:pd.DataFrame, test:pd.DataFrame)->tuple[str, float|None]:
