@@ -137,7 +137,6 @@ class TextEncoder:
 # %% ../nbs/05_encode.ipynb #03240f96
 def _within(n:Any, limit:int)->bool: return type(n) is int and 1 <= n <= limit
 
-# %% ../nbs/05_encode.ipynb #cbcb034c
 def _check_settings(enc:'TextEncoder', limit:int)->None:
     "An `InputError` where a setting of an encoder makes no sense."
     if enc.pooling not in ('mean', 'weighted', 'cls', 'last'):
