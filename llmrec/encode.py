@@ -548,7 +548,6 @@ def _vectorizers(n:int, max_features:int)->list: # n texts
     return [TfidfVectorizer(token_pattern=r'(?u)\b\w+\b', ngram_range=(1, 2), **kw),
             TfidfVectorizer(analyzer='char_wb', ngram_range=(3, 4), **kw)]
 
-# %% ../nbs/05_encode.ipynb #770742be
 def _directions(M:Any, dim:int, seed:int)->np.ndarray: # (dim, M.shape[1]) float32
     "The `dim` directions in which the rows of a sparse matrix differ most."
     from sklearn.decomposition import TruncatedSVD
@@ -864,7 +863,6 @@ _later = dict(dim=None, reduce='first')     # what older folders do not say
 _kinds = {'tfidf': (), 'given': (), 'minilm': _settings, 'e5-multilingual': _settings,
           'folder': _settings}
 
-# %% ../nbs/05_encode.ipynb #7ce358ef
 def _check_state(state:Any)->None:
     "Refuse a description that no `state` wrote."
     kind = state.get('kind') if isinstance(state, dict) else None
