@@ -55,6 +55,7 @@ def pool(h:'torch.Tensor', # Hidden states, (batch, tokens, dim)
     return torch.einsum('bt,btd->bd', w/w.sum(1, keepdim=True), h.float())
 
 # %% ../nbs/05_encode.ipynb #6e53a52c
+#| code-fold: true
 def token_batches(lengths:Sequence[int], # Tokens of each text
                   budget:int=1024        # Tokens of a batch, padding included
                  )->Iterator[np.ndarray]:
@@ -80,6 +81,7 @@ def _clean_text(text:Any, i:int)->str:
     return text if text.isascii() else str(text).encode('utf-8', 'replace').decode()
 
 # %% ../nbs/05_encode.ipynb #43fae526
+#| code-fold: true
 def check_texts(texts:Iterable[str] # Any sequence of str: list, array, Series
                )->list[str]:
     "`texts` as a list of clean str; an `InputError` names the first row that is not a text."
@@ -135,7 +137,6 @@ class TextEncoder:
 # %% ../nbs/05_encode.ipynb #03240f96
 def _within(n:Any, limit:int)->bool: return type(n) is int and 1 <= n <= limit
 
-# %% ../nbs/05_encode.ipynb #cbcb034c
 def _check_settings(enc:'TextEncoder', limit:int)->None:
     "An `InputError` where a setting of an encoder makes no sense."
     if enc.pooling not in ('mean', 'weighted', 'cls', 'last'):
@@ -165,6 +166,7 @@ def _merged_prompts(own:dict, asked:Any)->dict: # Of the model; one text, or tex
     return {**own, **asked, 'document': document}
 
 # %% ../nbs/05_encode.ipynb #b79268ad
+#| code-fold: true
 @patch
 def open(self:TextEncoder, path:str|Path, pooling:str|None=None, max_len:int|None=None,
          prompt:str|dict|None=None)->None:
@@ -182,6 +184,7 @@ def open(self:TextEncoder, path:str|Path, pooling:str|None=None, max_len:int|Non
     self.dtype = number_format(self.asked, self.device)
 
 # %% ../nbs/05_encode.ipynb #b83be1f3
+#| code-fold: true
 @patch
 def load(self:TextEncoder)->TextEncoder:
     "Load the model (once); `.model` and `.tokenizer` do it by themselves."
@@ -198,12 +201,12 @@ def load(self:TextEncoder)->TextEncoder:
     return self
 
 # %% ../nbs/05_encode.ipynb #40f066db
+#| code-fold: true
 @patch(as_prop=True)
 def model(self:TextEncoder)->Any:
     "The language model, loaded when it is first asked for."
     return self.load()._model
 
-# %% ../nbs/05_encode.ipynb #bd3e2712
 @patch(as_prop=True)
 def tokenizer(self:TextEncoder)->Any:
     "Its tokenizer, loaded with it."
@@ -245,6 +248,7 @@ def forward(self:TextEncoder, ids:list[list[int]], model:Any=None)->np.ndarray: 
         return (out if self._dense is None else self._dense(out)).numpy()
 
 # %% ../nbs/05_encode.ipynb #bab7f64f
+#| code-fold: true
 @patch
 def compute(self:TextEncoder, texts:list[str])->Iterator[tuple[np.ndarray, np.ndarray]]:
     "Yield `(rows, vectors)` of distinct `texts`, batch by batch, the longest of each block first."
@@ -324,6 +328,7 @@ def _files_digest(self:TextEncoder)->str:
     return hashlib.sha256(''.join(lines).encode()).hexdigest()
 
 # %% ../nbs/05_encode.ipynb #6dc86e14
+#| code-fold: true
 @patch(as_prop=True)
 def fingerprint(self:TextEncoder)->str:
     "Digest of all that decides the output, beside the settings."
@@ -340,6 +345,7 @@ def _decides(self:TextEncoder)->dict:
                 max_len=self.max_len, dtype=self.dtype, dim=self.width)
 
 # %% ../nbs/05_encode.ipynb #1ee00a02
+#| code-fold: true
 @patch
 def store(self:TextEncoder)->EmbeddingCache|None:
     "The cache of this model, pooling, prompt, length and number format; None without one."
@@ -395,6 +401,7 @@ def _missing_rows(store:EmbeddingCache|None, keys:np.ndarray, X:np.ndarray)->np.
     return np.flatnonzero(missing)
 
 # %% ../nbs/05_encode.ipynb #b7d220a9
+#| code-fold: true
 @patch
 def encode_unique(self:TextEncoder, texts:list[str], keep:bool=True)->np.ndarray:
     "Whole vectors of distinct clean texts, from disk or computed; new ones are kept every 20 s."
@@ -425,6 +432,7 @@ def _encode_new(self:TextEncoder, X:np.ndarray, keys:np.ndarray, todo:np.ndarray
     self._keep(keys, X, done)
 
 # %% ../nbs/05_encode.ipynb #9f95b4f8
+#| code-fold: true
 @patch
 def encode_query(self:TextEncoder, texts:Iterable[str], normalize:bool=True, keep:bool=True
                 )->np.ndarray: # (n, dim) float32
@@ -451,6 +459,7 @@ def _prompted(self:TextEncoder, name:str)->TextEncoder:
     return other
 
 # %% ../nbs/05_encode.ipynb #3d85e963
+#| code-fold: true
 @patch
 def variant(self:TextEncoder, prompt_name:str='document', # Of `prompts`: to stand before all texts
             dim:int|None=None,      # Principal axes to keep; None: as it is
@@ -485,6 +494,7 @@ def _check_dtype(self:TextEncoder)->None:
         self.dtype = 'float32'
 
 # %% ../nbs/05_encode.ipynb #790c5aae
+#| code-fold: true
 class TfidfEncoder(TextEncoder):
     "Vectors from word and character counts: TF-IDF, then a truncated SVD."
     has_model = False
@@ -509,6 +519,7 @@ class TfidfEncoder(TextEncoder):
     def __repr__(self)->str: return f"TextEncoder('tfidf', dim={self.dim}, fitted={self.fitted})"
 
 # %% ../nbs/05_encode.ipynb #63654fac
+#| code-fold: true
 def _check_tfidf_settings(other:dict)->None:
     "An `InputError` for settings of a language model that TF-IDF does not have."
     common = ('dtype', 'device', 'cache', 'download')
@@ -523,7 +534,6 @@ def model(self:TfidfEncoder)->Any:
     raise InputError("TextEncoder('tfidf') has no language model, no tokenizer and no gradients: "
                      "take TextEncoder('minilm') or another model")
 
-# %% ../nbs/05_encode.ipynb #878cf394
 @patch(as_prop=True)
 def tokenizer(self:TfidfEncoder)->Any:
     "There is none: an error that says so."
@@ -538,7 +548,6 @@ def _vectorizers(n:int, max_features:int)->list: # n texts
     return [TfidfVectorizer(token_pattern=r'(?u)\b\w+\b', ngram_range=(1, 2), **kw),
             TfidfVectorizer(analyzer='char_wb', ngram_range=(3, 4), **kw)]
 
-# %% ../nbs/05_encode.ipynb #770742be
 def _directions(M:Any, dim:int, seed:int)->np.ndarray: # (dim, M.shape[1]) float32
     "The `dim` directions in which the rows of a sparse matrix differ most."
     from sklearn.decomposition import TruncatedSVD
@@ -561,6 +570,7 @@ def fit(self:TfidfEncoder, texts:Iterable[str], # The texts of all domains
     return self
 
 # %% ../nbs/05_encode.ipynb #cfe56aad
+#| code-fold: true
 @patch
 def _project(self:TfidfEncoder, texts:list[str])->np.ndarray:
     return hstack([counter.transform(texts) for counter in self.counters], 'csr')@self.components.T
@@ -586,6 +596,7 @@ def _fit_to_what_is_asked(self:TfidfEncoder, texts:list[str])->None:
     self.fit(texts)
 
 # %% ../nbs/05_encode.ipynb #e32df230
+#| code-fold: true
 @patch
 def variant(self:TfidfEncoder, prompt_name:str='document', dim:int|None=None,
             fields:Sequence|None=None)->TfidfEncoder:
@@ -609,6 +620,7 @@ def _as_array(found:Any, n:int, name:str)->np.ndarray: # (n, dim) float32
     return X
 
 # %% ../nbs/05_encode.ipynb #d500dfba
+#| code-fold: true
 class WrappedEncoder:
     "Any object with `encode(texts)`, asked for vectors and otherwise left alone."
     has_model = False
@@ -626,13 +638,13 @@ class WrappedEncoder:
         return self
 
 # %% ../nbs/05_encode.ipynb #3730ea53
+#| code-fold: true
 @patch
 def encode(self:WrappedEncoder, texts:Iterable[str], normalize:bool=True, keep:bool=True
           )->np.ndarray:
     "One vector per text, (n, dim) float32; none is kept on disk."
     return self._ask('encode_document', texts, normalize)
 
-# %% ../nbs/05_encode.ipynb #34fe09d1
 @patch
 def encode_query(self:WrappedEncoder, texts:Iterable[str], normalize:bool=True, keep:bool=True
                 )->np.ndarray:
@@ -652,6 +664,7 @@ def _ask(self:WrappedEncoder, name:str, texts:Iterable[str], normalize:bool)->np
     return l2_normalize(X) if normalize else X
 
 # %% ../nbs/05_encode.ipynb #98253fc9
+#| code-fold: true
 @patch
 def encode_document(self:WrappedEncoder, texts:Iterable[str], normalize:bool=True, keep:bool=True
                    )->np.ndarray:
@@ -664,7 +677,6 @@ def dim(self:WrappedEncoder)->int:
     if self._dim is None: self.encode(_probes[:1])
     return self._dim
 
-# %% ../nbs/05_encode.ipynb #e564664d
 @patch(as_prop=True)
 def fingerprint(self:WrappedEncoder)->str:
     "Digest of the answers to probe texts: their cosines and a few projections, rounded."
@@ -688,6 +700,7 @@ def __getstate__(self:TextEncoder)->dict:
     return {k: None if k in gone else v for k, v in self.__dict__.items()}
 
 # %% ../nbs/05_encode.ipynb #94365356
+#| code-fold: true
 def as_encoder(encoder:Any # A name, a TextEncoder, an object with `encode(texts)`; None: no texts
               )->'TextEncoder|WrappedEncoder|None':
     "An encoder of one's own: changing it never changes `encoder`, nor the other way round."
@@ -705,6 +718,7 @@ def as_encoder(encoder:Any # A name, a TextEncoder, an object with `encode(texts
 _own_files = ('.safetensors', '.json', '.model')
 
 # %% ../nbs/05_encode.ipynb #9a726f45
+#| code-fold: true
 @patch
 def save(self:TextEncoder, path:str|Path # Directory, made if need be
         )->Path:
@@ -763,6 +777,7 @@ def _learned(self:TfidfEncoder)->tuple[dict, dict]:
     return arrays, dict(max_features=self.max_features, seed=self.seed, vocabulary=words)
 
 # %% ../nbs/05_encode.ipynb #9203d455
+#| code-fold: true
 @patch(as_prop=True)
 def fingerprint(self:TfidfEncoder)->str:
     "Digest of what was learned."
@@ -795,6 +810,7 @@ def _become(self:TfidfEncoder, arrays:dict, settings:dict)->None:
     self.dim = len(self.components)
 
 # %% ../nbs/05_encode.ipynb #3b57b01c
+#| code-fold: true
 @patch
 def save(self:TfidfEncoder, path:str|Path)->Path:
     "Save the vocabulary, its weights and the directions."
@@ -815,6 +831,7 @@ def _wheel_of(path:Path)->str|None:
     return None
 
 # %% ../nbs/05_encode.ipynb #9a06296e
+#| code-fold: true
 @patch
 def state(self:TextEncoder, folder:str|Path # Gets the files, unless pip brings them
          )->dict:
@@ -827,7 +844,6 @@ def state(self:TextEncoder, folder:str|Path # Gets the files, unless pip brings 
                 fields=self.fields and list(self.fields),
                 dtype=self.asked and str(self.asked), fingerprint=self.fingerprint)
 
-# %% ../nbs/05_encode.ipynb #ee46bf92
 @patch
 def state(self:TfidfEncoder, folder:str|Path)->dict:
     "Plain values; what was learned goes to `folder`."
@@ -847,7 +863,6 @@ _later = dict(dim=None, reduce='first')     # what older folders do not say
 _kinds = {'tfidf': (), 'given': (), 'minilm': _settings, 'e5-multilingual': _settings,
           'folder': _settings}
 
-# %% ../nbs/05_encode.ipynb #7ce358ef
 def _check_state(state:Any)->None:
     "Refuse a description that no `state` wrote."
     kind = state.get('kind') if isinstance(state, dict) else None
@@ -867,6 +882,7 @@ def _opened(state:dict, folder:Path, device:Any)->TextEncoder:
     return TextEncoder(place, device=device, **settings)._read_axes(folder)
 
 # %% ../nbs/05_encode.ipynb #9875d461
+#| code-fold: true
 def encoder_from_state(state:dict, # From `state(folder)`
                        folder:str|Path, # Where its files are
                        encoder:Any=None, # The object itself, where it was one of others

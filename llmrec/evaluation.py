@@ -214,6 +214,7 @@ def _parts(start:int, scores:np.ndarray)->tuple:
     return users, [scores[cut] for cut in cuts]
 
 # %% ../nbs/04_evaluation.ipynb #bb53cf92
+#| code-fold: true
 def rank_task(rec:Any,        # Has `score(users)`
               task:EvalTask, k:int=10, seed:int=0,
               block:int|None=None,     # Users scored at a time; None: 2²⁴ scores
@@ -241,6 +242,7 @@ def _listed(items:pd.Series, task:EvalTask)->np.ndarray:
                      f'{len(task.items)} candidates')
 
 # %% ../nbs/04_evaluation.ipynb #712eb2d2
+#| code-fold: true
 def list_task(rec:dict|pd.DataFrame, # {user: [items]}, or a table: user, item, rank or score
               task:EvalTask, k:int=10
              )->tuple: # Lists (m, k), ranks (pairs,)
@@ -794,6 +796,7 @@ def _difference(field:str, ours:Any, theirs:Any)->tuple:
     return f'{field}.{key}', ours.get(key), theirs.get(key)
 
 # %% ../nbs/04_evaluation.ipynb #1abdefd1
+#| code-fold: true
 def check_same_protocol(a:str, b:str, report_a:Report, report_b:Report)->None:
     "Raise an `InputError` that names the first field in which two protocols differ."
     for field in COMPARED:

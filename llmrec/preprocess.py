@@ -163,6 +163,7 @@ def _prices(prices:Sequence)->pd.Series:
     return pd.Series(x.to_numpy(np.float64, na_value=np.nan)).replace([np.inf, -np.inf], np.nan)
 
 # %% ../nbs/02_preprocess.ipynb #ebdef817
+#| code-fold: true
 def price_edges(prices:Sequence # Prices of a catalogue, NaN allowed
                )->np.ndarray: # (4,), highest price of each band but the last; (0,) without a price
     "The edges of five bands of equal share; prices that are equal share the band of their middle."
@@ -250,6 +251,7 @@ def _check_text_arguments(items:Any, columns:Any, template:Any, max_chars:Any)->
                          f'which has {list(items)}')
 
 # %% ../nbs/02_preprocess.ipynb #214ae712
+#| code-fold: true
 def gini(x:Sequence[float])->float:
     "Gini coefficient of non-negative numbers: 0 all equal, towards 1 all in one."
     x = np.sort(np.asarray(x, float))
@@ -333,6 +335,7 @@ def _sort_rest(rows:np.ndarray, packed:np.ndarray, tie:np.ndarray)->np.ndarray:
     return rows
 
 # %% ../nbs/02_preprocess.ipynb #83ed6af8
+#| code-fold: true
 def sort_by_time(user:np.ndarray, # Numbers of users, none negative
                  time:np.ndarray,
                  tie:np.ndarray   # Decides between rows of one user and time, none negative
@@ -358,6 +361,7 @@ def _order(log:pd.DataFrame, seed:int)->np.ndarray:
     return sort_by_time(pd.factorize(log['user'], sort=False)[0], time, tie)
 
 # %% ../nbs/02_preprocess.ipynb #46148f89
+#| code-fold: true
 def subsecond_ties(log:pd.DataFrame, # A log, perhaps with what its times have below a second
                    tie:np.ndarray # Decides where nothing else does, (len(log),)
                   )->np.ndarray:
@@ -374,6 +378,7 @@ def _make(log:pd.DataFrame, parts:list[np.ndarray], **protocol:Any)->Split:
     return Split(*[log.iloc[part].reset_index(drop=True) for part in parts], protocol)
 
 # %% ../nbs/02_preprocess.ipynb #5840924c
+#| code-fold: true
 def sort_log(log:pd.DataFrame, # user, item [, time]
              seed:int=0)->pd.DataFrame:
     "Rows by user and time; at the same second by a seeded hash of the item."
@@ -479,6 +484,7 @@ def _neighbours(log:pd.DataFrame, item:np.ndarray)->tuple[np.ndarray, np.ndarray
     return before[different], after[different]
 
 # %% ../nbs/02_preprocess.ipynb #30265ab3
+#| code-fold: true
 def log_order(log:pd.DataFrame # user, item [, time, value], in the order of the file
              )->tuple[bool, str]: # Can the order stand for time? What it is, in words
     "By what the interactions of each user are ordered."
@@ -494,6 +500,7 @@ def log_order(log:pd.DataFrame # user, item [, time, value], in the order of the
     return True, 'no times; order of the file'
 
 # %% ../nbs/02_preprocess.ipynb #490175be
+#| code-fold: true
 def split_random(domain:Domain|pd.DataFrame, # Domain or log
                  valid:bool=True, # Also one row of each user to validate on?
                  seed:int=0)->Split:
@@ -517,6 +524,7 @@ def _row_key(log:pd.DataFrame)->np.ndarray:
         return hash_ids(log['user'])*np.uint64(0x9E3779B97F4A7C15) + hash_ids(log['item'], 1)
 
 # %% ../nbs/02_preprocess.ipynb #f1f8726e
+#| code-fold: true
 def split_given(domain:Domain|pd.DataFrame # Its log has a column part: train, valid or test
                )->Split:
     "The split that a data set comes with, as RecBole's NAME.train.inter and its sisters have it."
@@ -557,6 +565,7 @@ def split_cold_users(domain:Domain|pd.DataFrame, frac:float=.2, seed:int=0)->Spl
     return _split_cold(domain, 'user', frac, seed)
 
 # %% ../nbs/02_preprocess.ipynb #0bf3754e
+#| code-fold: true
 def split_kfold_users(domain:Domain|pd.DataFrame, k:int=5, seed:int=0)->list[Split]:
     "k splits; each user is in the test of exactly one, with all rows."
     log = sort_log(_log(domain), seed)
@@ -586,6 +595,7 @@ def untrained_items(split:Split, items:pd.DataFrame # Item table, or the candida
                 of_log=bool(sold >= 10 and unsold < .1*sold))
 
 # %% ../nbs/02_preprocess.ipynb #de114cfc
+#| code-fold: true
 def catalogue_note(found:dict[str, int])->str:
     "What `untrained_items` found, in a sentence."
     cold = found['held_out'] + found['unsold']
@@ -610,6 +620,7 @@ def truncate_source(source:Domain, # Source domain
     return source.with_log(source.log[before].reset_index(drop=True))
 
 # %% ../nbs/02_preprocess.ipynb #7bdbcb6e
+#| code-fold: true
 def later_rows(train:pd.DataFrame, test:pd.DataFrame # Logs with user, item, time
               )->np.ndarray:                         # (len(test),)
     "For each test row: interactions of its item in training that are later than the row."
@@ -654,6 +665,7 @@ def regime(split:Split,           # What is measured on
     return dict(known=known, per_user=median, shared_users=shared, time=time, future=future)
 
 # %% ../nbs/02_preprocess.ipynb #4be700e5
+#| code-fold: true
 def regime_text(facts:dict[str, Any] # From regime
                )->str:
     "The regime in one line."

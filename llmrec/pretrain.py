@@ -66,6 +66,7 @@ def _draw_rows(rng:np.random.Generator, wanted:int, n:int)->np.ndarray:
     return np.concatenate([rng.permutation(n) for _ in range(rounds)])[:wanted]
 
 # %% ../nbs/06_pretrain.ipynb #6fb7c60c
+#| code-fold: true
 def sample_mixture(parts:Sequence[Sequence], # Texts of each domain, a list of lists
                    T:float=2.,  # Temperature
                    seed:int=0
@@ -98,6 +99,7 @@ def _tiny_model(kind:str, tok:Any, dim:int, layers:int, heads:int, max_len:int)-
     return BertForMaskedLM(BertConfig(**size, **ids))
 
 # %% ../nbs/06_pretrain.ipynb #c064a162
+#| code-fold: true
 @keep_generators()
 def tiny_encoder(texts:Iterable[str],    # Corpus for the tokenizer: texts of all domains
                  kind:str='tiny-bert',   # or 'tiny-gpt'
@@ -246,6 +248,7 @@ def _neighbour_texts(users:np.ndarray, texts:np.ndarray)->list[tuple[str, str]]:
     return sorted({tuple(sorted(pair)) for pair in zip(first[ok], second[ok])})
 
 # %% ../nbs/06_pretrain.ipynb #efebedf3
+#| code-fold: true
 def cooccurrence_pairs(log:pd.DataFrame, # Training log: user, item [, time]
                        text:Mapping|pd.Series, # Text of each item
                        n:int=20_000, # At most so many pairs
@@ -291,6 +294,7 @@ def _pair_collate(ids:list[list[int]], pad:int, seed:int=0)->Callable:
     return collate
 
 # %% ../nbs/06_pretrain.ipynb #21f3c0d7
+#| code-fold: true
 def pair_recall_at_k(enc:TextEncoder,
                      pairs:Sequence[tuple[str, str]], # Held-out pairs of texts
                      k:int=10,
@@ -585,6 +589,7 @@ def _finish(self:TextEncoder, out:Path, model:nn.Module, about:dict)->None:
     shutil.rmtree(out/'checkpoints', ignore_errors=True)
 
 # %% ../nbs/06_pretrain.ipynb #15659978
+#| code-fold: true
 @patch
 def pretrain(self:TfidfEncoder, *args:Any, **kw:Any)->TfidfEncoder:
     "There is nothing to pretrain: an error that says what to do instead."
