@@ -2,7 +2,7 @@
 import pytest
 import torch
 from torch import nn
-from fastcore.test import ExceptionExpected, expect_fail, test_close as close, test_eq as equal
+from fastcore.test import test_close as close, test_eq as equal
 from llmrec.core import InputError
 from llmrec.transfer import load_pretrained, load_report, transfer_loss, transfer_penalty
 

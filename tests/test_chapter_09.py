@@ -1,15 +1,13 @@
 """The training loop: seeds, accumulation, precision, devices, a GPU that is not there, callbacks, checkpoints, penalties."""
 import os
-from pathlib import Path
 from unittest import mock
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from accelerate.tracking import GeneralTracker
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from fastcore.test import ExceptionExpected, expect_fail, test_close as close, test_eq as equal
+from fastcore.test import test_close as close, test_eq as equal
 from llmrec import learner
 from llmrec.core import InputError
 from llmrec.learner import (

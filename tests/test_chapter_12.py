@@ -2,9 +2,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from fastcore.test import ExceptionExpected, expect_fail, test_close as close, test_eq as equal
+from fastcore.test import test_eq as equal
 from llmrec.core import InputError
-from llmrec.data import Domain
 from llmrec.dataset import Dataset, Histories, binarize, decayed_matrix
 from llmrec.expert import Expert, pack_experts, unpack_experts
 

@@ -2,8 +2,7 @@
 import time
 import numpy as np
 import pandas as pd
-import pytest
-from fastcore.test import ExceptionExpected, expect_fail, test_close as close, test_eq as equal
+from fastcore.test import test_close as close, test_eq as equal
 from llmrec.baselines import ALS, Content, ItemKNN, Random, topk_sparse
 from llmrec.data import Domain, make_synthetic_pair
 from llmrec.dataset import binarize, decayed_matrix, histories, make_dataset

@@ -2,7 +2,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from fastcore.test import ExceptionExpected, expect_fail, test_close as close, test_eq as equal
+from fastcore.test import test_close as close, test_eq as equal
 from llmrec.closed_form import EASE, BilinearContent, hyperparameter_search
 from llmrec.core import InputError
 from llmrec.data import Domain, make_synthetic_pair

@@ -1,9 +1,8 @@
 """Sequence models: windows and batches, the loss in blocks, a GPU that is not there, text tables, smoothing."""
 import numpy as np
-import pandas as pd
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from fastcore.test import ExceptionExpected, expect_fail, test_close as close, test_eq as equal
+from fastcore.test import test_close as close, test_eq as equal
 from llmrec.core import l2_normalize
 from llmrec.data import make_synthetic_pair
 from llmrec.dataset import Histories, histories, make_dataset, select_users

@@ -1,8 +1,6 @@
 """Two towers: what moves with the network, and what is served."""
-import torch
 import numpy as np
-import pytest
-from fastcore.test import ExceptionExpected, expect_fail, test_close as close, test_eq as equal
+from fastcore.test import test_close as close, test_eq as equal
 from llmrec.core import l2_normalize
 from llmrec.data import make_synthetic_pair
 from llmrec.dataset import histories

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fastcore.test import ExceptionExpected, expect_fail, test_close as close, test_eq as equal
+from fastcore.test import test_close as close, test_eq as equal
 from llmrec.baselines import Popularity
 from llmrec.closed_form import EASE
 from llmrec.data import make_synthetic_pair
