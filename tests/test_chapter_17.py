@@ -1,0 +1,125 @@
+"""The gate and the fusion: shapes, sampled NDCG, cold starts, held-out baskets, networks, blocks."""
+from dataclasses import replace
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fastcore.test import test_close as close, test_eq as equal
+from llmrec.baselines import Popularity
+from llmrec.closed_form import EASE
+from llmrec.data import make_synthetic_pair
+from llmrec.dataset import hold_out_last_basket, make_dataset, select_users
+from llmrec.features import item_features
+from llmrec.fusion import (
+    ChoiceBatch, Fusion, Gate, add_experts, build_choices, choice_ndcg, default_experts, fit_cold_start, fit_gate,
+    gate_scores, held_out_ndcg, item_log_counts, rare_item_weights, unique_evidence_pairs)
+from llmrec.preprocess import split_last
+
+
+@pytest.fixture(scope='module')
+def planted():
+    "Choices of a truth that uses one expert for cold items and another for the rest, and the gate fitted on them."
+    rng = np.random.RandomState(0)
+    z = torch.from_numpy(rng.randn(3000, 20, 2).astype(np.float32))
+    evidence = torch.from_numpy(item_log_counts(rng.choice([0, 50], (3000, 20))))
+    truth = torch.where(evidence == 0, 2*z[..., 0], 2*z[..., 1])
+    uniform = torch.rand(3000, 20, generator=torch.Generator().manual_seed(0))
+    chosen = (truth - torch.log(-torch.log(uniform))).argmax(1)       # Gumbel noise: a softmax choice
+    none = torch.zeros(3000, 20)
+    choices = ChoiceBatch(z, evidence, none[:, :1], none, chosen, torch.ones(3000), none.long())
+    free = dict(slope_l2=.01, weight_l1=0., equality_l2=0.)
+    found = fit_gate([choices], 2, **free, focus=0.)
+    return z, evidence, none, chosen, choices, found
+
+def test_weights_are_positive_and_scores_are_looked_up(planted):
+    z, evidence, none, chosen, choices, found = planted
+    gate = Gate(2)
+    weights = gate.weights(torch.tensor([0., 1.]), torch.tensor([.5, .5]))
+    equal(weights.shape, (2, 2))
+    assert (weights > 0).all()
+    close(gate_scores(gate, choices, unique_evidence_pairs(choices)).detach(), gate(z, evidence, none[:, :1]).detach(), eps=1e-5)
+
+def test_ndcg_of_choices_is_ndcg(planted):
+    z, evidence, none, chosen, choices, found = planted
+    ndcg = choice_ndcg(found, choices)
+    rank = (found(z, evidence, none[:, :1]) > found(z, evidence, none[:, :1]).gather(
+        1, chosen[:, None])).sum(1)
+    close(ndcg, torch.where(rank < 10, 1/torch.log2(rank + 2), 0.).numpy(), eps=1e-6)
+    held = held_out_ndcg([choices], 2)
+    assert ndcg.mean() > choice_ndcg(Gate(2), choices).mean() and abs(held.mean() - ndcg.mean()) < .02
+    close(rare_item_weights(np.array([0, 4, 5, 9])).numpy(), [1.5, 1.5, .5, .5], eps=1e-6)
+    close(rare_item_weights(np.array([8, 4, 5, 9]), 1.).numpy(), np.ones(4), eps=1e-6)
+
+def test_a_cold_start_teaches_nothing_else(planted):
+    z, evidence, none, chosen, choices, found = planted
+    new_user = replace(choices, user_evidence=none[:, :1])
+    before = {k: v.clone() for k, v in found.state_dict().items()}
+    taught = fit_cold_start(copy_of(found), new_user, steps=5)
+    same = {k for k, v in taught.state_dict().items() if torch.equal(v, before[k])}
+    equal(same, {'bias', 'item_slope', 'cold_item', 'user_slope'})
+    assert torch.equal(taught.offset_weights[0], before['offset_weights'][0])
+
+def copy_of(gate):
+    "The same gate, to be changed."
+    new = Gate(2).requires_grad_(False)
+    new.load_state_dict(gate.state_dict())
+    return new
+
+def test_a_basket_does_not_predict_itself():
+    log_rows = dict(user=list('aaaabb'), item=['tea', 'milk', 'jam', 'oat', 'tea', 'milk'])
+    shop = make_dataset(pd.DataFrame(log_rows | dict(time=[1, 2, 2, 2, 5, 5])),
+                        pd.DataFrame(dict(item=['tea', 'milk', 'jam', 'oat'])))
+    rest, hist, target = hold_out_last_basket(shop)
+    equal(list(shop.items[hist[0]]), ['tea'])            # what came before the basket
+    assert shop.items[target[0]] in {'milk', 'jam', 'oat'}
+    equal({*shop.items[hist[1]], shop.items[target[1]]}, {'tea', 'milk'})  # one basket is all b has
+    equal(len(rest.hist.item), 4)
+    rest, hist, target = hold_out_last_basket(replace(shop, time=None))
+    equal(len(hist[0]), 3)                               # without times there is only an order
+
+def test_networks_join_where_there_is_something_for_them():
+    many = make_synthetic_pair(seed=5, n_users=(1000, 1500), n_rows=(20, 12))
+    events, items, source = many.target.log, many.target.items, many.source
+    def networks(data, budget='auto'):
+        return [x.name for x in default_experts(data, budget) if x.neural]
+
+    data = make_dataset(events, items, source)
+    none = make_dataset(events.iloc[:0], items, source)
+    found = {'target and source': networks(data), 'no source': networks(make_dataset(events, items)),
+             'fast': networks(data, 'fast'), 'no target interactions': networks(none),
+             'no target interactions, full': networks(none, 'full'),
+             'no text': networks(make_dataset(events, items[['item', 'title']]))}
+    equal(found['no target interactions, full'], ['SmoothedSASRec', 'TextSASRec'])
+    equal(found['target and source'], ['TwoTower', 'SASRec', 'SmoothedSASRec', 'TextSASRec'])
+
+@pytest.fixture(scope='module')
+def fitted():
+    "A fusion, its index, and the split."
+    pair = make_synthetic_pair(seed=0, shared=.5)
+    split = split_last(pair.target)
+    data = make_dataset(split.train, pair.target.items, pair.source)
+    experts = lambda *a: [Popularity(), EASE(300.)]
+    return Fusion(experts).fit_dataset(replace(data, phi=item_features(data))), data, split, pair
+
+def test_blocks_copies_and_empty_training_sets(fitted):
+    "A gate without a training set weighs all experts alike."
+    fusion, data, split, pair = fitted
+    scores = fusion.score_histories(data.hist)
+    one = np.concatenate([fusion.score_histories(select_users(data.hist, [u])) for u in range(5)])
+    close(one, scores[:5], eps=1e-5)
+    changed = fusion.copy()
+    changed.add_items(data, 0)
+    assert changed is not fusion and changed.experts[0] is not fusion.experts[0]
+    few = Fusion(lambda *a: [Popularity(), EASE(300.)]).fit_dataset(make_dataset(split.train[:20],
+                                                                                 pair.target.items))
+    equal(len(few.gate.bias.unique()), 1)
+
+def test_further_experts_join_the_same_choices(fitted):
+    fusion, data, split, pair = fitted
+    small = [Popularity().fit_dataset(data), EASE().fit_dataset(data)]
+    rest, hist, target = hold_out_last_basket(data, most=100)
+    equal(len(target), 100)
+    both = build_choices(small, hist, target, data.counts[:data.n_target])
+    more = add_experts(both, small[1:], hist).scores
+    real = both.log_weight > -1e8                        # the rest pads
+    close(more[..., 2][real].numpy(), both.scores[..., 1][real].numpy(), eps=1e-5)
