@@ -1,7 +1,7 @@
 """Hard cases of chapter 19 (a language model as second judge)."""
 import pandas as pd
 from fastcore.test import *
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+from transformers import AutoModelForCausalLM, GPT2Config
 from llmrec.core import InputError
 from llmrec.data import make_synthetic_pair
 from llmrec.dataset import histories, select_users
@@ -16,8 +16,6 @@ def test_a_reranker_says_what_it_misses():
     tok = train_tokenizer(titles, 500, True, 256)
     size = dict(vocab_size=len(tok), bos_token_id=0, eos_token_id=0, initializer_range=.3)
     gpt = GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=256, **size)
-    llama = LlamaConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-                        num_attention_heads=4, num_key_value_heads=2, **size)
     judge = LMScorer(AutoModelForCausalLM.from_config(gpt), tok, batch=4)
     log = pair.target.log.sort_values('time', kind='stable')
     last = ~log.duplicated('user', keep='last')

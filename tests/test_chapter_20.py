@@ -1,5 +1,5 @@
 """Hard cases of chapter 20 (explanations)."""
-import copy, re
+import re
 from types import SimpleNamespace
 import numpy as np
 import pandas as pd

@@ -94,12 +94,6 @@ def test_a_schedule_waits_and_then_learns():
 
 def test_what_users_declined_outlives_the_process():
     pair = make_synthetic_pair()
-    log = pair.target.log.sort_values('time', kind='stable').reset_index(drop=True)
-    old, new = log.iloc[:-40], log.iloc[-40:]
-    users = log.user.unique()
-    index = lambda log: make_dataset(log, pair.target.items, pair.source)
-    def changed(data, log): return np.unique(data.users.get_indexer(pd.Index(log.user, dtype=object)))
-
     rec = Recommender('tfidf', budget='fast').fit(pair.target, pair.source)
     live = Online(rec)
     a, b = rec.data.users[[3, 4]]

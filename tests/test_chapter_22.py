@@ -1,7 +1,6 @@
 """Hard cases of chapter 22 (privacy)."""
 import copy, hmac, pickle, re, tempfile, warnings
 from collections import Counter
-from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
