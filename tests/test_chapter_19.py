@@ -1,6 +1,6 @@
 """Hard cases of chapter 19 (a language model as second judge)."""
 import pandas as pd
-from fastcore.test import *
+from fastcore.test import ExceptionExpected, test_close as close, test_eq as equal
 from transformers import AutoModelForCausalLM, GPT2Config
 from llmrec.core import InputError
 from llmrec.data import make_synthetic_pair
@@ -25,8 +25,8 @@ def test_a_reranker_says_what_it_misses():
     rr = Reranker(rec.fusion, judge, pool=25).fit(hist, target)
     few = select_users(hist, [0, 1, 2])
     columns, p = rr.recommend(few, 25)
-    test_close(p.sum(1), 1, eps=1e-6)
-    for a, b in zip(columns, rr.first(few)[0]): test_eq(set(a), set(b))  # the same items, another order
-    test_eq(rr.recommend(select_users(hist, [0]), 3)[0], columns[:1, :3])
+    close(p.sum(1), 1, eps=1e-6)
+    for a, b in zip(columns, rr.first(few)[0]): equal(set(a), set(b))  # the same items, another order
+    equal(rr.recommend(select_users(hist, [0]), 3)[0], columns[:1, :3])
     with ExceptionExpected(InputError, 'not weighed'): Reranker(rec.fusion, judge).recommend(few)
     with ExceptionExpected(InputError, 'is in the pool for'): rr.fit(few, target[:3])

@@ -2,7 +2,7 @@
 import tempfile
 import numpy as np
 import pandas as pd
-from fastcore.test import *
+from fastcore.test import ExceptionExpected, test_close as close, test_eq as equal
 from llmrec.baselines import Content
 from llmrec.closed_form import EASE, Markov, NextItemRidge
 from llmrec.core import InputError
@@ -19,11 +19,11 @@ def test_interest_vectors_follow_what_comes_and_goes():
     D, w, who = rng.normal(size=(500, 8)), rng.random(500), rng.choice(list('abcde'), 500)
     run = RunningUserVectors(8)
     for i in range(500): run.add(who[i:i+1], D[i:i+1], w[i:i+1])
-    for x in 'abcde': test_close(run[[x]][0], interest_vector(D[who == x], w[who == x]), eps=1e-12)
+    for x in 'abcde': close(run[[x]][0], interest_vector(D[who == x], w[who == x]), eps=1e-12)
     run.remove(who[:100], D[:100], w[:100])
     left = who[100:] == 'a'
-    test_close(run[['a']][0], interest_vector(D[100:][left], w[100:][left]), eps=1e-12)
-    test_eq(run[['unseen']], np.zeros((1, 8)))
+    close(run[['a']][0], interest_vector(D[100:][left], w[100:][left]), eps=1e-12)
+    equal(run[['unseen']], np.zeros((1, 8)))
 
 
 def test_appended_histories_are_as_if_recomputed():
@@ -40,11 +40,11 @@ def test_appended_histories_are_as_if_recomputed():
         data = append_interactions(data, b)
         ease.update(data, changed(data, b), exact=True, shared={})
         full = EASE(1000., 10.).fit_dataset(data)
-        test_close(ease.score(users), full.score(users), eps=1e-4)
+        close(ease.score(users), full.score(users), eps=1e-4)
     float(np.abs(ease.score(users) - full.score(users)).max())
     anew = index(log)
-    for u in users: test_eq(histories(data, [u]).item, histories(anew, [u]).item)
-    test_eq(data.counts, anew.counts)
+    for u in users: equal(histories(data, [u]).item, histories(anew, [u]).item)
+    equal(data.counts, anew.counts)
 
 
 def test_a_schedule_waits_and_then_learns():
@@ -61,7 +61,7 @@ def test_a_schedule_waits_and_then_learns():
         data = append_interactions(data, b)
         ease.update(data, changed(data, b), exact=True, shared={})
         full = EASE(1000., 10.).fit_dataset(data)
-        test_close(ease.score(users), full.score(users), eps=1e-4)
+        close(ease.score(users), full.score(users), eps=1e-4)
     float(np.abs(ease.score(users) - full.score(users)).max())
     def refitted(expert, data):
         "A copy, fitted on all interactions; its text kernel stays as it was fitted."
@@ -75,21 +75,21 @@ def test_a_schedule_waits_and_then_learns():
             if not isinstance(e, (EASE, Markov, NextItemRidge)): continue
             a, b = e.score(users), refitted(e, rec.data).score(users)
             far[e.name] = max(far.get(e.name, 0), np.abs(a - b).max()/np.abs(b).max())
-            test_close(a, b, eps=1e-4*np.abs(b).max())
+            close(a, b, eps=1e-4*np.abs(b).max())
     before, eases = rec.fusion, [e for e in rec.experts if isinstance(e, EASE)]
     was = [e.score(users) for e in eases]
     rec.update(new.assign(user='one more'), refresh='schedule')        # few: nothing is due yet
-    test_eq(pending(rec.fusion)[1], len(new)*3 + 2)
-    for a, e in zip(was, [e for e in rec.experts if isinstance(e, EASE)]): test_eq(a, e.score(users))
-    test_eq(len(before.data.users) + 1, len(rec.data.users))           # the old fusion is as it was
+    equal(pending(rec.fusion)[1], len(new)*3 + 2)
+    for a, e in zip(was, [e for e in rec.experts if isinstance(e, EASE)]): equal(a, e.score(users))
+    equal(len(before.data.users) + 1, len(rec.data.users))           # the old fusion is as it was
     with ExceptionExpected(InputError, "expected None, 'exact' or 'schedule'"):
         rec.update(new[:1], refresh='daily')
     moved = follow(rec.fusion, rec.data, np.arange(3), 'schedule', due=.005)
-    test_eq(pending(moved), (np.zeros(0, int), 0))
+    equal(pending(moved), (np.zeros(0, int), 0))
     learned = [e for e in moved.experts if isinstance(e, EASE)][0]
-    test_close(learned.score(users), refitted(eases[0], rec.data).score(users), eps=1e-5)
+    close(learned.score(users), refitted(eases[0], rec.data).score(users), eps=1e-5)
     c = next(e for e in rec.experts if isinstance(e, Content))
-    test_close(c.score(users), refitted(c, rec.data).score(users), eps=1e-6)
+    close(c.score(users), refitted(c, rec.data).score(users), eps=1e-6)
 
 
 def test_what_users_declined_outlives_the_process():
@@ -101,15 +101,15 @@ def test_what_users_declined_outlives_the_process():
     live.dislike(a, before[0])
     after = live.recommend([a], 5)[0][0]
     assert before[0] not in after                              # at once
-    test_eq(live.score([b]), other)                            # and for nobody else
+    equal(live.score([b]), other)                            # and for nobody else
     live.dislike(a, category='space')
     shown = live.recommend([a], 5)[0][0]
     assert 'space' not in set(live.data.table.set_index('item').category[list(shown)])
     with tempfile.TemporaryDirectory() as folder:
         live.save(folder)
         back = Online.load(Recommender.load(folder), folder)
-        test_eq(back.recommend([a], 5)[0], live.recommend([a], 5)[0])
-    test_eq(live.allow_again(a).recommend([a], 5)[0][0], before)
+        equal(back.recommend([a], 5)[0], live.recommend([a], 5)[0])
+    equal(live.allow_again(a).recommend([a], 5)[0][0], before)
     live.like(a, before[0])
     assert before[0] not in live.recommend([a], 5)[0][0]       # taken: seen now
     with ExceptionExpected(InputError, 'needs an item or a rule'): live.dislike(a)

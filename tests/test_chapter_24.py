@@ -2,7 +2,7 @@
 import tempfile
 from pathlib import Path
 import pandas as pd
-from fastcore.test import *
+from fastcore.test import ExceptionExpected, test_eq as equal, test_ne as differ
 from llmrec.core import InputError
 from llmrec.data import make_synthetic_pair
 from llmrec.pipeline import (
@@ -20,30 +20,30 @@ def test_built_in_pairs():
 
 def test_files_come_in_pairs_and_domains_have_two_names():
     with ExceptionExpected(InputError, 'go together'): read_pair(None, 'a.csv', 'b.csv', 'c.csv')
-    test_eq([_domain_names(names) for names in (None, 'films', 'books,films')],
+    equal([_domain_names(names) for names in (None, 'films', 'books,films')],
             [['source', 'target'], ['source', 'films'], ['books', 'films']])
 
 
 def test_a_target_is_made_sparse_on_purpose():
     toy = make_synthetic_pair(0).target
     few, step = keep_latest(toy, 2)
-    test_eq(few.log.groupby('user').size().max(), 4)
-    test_eq(int(step['dropped'].iloc[0]), len(toy.log) - len(few.log))
-    test_eq(keep_latest(toy, 0)[0] is toy, True)
+    equal(few.log.groupby('user').size().max(), 4)
+    equal(int(step['dropped'].iloc[0]), len(toy.log) - len(few.log))
+    equal(keep_latest(toy, 0)[0] is toy, True)
 
 
 def test_a_key_knows_options_and_data():
     toy = make_synthetic_pair(0)
-    test_eq(data_key(toy, Options()), data_key(make_synthetic_pair(0), Options()))
-    test_ne(data_key(toy, Options()), data_key(make_synthetic_pair(1), Options()))
-    test_ne(data_key(toy, Options()), data_key(toy, Options(lam=.1)))
+    equal(data_key(toy, Options()), data_key(make_synthetic_pair(0), Options()))
+    differ(data_key(toy, Options()), data_key(make_synthetic_pair(1), Options()))
+    differ(data_key(toy, Options()), data_key(toy, Options(lam=.1)))
     with ExceptionExpected(InputError, 'lam is -1'): Options(lam=-1)
 
 
 def test_a_cache_knows_damage_and_other_keys():
     with tempfile.TemporaryDirectory() as tmp:
         ResultCache(tmp, 'a').put('x', '1')
-        test_eq(ResultCache(tmp, 'a').get('x'), '1')
+        equal(ResultCache(tmp, 'a').get('x'), '1')
         ResultCache(tmp, 'a').path('x').write_text('a byte too many')
         assert not ResultCache(tmp, 'a').has('x')
         assert not ResultCache(tmp, 'b').has('x') and not any(Path(tmp).iterdir())
@@ -55,8 +55,8 @@ def test_recommendations_are_one_table():
     with tempfile.TemporaryDirectory() as tmp:
         write_recommendations(rec, rec.data.users[:3].tolist(), 2, Path(tmp)/'r.csv')
         out = pd.read_csv(Path(tmp)/'r.csv')
-    test_eq(list(out.columns), ['user', 'rank', 'item', 'title', 'score'])
-    test_eq(len(out), 6)
+    equal(list(out.columns), ['user', 'rank', 'item', 'title', 'score'])
+    equal(len(out), 6)
 
 
 def test_stage_d_says_what_was_decided():
@@ -74,5 +74,5 @@ def test_stage_d_says_what_was_decided():
     with tempfile.TemporaryDirectory() as tmp:
         apart = run_pipeline(toy, Options(encoder='tfidf', strategy='unsupervised'), tmp, quiet=True)
     told = [text for stage, text in apart.lines if stage == 'D']
-    test_eq(told[0], "strategy 'unsupervised', as asked")
+    equal(told[0], "strategy 'unsupervised', as asked")
     assert len(told) == 1

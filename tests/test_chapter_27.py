@@ -2,7 +2,7 @@
 import warnings
 import numpy as np
 import pandas as pd
-from fastcore.test import *
+from fastcore.test import test_close as close, test_eq as equal
 from llmrec.baselines import Popularity
 from llmrec.closed_form import EASE
 from llmrec.confidence import length_edges, list_mass, mass_at, match_moments
@@ -12,20 +12,20 @@ from llmrec.recommender import Recommender
 
 def test_mass_of_other_lengths_lies_between():
     two_to_one = np.log([[2., 1, 1]])
-    test_close(mass_at(list_mass(two_to_one), 2), [.75])
-    test_close(mass_at(np.arange(12.)[None], 1000), [11])
+    close(mass_at(list_mass(two_to_one), 2), [.75])
+    close(mass_at(np.arange(12.)[None], 1000), [11])
 
 
 def test_moments_are_those_of_the_other_model():
     louder = match_moments(np.array([4.]), np.array([2., 6]), np.array([-1., 1]))
-    test_close(louder, [0])
-    test_close(match_moments(np.ones(2), np.ones(3), np.full(3, 5.)), [5, 5])
+    close(louder, [0])
+    close(match_moments(np.ones(2), np.ones(3), np.full(3, 5.)), [5, 5])
 
 
 def test_groups_are_split_while_both_sides_have_enough():
-    test_eq(length_edges(np.repeat([1, 4, 60], 400)), (3, 6))
-    test_eq(length_edges(np.repeat([1, 4, 60], [400, 100, 400])), (3,))
-    test_eq(length_edges(np.zeros(0)), ())
+    equal(length_edges(np.repeat([1, 4, 60], 400)), (3, 6))
+    equal(length_edges(np.repeat([1, 4, 60], [400, 100, 400])), (3,))
+    equal(length_edges(np.zeros(0)), ())
 
 
 def test_confidence_says_that_it_is_stale_and_that_users_are_few():
