@@ -237,7 +237,6 @@ def test_attacks_on_a_world_whose_truth_is_known():
 def test_a_step_without_gradients_is_noise_and_no_hook_stays():
     torch.manual_seed(0)
     net = nn.Linear(3, 2, bias=False)
-    X, Y = torch.randn(100, 4, 3), torch.randn(100, 4, 2)
     sq = lambda o, y: ((o - y)**2).sum((1, 2)).mean()
     class Everyone(Poisson):
         def __iter__(self): yield self.arrays
