@@ -124,7 +124,7 @@ MOVED = {
         'readers': 'parse_columns',
         'core': 'peak_memory=peak_memory_mb',
         'pipeline': (
-            'collect=prepare_data decide_sparse=is_sparse measure_gap=domain_discrepancy '
+            'collect=prepare_data decide_sparse=is_sparse '
             'road_experts=branch_experts Memory=ResultCache alone=folder_lock '
             'encoder_of=load_encoder curves_of=training_curves baselines=fit_baselines '
             'judge=evaluate_model Say=StageLog systems=fit_and_evaluate travel=run_pipeline '
