@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ITEM_BUCKETS', 'USER_BUCKETS', 'FEW_TESTS', 'rank_of_target', 'ndcg_of_ranks', 'check_grades', 'tie_break_keys',
-           'top_lists', 'list_table', 'place_lists', 'item_ranks', 'topk_metrics', 'auc_per_user', 'coverage',
-           'concentration', 'novelty', 'mean_popularity', 'popularity_lift', 'diversity', 'split_values',
+           'top_lists', 'list_table', 'place_lists', 'item_ranks', 'sample_candidates', 'topk_metrics', 'auc_per_user',
+           'coverage', 'concentration', 'novelty', 'mean_popularity', 'popularity_lift', 'diversity', 'split_values',
            'category_shares', 'miscalibration', 'item_bucket', 'user_bucket', 'bootstrap_means', 'bootstrap',
            'paired_interval', 'permutation_p', 'holm', 'group_labels', 'slice_table', 'equivalence',
            'paired_comparison', 'difference_of_differences', 'diagnose_ranks']
@@ -243,6 +243,23 @@ def item_ranks(scores:np.ndarray,  # (m, n) scores; -inf: no candidate
         same = np.flatnonzero(scores[row[pair]] == value[pair])
         rank[pair] += (key(same, row[pair]) < key(col[pair], row[pair])).sum()
     return rank, mid
+
+# %% ../nbs/03_metrics.ipynb #6040c2aa
+def sample_candidates(scores:np.ndarray, # (m, n) scores, -inf: no candidate; changed in place
+                      users:pd.Index, items:pd.Index, # (m,), (n,) ids: they decide the draw
+                      row:np.ndarray, col:np.ndarray, # (pairs,) test items, which stay
+                      count:int, seed:int=0 # Random candidates beside them
+                     )->np.ndarray: # (m,) items that are no candidates
+    "Mask all but `count` random candidates and the test items of each user (biased)."
+    key = hash_ids(users, seed + 3)[:, None] ^ hash_ids(items, seed + 4)
+    key = key*np.uint64(0x9E3779B97F4A7C15)
+    last = np.uint64(2**64 - 1)
+    key[scores == -np.inf] = last
+    key[row, col] = last                                          # test items stay anyway
+    own = scores[row, col]
+    np.put_along_axis(scores, np.argsort(key, 1)[:, count:], -np.inf, 1)
+    scores[row, col] = own
+    return (scores == -np.inf).sum(1)
 
 # %% ../nbs/03_metrics.ipynb #bc1a933b
 def _tie_key(place:np.ndarray, turn:np.ndarray, n_items:int)->Callable:
