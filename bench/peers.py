@@ -522,7 +522,15 @@ def features(d, texts):
     t = d.table.drop(columns=['item', 'title', 'text'], errors='ignore')
     parts = [soft_bins(t[c]) if pd.api.types.is_numeric_dtype(t[c]) else one_hot(t[c]) for c in t if t[c].notna().sum() > 1]
     words = CountVectorizer(min_df=2, max_features=2000, binary=True, dtype=np.float32).fit_transform(texts)
-    return sp.hstack([sp.csr_matrix(np.maximum(p > .3, 0).astype(np.float32)) for p in parts if p.shape[1] > 1] + [words]).tocsr()
+    return sp.hstack([present(p) for p in parts if p.shape[1] > 1] + [words]).tocsr()
+
+def present(part):
+    "Attributes as 0 and 1."
+    import scipy.sparse as sp
+    part = sp.csr_matrix(part, dtype=np.float32)
+    part.data = (part.data > .3).astype(np.float32)
+    part.eliminate_zeros()
+    return part
 
 def environment(envs, lib):
     "Python of a library's environment, made if it is not there."
