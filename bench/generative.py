@@ -51,7 +51,7 @@ def food(a):
     "The same of Amazon food and kitchen."
     import sys
     sys.path.insert(0, str(Path(__file__).parent))
-    from fusion import normalised
+    from common import read as normalised
     target, source = (normalised(f'{a.data}/amazon_food_kitchen_LLMCDSR', name) for name in ('food', 'kitchen'))
     split = split_last(target, n_valid=0)
     return target, truncate_source(source, split), split.train, split.test
