@@ -19,7 +19,7 @@ import numpy as np, pandas as pd
 HERE = Path(__file__).resolve().parent
 BUCKETS = ('0', '1–4', '5–19', '20+')
 PACKAGES = ('llmrec', 'numpy', 'scipy', 'scikit-learn', 'pandas', 'torch', 'implicit')
-RENAMED = ('100dd2d', '90a85e6', 'f1b64f6')    # commits that changed names in CSVs, not numbers
+RENAMED = ('100dd2d', '90a85e6')    # commits that changed names in CSVs, not numbers
 GENRES = {'scifi+fantasy+horror': {'Sci-Fi', 'Fantasy', 'Horror'}, 'animation+children': {'Animation', "Children's"}}
 
 
@@ -81,7 +81,7 @@ CHOSEN_ON = ('beauty<kitchen-k1', 'food4<kitchen-k2', 'tweets', 'lastfm')   # th
 def load(root, name, users, seed=0):
     "Target, split, source, interactions taken away."
     from llmrec.preprocess import Split, split_last, truncate_source
-    base, _, k = name.partition('-k') if not name.startswith('ml-') else (name, '', '')
+    base, _, k = name.partition('-k')
     target, source, timed = sets(root)[base]()
     split = split_last(target)
     train = split.train
@@ -164,8 +164,14 @@ def stamp(path, known=None):
         count = rows['commit'].fillna('not known').value_counts(sort=False)
         new = [dict(file=path.name, commit=c, rows=n, how='stamped' if c != 'not known' else 'from before there were stamps',
                     versions=known if c == commit() and known else before.get(c, 'not known')) for c, n in count.items()]
-    else: new = blamed(path)
+    elif known: new = [dict(file=path.name, commit=commit(), rows=len(rows), how='stamped', versions=known)]
+    else: new = unstamped(path, rows, old[old['file'] == path.name])
     write(pd.concat([old[old['file'] != path.name], pd.DataFrame(new)]).sort_values(['file', 'rows', 'commit']), STAMPS)
+
+def unstamped(path, rows, old):
+    "The stamp that is there, if it speaks of as many rows, or what git knows."
+    if (old['how'] == 'stamped').all() and old['rows'].sum() == len(rows) > 0: return old.to_dict('records')
+    return blamed(path)
 
 def blamed(path):
     "What git knows of the rows of a file: the commits that wrote them."
@@ -181,11 +187,12 @@ def read_stamps():
 
 # ---- results that go on where they stopped
 def write(table, path, digits='%.5g'):
-    "A CSV as a whole or not at all."
+    "A CSV as a whole or not at all; one of this folder is stamped."
     path = Path(path)
     temporary = path.with_suffix('.tmp')
     table.to_csv(temporary, index=False, float_format=digits)
     os.replace(temporary, path)
+    if path.resolve().parent == HERE and path.name != STAMPS.name: stamp(path, versions())
 
 class Table:
     "A CSV that grows by rows; each carries the commit that made it; what is done is not done again."
@@ -201,7 +208,6 @@ class Table:
         same = lambda table: pd.MultiIndex.from_frame(table[self.key].astype(str))
         self.rows = pd.concat([self.rows[~same(self.rows).isin(same(new))], new], ignore_index=True)
         write(self.rows, self.path)
-        if self.path.parent.resolve() == HERE: stamp(self.path, versions())
 
 class Results:
     "What is done, in a folder: one row and the users' values for each set and system."

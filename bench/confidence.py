@@ -53,7 +53,7 @@ def readers(data, budget, seed):
 
 def run(domain, control, a, seed):
     "One row and its ten bins."
-    from llmrec.confidence import calibration_error, chance_error, hold_out_tails, mass_at, masses, rank_events, reliability
+    from llmrec.confidence import calibration_error, chance_error, hold_out_tails, mass_at, rank_events, reliability
     from llmrec.dataset import histories_from_items, make_dataset, to_domains
     from llmrec.recommender import Recommender
     from scipy.stats import binomtest

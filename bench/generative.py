@@ -26,6 +26,7 @@ from llmrec.readers import load_movielens
 from llmrec.semantic_ids import SemanticID, count_collisions
 from llmrec.sequence import SASRec
 from llmrec.two_tower import TwoTower
+from common import write
 
 GENRES, KEPT = {'Sci-Fi', 'Fantasy', 'Horror'}, 2
 SHORTCUTS = ['popularity', 'repeat', 'last two items + TF-IDF', 'EASE + TF-IDF']
@@ -116,7 +117,7 @@ def save(rows, per_user, out):
         gap = per_user[name, system] - twin
         low, high = bootstrap(gap)
         table.loc[i, ['gain', 'gain_low', 'gain_high']] = gap.mean(), low[0], high[0]
-    table.to_csv(out, index=False, float_format='%.5g')
+    write(table, out)
     return table
 
 def main():

@@ -16,7 +16,7 @@ interactions of training and validation. Seconds are processor seconds of this p
 import argparse, time, warnings
 from pathlib import Path
 import pandas as pd
-from common import BUCKETS, CHOSEN_ON, NAMES, Results, bare, judge_by, load, stamp, timed, versions, versus, write
+from common import BUCKETS, CHOSEN_ON, NAMES, Results, bare, judge_by, load, timed, versus, write
 
 SYSTEMS = ('bar', 'fast', 'no source', 'no text', 'default', 'experts')
 
@@ -85,8 +85,6 @@ def main():
         for name in a.sets: run(a.data, name, a.systems, results, a.users)
     rows = table(results)
     show(rows)
-    if not a.csv: return
-    write(rows, a.csv)
-    stamp(a.csv, versions())
+    if a.csv: write(rows, a.csv)
 
 if __name__ == '__main__': main()
