@@ -6,7 +6,7 @@
 __all__ = ['LAST_ITEMS', 'EASE_WORDS', 'LAMBDAS', 'HALF_LIVES', 'TEST_USERS', 'MOST_ROWS', 'MOST_ITEMS', 'STEPS',
            'shortcut_experts', 'ease_items', 'shortcut_bar', 'bar_lines']
 
-# %% ../nbs/42_shortcuts.ipynb #664aa57a
+# %% ../nbs/42_shortcuts.ipynb #3f9293ff
 import numpy as np
 import pandas as pd
 import time
@@ -23,7 +23,7 @@ from .expert import Expert, fit_itself
 from .baselines import LastItems, Popularity, RepeatConsumption, Tfidf
 from .closed_form import Blend, EASE
 
-# %% ../nbs/42_shortcuts.ipynb #8638874d
+# %% ../nbs/42_shortcuts.ipynb #9e90a6ff
 LAST_ITEMS = 'last two items + TF-IDF'
 EASE_WORDS = 'EASE + TF-IDF'
 LAMBDAS = (10., 50., 200., 1000., 4000.)   # of EASE, to choose from
@@ -37,7 +37,7 @@ def _tuned(expert:Expert, words:bool, **grid:tuple)->Callable:
         return Blend(found, Tfidf()).fit_dataset(data) if words else found
     return fit
 
-# %% ../nbs/42_shortcuts.ipynb #b80467ec
+# %% ../nbs/42_shortcuts.ipynb #baed9700
 def shortcut_experts(max_items:int=8000, # Items in the inverse of EASE: those with most interactions
                      words:bool=True,    # False: the items have no texts
                      repeats:bool=False  # May a test repeat the past?
@@ -51,7 +51,7 @@ def shortcut_experts(max_items:int=8000, # Items in the inverse of EASE: those w
     found[name(EASE_WORDS)] = _tuned(ease, words, lam=LAMBDAS)
     return found
 
-# %% ../nbs/42_shortcuts.ipynb #678aeac0
+# %% ../nbs/42_shortcuts.ipynb #871326ef
 TEST_USERS = 2000          # ranked, at most
 MOST_ROWS = 1_000_000      # learned from, at most
 MOST_ITEMS = 100_000       # with more, counts only
@@ -61,7 +61,7 @@ def ease_items(seconds:float)->int: # Number of items
     "The largest inverse that can be taken about ten times within the seconds."
     return int(min(8000, (seconds*STEPS/10)**(1/3)))
 
-# %% ../nbs/42_shortcuts.ipynb #4db5a7f9
+# %% ../nbs/42_shortcuts.ipynb #b51201d3
 def _some_users(users:pd.Index, most:int)->pd.Index:
     "At most so many users, by their hash: the same ones in every run."
     if len(users) <= most: return users
@@ -82,7 +82,7 @@ def _has_words(table:pd.DataFrame)->bool:
     texts = item_text(table)
     return len(set(texts)) > 1
 
-# %% ../nbs/42_shortcuts.ipynb #74879361
+# %% ../nbs/42_shortcuts.ipynb #ad4a57fe
 def _learn_from(split:Split, table:pd.DataFrame, items:pd.Index, source:Any)->tuple:
     "The index that shortcuts learn from, and whether it has words."
     known = table.drop_duplicates('item').set_index('item').reindex(items)
@@ -93,7 +93,7 @@ def _learn_from(split:Split, table:pd.DataFrame, items:pd.Index, source:Any)->tu
     known['title'] = known['title'].fillna('')
     return make_dataset(_known_log(split, items), known, source), words
 
-# %% ../nbs/42_shortcuts.ipynb #e1280071
+# %% ../nbs/42_shortcuts.ipynb #91fbaeb1
 def _fit_and_judge(split:Split, table:pd.DataFrame, items:pd.Index, judge:Callable, source:Any,
                    seconds:float, repeats:bool)->tuple:
     "Values of the users for each shortcut, seconds of each, and what was left out and why."
@@ -110,7 +110,7 @@ def _fit_and_judge(split:Split, table:pd.DataFrame, items:pd.Index, judge:Callab
         spent[name] = time.process_time() - began
     return values, spent, left
 
-# %% ../nbs/42_shortcuts.ipynb #31b5fa19
+# %% ../nbs/42_shortcuts.ipynb #a9aecbd9
 _BARS = OrderedDict()
 
 def _fingerprint(logs:list)->tuple:
@@ -122,6 +122,12 @@ def _fingerprint(logs:list)->tuple:
             out += [len(log), int(pair.sum(dtype=np.uint64))]
     return tuple(out)
 
+def _fingerprint_of(table:pd.DataFrame, items:pd.Index)->tuple:
+    "The same of an item table and its candidates."
+    cells = pd.util.hash_pandas_object(table.astype(str), index=False).to_numpy()
+    with np.errstate(over='ignore'):
+        return int(cells.sum(dtype=np.uint64)), int(hash_ids(items).sum(dtype=np.uint64))
+
 def _remembered(key:tuple, make:Callable)->tuple:
     "What `make()` gave for this key; the last eight are kept."
     if key not in _BARS: _BARS[key] = make()
@@ -129,7 +135,7 @@ def _remembered(key:tuple, make:Callable)->tuple:
     if len(_BARS) > 8: _BARS.popitem(last=False)
     return _BARS[key]
 
-# %% ../nbs/42_shortcuts.ipynb #52814d1f
+# %% ../nbs/42_shortcuts.ipynb #8d9ed959
 def shortcut_bar(split:Split, table:pd.DataFrame, # Item table
                  items:pd.Index,  # Candidates, in the order of the scores
                  judge:Callable,  # (model, split) to a value for each test user
@@ -145,7 +151,7 @@ def shortcut_bar(split:Split, table:pd.DataFrame, # Item table
     few = replace(split, test=split.test[split.test['user'].isin(users)])
     logs = [split.train, split.valid, few.test, *([source.log] if isinstance(source, Domain) else []),
             *([] if mask is None else [mask])]
-    key = (_fingerprint(logs), int(hash_ids(items).sum()), len(table.columns), seconds, exclude_seen, *how)
+    key = (_fingerprint(logs), _fingerprint_of(table, items), seconds, exclude_seen, *how)
     values, spent, left = _remembered(key, lambda: _fit_and_judge(
         few, table, items, judge, source, 10. if seconds is True else seconds, not exclude_seen))
     rows = [_beside(name, ours[users], value, spent[name]) for name, value in values.items()]
@@ -159,7 +165,7 @@ def _beside(name:str, ours:pd.Series, value:pd.Series, seconds:float)->dict:
     return dict(shortcut=name, value=float(value.mean()), difference=float(gain.mean()),
                 lo=float(lo), hi=float(hi), seconds=round(seconds, 3))
 
-# %% ../nbs/42_shortcuts.ipynb #53f16f19
+# %% ../nbs/42_shortcuts.ipynb #bacc0607
 def _standing(best:dict)->str:
     "Where the model stands beside the best shortcut."
     gap = f"{best['difference']:+.4f} [{best['lo']:+.4f}, {best['hi']:+.4f}]"
