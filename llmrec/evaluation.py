@@ -716,8 +716,7 @@ def _name_of(rec:Any)->str:
 
 def _masking(exclude_seen:bool, mask:pd.DataFrame|None)->str|bool:
     "How seen items were treated, for the protocol."
-    if not exclude_seen: return False
-    return 'masked' if mask is None else f'masked, with {len(mask):,} rows more'
+    return exclude_seen and ('masked' if mask is None else f'masked, with {len(mask):,} rows more')
 
 # %% ../nbs/04_evaluation.ipynb #758cb9e8
 def _regime_of(rec:Any, split:Split, source:Any)->dict:
@@ -731,7 +730,7 @@ def _diagnosis(ranked:_Ranked, k:int, candidates:int|None)->dict:
     n = min(max(100, 10*k), int(np.median(ranked.n_candidates)/2))
     return diagnose_ranks(ranked.rank, k, n) if n > k else {}
 
-# %% ../nbs/04_evaluation.ipynb #b1313541
+# %% ../nbs/04_evaluation.ipynb #068de67e
 def _bar(split:Split, table:pd.DataFrame, task:EvalTask, ndcg:pd.Series, source:Any,
          seconds:float, k:int, ranking:tuple, options:dict)->dict:
     "What shortcuts reach, ranked as the model was."
@@ -757,7 +756,7 @@ def evaluate(rec:Any, # `.score(users)` and `.items`; or lists: {user: [items]},
              beyond:bool=True, name:str='',  # Also coverage, novelty, …; name of the report
              mask:pd.DataFrame|None=None,    # Log of further items that are no candidates
              source:Any=None,                # Domain or users of the source: regime label, bar
-             bar:bool|float=True             # Shortcuts on the same rows, within 10 or so many seconds
+             bar:bool|float=True             # Shortcuts on the same rows, in 10 or so many seconds
             )->Report:
     "Rank all candidates for all test users; metrics, intervals, slices, cost and protocol."
     started = time.perf_counter()
@@ -772,8 +771,7 @@ def evaluate(rec:Any, # `.score(users)` and `.items`; or lists: {user: [items]},
     if beyond and not candidates: facts = _catalogue_facts(task, split.train, table, vectors)
     user, whole = _measure(task, ranked, ks, grades, facts)
     cells = _slices(slices, task, ranked.rank, known, table, ks[0], n_boot, seed, interval)
-    seen = _masking(exclude_seen, mask)
-    protocol = _protocol(split, task, seen, candidates, grades, seed, domain)
+    protocol = _protocol(split, task, _masking(exclude_seen, mask), candidates, grades, seed, domain)
     protocol |= dict(per_user=_candidate_counts(task, ranked, ks[0]),
                      catalogue=_catalogue_of_log(split, task), leaks=leaks,
                      evidence=evidence, audit=audit, versions=package_versions(),
@@ -784,8 +782,9 @@ def evaluate(rec:Any, # `.score(users)` and `.items`; or lists: {user: [items]},
     intervals = _intervals(per_user, n_boot, seed, interval)
     cost = _cost(rec, ranked, time.perf_counter() - started)
     found = _diagnosis(ranked, ks[0], candidates)
-    beside = _bar(split, table, task, per_user.filter(like='ndcg@').iloc[:, 0], source, bar, ks[0],
-                  (seed, block, candidates), dict(exclude_seen=exclude_seen, mask=mask)) if bar else {}
+    ndcg = per_user.filter(like='ndcg@').iloc[:, 0]
+    beside = _bar(split, table, task, ndcg, source, bar, ks[0], (seed, block, candidates),
+                  dict(exclude_seen=exclude_seen, mask=mask)) if bar else {}
     return Report(metrics, intervals, per_user, cells, cost, protocol, name or _name_of(rec),
                   found, beside)
 

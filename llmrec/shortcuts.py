@@ -6,7 +6,7 @@
 __all__ = ['LAST_ITEMS', 'EASE_WORDS', 'LAMBDAS', 'HALF_LIVES', 'TEST_USERS', 'MOST_ROWS', 'MOST_ITEMS', 'STEPS',
            'shortcut_experts', 'ease_items', 'shortcut_bar', 'bar_lines']
 
-# %% ../nbs/42_shortcuts.ipynb #3f9293ff
+# %% ../nbs/42_shortcuts.ipynb #5b15bb66
 import numpy as np
 import pandas as pd
 import time
@@ -23,7 +23,7 @@ from .expert import Expert, fit_itself
 from .baselines import LastItems, Popularity, RepeatConsumption, Tfidf
 from .closed_form import Blend, EASE
 
-# %% ../nbs/42_shortcuts.ipynb #9e90a6ff
+# %% ../nbs/42_shortcuts.ipynb #d1db5d16
 LAST_ITEMS = 'last two items + TF-IDF'
 EASE_WORDS = 'EASE + TF-IDF'
 LAMBDAS = (10., 50., 200., 1000., 4000.)   # of EASE, to choose from
@@ -37,8 +37,8 @@ def _tuned(expert:Expert, words:bool, **grid:tuple)->Callable:
         return Blend(found, Tfidf()).fit_dataset(data) if words else found
     return fit
 
-# %% ../nbs/42_shortcuts.ipynb #baed9700
-def shortcut_experts(max_items:int=8000, # Items in the inverse of EASE: those with most interactions
+# %% ../nbs/42_shortcuts.ipynb #72c3ea94
+def shortcut_experts(max_items:int=8000, # In the inverse of EASE: those with most interactions
                      words:bool=True,    # False: the items have no texts
                      repeats:bool=False  # May a test repeat the past?
                     )->dict: # {name: function from a Dataset to a fitted expert}
@@ -51,7 +51,7 @@ def shortcut_experts(max_items:int=8000, # Items in the inverse of EASE: those w
     found[name(EASE_WORDS)] = _tuned(ease, words, lam=LAMBDAS)
     return found
 
-# %% ../nbs/42_shortcuts.ipynb #871326ef
+# %% ../nbs/42_shortcuts.ipynb #23df2735
 TEST_USERS = 2000          # ranked, at most
 MOST_ROWS = 1_000_000      # learned from, at most
 MOST_ITEMS = 100_000       # with more, counts only
@@ -61,7 +61,7 @@ def ease_items(seconds:float)->int: # Number of items
     "The largest inverse that can be taken about ten times within the seconds."
     return int(min(8000, (seconds*STEPS/10)**(1/3)))
 
-# %% ../nbs/42_shortcuts.ipynb #b51201d3
+# %% ../nbs/42_shortcuts.ipynb #d2eaf602
 def _some_users(users:pd.Index, most:int)->pd.Index:
     "At most so many users, by their hash: the same ones in every run."
     if len(users) <= most: return users
@@ -82,7 +82,7 @@ def _has_words(table:pd.DataFrame)->bool:
     texts = item_text(table)
     return len(set(texts)) > 1
 
-# %% ../nbs/42_shortcuts.ipynb #ad4a57fe
+# %% ../nbs/42_shortcuts.ipynb #7986d04d
 def _learn_from(split:Split, table:pd.DataFrame, items:pd.Index, source:Any)->tuple:
     "The index that shortcuts learn from, and whether it has words."
     known = table.drop_duplicates('item').set_index('item').reindex(items)
@@ -93,24 +93,24 @@ def _learn_from(split:Split, table:pd.DataFrame, items:pd.Index, source:Any)->tu
     known['title'] = known['title'].fillna('')
     return make_dataset(_known_log(split, items), known, source), words
 
-# %% ../nbs/42_shortcuts.ipynb #91fbaeb1
+# %% ../nbs/42_shortcuts.ipynb #c202a177
 def _fit_and_judge(split:Split, table:pd.DataFrame, items:pd.Index, judge:Callable, source:Any,
                    seconds:float, repeats:bool)->tuple:
-    "Values of the users for each shortcut, seconds of each, and what was left out and why."
+    "Values of the users for each shortcut, and what was left out and why."
     data, words = _learn_from(split, table, items, source)
-    values, spent, left = {}, {}, {}
+    values = {}
+    left = {}
+    began = time.process_time()
     for name, fit in shortcut_experts(ease_items(seconds), words, repeats).items():
         if name not in ('popularity', 'repeat') and len(items) > MOST_ITEMS:
             left[name] = f'more than {MOST_ITEMS:,} items'
-        elif sum(spent.values()) > seconds: left[name] = f'{seconds:g} seconds were spent'
+        elif time.process_time() - began > seconds: left[name] = f'{seconds:g} seconds were spent'
         if name in left: continue
-        began = time.process_time()
         try: values[name] = judge(fit(data), split)
         except InputError as error: left[name] = str(error)
-        spent[name] = time.process_time() - began
-    return values, spent, left
+    return values, left
 
-# %% ../nbs/42_shortcuts.ipynb #a9aecbd9
+# %% ../nbs/42_shortcuts.ipynb #1ad118f3
 _BARS = OrderedDict()
 
 def _fingerprint(logs:list)->tuple:
@@ -135,7 +135,7 @@ def _remembered(key:tuple, make:Callable)->tuple:
     if len(_BARS) > 8: _BARS.popitem(last=False)
     return _BARS[key]
 
-# %% ../nbs/42_shortcuts.ipynb #8d9ed959
+# %% ../nbs/42_shortcuts.ipynb #66c8f660
 def shortcut_bar(split:Split, table:pd.DataFrame, # Item table
                  items:pd.Index,  # Candidates, in the order of the scores
                  judge:Callable,  # (model, split) to a value for each test user
@@ -144,28 +144,28 @@ def shortcut_bar(split:Split, table:pd.DataFrame, # Item table
                  seconds:float=True, # Budget; True: 10
                  how:tuple=(),    # What else decides the values: metric, seed
                  exclude_seen:bool=True, mask:pd.DataFrame|None=None # As in `evaluate`
-                )->dict: # metric, rows (best first), users, left_out; nothing without a training log
+                )->dict: # metric, rows (best first), users, left_out; empty without training
     "What shortcuts reach on the same test interactions, and the model minus each, paired by user."
     users = _some_users(ours.index, TEST_USERS)
     if len(users) < 2 or not len(split.train): return {}
     few = replace(split, test=split.test[split.test['user'].isin(users)])
-    logs = [split.train, split.valid, few.test, *([source.log] if isinstance(source, Domain) else []),
-            *([] if mask is None else [mask])]
+    more = [source.log] if isinstance(source, Domain) else []
+    logs = [split.train, split.valid, few.test, *more, *([] if mask is None else [mask])]
     key = (_fingerprint(logs), _fingerprint_of(table, items), seconds, exclude_seen, *how)
-    values, spent, left = _remembered(key, lambda: _fit_and_judge(
+    values, left = _remembered(key, lambda: _fit_and_judge(
         few, table, items, judge, source, 10. if seconds is True else seconds, not exclude_seen))
-    rows = [_beside(name, ours[users], value, spent[name]) for name, value in values.items()]
+    rows = [_beside(name, ours[users], value) for name, value in values.items()]
     rows = sorted(rows, key=lambda row: -row['value'])
     return dict(metric=str(ours.name), rows=rows, users=len(users), left_out=left)
 
-def _beside(name:str, ours:pd.Series, value:pd.Series, seconds:float)->dict:
+def _beside(name:str, ours:pd.Series, value:pd.Series)->dict:
     "A row of the bar: the value of a shortcut, and the model minus it with its interval."
     gain = (ours - value.reindex(ours.index)).to_numpy(float)
     lo, hi = paired_interval(gain)[:2]
     return dict(shortcut=name, value=float(value.mean()), difference=float(gain.mean()),
-                lo=float(lo), hi=float(hi), seconds=round(seconds, 3))
+                lo=float(lo), hi=float(hi))
 
-# %% ../nbs/42_shortcuts.ipynb #bacc0607
+# %% ../nbs/42_shortcuts.ipynb #3daaa260
 def _standing(best:dict)->str:
     "Where the model stands beside the best shortcut."
     gap = f"{best['difference']:+.4f} [{best['lo']:+.4f}, {best['hi']:+.4f}]"
