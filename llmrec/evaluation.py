@@ -714,7 +714,7 @@ def _name_of(rec:Any)->str:
     "The model's name, or its class."
     return '' if _are_lists(rec) else str(getattr(rec, 'name', type(rec).__name__))
 
-def _masking(exclude_seen:bool, mask:pd.DataFrame|None)->str|bool:
+def _masks(exclude_seen:bool, mask:pd.DataFrame|None)->str|bool:
     "How seen items were treated, for the protocol."
     return exclude_seen and ('masked' if mask is None else f'masked, with {len(mask):,} rows more')
 
@@ -730,7 +730,7 @@ def _diagnosis(ranked:_Ranked, k:int, candidates:int|None)->dict:
     n = min(max(100, 10*k), int(np.median(ranked.n_candidates)/2))
     return diagnose_ranks(ranked.rank, k, n) if n > k else {}
 
-# %% ../nbs/04_evaluation.ipynb #068de67e
+# %% ../nbs/04_evaluation.ipynb #344a1fe6
 def _bar(split:Split, table:pd.DataFrame, task:EvalTask, ndcg:pd.Series, source:Any,
          seconds:float, k:int, ranking:tuple, options:dict)->dict:
     "What shortcuts reach, ranked as the model was."
@@ -771,7 +771,7 @@ def evaluate(rec:Any, # `.score(users)` and `.items`; or lists: {user: [items]},
     if beyond and not candidates: facts = _catalogue_facts(task, split.train, table, vectors)
     user, whole = _measure(task, ranked, ks, grades, facts)
     cells = _slices(slices, task, ranked.rank, known, table, ks[0], n_boot, seed, interval)
-    protocol = _protocol(split, task, _masking(exclude_seen, mask), candidates, grades, seed, domain)
+    protocol = _protocol(split, task, _masks(exclude_seen, mask), candidates, grades, seed, domain)
     protocol |= dict(per_user=_candidate_counts(task, ranked, ks[0]),
                      catalogue=_catalogue_of_log(split, task), leaks=leaks,
                      evidence=evidence, audit=audit, versions=package_versions(),

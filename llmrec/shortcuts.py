@@ -6,7 +6,7 @@
 __all__ = ['LAST_ITEMS', 'EASE_WORDS', 'LAMBDAS', 'HALF_LIVES', 'TEST_USERS', 'MOST_ROWS', 'MOST_ITEMS', 'STEPS',
            'shortcut_experts', 'ease_items', 'shortcut_bar', 'bar_lines']
 
-# %% ../nbs/42_shortcuts.ipynb #5b15bb66
+# %% ../nbs/42_shortcuts.ipynb #b27e824a
 import numpy as np
 import pandas as pd
 import time
@@ -23,7 +23,7 @@ from .expert import Expert, fit_itself
 from .baselines import LastItems, Popularity, RepeatConsumption, Tfidf
 from .closed_form import Blend, EASE
 
-# %% ../nbs/42_shortcuts.ipynb #d1db5d16
+# %% ../nbs/42_shortcuts.ipynb #a03a5a21
 LAST_ITEMS = 'last two items + TF-IDF'
 EASE_WORDS = 'EASE + TF-IDF'
 LAMBDAS = (10., 50., 200., 1000., 4000.)   # of EASE, to choose from
@@ -37,7 +37,7 @@ def _tuned(expert:Expert, words:bool, **grid:tuple)->Callable:
         return Blend(found, Tfidf()).fit_dataset(data) if words else found
     return fit
 
-# %% ../nbs/42_shortcuts.ipynb #72c3ea94
+# %% ../nbs/42_shortcuts.ipynb #70d108c7
 def shortcut_experts(max_items:int=8000, # In the inverse of EASE: those with most interactions
                      words:bool=True,    # False: the items have no texts
                      repeats:bool=False  # May a test repeat the past?
@@ -51,7 +51,7 @@ def shortcut_experts(max_items:int=8000, # In the inverse of EASE: those with mo
     found[name(EASE_WORDS)] = _tuned(ease, words, lam=LAMBDAS)
     return found
 
-# %% ../nbs/42_shortcuts.ipynb #23df2735
+# %% ../nbs/42_shortcuts.ipynb #e2c3105f
 TEST_USERS = 2000          # ranked, at most
 MOST_ROWS = 1_000_000      # learned from, at most
 MOST_ITEMS = 100_000       # with more, counts only
@@ -61,7 +61,7 @@ def ease_items(seconds:float)->int: # Number of items
     "The largest inverse that can be taken about ten times within the seconds."
     return int(min(8000, (seconds*STEPS/10)**(1/3)))
 
-# %% ../nbs/42_shortcuts.ipynb #d2eaf602
+# %% ../nbs/42_shortcuts.ipynb #59b3a373
 def _some_users(users:pd.Index, most:int)->pd.Index:
     "At most so many users, by their hash: the same ones in every run."
     if len(users) <= most: return users
@@ -76,13 +76,14 @@ def _known_log(split:Split, items:pd.Index)->pd.DataFrame:
     rank[log['user'].isin(split.test['user']).to_numpy()] = -1.
     return log[rank <= np.partition(rank, MOST_ROWS)[MOST_ROWS]]
 
+# %% ../nbs/42_shortcuts.ipynb #fa33e2fa
 def _has_words(table:pd.DataFrame)->bool:
     "Is there any text to compare?"
     if 'title' not in table: return False
     texts = item_text(table)
     return len(set(texts)) > 1
 
-# %% ../nbs/42_shortcuts.ipynb #7986d04d
+# %% ../nbs/42_shortcuts.ipynb #843e9a0f
 def _learn_from(split:Split, table:pd.DataFrame, items:pd.Index, source:Any)->tuple:
     "The index that shortcuts learn from, and whether it has words."
     known = table.drop_duplicates('item').set_index('item').reindex(items)
@@ -93,7 +94,7 @@ def _learn_from(split:Split, table:pd.DataFrame, items:pd.Index, source:Any)->tu
     known['title'] = known['title'].fillna('')
     return make_dataset(_known_log(split, items), known, source), words
 
-# %% ../nbs/42_shortcuts.ipynb #c202a177
+# %% ../nbs/42_shortcuts.ipynb #1b8601f6
 def _fit_and_judge(split:Split, table:pd.DataFrame, items:pd.Index, judge:Callable, source:Any,
                    seconds:float, repeats:bool)->tuple:
     "Values of the users for each shortcut, and what was left out and why."
@@ -110,19 +111,21 @@ def _fit_and_judge(split:Split, table:pd.DataFrame, items:pd.Index, judge:Callab
         except InputError as error: left[name] = str(error)
     return values, left
 
-# %% ../nbs/42_shortcuts.ipynb #1ad118f3
+# %% ../nbs/42_shortcuts.ipynb #e745b1e1
 _BARS = OrderedDict()
 
-def _fingerprint(logs:list)->tuple:
-    "What tells two tests apart."
+def _fingerprint(split:Split, source:Any, mask:pd.DataFrame|None)->tuple:
+    "What tells the logs of two tests apart."
+    logs = [split.train, split.valid, split.test, getattr(source, 'log', None), mask]
     out = []
-    for log in logs:
+    for log in (log for log in logs if log is not None):
         with np.errstate(over='ignore'):
             pair = hash_ids(log['user'])*np.uint64(3) ^ hash_ids(log['item'], 1)
             out += [len(log), int(pair.sum(dtype=np.uint64))]
     return tuple(out)
 
-def _fingerprint_of(table:pd.DataFrame, items:pd.Index)->tuple:
+# %% ../nbs/42_shortcuts.ipynb #2a7ce17a
+def _items_print(table:pd.DataFrame, items:pd.Index)->tuple:
     "The same of an item table and its candidates."
     cells = pd.util.hash_pandas_object(table.astype(str), index=False).to_numpy()
     with np.errstate(over='ignore'):
@@ -135,7 +138,7 @@ def _remembered(key:tuple, make:Callable)->tuple:
     if len(_BARS) > 8: _BARS.popitem(last=False)
     return _BARS[key]
 
-# %% ../nbs/42_shortcuts.ipynb #66c8f660
+# %% ../nbs/42_shortcuts.ipynb #d8e5687f
 def shortcut_bar(split:Split, table:pd.DataFrame, # Item table
                  items:pd.Index,  # Candidates, in the order of the scores
                  judge:Callable,  # (model, split) to a value for each test user
@@ -149,15 +152,15 @@ def shortcut_bar(split:Split, table:pd.DataFrame, # Item table
     users = _some_users(ours.index, TEST_USERS)
     if len(users) < 2 or not len(split.train): return {}
     few = replace(split, test=split.test[split.test['user'].isin(users)])
-    more = [source.log] if isinstance(source, Domain) else []
-    logs = [split.train, split.valid, few.test, *more, *([] if mask is None else [mask])]
-    key = (_fingerprint(logs), _fingerprint_of(table, items), seconds, exclude_seen, *how)
+    seconds = 10. if seconds is True else float(seconds)
+    key = *_fingerprint(few, source, mask), *_items_print(table, items), seconds, exclude_seen, *how
     values, left = _remembered(key, lambda: _fit_and_judge(
-        few, table, items, judge, source, 10. if seconds is True else seconds, not exclude_seen))
-    rows = [_beside(name, ours[users], value) for name, value in values.items()]
-    rows = sorted(rows, key=lambda row: -row['value'])
+        few, table, items, judge, source, seconds, not exclude_seen))
+    rows = sorted((_beside(name, ours[users], value) for name, value in values.items()),
+                  key=lambda row: -row['value'])
     return dict(metric=str(ours.name), rows=rows, users=len(users), left_out=left)
 
+# %% ../nbs/42_shortcuts.ipynb #c8203602
 def _beside(name:str, ours:pd.Series, value:pd.Series)->dict:
     "A row of the bar: the value of a shortcut, and the model minus it with its interval."
     gain = (ours - value.reindex(ours.index)).to_numpy(float)
@@ -165,7 +168,7 @@ def _beside(name:str, ours:pd.Series, value:pd.Series)->dict:
     return dict(shortcut=name, value=float(value.mean()), difference=float(gain.mean()),
                 lo=float(lo), hi=float(hi))
 
-# %% ../nbs/42_shortcuts.ipynb #3daaa260
+# %% ../nbs/42_shortcuts.ipynb #db22ca47
 def _standing(best:dict)->str:
     "Where the model stands beside the best shortcut."
     gap = f"{best['difference']:+.4f} [{best['lo']:+.4f}, {best['hi']:+.4f}]"
