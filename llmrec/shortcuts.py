@@ -98,10 +98,11 @@ def _learn_from(split:Split, table:pd.DataFrame, items:pd.Index, source:Any)->tu
 def _fit_and_judge(split:Split, table:pd.DataFrame, items:pd.Index, judge:Callable, source:Any,
                    seconds:float, repeats:bool)->tuple:
     "Values of the users for each shortcut, and what was left out and why."
-    data, words = _learn_from(split, table, items, source)
+    began = time.process_time()
     values = {}
     left = {}
-    began = time.process_time()
+    try: data, words = _learn_from(split, table, items, source)
+    except InputError as error: return values, {'all': str(error)}
     for name, fit in shortcut_experts(ease_items(seconds), words, repeats).items():
         if name not in ('popularity', 'repeat') and len(items) > MOST_ITEMS:
             left[name] = f'more than {MOST_ITEMS:,} items'
