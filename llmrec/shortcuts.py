@@ -95,22 +95,27 @@ def _learn_from(split:Split, table:pd.DataFrame, items:pd.Index, source:Any)->tu
     return make_dataset(_known_log(split, items), known, source), words
 
 # %% ../nbs/42_shortcuts.ipynb #1b8601f6
+def _why_not(name:str, n_items:int, began:float, seconds:float)->str:
+    "Why a shortcut is left out; '' if it is not."
+    if name not in ('popularity', 'repeat') and n_items > MOST_ITEMS:
+        return f'more than {MOST_ITEMS:,} items'
+    return f'{seconds:g} seconds were spent' if time.process_time() - began > seconds else ''
+
+# %% ../nbs/42_shortcuts.ipynb #b5f55e11
 def _fit_and_judge(split:Split, table:pd.DataFrame, items:pd.Index, judge:Callable, source:Any,
                    seconds:float, repeats:bool)->tuple:
     "Values of the users for each shortcut, and what was left out and why."
     began = time.process_time()
+    try: data, words = _learn_from(split, table, items, source)
+    except InputError as error: return {}, {'all': str(error)}
     values = {}
     left = {}
-    try: data, words = _learn_from(split, table, items, source)
-    except InputError as error: return values, {'all': str(error)}
     for name, fit in shortcut_experts(ease_items(seconds), words, repeats).items():
-        if name not in ('popularity', 'repeat') and len(items) > MOST_ITEMS:
-            left[name] = f'more than {MOST_ITEMS:,} items'
-        elif time.process_time() - began > seconds: left[name] = f'{seconds:g} seconds were spent'
-        if name in left: continue
+        left[name] = _why_not(name, len(items), began, seconds)
+        if left[name]: continue
         try: values[name] = judge(fit(data), split)
         except InputError as error: left[name] = str(error)
-    return values, left
+    return values, {name: why for name, why in left.items() if why}
 
 # %% ../nbs/42_shortcuts.ipynb #e745b1e1
 _BARS = OrderedDict()
@@ -147,7 +152,7 @@ def shortcut_bar(split:Split, table:pd.DataFrame, # Item table
                  source:Any=None, # A Domain: shortcuts learn from it, too
                  seconds:float=True, # Budget; True: 10
                  how:tuple=(),    # What else decides the values: metric, seed
-                 exclude_seen:bool=True, mask:pd.DataFrame|None=None # As in `evaluate`
+                 exclude_seen:bool=True, mask:pd.DataFrame|None=None # As in evaluate
                 )->dict: # metric, rows (best first), users, left_out; empty without training
     "What shortcuts reach on the same test interactions, and the model minus each, paired by user."
     users = _some_users(ours.index, TEST_USERS)

@@ -26,10 +26,10 @@ def load(name):
     from llmrec.data import make_synthetic_pair
     from llmrec.readers import load_journey, load_movielens
     if name == 'toy':
-        pair = make_synthetic_pair(7, n_users=(300, 300), n_items=(60, 50), n_rows=(12, 8), shared=.4)
+        pair = make_synthetic_pair(7, n_users=(200, 200), n_items=(50, 40), n_rows=(12, 8), shared=.4)
         return pair.target, pair.source
-    if name == 'films': return few(load_movielens(), 250), None
-    return few(load_journey('GROCERY', 'COSMETICS').target, 400), None
+    if name == 'films': return few(load_movielens(), 120), None
+    return few(load_journey('GROCERY', 'COSMETICS').target, 200), None
 
 def row(name):
     "NDCG@10 of the recommender and of four experts on one set."
@@ -50,6 +50,7 @@ def row(name):
 def elsewhere(threads):
     "The whole table from a process with so many threads."
     one = {k: str(threads) for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'NUMEXPR_NUM_THREADS')}
+    one |= dict(OMP_WAIT_POLICY='PASSIVE', KMP_BLOCKTIME='0')          # threads that wait leave the core to others
     ran = subprocess.run([sys.executable, __file__, '--print'], capture_output=True, text=True, env=os.environ | one)
     assert ran.returncode == 0, ran.stderr[-2000:]
     return json.loads(ran.stdout.splitlines()[-1])
