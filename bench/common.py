@@ -162,8 +162,11 @@ def stamp(path, known=None):
     if 'commit' in rows and rows['commit'].notna().any():
         before = old[old['file'] == path.name].set_index('commit')['versions'].to_dict()
         count = rows['commit'].fillna('not known').value_counts(sort=False)
+        earlier = old[(old['file'] == path.name) & old['how'].str.startswith('git blame')]
         new = [dict(file=path.name, commit=c, rows=n, how='stamped' if c != 'not known' else 'from before there were stamps',
                     versions=known if c == commit() and known else before.get(c, 'not known')) for c, n in count.items()]
+        if len(earlier) and earlier['rows'].sum() == count.get('not known', 0):       # git knew them before
+            new = [*earlier.to_dict('records'), *(x for x in new if x['commit'] != 'not known')]
     elif known: new = [dict(file=path.name, commit=commit(), rows=len(rows), how='stamped', versions=known)]
     else: new = unstamped(path, rows, old[old['file'] == path.name])
     write(pd.concat([old[old['file'] != path.name], pd.DataFrame(new)]).sort_values(['file', 'rows', 'commit']), STAMPS)
