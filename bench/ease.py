@@ -52,12 +52,12 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--movielens', required=True); p.add_argument('--data', required=True); p.add_argument('--out', default=str(Path(__file__).with_name('ease.csv')))
     a = p.parse_args()
-    from fusion import normalised
+    from common import read as normalised, write
     from llmrec.readers import read_recbole
     ml, food, kitchen = read_recbole(f'{a.movielens}/ml-1m'), *(normalised(f'{a.data}/amazon_food_kitchen_LLMCDSR', n) for n in ('food', 'kitchen'))
     rows = [*measure('ml-1m', make_dataset(ml.log, ml.items), (1000, 2000), True, 500),
             *measure('food, kitchen', make_dataset(food.log, food.items, kitchen), (1000, 5000), False, 0)]
-    pd.DataFrame(rows).to_csv(a.out, index=False)
+    write(pd.DataFrame(rows), a.out)
 
 
 if __name__ == '__main__': main()

@@ -7,7 +7,7 @@ Prints items/s, tokens/s, the ratio to sentence-transformers (median, lowest and
 to its float32 vectors, peak memory of a fresh process that encodes the first 1,000 texts, and the share of the machine's
 measured matrix-product peak.
 """
-import argparse, json, os, resource, subprocess, sys, time
+import argparse, json, resource, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd
 

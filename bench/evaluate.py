@@ -10,7 +10,7 @@ ranker and is given ours. "everything" is `evaluate` as users call it: full rank
 Numbers that all define alike must agree to 1e-6: NDCG (RecTools with divide_by_achievable), precision, recall, F1, hit rate, MRR, MAP.
 Memory is the peak of the process above what it held with model and data in place.
 """
-import argparse, json, os, resource, subprocess, sys, tempfile, time, warnings
+import argparse, json, os, resource, subprocess, tempfile, time, warnings
 from pathlib import Path
 import numpy as np, pandas as pd
 

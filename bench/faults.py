@@ -6,7 +6,7 @@ Processes are stopped with SIGKILL at random moments while they write the vector
 each update, and the results of `llmrec run`; bits are flipped in everything they left; files may not grow beyond a limit,
 folders not be written. After each blow what is on disk must be what an undisturbed process leaves, or be refused by an
 error of ours. tests/test_faults.py runs the same scenarios with fewer blows."""
-import argparse, collections, contextlib, io, json, multiprocessing as mp, os, random, resource, shutil, signal, sys, tempfile, time, warnings
+import argparse, collections, contextlib, io, json, multiprocessing as mp, os, random, resource, shutil, signal, tempfile, time, warnings
 from functools import lru_cache
 from pathlib import Path
 for k, v in dict(OMP_NUM_THREADS='1', HF_HUB_OFFLINE='1', TOKENIZERS_PARALLELISM='false', MPLBACKEND='Agg').items(): os.environ.setdefault(k, v)

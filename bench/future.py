@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from llmrec.baselines import ItemKNN, Popularity
 from llmrec.closed_form import EASE
-from llmrec.core import atomic_write
+from common import write
 from llmrec.evaluation import evaluate
 from llmrec.metrics import holm, paired_interval, permutation_p
 from llmrec.preprocess import clean, paired_time_splits, regime
@@ -53,7 +53,7 @@ def main():
     table['p_holm'] = np.nan
     tested = table.training != 'past'
     table.loc[tested, 'p_holm'] = holm(table.p[tested])
-    with atomic_write(a.out) as f: f.write(table.round(5).to_csv(index=False))
+    write(table.round(5), a.out, '%.10g')
     print(table.round(4).to_string(), f'\n{time.time() - t:.0f} s')
 
 

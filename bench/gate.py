@@ -15,7 +15,7 @@ import argparse, warnings
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from unseen import BUCKETS, NAMES, load
+from common import BUCKETS, NAMES, Table, load
 
 def fitted(root, name, users):
     "A recommender, the choices of its gate, and standardised scores of the test users."
@@ -142,10 +142,8 @@ def main():
     parser.add_argument('--users', type=int, default=1500)
     a = parser.parse_args()
     warnings.filterwarnings('ignore')
-    done = pd.read_csv(a.csv) if Path(a.csv).exists() else pd.DataFrame(columns=['set'])
+    done = Table(a.csv, ('set', 'gate'))
     for name in a.sets:
-        if (done['set'] == name).any(): continue
-        done = pd.concat([done, pd.DataFrame(run(a.data, name, a.users))], ignore_index=True)
-        done.to_csv(a.csv, index=False, float_format='%.5g')
+        if not done.has(set=name): done.add(run(a.data, name, a.users))
 
 if __name__ == '__main__': main()

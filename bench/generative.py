@@ -26,6 +26,7 @@ from llmrec.readers import load_movielens
 from llmrec.semantic_ids import SemanticID, count_collisions
 from llmrec.sequence import SASRec
 from llmrec.two_tower import TwoTower
+from common import write
 
 GENRES, KEPT = {'Sci-Fi', 'Fantasy', 'Horror'}, 2
 SHORTCUTS = ['popularity', 'repeat', 'last two items + TF-IDF', 'EASE + TF-IDF']
@@ -51,7 +52,7 @@ def food(a):
     "The same of Amazon food and kitchen."
     import sys
     sys.path.insert(0, str(Path(__file__).parent))
-    from fusion import normalised
+    from common import read as normalised
     target, source = (normalised(f'{a.data}/amazon_food_kitchen_LLMCDSR', name) for name in ('food', 'kitchen'))
     split = split_last(target, n_valid=0)
     return target, truncate_source(source, split), split.train, split.test
@@ -116,7 +117,7 @@ def save(rows, per_user, out):
         gap = per_user[name, system] - twin
         low, high = bootstrap(gap)
         table.loc[i, ['gain', 'gain_low', 'gain_high']] = gap.mean(), low[0], high[0]
-    table.to_csv(out, index=False, float_format='%.5g')
+    write(table, out)
     return table
 
 def main():

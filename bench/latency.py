@@ -12,6 +12,7 @@ that it finds is measured. A gate gives some experts no weight, and `serve` skip
 over the machine's measured bandwidth. Wall time needs an idle machine; processor time is given beside it.
 """
 import argparse, os, time, timeit
+from common import write
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import numpy as np, pandas as pd
 
@@ -140,7 +141,7 @@ def main():
         table += measure(rec, asks, asks[:max(20, a.requests//10)], speed, votes='as fitted', **row)
         rec.fusion.gate.bias.data.clamp_(min=-1.5)                              # a weight of at least about 0.2 for every expert
         table += measure(rec, asks, asks[:max(20, a.requests//10)], speed, votes='all vote', **row)
-    pd.DataFrame(table).round(6).to_csv(a.out, index=False)
+    write(pd.DataFrame(table).round(6), a.out, '%.10g')
 
 
 if __name__ == '__main__': main()

@@ -11,6 +11,7 @@ from llmrec.data import make_synthetic_pair
 from llmrec.leakage import code_hits, leakage_audit
 from llmrec.metrics import ndcg_of_ranks, rank_of_target
 from llmrec.preprocess import Split, split_cold_items, split_last, split_time, truncate_source
+from common import write
 
 HERE = Path(__file__).resolve().parent
 NAMES = dict(user_id='user', item_id='item', timestamp='time', order='time', rating='value', genres='category')
@@ -501,7 +502,7 @@ def main():
     a = p.parse_args()
     t = time.time()
     table = suite()
-    table.round(4).to_csv(a.out, index=False)
+    write(table.round(4), a.out, '%.10g')
     print(table.drop(columns='lesson').round(3).to_string())
     caught = table.before.isin(['ok', 'note']) & table.after.isin(['warning', 'leak'])
     print(f'{caught.sum()} of {len(table)} planted leaks found, {time.time() - t:.0f} s')

@@ -15,7 +15,7 @@ invented titles are the catalogue that no model can know. Intervals: bootstrap o
 """
 import argparse, time
 from pathlib import Path
-import numpy as np, pandas as pd, torch
+import numpy as np, pandas as pd
 from generative import SHORTCUTS, films, systems
 from llmrec.data import make_synthetic_pair
 from llmrec.dataset import histories, make_dataset, next_item_ranks, select_users

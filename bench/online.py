@@ -14,6 +14,7 @@ bench/online.csv has a row for each policy and week: the chapter's figure is dra
 import argparse
 from pathlib import Path
 import numpy as np, pandas as pd
+from common import write
 
 
 def interval(x, users, n=1000, seed=0):
@@ -29,7 +30,7 @@ def save(done, out):
         for cost, r in week:
             lo, hi = interval(r['ndcg'].to_numpy(), r['user'])
             table.append(dict(policy=cost['policy'], week=i + 1, rows=len(r), ndcg=r['ndcg'].mean(), low=lo, high=hi, seconds=cost['seconds']))
-    pd.DataFrame(table).sort_values(['policy', 'week'], kind='stable').round(5).to_csv(out, index=False)
+    write(pd.DataFrame(table).sort_values(['policy', 'week'], kind='stable').round(5), out, '%.10g')
 
 
 def single_updates(fit, log, cut, n=30):

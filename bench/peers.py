@@ -1,28 +1,32 @@
-"""The strongest peers that install from PyPI beside our recommender: same rows, same candidates, same metric code, same tuning budget.
+"""Libraries that install from PyPI beside our recommender: the same interactions, candidates, masks, validation, metric code and seconds.
 
-    python bench/peers.py --data DIR --movielens DIR2 --envs ENVS --work WORK            # everything; what is done is not run again
-    python bench/peers.py ... --sets scifi-2 ml-100k --systems llmrec 'implicit: ALS'    # a part
-    python bench/peers.py ... --systems llmrec --again llmrec                            # our rows anew
-    python bench/peers.py --show                                                         # the tables in bench/peers.csv
+    python bench/peers.py DIR --envs ENVS --work WORK --sets ml-100k beauty --seconds 30      # what is done is not run again
+    python bench/peers.py ... --systems 'llmrec fast' 'implicit: ALS'                         # a part
+    python bench/peers.py ... --again 'llmrec fast'                                           # anew
+    python bench/peers.py --show                                                              # the tables in bench/peers.csv
 
-The data sets and DIR, DIR2 are those of `bench/fusion.py`. ENVS gets one virtual environment a library (made when it is first needed,
-with the versions in REQUIRES); WORK keeps what the systems handed over: first hundred items of every test user, and the report.
+Sets, splits, masks and ties are those of bench/common.py. ENVS gets one virtual environment a library, made when it is first needed with the
+versions in REQUIRES, beside the packages of this one (torch is not installed twice). WORK keeps what the systems handed over: the first
+hundred items of every test user, and the report. What cannot be installed stands in ABSENT, with the reason.
 
-What a system gets: rows (user, item) in the order of time, of the target and of the source (joined where people are shared), training rows
-first; which rows are validation; the item features. It tries its settings in the order of its list, each learned on the training rows and
-judged by NDCG@10 on the validation rows, until the list or `--seconds` of processor time are used up (networks are also judged every few
-epochs); the best one learns anew on training and validation rows for as many epochs. Where there are no validation rows (k = 0) it takes
-its first setting. One thread each. Whether to learn from the source too is a setting like others. People whom a library does not know get
-the most popular items; items it does not know stand last. Seconds are of the processor, not of the wall; memory is the peak of the process.
+**One rule for all.** A system gets the interactions in the order of time and which of them are validation. It tries its settings in the order of
+its list (at least twenty, the library's defaults first), each learned on training and judged by NDCG@10 on validation interactions, until the
+list ends or `--seconds` of processor time are used up (a setting that runs is stopped; networks are also judged every few epochs); the best one
+learns anew on both, for as many epochs. Our single models go through the same loop. `llmrec fast` has no settings to try: its search is part of
+its fit, whose seconds stand in the table and are to be read beside the others' tuning and fit together. One thread each, seconds are of the
+processor, memory is the peak of the process. Whether to learn from the source is a setting like others. Users whom a library does not know get
+the most popular items; items it does not know stand last.
 """
 import argparse, contextlib, json, os, subprocess, sys, tempfile, time
 from pathlib import Path
 import numpy as np
 
 HERE, TOP = Path(__file__).resolve(), 100
-REQUIRES = dict(implicit=['implicit==0.7.3', 'numpy<3'], lightfm=['lightfm-next==1.19.0', 'numpy<3'],
-                rectools=['rectools[torch]==0.19.0', 'torch==2.13.0', 'implicit==0.7.3'], recbole=['recbole==1.2.1', 'torch==2.13.0', 'numpy<2', 'scipy<1.12', 'pandas<3'],
-                cornac=['cornac==3.0.1', 'torch==2.13.0', 'transformers>=4.45'])
+REQUIRES = dict(implicit=['implicit==0.7.3'], lightfm=['lightfm-next==1.19.0'],
+                rectools=['rectools[torch]==0.19.0', 'implicit==0.7.3'], recbole=['recbole==1.2.1', 'numpy<2', 'scipy<1.12', 'pandas<3'],
+                cornac=['cornac==3.0.1', 'transformers>=4.45'])
+ABSENT = {'UniSRec': 'no package on PyPI; our TextSASRec is of its kind and counted as published',
+          'warm-transfer': 'scores for items without interactions only: another question than this table asks'}
 
 
 # ---- what a system is handed, and what it hands over (this part runs in the peers' environments: NumPy and SciPy only)
@@ -33,6 +37,11 @@ class Data:
         z = np.load(self.folder/'rows.npz')
         self.user, self.item, self.held, self.test = z['user'], z['item'], z['held'], z['test']
         self.n, self.n_items, self.U = int(z['n']), int(z['N']), int(z['U'])
+        self.gone = (z['gone_user'], z['gone_item']) if 'gone_user' in z else (np.zeros(0, int), np.zeros(0, int))
+    def no_candidates(self, held):
+        "What nobody may be shown: what the user had, and what the split took away."
+        rows = zip(self.rows(held, False), self.gone)
+        return matrix(*(np.concatenate(x) for x in rows), self.U, self.n)
     def rows(self, held, joint=True, cap=None):
         "Users and items to learn from: for tuning without held-out rows and what came after them."
         keep = np.ones(len(self.user), bool)
@@ -88,7 +97,7 @@ def learn(make, D, cfg, held, epochs=None):
     cfg = dict(cfg)
     user, item = D.rows(held, cfg.pop('joint'))
     N = D.n_items if len(item) and item.max() >= D.n else D.n
-    X, seen = matrix(user, item, D.U, N), matrix(*D.rows(held, False), D.U, D.n)
+    X, seen = matrix(user, item, D.U, N), D.no_candidates(held)
     known = np.diff(X.indptr) > 0
     for e, lists, size in make(D, user, item, X, cfg, epochs):
         yield e, lambda us: popular(lists(us, seen), us, X, known, D.n), size
@@ -231,7 +240,8 @@ def rectools_ease(D, user, item, X, cfg, epochs):
 def rectools_net(kind):
     def make(D, user, item, X, cfg, epochs):
         import torch, logging, warnings
-        from rectools.models import SASRecModel, BERT4RecModel
+        from rectools.models import BERT4RecModel, HSTUModel, SASRecModel
+        from rectools.models.nn.transformers.ligr import LiGRLayers
         from pytorch_lightning import Trainer
         logging.getLogger('pytorch_lightning').setLevel(logging.ERROR); warnings.simplefilter('ignore')
         torch.set_num_threads(1); torch.manual_seed(0); np.random.seed(0)
@@ -239,8 +249,10 @@ def rectools_net(kind):
         big = X.shape[1] > 4000
         trainer = lambda: Trainer(max_epochs=1, enable_progress_bar=False, enable_checkpointing=False, logger=False, accelerator='cpu',
                                   enable_model_summary=False)
-        m = dict(SASRec=SASRecModel, BERT4Rec=BERT4RecModel)[kind](
-            n_factors=64, n_blocks=2, n_heads=2, loss='sampled_softmax' if big else 'softmax', n_negatives=256 if big else 1,
+        if kind == 'eSASRec': cfg |= dict(transformer_layers_type=LiGRLayers, transformer_layers_kwargs=dict(ff_factors_multiplier=4, ff_activation='swiglu'))
+        if kind == 'HSTU': cfg |= dict(relative_time_attention=False)
+        m = dict(SASRec=SASRecModel, eSASRec=SASRecModel, HSTU=HSTUModel, BERT4Rec=BERT4RecModel)[kind](
+            n_blocks=2, n_heads=2, loss='sampled_softmax' if big else 'softmax', n_negatives=256 if big else 1,
             get_trainer_func=trainer, recommend_torch_device='cpu', **cfg)
         ds, step = rectools_data(user, item), 5
         for e in range(step, 301, step):
@@ -340,109 +352,127 @@ def product(**kw):
     keys = list(kw)
     return [dict(zip(keys, x)) for x in sorted(itertools.product(*kw.values()), key=lambda x: sum(v != kw[k][0] for k, v in zip(keys, x)))]
 
-NETS = product(session_max_len=[50], lr=[1e-3, 3e-3], dropout_rate=[.2, .4], batch_size=[64, 16], epochs=[60])
+NETS = product(session_max_len=[50], lr=[1e-3, 3e-3, 3e-4], dropout_rate=[.2, .4], batch_size=[64, 16, 256], n_factors=[64, 128], epochs=[60])
 PEERS = {
-    'implicit: ALS': (als, lambda D: joints(D, product(factors=[64, 32, 128], alpha=[10., 1., 40.], regularization=[.05, 1.]))),
-    'implicit: BPR': (bpr, lambda D: joints(D, product(factors=[64, 128], learning_rate=[.05, .01], regularization=[.01, .1], iterations=[100, 300]))),
-    'implicit: ItemKNN': (knn, lambda D: joints(D, product(kind=['Cosine', 'TFIDF', 'BM25'], K=[100, 20, 300]))),
-    'RecTools: EASE': (rectools_ease, lambda D: joints(D, product(regularization=[500., 100., 1000., 3000., 30.]), 3e5 if D.n_items < 12000 else 0)),
+    'implicit: ALS': (als, lambda D: joints(D, product(factors=[64, 32, 128], alpha=[10., 1., 40.], regularization=[.05, 1., 10.]))),
+    'implicit: BPR': (bpr, lambda D: joints(D, product(factors=[64, 128, 32], learning_rate=[.05, .01], regularization=[.01, .1], iterations=[100, 300]))),
+    'implicit: ItemKNN': (knn, lambda D: joints(D, product(kind=['Cosine', 'TFIDF', 'BM25'], K=[20, 5, 10, 50, 100, 200, 500]))),
+    'RecTools: EASE': (rectools_ease, lambda D: joints(D, product(regularization=[500., *np.geomspace(10, 10000, 19).round(1).tolist()]), 3e5 if D.n_items < 12000 else 0)),
     'RecTools: SASRec': (rectools_net('SASRec'), lambda D: joints(D, NETS)),
+    'RecTools: eSASRec': (rectools_net('eSASRec'), lambda D: joints(D, NETS)),
+    'RecTools: HSTU': (rectools_net('HSTU'), lambda D: joints(D, NETS)),
     'RecTools: BERT4Rec': (rectools_net('BERT4Rec'), lambda D: joints(D, NETS)),
     'RecBole: SASRec': (recbole_net('SASRec'), lambda D: joints(D, product(
-        learning_rate=[1e-3, 3e-3], hidden_dropout_prob=[.5, .2], attn_dropout_prob=[.5, .2], epochs=[20]), 2e5)),
+        learning_rate=[1e-3, 3e-3], hidden_dropout_prob=[.5, .2], attn_dropout_prob=[.5, .2], hidden_size=[64, 128], n_layers=[2, 1], epochs=[20]), 2e5)),
     'RecBole: LightGCN': (recbole_net('LightGCN'), lambda D: joints(D, product(
-        learning_rate=[5e-3, 1e-3], n_layers=[2, 3], reg_weight=[1e-5, 1e-3], epochs=[60]), 2e5)),
-    'RecBole: BPR': (recbole_net('BPR'), lambda D: joints(D, product(learning_rate=[5e-3, 1e-3], embedding_size=[64, 128], epochs=[60]), 2e5)),
+        learning_rate=[5e-3, 1e-3], n_layers=[2, 3, 1], reg_weight=[1e-5, 1e-3], embedding_size=[64, 128], epochs=[60]), 2e5)),
+    'RecBole: BPR': (recbole_net('BPR'), lambda D: joints(D, product(learning_rate=[5e-3, 1e-3, 2e-2, 2e-3, 5e-4], embedding_size=[64, 128, 32, 256], epochs=[60]), 2e5)),
     'LightFM: ids and features': (lightfm, lambda D: joints(D, product(
-        no_components=[64, 32], learning_rate=[.05, .02], item_alpha=[1e-6, 1e-5], features=[True], epochs=[30]), 3e5)),
-    'Cornac: VBPR on text': (cornac_net('VBPR'), lambda D: joints(D, product(k=[32], k2=[32], n_epochs=[50, 20, 100], learning_rate=[.005, .02], lambda_w=[.01]), 3e5)),
+        no_components=[64, 32, 128], learning_rate=[.05, .02], item_alpha=[1e-6, 1e-5], features=[True, False], epochs=[30]), 3e5)),
+    'Cornac: VBPR on text': (cornac_net('VBPR'), lambda D: joints(D, product(k=[32, 64], k2=[32, 64], n_epochs=[50, 20, 100], learning_rate=[.005, .02], lambda_w=[.01]), 3e5)),
     'Cornac: TIGER': (cornac_tiger, lambda D: joints(D, product(         # a level's codes, layers and epochs as far as one core goes
-        n_epochs=[5], learning_rate=[1e-3], rqvae_codebook_size=[32], d_model=[64], d_ff=[256], num_heads=[4], d_kv=[16],
-        num_enc_layers=[2], num_dec_layers=[2], max_len=[8]), 3e5)),
+        n_epochs=[5, 10, 2], learning_rate=[1e-3, 3e-3], rqvae_codebook_size=[32, 64], d_model=[64], d_ff=[256], num_heads=[4], d_kv=[16],
+        num_enc_layers=[2, 1], num_dec_layers=[2], max_len=[8]), 3e5)),
 }
 LIBRARY = {p: dict(implicit='implicit', RecTools='rectools', RecBole='recbole', LightFM='lightfm', Cornac='cornac')[p.split(':')[0]] for p in PEERS}
 
 
 # ---- our own systems, through the same door
-def cb2cf(**kw):
-    "Factors of the items with few rows predicted from their text by ridge (after CB2CF: Barkan et al., 2019)."
-    from llmrec.features import item_features
-    from llmrec.baselines import ALS
-    class CB2CF(ALS):
-        def __init__(self, factors=32, reg=50., alpha=10., epochs=15, half_life=5., seed=0, use_gpu=False, ridge=10., least=5):
-            super().__init__(factors, reg, alpha, epochs, half_life, seed, use_gpu)
-            self.ridge, self.least = ridge, least
-        def _fit(self, data):
-            super()._fit(data)
-            f, V, cold = item_features(data), self.V, data.counts < self.least
-            A = np.concatenate([f, np.ones((len(f), 1), np.float32)], 1)
-            w = ~cold[:, None]*A
-            G = w.T @ w + self.ridge*np.eye(A.shape[1])
-            self.V = np.where(cold[:, None], A @ np.linalg.solve(G, w.T @ V), V).astype(np.float32)
-    return CB2CF(**kw)
+def searched(make, grid, D, seconds):
+    "One of our models: the best of its settings within the seconds, learned anew on training and validation; and how many were tried."
+    from llmrec.dataset import make_dataset
+    tried, began = [], time.process_time()
+    rest = make_dataset(D.split.train, D.target.items, D.source, D.vectors)
+    for setting in grid:
+        left = seconds - (time.process_time() - began)
+        if tried and left < (time.process_time() - began)/len(tried)/4: break
+        tried.append((valid_ndcg(make(**setting).fit_dataset(rest), D), setting))
+    best = max(tried, key=lambda x: x[0])[1]
+    tuning, began = time.process_time() - began, time.process_time()
+    model = make(**best).fit_dataset(D.data)
+    return model, dict(tuning=tuning, fit=time.process_time() - began, settings=len(tried), setting=json.dumps(best, default=str))
 
-def own_systems(seconds):
-    "Name: function of (Dataset, target, source, valid) that gives something with `score`."
-    from llmrec.baselines import Content, ItemKNN, Popularity
-    from llmrec.closed_form import Blend, EASE, hyperparameter_search
-    from llmrec.sequence import SASRec, TextSASRec
-    from llmrec.semantic_ids import SemanticID
+def valid_ndcg(model, D):
+    "NDCG@10 on validation interactions of at most 2,000 users."
+    from llmrec.preprocess import Split
+    users = np.random.default_rng(0).permutation(np.sort(D.split.valid['user'].unique()))[:2000]
+    valid = D.split.valid[D.split.valid['user'].isin(users)]
+    return D.judge(model, split=Split(D.split.train, valid[:0], valid, D.split.protocol))['ndcg@10']
+
+def own_systems():
+    "Name to a function of what is handed over and the seconds, which gives a model and facts."
+    from llmrec.baselines import ItemKNN, LastItems
+    from llmrec.closed_form import EASE
     from llmrec.recommender import Recommender
-    from fusion import text_free
-    fit = lambda **kw: lambda d, t, s, v: Recommender(**{'encoder': 'minilm'} | kw).fit(t, s, v)
-    exp = lambda make: lambda d, t, s, v: make().fit_dataset(d)
-    def tuned(make, space, trials=12):
-        def f(d, t, s, v): return hyperparameter_search(make, space, d, trials=trials) if (d.hist.item < d.n_target).any() else make().fit_dataset(d)
-        return f
-    return {'llmrec': fit(), 'llmrec fast': fit(budget='fast'), 'llmrec fast without text': fit(encoder=None, experts=text_free, budget='fast'),
-            'llmrec fast without source': lambda d, t, s, v: Recommender('minilm', strategy='target', budget='fast').fit(t, None, v) if len(t.log) else None,
-            'ours: popularity': exp(Popularity), 'ours: content': exp(Content), 'ours: ItemKNN': exp(ItemKNN),
-            'ours: EASE': tuned(EASE, dict(lam=(10., 3000., 'log'), half_life=[3., 10., 30., np.inf], use_source_history=[True, False])),
-            'ours: EASE + TF-IDF': exp(lambda: Blend(EASE(300.))), 'ours: SASRec': exp(lambda: SASRec(epochs=None)),
-            'ours: TextSASRec (as UniSRec)': exp(lambda: TextSASRec(epochs=None)),
-            'ours: CB2CF ridge': tuned(cb2cf, dict(ridge=(1., 100., 'log'), alpha=[1., 10., 40.], reg=[.05, 1.]), 8),
-            'ours: semantic IDs': exp(SemanticID)}
+    from llmrec.semantic_ids import SemanticID
+    from llmrec.sequence import SASRec, TextSASRec
+    from llmrec.shortcuts import shortcut_experts
+    from common import bare, timed
+    def whole(D, seconds, text=True, source=True):
+        target = D.target.with_log(D.split.train)
+        other = D.source if source else None
+        if not text: target, other = bare(target), other and bare(other)
+        rec, spent = timed(lambda: Recommender('minilm' if text else None, budget='fast').fit(target, other, D.split.valid))
+        return rec, dict(tuning=0., fit=spent, settings=1, setting='; '.join(rec.plan[-1:]))
+    def shortcut(name):
+        def run(D, seconds):
+            model, spent = timed(lambda: shortcut_experts()[name](D.data))
+            return model, dict(tuning=0., fit=spent, settings=1, setting=repr(model))
+        return run
+    def tuned(make, grid): return lambda D, seconds: searched(make, grid, D, seconds)
+    nets = product(lr=[4e-3, 1e-3, 1e-2], drop=[.3, .5, .1], epochs=[10, 25, 50], dim=[64, 128])
+    return {'llmrec fast': whole, 'llmrec fast without text': lambda D, seconds: whole(D, seconds, text=False),
+            **{f'shortcut: {n}': shortcut(n) for n in ('popularity', 'last two items + TF-IDF', 'EASE + TF-IDF')},
+            'ours: ItemKNN': tuned(ItemKNN, product(k=[100, 20, 300], shrink=[30., 3., 100.], half_life=[5., np.inf, 1.])),
+            'ours: EASE': tuned(EASE, product(lam=[500., *np.geomspace(10, 10000, 10).round(1).tolist()], half_life=[np.inf, 10., 3.])),
+            'ours: last items': tuned(LastItems, product(n_last=[2, 1, 5, 10], half_life=[1., .5, 3., 10., np.inf])),
+            'ours: SASRec': tuned(SASRec, nets), 'ours: TextSASRec (as UniSRec)': tuned(TextSASRec, nets),
+            'ours: semantic IDs': tuned(SemanticID, product(lr=[3e-3, 1e-3], epochs=[12, 25, 5], size=[None, 32, 64], levels=[3, 2]))}
 
-OWN = ['llmrec', 'llmrec fast', 'llmrec fast without text', 'llmrec fast without source', 'ours: popularity', 'ours: content', 'ours: ItemKNN', 'ours: EASE',
-       'ours: EASE + TF-IDF', 'ours: SASRec', 'ours: TextSASRec (as UniSRec)', 'ours: CB2CF ridge', 'ours: semantic IDs']
+OWN = ['llmrec fast', 'llmrec fast without text', 'shortcut: popularity', 'shortcut: last two items + TF-IDF', 'shortcut: EASE + TF-IDF',
+       'ours: ItemKNN', 'ours: EASE', 'ours: last items', 'ours: SASRec', 'ours: TextSASRec (as UniSRec)', 'ours: semantic IDs']
 
 def load(a, name):
-    "Domain, split, source of one set; at most so many test users."
+    "Target, split, source, what is no candidate."
     sys.path.insert(0, str(HERE.parent))
-    from fusion import few_users, sets
-    dom, split, source = sets(a)[name]()
-    return dom, few_users(split, a.users), source
+    from common import load as shared
+    return shared(a.data, name, a.users)
 
 def work_own(a, system, name, out):
     "One of our systems on one set, in a process of its own."
-    import pandas as pd, torch, warnings
+    import torch, warnings
+    from types import SimpleNamespace
     from llmrec.dataset import make_dataset
     from llmrec.encode import TextEncoder
-    from llmrec.metrics import tie_break_keys, top_lists
     from llmrec.evaluation import count_parameters, make_eval_task
+    from llmrec.metrics import tie_break_keys, top_lists
     from llmrec.preprocess import item_text
-    warnings.filterwarnings('ignore'); torch.set_num_threads(1)
-    dom, split, source = load(a, name)
-    target, valid, d = dom.with_log(split.train), split.valid if len(split.valid) else None, None
-    texts = [t for s in [dom] + [source]*(source is not None) for t in item_text(s.items)]
+    import pandas as pd
+    warnings.filterwarnings('ignore')
+    torch.set_num_threads(1)
+    target, split, source, gone = load(a, name)
+    from common import judge_by
+    texts = [t for s in [target] + [source]*(source is not None) for t in item_text(s.items)]
     vectors = TextEncoder('minilm').encode(texts)                 # cached: not counted for anyone
-    make = own_systems(a.seconds)[system]
-    if system.startswith('ours'): d = make_dataset(pd.concat([split.train, split.valid]), dom.items, source, vectors)
-    t = time.process_time()
-    rec = make(d, target, source, valid)
-    if rec is None: return
-    fit, t = time.process_time() - t, time.process_time()
-    task, users = make_eval_task(split, rec.items), test_users(split)
+    data = make_dataset(pd.concat([split.train, split.valid]), target.items, source, vectors)
+    D = SimpleNamespace(target=target, split=split, source=source, vectors=vectors, data=data, judge=judge_on(judge_by, target, gone))
+    model, facts = own_systems()[system](D, a.seconds)
+    task, users = make_eval_task(split, model.items, mask=gone), test_users(split)
     place, turn = tie_break_keys(task.items, users)
-    top = []
+    began, top = time.process_time(), []
     for b in range(0, len(users), 256):
-        s = np.array(rec.score(users[b:b+256]), np.float32)
-        i = task.users.get_indexer(users[b:b+256]); ok = i >= 0
-        r, c = task.seen[i[ok]].nonzero(); s[np.nonzero(ok)[0][r], c] = -np.inf
+        s = np.array(model.score(users[b:b+256]), np.float32)
+        i = task.users.get_indexer(users[b:b+256])
+        ok = i >= 0
+        r, c = task.seen[i[ok]].nonzero()
+        s[np.nonzero(ok)[0][r], c] = -np.inf
         top.append(top_lists(s, TOP, place, turn[b:b+256]))
-    tried = getattr(rec, 'tuning', None)
-    save(out, np.concatenate(top), dict(fit=fit, tuning=0., score=time.process_time() - t, parameters=count_parameters(rec), of=0, valid=None,
-         settings=0 if tried is None else len(tried), setting=getattr(rec, 'tuned', '') or '; '.join(getattr(rec, 'plan', [])[-1:])), ['llmrec', 'numpy', 'torch'])
+    facts |= dict(score=time.process_time() - began, parameters=count_parameters(model), of=0, valid=None, budget=a.seconds)
+    save(out, np.concatenate(top), facts, ['llmrec', 'numpy', 'torch'])
+
+def judge_on(judge_by, target, gone):
+    "The protocol on any split of a target."
+    return lambda model, split: judge_by(target, split, gone)(model)
 
 def test_users(split):
     "Test users in an order of their own."
@@ -453,17 +483,13 @@ def test_users(split):
 
 # ---- the run
 def prepare(a, name, folder):
-    "Write what the peers are handed; returns (domain, split)."
+    "Write what the peers are handed; returns target, split, what is no candidate."
     import pandas as pd
     from llmrec.dataset import make_dataset
-    from llmrec.features import item_features, one_hot, soft_bins
-    from llmrec.baselines import ALS, Content, ItemKNN, Popularity
-    from llmrec.closed_form import Blend, EASE, hyperparameter_search
-    from llmrec.sequence import SASRec, TextSASRec
     from llmrec.encode import TextEncoder
     from llmrec.preprocess import item_text
-    dom, split, source = load(a, name)
-    if (folder/'rows.npz').exists(): return dom, split
+    dom, split, source, gone = load(a, name)
+    if (folder/'rows.npz').exists(): return dom, split, gone
     folder.mkdir(parents=True, exist_ok=True)
     texts = [t for s in [dom] + [source]*(source is not None) for t in item_text(s.items)]
     np.save(folder/'vectors.npy', v := TextEncoder('minilm').encode(texts))
@@ -475,24 +501,36 @@ def prepare(a, name, folder):
     place[miss] = U + np.arange(miss.sum())                                               # nobody knows them
     o = np.argsort(place, kind='stable')
     np.save(folder/'order.npy', o)
+    taken = {} if gone is None else taken_away(d, gone)
     F = features(d, texts)
     np.savez(folder/'features.npz', data=F.data, indices=F.indices, indptr=F.indptr, shape=F.shape)
-    np.savez(folder/'rows.npz', user=d.hist.user, item=d.hist.item, held=d.hist.weight > .5, n=d.n_target, N=d.n_items, U=U + miss.sum(), test=place[o])
-    return dom, split
+    np.savez(folder/'rows.npz', user=d.hist.user, item=d.hist.item, held=d.hist.weight > .5, n=d.n_target, N=d.n_items, U=U + miss.sum(), test=place[o], **taken)
+    return dom, split, gone
+
+def taken_away(d, gone):
+    "Users and items of the interactions that a split took away, as numbers."
+    import pandas as pd
+    user, item = d.users.get_indexer(pd.Index(gone['user'], dtype=object)), d.all_items[0].get_indexer(pd.Index(gone['item'], dtype=object))
+    known = (user >= 0) & (item >= 0)
+    return dict(gone_user=user[known], gone_item=item[known])
 
 def features(d, texts):
     "Attributes and the 2,000 most frequent words of all items."
     import pandas as pd, scipy.sparse as sp
-    from llmrec.dataset import make_dataset
-    from llmrec.features import item_features, one_hot, soft_bins
-    from llmrec.baselines import ALS, Content, ItemKNN, Popularity
-    from llmrec.closed_form import Blend, EASE, hyperparameter_search
-    from llmrec.sequence import SASRec, TextSASRec
+    from llmrec.features import one_hot, soft_bins
     from sklearn.feature_extraction.text import CountVectorizer
     t = d.table.drop(columns=['item', 'title', 'text'], errors='ignore')
     parts = [soft_bins(t[c]) if pd.api.types.is_numeric_dtype(t[c]) else one_hot(t[c]) for c in t if t[c].notna().sum() > 1]
     words = CountVectorizer(min_df=2, max_features=2000, binary=True, dtype=np.float32).fit_transform(texts)
-    return sp.hstack([sp.csr_matrix(np.maximum(p > .3, 0).astype(np.float32)) for p in parts if p.shape[1] > 1] + [words]).tocsr()
+    return sp.hstack([present(p) for p in parts if p.shape[1] > 1] + [words]).tocsr()
+
+def present(part):
+    "Attributes as 0 and 1."
+    import scipy.sparse as sp
+    part = sp.csr_matrix(part, dtype=np.float32)
+    part.data = (part.data > .3).astype(np.float32)
+    part.eliminate_zeros()
+    return part
 
 def environment(envs, lib):
     "Python of a library's environment, made if it is not there."
@@ -500,66 +538,63 @@ def environment(envs, lib):
     if not py.exists():
         print(f'making the environment of {lib}', flush=True)
         subprocess.run([sys.executable, '-m', 'venv', str(py.parents[1])], check=True)
+        import sysconfig
+        own = next((py.parents[1]/'lib').glob('python*'))/'site-packages'
+        (own/'zz_shared.pth').write_text(sysconfig.get_path('purelib') + '\n')             # after its own: torch is not installed twice
         subprocess.run([str(py), '-m', 'pip', 'install', '-q', *REQUIRES[lib]], check=True)
     return str(py)
 
 def run(a, name, system, folder):
     "One system on one set in a process of its own, unless WORK has its lists for this budget; None if it failed."
-    out = folder/system.replace(': ', '-').replace(' ', '-')
+    out = folder/file_of(system)
     facts = Path(f'{out}.json')
-    if system in PEERS and system not in a.again and Path(f'{out}.npz').exists() and facts.exists():
+    if system not in a.again and Path(f'{out}.npz').exists() and facts.exists():
         if json.loads(facts.read_text()).get('budget') == a.seconds: return out
     py = sys.executable if system in OWN else environment(a.envs, LIBRARY[system])
     cmd = [py, str(HERE), '--worker', system, name, str(folder), str(out), '--seconds', str(a.seconds), '--users', str(a.users)]
-    cmd += [x for k in ('data', 'movielens') if getattr(a, k) for x in (f'--{k}', getattr(a, k))]
+    cmd.insert(2, a.data)
     one = {k: '1' for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'NUMEXPR_NUM_THREADS')}
     r = subprocess.run(cmd, capture_output=True, text=True, env=os.environ | one, cwd=folder)
     (folder/f'{out.name}.log').write_text(r.stdout[-20000:] + r.stderr[-20000:])
     if r.returncode: print(f'{name}, {system}: failed: {r.stderr.strip().splitlines()[-1:]}', flush=True)
     return out if out.with_suffix('.npz').exists() and not r.returncode else None
 
-def judge(out, name, system, dom, split, folder):
-    "Evaluate lists by `evaluate`; the row of the table."
+def judge(out, name, system, dom, split, gone, folder):
+    "Evaluate lists by the one protocol; the row of the table."
     import pandas as pd
-    from llmrec.evaluation import evaluate
+    from common import BUCKETS, judge_by
     top, f = np.load(f'{out}.npz')['top'], json.loads(Path(f'{out}.json').read_text())
     us, ids = test_users(split), dom.items['item'].to_numpy()
     if system in PEERS: us = us[np.load(folder/'order.npy')]
     r, c = np.nonzero(top >= 0)
     lists = pd.DataFrame(dict(user=us[r], item=ids[top[r, c]], rank=c))
-    rep = evaluate(lists, split, ks=(10,), items=dom.items, audit=False, beyond=False, evidence='train+valid', name=system)
+    rep = judge_by(dom, split, gone)(lists, n_boot=1000, name=system)
     rep.to_json(f'{out}.report.json')
     iv, s = rep.intervals, rep.slices[(rep.slices['user'] == 'all')].set_index('item')
     row = dict(set=name, system=system, users=len(rep.per_user), items=len(ids), ndcg=rep['ndcg@10'], ndcg_lo=iv['ndcg@10'][0], ndcg_hi=iv['ndcg@10'][1],
                recall=rep['recall@10'], recall_lo=iv['recall@10'][0], recall_hi=iv['recall@10'][1])
-    for c in ('0', '1–4', '5–19', '20+'):
+    for c in BUCKETS:
         row |= {f'{k}[{c}]': s[v].get(c) for k, v in dict(rows='rows', ndcg='ndcg@10', lo='lo', hi='hi', recall='recall@10').items()}
     return row | {'fit_s': f['fit'], 'tuning_s': f['tuning'], 'score_s': f['score'], 'memory_mb': f['memory'], 'parameters': f['parameters'],
-                  'settings': f['settings'], 'budget_s': None, 'setting': f['setting'], 'versions': f['versions']}
+                  'settings': f['settings'], 'budget_s': f['budget'], 'setting': f['setting'], 'versions': f['versions']}
 
 def versus(table, work):
     "llmrec minus each system, paired by user, with Holm's p, from the reports that are there."
     from llmrec.evaluation import Report, compare
     for name in table['set'].unique():
-        own = lambda s: work/name/(s.replace(': ', '-').replace(' ', '-') + '.report.json')
-        if not own('llmrec').exists(): continue
+        own = lambda s: work/name/(file_of(s) + '.report.json')
+        if not own(LEAD).exists(): continue
         reps = {s: Report.from_json(own(s)) for s in table.loc[table['set'] == name, 'system'] if own(s).exists()}
-        if len(reps) < 2 or 'llmrec' not in reps: continue
-        c = compare({'llmrec': reps.pop('llmrec')} | reps).table.set_index('b')
+        if len(reps) < 2 or LEAD not in reps: continue
+        c = compare({LEAD: reps.pop(LEAD)} | reps).table.set_index('b')
         for k, v in dict(diff='difference', diff_lo='lo', diff_hi='hi', p='p_holm').items():
             at = (table['set'] == name) & table['system'].isin(c.index)
             table.loc[at, k] = table.loc[at, 'system'].map(c[v])
     return table
 
-def commit():
-    "Short name of the commit, for our rows."
-    r = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], cwd=HERE.parent, capture_output=True, text=True)
-    return f'; commit {r.stdout.strip()}' if r.returncode == 0 else ''
+LEAD = 'llmrec fast'
 
-def read(path):
-    "The table so far."
-    import pandas as pd
-    return pd.read_csv(path) if Path(path).exists() else pd.DataFrame(columns=['set', 'system'])
+def file_of(system): return system.replace(': ', '-').replace(' ', '-')
 
 @contextlib.contextmanager
 def locked(path):
@@ -568,12 +603,6 @@ def locked(path):
     with open(f'{path}.lock', 'w') as f:
         fcntl.flock(f, fcntl.LOCK_EX)
         yield
-
-def write(table, path, order):
-    "The table, sorted, four digits."
-    import pandas as pd
-    table = table.sort_values(['set', 'ndcg'], ascending=[True, False], key=lambda s: s.map(order.index) if s.name == 'set' else s, kind='stable')
-    tmp = Path(f'{path}.tmp'); table.to_csv(tmp, index=False, float_format='%.5g'); os.replace(tmp, path)
 
 def show(path):
     "Print the tables."
@@ -586,43 +615,41 @@ def show(path):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for k in ('data', 'movielens', 'envs', 'work'): p.add_argument(f'--{k}')
-    p.add_argument('--out', default=str(HERE.with_suffix('.csv'))); p.add_argument('--sets', nargs='+'); p.add_argument('--systems', nargs='+')
-    p.add_argument('--again', nargs='*', default=[], help='systems to run again though they are done')
-    p.add_argument('--users', type=int, default=3000); p.add_argument('--seconds', type=float, default=120., help='of the processor, to tune one system on one set')
+    p.add_argument('data', nargs='?')
+    for k in ('envs', 'work'): p.add_argument(f'--{k}')
+    p.add_argument('--out', default=str(HERE.with_suffix('.csv'))); p.add_argument('--sets', nargs='+', default=['ml-100k', 'beauty'])
+    p.add_argument('--systems', nargs='+'); p.add_argument('--again', nargs='*', default=[], help='systems to run again though they are done')
+    p.add_argument('--users', type=int, default=1500); p.add_argument('--seconds', type=float, default=60., help='of the processor, to tune one system on one set')
     p.add_argument('--show', action='store_true'); p.add_argument('--worker', nargs=4, help=argparse.SUPPRESS)
     a = p.parse_args()
-    for k in ('data', 'movielens', 'work', 'out'):
+    for k in ('data', 'work', 'out'):
         if getattr(a, k): setattr(a, k, str(Path(getattr(a, k)).resolve()))
     if a.worker:
         system, name, folder, out = a.worker
         return work_own(a, system, name, out) if system in OWN else work(system, folder, out, a.seconds)
     if a.show: return show(a.out)
-    import pandas as pd
-    sys.path.insert(0, str(HERE.parent))
-    from fusion import sets
-    order, every = list(sets(a)), OWN + list(PEERS)
+    every = OWN + list(PEERS)
     for x in (a.systems or []) + a.again:
         if x not in every: p.error(f'no system {x!r}; there are {every}')
-    for name in a.sets or order:
-        table = read(a.out)
-        done = set(table.loc[table['set'] == name, 'system']) - set(a.again)
-        todo = [s for s in a.systems or every if s not in done]
-        if not todo: continue
-        folder = Path(a.work)/name
-        dom, split = prepare(a, name, folder)
-        for s in todo:
-            t = time.perf_counter()
-            if not (out := run(a, name, s, folder)): continue
-            row = judge(out, name, s, dom, split, folder) | dict(budget_s=a.seconds if s in PEERS else None)
-            if s in OWN: row['versions'] += commit()
-            with locked(a.out):                     # another run may have added rows meanwhile
-                table = read(a.out)
-                table = table[~((table['set'] == name) & (table['system'] == s))]
-                table = versus(pd.concat([table, pd.DataFrame([row])], ignore_index=True), Path(a.work))
-                write(table, a.out, order)
-            print(f"{name}, {s}: NDCG@10 {row['ndcg']:.4f} [{row['ndcg_lo']:.4f}, {row['ndcg_hi']:.4f}]; {time.perf_counter() - t:.0f} s", flush=True)
+    for name in a.sets: run_set(a, name, a.systems or every)
     show(a.out)
+
+def run_set(a, name, systems):
+    "All systems of one set that are not done."
+    from common import Table, write
+    folder = Path(a.work)/name
+    dom, split, gone = prepare(a, name, folder)
+    for s in systems:
+        if Table(a.out, ('set', 'system')).has(set=name, system=s) and s not in a.again: continue
+        t = time.perf_counter()
+        if not (out := run(a, name, s, folder)): continue
+        row = judge(out, name, s, dom, split, gone, folder)
+        with locked(a.out):                     # another run may have added rows meanwhile
+            table = Table(a.out, ('set', 'system'))
+            table.add([row])
+            table.rows = versus(table.rows, Path(a.work)).sort_values(['set', 'ndcg'], ascending=[True, False], kind='stable')
+            write(table.rows, a.out)
+        print(f"{name}, {s}: NDCG@10 {row['ndcg']:.4f} [{row['ndcg_lo']:.4f}, {row['ndcg_hi']:.4f}]; {time.perf_counter() - t:.0f} s", flush=True)
 
 
 if __name__ == '__main__': main()

@@ -7,6 +7,7 @@ The chapter 22_privacy builds the same world and reads the table. Rows are writt
 """
 import argparse, copy, time
 import numpy as np, pandas as pd, torch
+from common import write
 from llmrec.data import Domain
 from llmrec.readers import load_journey
 from llmrec.encode import TextEncoder
@@ -51,7 +52,7 @@ def main():
     d, split, target = world()
     rows, t0 = [], time.time()
     def add(**r):
-        rows.append(r); pd.DataFrame(rows).to_csv(a.out, index=False, float_format='%.5f'); print(f'{time.time() - t0:6.0f} s', r, flush=True)
+        rows.append(r); write(pd.DataFrame(rows), a.out, '%.5f'); print(f'{time.time() - t0:6.0f} s', r, flush=True)
 
     own = np.arange(d.n_items) < d.n_target
     mine = np.bincount(d.hist.user, own[d.hist.item], len(d.users)) > 0

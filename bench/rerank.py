@@ -12,6 +12,7 @@ Writes bench/rerank.csv, which the chapter reads. Intervals: bootstrap over user
 import argparse, time
 from pathlib import Path
 import numpy as np, pandas as pd
+from common import write
 
 
 def interval(x, n=2000, seed=0):
@@ -75,7 +76,7 @@ def main():
     f = pd.DataFrame(rows)
     f['seconds'] = [0., 0., np.median(cpu), np.median(cpu)]; f['judge'] = f'{Path(a.model).stem}, {n_par/1e6:.0f}M'; f['pool'] = a.pool
     print(f.round(4).to_string(index=False)); print(f'a request: median {np.median(wall):.2f} s wall, {np.median(cpu):.2f} s of one core')
-    f.round(5).to_csv(a.out, index=False)
+    write(f.round(5), a.out, '%.10g')
 
 
 if __name__ == '__main__': main()

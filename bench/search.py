@@ -15,6 +15,7 @@ The truth for recall is faiss.IndexFlatIP; our exact search must return the same
 import argparse, resource, time
 from pathlib import Path
 import numpy as np, pandas as pd
+from common import write
 
 
 def real_vectors():
@@ -97,7 +98,7 @@ def main():
     print(t.round(4).to_string(index=False))
     if a.out:
         t, old = t.assign(n=a.n, d=V.shape[1], spread=a.spread).round(4), pd.read_csv(a.out) if Path(a.out).exists() else None
-        pd.concat([t if old is None else old[old.spread != a.spread], *([] if old is None else [t])]).to_csv(a.out, index=False)
+        write(pd.concat([t if old is None else old[old.spread != a.spread], *([] if old is None else [t])]), a.out, '%.10g')
 
 
 if __name__ == '__main__': main()

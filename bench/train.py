@@ -21,7 +21,7 @@ from torch import nn
 from llmrec.dataset import Histories
 from llmrec.sequence import SeqBatches, SeqNet, seq_loss
 from llmrec.learner import (
-    TensorLoader, Callback, ClipCB, DataLoaders, Learner, SchedCB, adamw, cosine)
+    TensorLoader, ClipCB, DataLoaders, Learner, SchedCB, adamw, cosine)
 
 DIM, LAYERS, HEADS, SIZE, DROP = 64, 2, 2, 50, .2
 

@@ -16,6 +16,7 @@ Intervals: users and seeds resampled (`transfer_effect`).
 import argparse, json, time, warnings, zlib
 from pathlib import Path
 import numpy as np, pandas as pd, torch
+from common import write
 from llmrec.core import set_seed
 from llmrec.data import Domain
 from llmrec.readers import load_journey, load_movielens, read_recbole
@@ -23,7 +24,6 @@ from llmrec.encode import TextEncoder
 from llmrec.learner import TensorLoader, DataLoaders, Learner, SchedCB, cosine
 from llmrec.finetune import DomainAlignCB, step_budget, transfer_fit
 from llmrec.preprocess import item_text
-from llmrec.transfer import load_pretrained
 from llmrec.finetune import FINETUNE_STRATEGIES, transfer_effect
 from llmrec.discrepancy import choose_strategy, proxy_a_distance
 from llmrec.finetune import (
@@ -230,7 +230,7 @@ def main():
                 out.write_text(json.dumps(done, default=float)); print(f'{s} → {t}: {time.time() - t0:.0f} s', flush=True)
     for f in a.out[1:]:
         for k, v in json.loads(Path(f).read_text()).items(): done[k] += v
-    if a.csv: short(done['rows']).to_csv(a.csv, index=False)
+    if a.csv: write(short(done['rows']), a.csv, '%.10g')
     print(summary(done['rows'])); print('\n### The same users in both: their source rows as history (1,024 target rows, from scratch)\n')
     for r in done['shared']: print(f"- {r['source']} → {r['target']}: {r['verdict'].replace('Transfer', 'Sharing').replace('from scratch', 'with target rows alone')}")
 

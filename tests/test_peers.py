@@ -68,3 +68,36 @@ def test_tiger_from_rows_to_lists(folder, monkeypatch):
     assert top.shape == (41, peers.TOP) and 'cornac' in facts['versions'] and facts['parameters'] > 0
     seen = peers.matrix(*peers.Data(folder).rows(True, False), 41, 12)
     assert not any(set(t) & set(seen[u].indices) for u, t in enumerate(top)) and (top[0] >= 0).sum() == 8
+
+@pytest.mark.parametrize('system', peers.PEERS)
+def test_each_library_has_twenty_settings_the_defaults_first(system):
+    from types import SimpleNamespace
+    D = SimpleNamespace(item=np.arange(5), user=np.arange(5), n=5, n_items=5)
+    grid = peers.PEERS[system][1](D)
+    assert len(grid) >= 20 and len({json.dumps(g) for g in grid}) == len(grid)
+
+def test_our_models_have_twenty_settings_too():
+    import inspect
+    closures = [(n, inspect.getclosurevars(f).nonlocals) for n, f in peers.own_systems().items() if n.startswith('ours')]
+    assert len(closures) == 6 and all(len(c['grid']) >= 20 for _, c in closures)
+
+def test_one_rule_for_all():
+    "In the table: the same budget on a set, twenty settings or the seconds spent; no average over sets, and one set at least has six libraries' models."
+    path = Path(peers.__file__).with_suffix('.csv')
+    table = pd.read_csv(path)
+    assert not table.duplicated(['set', 'system']).any() and (table.groupby('set').budget_s.nunique() == 1).all()
+    assert (table.groupby('set')[['users', 'items']].nunique() == 1).all().all()
+    searched = table[table.system.isin(peers.PEERS) | table.system.str.startswith('ours')]
+    enough = (searched.settings >= 20) | (searched.tuning_s >= .75*searched.budget_s)
+    assert enough.all(), searched[~enough][['set', 'system', 'settings', 'tuning_s', 'budget_s']]
+    assert table[table.system.isin(peers.PEERS)].groupby('set').size().max() >= 6
+
+def test_what_the_split_took_away_is_no_candidate(folder):
+    "Lists of a library leave it out, in tuning and at the end."
+    z = dict(np.load(folder/'rows.npz'))
+    np.savez(folder/'rows.npz', **z, gone_user=np.array([0, 0, 3]), gone_item=np.array([7, 8, 2]))
+    D = peers.Data(folder)
+    for held in (False, True):
+        no = D.no_candidates(held)
+        assert no[0, 7] and no[0, 8] and no[3, 2] and no.shape == (41, 12)
+        assert set(zip(*D.rows(held, False))) <= set(zip(*no.nonzero()))
