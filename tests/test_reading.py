@@ -5,7 +5,7 @@ import numpy as np, pandas as pd, pytest
 from llmrec.columns import match_ids, read_numbers, read_texts, read_times
 from llmrec.core import InputError
 from llmrec.data import Domain
-from llmrec.language import guess_encoding, guess_language, unread_language
+from llmrec.language import guess_encoding, guess_language, unread_language, warn_unread
 from llmrec.preprocess import clean, sort_log, split_given, split_last
 from llmrec.readers import align_ids, read_recbole, read_table
 from llmrec.tables import open_table
@@ -363,6 +363,42 @@ def test_an_atomic_file_as_any_table(F):
 def test_languages(texts, language):
     assert guess_language(texts)[0] == language
     assert bool(unread_language(texts, 'minilm')) == (language != 'English') and not unread_language(texts, 'e5-multilingual')
+
+CUPS = dict(Chinese=['红色的杯子', '蓝色的茶壶', '手机壳', '木勺子'], Russian=['Красная чашка', 'Синий чайник', 'Чехол для телефона', 'Деревянная ложка'],
+            German=['Die rote Tasse', 'Eine Kanne für Tee', 'Hülle für das Telefon', 'Der Löffel aus Holz'], English=['The red cup', 'A pot for tea', 'Case for the phone', 'Spoon made of wood'])
+
+def shop(language, name='shop', n=12):
+    items = pd.DataFrame(dict(item=np.arange(4), title=CUPS[language]))
+    return Domain(name, pd.DataFrame(dict(user=np.repeat(np.arange(n), 3), item=[i % 4 for u in range(n) for i in range(u, u + 3)], time=np.arange(3*n))), items)
+
+@pytest.mark.parametrize('language', CUPS)
+def test_fit_warns_of_texts_that_the_encoder_does_not_read(language):
+    "The sentence names the domain, the language and the encoder that reads it; English, and an encoder of many languages, bring none."
+    from llmrec.baselines import Popularity
+    from llmrec.recommender import Recommender
+    def said(*domains, encoder='minilm'):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            Recommender(encoder, experts=lambda *_: [Popularity()]).fit(*domains)
+        return [str(w.message) for w in caught if 'the texts look like' in str(w.message)]
+    found = said(shop(language))
+    if language == 'English':
+        assert not found
+        [found] = said(shop('English'), shop('Chinese', 'market'))        # a source is read, too
+        assert found.startswith('market: ') and 'Chinese' in found
+    else: assert len(found) == 1 and found[0].startswith(f'shop: the texts look like {language}') and "encoder='e5-multilingual'" in found[0]
+    assert not said(shop(language), encoder=None) and not said(shop(language), encoder='tfidf')
+
+@pytest.mark.parametrize('name, english', [('minilm', True), ('sentence-transformers/all-MiniLM-L6-v2', True), ('BAAI/bge-small-en-v1.5', True), ('/models/my-en-shop/paraphrase-multilingual-MiniLM-L12-v2', False),
+    ('intfloat/multilingual-e5-small', False), ('BAAI/bge-m3', False), ('tfidf', False), (None, False)])
+def test_encoders_that_read_english_only(name, english):
+    class Encoder: pass
+    encoder = Encoder()
+    if name: encoder.name = name
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        warn_unread([shop('Chinese')], encoder)
+    assert bool(caught) == english
 
 def test_readings_say_what_columns_were_taken_for(F, items):
     d = read(F('l.csv', 'customer;item;value;time\n7;1;4,5;01.12.2010\n8;2;3;13.12.2010\n'), items, {'user': 'customer'})
