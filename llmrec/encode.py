@@ -791,7 +791,7 @@ def _become(self:TfidfEncoder, arrays:dict, settings:dict)->None:
     for i, counter in enumerate(self.counters):
         counter.vocabulary = settings['vocabulary'][i]
         counter.idf_ = arrays[f'idf{i}']
-    self.components = arrays['V']
+    self.components = arrays['V'].astype(np.float32, copy=False)
     self.dim = len(self.components)
 
 # %% ../nbs/05_encode.ipynb #3b57b01c
@@ -800,6 +800,8 @@ def save(self:TfidfEncoder, path:str|Path)->Path:
     "Save the vocabulary, its weights and the directions."
     from safetensors.numpy import save as pack
     arrays, settings = self._learned()
+    half = arrays['V'].astype(np.float16)
+    if (half == arrays['V']).all(): arrays['V'] = half    # nothing is lost
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     with atomic_write(path/'tfidf.safetensors', 'wb') as file: file.write(pack(arrays))
@@ -830,10 +832,13 @@ def state(self:TextEncoder, folder:str|Path # Gets the files, unless pip brings 
 # %% ../nbs/05_encode.ipynb #ee46bf92
 @patch
 def state(self:TfidfEncoder, folder:str|Path)->dict:
-    "Plain values; what was learned goes to `folder`."
-    self.save(folder)
+    "Plain values; what was learned goes to `folder`, many numbers in half precision."
+    saved = copy.copy(self)
+    if self.fitted and self.components.nbytes >= 2**20:
+        saved.components = self.components.astype(np.float16).astype(np.float32)
+    saved.save(folder)
     return dict(kind='tfidf', name='tfidf', fields=self.fields and list(self.fields),
-                fingerprint=self.fingerprint)
+                fingerprint=saved.fingerprint)
 
 @patch
 def state(self:WrappedEncoder, folder:str|Path)->dict:

@@ -153,6 +153,20 @@ def compact_arrays(arrays:dict # {name: array}
         if how: packed[name] = how
     return out, packed
 
+def _stored_once(arrays:dict)->tuple: # -> (arrays, {name: the one that is the same})
+    "Large arrays without those that another one equals."
+    out = dict(arrays)
+    same = {}
+    first = {}
+    for name, x in arrays.items():
+        if x.nbytes < SMALL//8: continue
+        key = str(x.dtype), x.shape, hashlib.sha256(np.ascontiguousarray(x).tobytes()).digest()
+        if key in first:
+            same[name] = first[key]
+            del out[name]
+        else: first[key] = name
+    return out, same
+
 def restore_arrays(arrays:dict, packed:dict)->dict:
     "What `compact_arrays` was given, but for rounding."
     out = dict(arrays)
@@ -183,6 +197,7 @@ def write_model(folder:Path, fitted:Any, params:dict, card:str)->None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     arrays, meta = pack_model(fitted)
     arrays, meta['packed'] = compact_arrays(arrays)
+    arrays, meta['same'] = _stored_once(arrays)
     blob = pack({name: np.ascontiguousarray(x) for name, x in arrays.items()})
     meta |= dict(params=params, sha256=hashlib.sha256(blob).hexdigest(), encoder=None)
     file = folder/f"model-{meta['sha256'][:12]}.safetensors"
@@ -240,7 +255,9 @@ def _read_encoder(folder, saved, encoder, device):
 def _read_once(folder, encoder, device):
     meta = _read_meta(folder)
     found = _read_encoder(folder, meta['encoder'], encoder, device)
-    arrays = restore_arrays(_read_arrays(folder, meta), meta.get('packed', {}))
+    arrays = _read_arrays(folder, meta)
+    arrays |= {name: arrays[other] for name, other in meta.get('same', {}).items()}
+    arrays = restore_arrays(arrays, meta.get('packed', {}))
     learned = unpack_model(meta, arrays)
     return check_type(meta['params'], dict, 'params'), learned | dict(encoder=found)
 

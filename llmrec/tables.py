@@ -351,12 +351,12 @@ def _preamble(lines:list[str], known:Collection[str])->tuple[int, str|None]:
     return skip, sep
 
 def _title_lines(rows:list[list[str]], known:Collection[str])->int:
-    "How many lines of one field stand before a table of several, as reports have them."
+    "How many lines of few fields stand before a table of several, as reports have them."
     widths = [len(row) for row in rows]
     n = max(set(widths), key=widths.count)
     for i, row in enumerate(rows[:10] if n > 1 else []):
         filled = [cell for cell in row if cell.strip()]
-        title = len(row) == 1 or (n > 2 and len(filled) == 1)
+        title = len(row) in (1, *range(n - 1)) or (n > 2 and len(filled) == 1)
         if not title or filled[0].strip() in known: return i if i < len(rows) - 1 else 0
     return 0
 
@@ -680,7 +680,7 @@ def _is_grid(rows:Any)->bool:
     lists = isinstance(rows, list) and len(rows) > 1 and all(isinstance(x, list) for x in rows)
     return lists and len({len(x) for x in rows}) == 1 and all(isinstance(x, str) for x in rows[0])
 
-# %% ../nbs/64_tables.ipynb #45ba0f9b
+# %% ../nbs/64_tables.ipynb #1c29f36c
 def _bare(x:Any)->Any:
     "A value without MongoDB's note on its type, `{'$numberLong': '7'}`."
     while isinstance(x, dict) and len(x) == 1 and next(iter(x)).startswith('$'):

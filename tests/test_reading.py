@@ -520,7 +520,7 @@ def test_separators_of_several_characters(F, items):
 
 @pytest.mark.parametrize('above', ['Report of orders\n', 'Orders, by customer; January\n\n', 'Orders;;\nmade on 3.1.2018;;\n'])
 def test_lines_above_the_header(above, F, items):
-    assert pairs(read(F('l.csv', above + 'user;item;value\n101;1;4,5\n101;2;3,0\n103;5;2,5\n'), items)) == [[101, 1], [101, 2], [103, 5]]
+    assert pairs(read(F('l.csv', above + 'user;item;value;shop\n101;1;4,5;a\n101;2;3,0;a\n103;5;2,5;b\n'), items)) == [[101, 1], [101, 2], [103, 5]]
 
 def test_item_ids_padded_in_one_file(F):
     "They are told, and only taken for the same where nothing matches as it stands."
