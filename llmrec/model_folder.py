@@ -142,14 +142,22 @@ def _compact(x:np.ndarray)->tuple: # -> (array, how to restore it or None)
     how['scale'] = float(np.abs(x).max()) or 1.
     return (x/np.float32(how['scale'])).astype(np.float16), how
 
+def _exactly(x:np.ndarray)->tuple: # -> (array, how to restore it or None)
+    "An array in a narrower type, where that loses nothing."
+    if x.dtype.kind in 'iu': return _compact(x)
+    if x.dtype != np.float32 or np.abs(x).max() > 65_000: return x, None
+    half = x.astype(np.float16)
+    return (half, dict(dtype='float32', scale=1.)) if (half == x).all() else (x, None)
+
 def compact_arrays(arrays:dict # {name: array}
                   )->tuple:    # The same, narrower; {name: how}
     "Large arrays in narrower types, and how they are brought back."
     out = dict(arrays)
     packed = {}
     for name, x in arrays.items():
-        if x.nbytes < SMALL or name.startswith(_EXACT): continue
-        out[name], how = _compact(x)
+        if x.nbytes < SMALL//16: continue
+        whole = x.nbytes < SMALL or name.startswith(_EXACT)
+        out[name], how = _exactly(x) if whole else _compact(x)
         if how: packed[name] = how
     return out, packed
 
