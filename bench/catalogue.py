@@ -2,12 +2,12 @@
 
     python bench/catalogue.py [--sets scifi NUTRITION] [--seeds 3] [--share .4] [--full] --out bench/catalogue.csv
 
-A random share of the items lose all their interactions: nobody bought them. What is left is split (each user's last interaction is the test)
-and ranked twice by the same kinds of models from the same training interactions: *of the log*, the item table is cut to what was bought,
-the test included; *with the unsold*, it holds the others, too. In the first an item without training interactions must be in the test, and a
-gate that learns from held-out interactions learns just that. Systems: popularity, content (TF-IDF of the titles), and a `Recommender` of
-popularity, content, EASE and kernel transfer (with `--full` the default experts of `budget='fast'`). NDCG@10 over all test interactions, and
-over those of items without training interactions (`cold`)."""
+A random share of the items lose all their interactions: nobody bought them. What is left is split by items (`split_cold_items`: the test is
+of items without training interactions) and ranked twice by the same kinds of models from the same training interactions, all items being
+candidates: *of the log*, the item table is cut to what was bought, the test included; *with the unsold*, it holds the others, too. In the
+first an item without training interactions must be in the test, and a gate that learns from held-out interactions learns just that.
+Systems: popularity, content (TF-IDF of the titles), and a `Recommender` of popularity, content, EASE and kernel transfer (with `--full` the
+default experts of `budget='fast'`). NDCG@10; `cold`: items without training interactions among the candidates."""
 import argparse, time, warnings
 import numpy as np, pandas as pd
 
@@ -31,26 +31,20 @@ def systems(train, valid, items, name, seed, full):
     rec = Recommender('tfidf', experts=None if full else few, seed=seed).fit(Domain(name, train, items), valid=valid)
     return dict(popularity=Popularity().fit_dataset(rec.data), content=Content().fit_dataset(rec.data), llmrec=rec)
 
-def cold(report):
-    "Rows and NDCG@10 of test interactions whose item has no training interactions."
-    s = report.slices
-    row = s[(s['slice'] == 'evidence') & (s['user'] == 'all') & (s['item'] == '0')]
-    return (int(row['rows'].iloc[0]), row['ndcg@10'].iloc[0]) if len(row) else (0, np.nan)
-
 def one(name, domain, seed, share, full):
     from llmrec.evaluation import evaluate
-    from llmrec.preprocess import split_last
+    from llmrec.preprocess import split_cold_items
     rng = np.random.default_rng(seed)
     unsold = rng.random(len(domain.items)) < share
     log = domain.log[~domain.log['item'].isin(domain.items['item'][unsold])]
-    split = split_last(domain.with_log(log))
+    split = split_cold_items(domain.with_log(log), seed=seed)
     tables = {'of the log': domain.items[domain.items['item'].isin(log['item'])], 'with the unsold': domain.items}
     for catalogue, items in tables.items():
         items = items.reset_index(drop=True)
         for system, model in systems(split.train, split.valid, items, name, seed, full).items():
-            report = evaluate(model, split, ks=(10,), items=items, audit=False)
-            rows, value = cold(report)
-            yield dict(set=name, seed=seed, catalogue=catalogue, items=len(items), system=system, users=len(report.per_user), ndcg=report['ndcg@10'], cold_rows=rows, cold_ndcg=value)
+            report = evaluate(model, split, ks=(10,), items=items, audit=False, slices=())
+            cold = int((~items['item'].isin(split.train['item'])).sum())
+            yield dict(set=name, seed=seed, catalogue=catalogue, items=len(items), cold=cold, system=system, users=len(report.per_user), ndcg=report['ndcg@10'])
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])

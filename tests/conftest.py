@@ -20,7 +20,7 @@ else:
 def pytest_cmdline_main(config):
     if 'PYTEST_XDIST_WORKER' in os.environ: return # a worker must not start workers
     o = config.option
-    if o.numprocesses is None and o.dist == 'no' and not o.usepdb and not o.collectonly: o.numprocesses, o.dist, o.loadscopereorder = 2, 'loadgroup', False
+    if o.numprocesses is None and o.dist == 'no' and not o.usepdb and not o.collectonly: o.numprocesses, o.dist, o.loadscopereorder = 2, 'loadscope', False
     if o.timeout is None: o.timeout = 900
     if o.durations is None: o.durations, o.durations_min = 5, 1
 
@@ -32,14 +32,20 @@ LONGEST = '30_ecommerce 20_explain 24_pipeline 32_video 23_recommender 22_privac
 
 def _place(item):
     "Where a test stands: the longest chapters, the others, files that one worker takes, single tests."
-    name, together = item.path.stem.removeprefix('test_'), item.get_closest_marker('xdist_group')
-    if name != 'notebooks': return 2 if together else 3, 0
+    name = item.path.stem.removeprefix('test_')
+    if name != 'notebooks': return 2 if name in TOGETHER else 3, 0
     chapter = item.name.partition('[')[2].rstrip(']')
     return (0, LONGEST.index(chapter)) if chapter in LONGEST else (1, 0)
 
-def pytest_itemcollected(item):
-    item.config.option.loadgroup = 'PYTEST_XDIST_WORKER' in os.environ       # what a hook chose does not travel to the workers
-    name = item.path.stem.removeprefix('test_')
-    if name in TOGETHER: item.add_marker(pytest.mark.xdist_group(name))
-
 def pytest_collection_modifyitems(items): items.sort(key=_place)
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    if config.option.dist != 'loadscope': return None
+    from xdist.scheduler import LoadScopeScheduling
+    class ByFile(LoadScopeScheduling):
+        "Files of `TOGETHER` in one piece, other tests one by one."
+        def _split_scope(self, nodeid):
+            name = nodeid.partition('::')[0].rpartition('/')[2].removesuffix('.py').removeprefix('test_')
+            return name if name in TOGETHER else nodeid
+    return ByFile(config, log)

@@ -31,7 +31,11 @@ def fitted(pair, split, **kw):
 def once(pair, split): return fitted(pair, split)
 
 @pytest.fixture
-def rec(once): return copy.copy(once)                                    # a new state never changes the old one
+def rec(once):
+    "A copy: a new state never changes the old one, settings are its own."
+    own = copy.copy(once)
+    own._params = dict(once._params)
+    return own
 
 @pytest.fixture(scope='module')
 def users(split): return split.test['user'].unique()[:5]
