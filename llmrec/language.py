@@ -95,8 +95,8 @@ def guess_language(texts:Sequence[str], # Titles, or longer texts
 
 # %% ../nbs/65_language.ipynb #c80d54af
 _ENGLISH_ONLY = re.compile(r'(?i)^minilm$|all-minilm|all-mpnet|bge-(small|base|large)-en|-en(-|$)|'
-                           r'gte-(small|base|large)$|(?<!multilingual-)e5-(small|base|large)(-v2)?$|'
-                           r'^bert-(base|large)')
+                           r'gte-(small|base|large)$|^bert-(base|large)|'
+                           r'(?<!multilingual-)e5-(small|base|large)(-v2)?$')
 
 # %% ../nbs/65_language.ipynb #7c6dbe58
 def unread_language(texts:Sequence[str], # Texts of a catalogue
@@ -111,7 +111,7 @@ def unread_language(texts:Sequence[str], # Texts of a catalogue
             "reads: it was trained on English; encoder='e5-multilingual' (--encoder "
             'e5-multilingual, extra `multilingual`) reads a hundred languages')
 
-# %% ../nbs/65_language.ipynb #1b9487a9
+# %% ../nbs/65_language.ipynb #32a92c73
 def warn_unread(domains:Iterable[Any], # Domains: name, items with title [, text]
                 encoder:Any # An encoder with a name, or anything else
                )->None:

@@ -130,7 +130,8 @@ def _read_domain(log, items, columns, name, domain, reading):
     except InputError as error:
         message = str(error)
         if '--columns' not in message or len(message) > 520: raise
-        raise InputError(f'{message}; {domain}.user=… names a column of the {domain} only') from None
+        hint = f'{domain}.user=… names a column of the {domain} only'
+        raise InputError(f'{message}; {hint}') from None
 
 # %% ../nbs/24_pipeline.ipynb #2320380d
 def _check_files(source_log, source_items, target_log, target_items):

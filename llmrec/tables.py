@@ -471,7 +471,8 @@ def _names(dialect:Dialect)->list[str]:
         out.append(name if name not in out else f'{name}.{out.count(name) + i}')
     return out + [f'\x00{i}' for i in range(dialect.n - len(out))]
 
-_MISSING = ['\\N', '-', '--', '–', '?', '(null)', '(none)', '(not set)', '[null]'] # beside pandas' own
+# Beside pandas' own
+_MISSING = ['\\N', '-', '--', '–', '?', '(null)', '(none)', '(not set)', '[null]']
 
 def _arguments(dialect:Dialect, names:list[str], options:TableOptions)->dict:
     "The arguments of `pd.read_csv` for a dialect."
@@ -680,7 +681,7 @@ def _is_grid(rows:Any)->bool:
     lists = isinstance(rows, list) and len(rows) > 1 and all(isinstance(x, list) for x in rows)
     return lists and len({len(x) for x in rows}) == 1 and all(isinstance(x, str) for x in rows[0])
 
-# %% ../nbs/64_tables.ipynb #1c29f36c
+# %% ../nbs/64_tables.ipynb #7438b834
 def _bare(x:Any)->Any:
     "A value without MongoDB's note on its type, `{'$numberLong': '7'}`."
     while isinstance(x, dict) and len(x) == 1 and next(iter(x)).startswith('$'):
