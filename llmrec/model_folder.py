@@ -155,7 +155,7 @@ def compact_arrays(arrays:dict # {name: array}
     out = dict(arrays)
     packed = {}
     for name, x in arrays.items():
-        if x.nbytes < SMALL//16: continue
+        if x.nbytes <= SMALL//16: continue
         whole = x.nbytes < SMALL or name.startswith(_EXACT)
         out[name], how = _exactly(x) if whole else _compact(x)
         if how: packed[name] = how

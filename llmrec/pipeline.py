@@ -108,13 +108,12 @@ def read_pair(source_log:Any, source_items:Any, # Files of the source; None: no 
     _check_files(source_log, source_items, target_log, target_items)
     mapping = parse_columns(columns)
     called = _domain_names(names)
-    named = _names_of('target', mapping)
-    target = _read_domain(target_log, target_items, named, called[1], 'target', reading)
+    target = _read_domain(target_log, target_items, mapping, called[1], 'target', reading)
     if not source_log: return DomainPair(_no_source(target), target)
-    named = _names_of('source', mapping)
-    source = _read_domain(source_log, source_items, named, called[0], 'source', reading)
+    source = _read_domain(source_log, source_items, mapping, called[0], 'source', reading)
     return DomainPair(*align_ids(source, target))
 
+# %% ../nbs/24_pipeline.ipynb #5717d59d
 def _names_of(domain, mapping):
     "The names of one domain's columns: those for both, and those that begin with the domain."
     own = {ours.partition('.')[2]: theirs for ours, theirs in mapping.items()
@@ -124,9 +123,10 @@ def _names_of(domain, mapping):
             if not ours.startswith(('source.', 'target.')) and ours.rpartition('.')[2] not in told}
     return both | own
 
-def _read_domain(log, items, columns, name, domain, reading):
+# %% ../nbs/24_pipeline.ipynb #aa7041e2
+def _read_domain(log, items, mapping, name, domain, reading):
     "One domain of a pair; an error about names says how to name a column of this domain only."
-    try: return read_table(log, items, columns, name, **reading)
+    try: return read_table(log, items, _names_of(domain, mapping), name, **reading)
     except InputError as error:
         message = str(error)
         if '--columns' not in message or len(message) > 520: raise

@@ -296,8 +296,8 @@ def _agreement(lines:list[str], sep:str)->tuple[float, int]:
     counts = [len(_fields(line, sep)) for line in lines]
     body = counts[1:] or counts
     n = max(set(body), key=body.count)
-    titles = next((i for i, c in enumerate(counts[:10]) if c > 1), 0)
-    if n > 1: counts = counts[titles:]                # of a report, above its header
+    titles = next((i for i, c in enumerate(counts[:10]) if c > 1 and c >= n - 1), 0)
+    if n > 2: counts = counts[titles:]                # of a report, above its header
     body = counts[1:] or counts
     even = np.mean([c == n for c in body])
     fits = {n: 1., n - 1: .9}.get(counts[0], .5)
@@ -681,7 +681,7 @@ def _is_grid(rows:Any)->bool:
     lists = isinstance(rows, list) and len(rows) > 1 and all(isinstance(x, list) for x in rows)
     return lists and len({len(x) for x in rows}) == 1 and all(isinstance(x, str) for x in rows[0])
 
-# %% ../nbs/64_tables.ipynb #7438b834
+# %% ../nbs/64_tables.ipynb #5140d3a4
 def _bare(x:Any)->Any:
     "A value without MongoDB's note on its type, `{'$numberLong': '7'}`."
     while isinstance(x, dict) and len(x) == 1 and next(iter(x)).startswith('$'):
