@@ -37,7 +37,7 @@ def cli_run(data:str='movielens', # Built-in pair: movielens, journey or toy
             source_items:str|None=None, # Item table of the source
             target_log:str|None=None, # Log of the target
             target_items:str|None=None, # Item table of the target
-            columns:str|None=None, # user=buyer,log.item=sku,items.item=id,title=name,time=date
+            columns:str|None=None, # user=buyer,items.item=id,title=name,source.user=reader
             out:str='llmrec-run', # Folder for results
             encoder:str='minilm', # minilm, tfidf, a directory, a hub id, a .gguf file
             pretrain:str='', # Pretrain the encoder on both domains: mlm, clm or contrastive

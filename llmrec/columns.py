@@ -80,9 +80,17 @@ def _from_datetimes(dates:pd.Series, how:str='dates', doubt:str='')->Times:
     ticks = dates.to_numpy('datetime64[us]')
     whole = ticks.astype('datetime64[s]')
     fraction = (ticks - whole).astype(np.int64)/1e6
-    seconds = np.where(bad, np.nan, whole.astype(np.int64))
-    seconds[seconds < 0] = np.nan
+    seconds = _possible(np.where(bad, np.nan, whole.astype(np.int64)))
     return Times(seconds, np.where(bad, 0., fraction), how, doubt)
+
+_LAST = 7_258_118_400 # 2200-01-01
+
+def _possible(seconds:np.ndarray)->np.ndarray:
+    "Seconds without days before 1970 and after 2200, which say 'unknown', as 0 among dates does."
+    seconds = np.where((seconds >= 0) & (seconds < _LAST), seconds, np.nan)
+    known = seconds[seconds > 0]
+    if len(known) and np.median(known) > 1e8: seconds[seconds == 0] = np.nan
+    return seconds
 
 # %% ../nbs/63_columns.ipynb #4b9ab2be
 def _unit(x:np.ndarray, where:str)->str:
@@ -208,6 +216,39 @@ def _choose_order(parts:pd.DataFrame, weight:np.ndarray, asked:str)->tuple[str, 
     other = ['day first', 'month first'][bool(day_varies or dashes)]
     return chosen, '' if same else other
 
+# %% ../nbs/63_columns.ipynb #b4debf6a
+_MONTHS = """januar jänner januari janvier janv enero gennaio janeiro stycznia января янв ocak
+februar februari février fevrier févr fév febrero febbraio fevereiro lutego февраля фев şubat
+märz maart mrt mars marzo março marco marca марта мар mart
+avril avr abril abr aprile kwietnia апреля апр nisan
+mai mei mayo maggio maio maja мая май mayıs
+juni juin junio giugno junho czerwca июня июн haziran
+juli juillet juil julio luglio julho lipca июля июл temmuz
+augustus augusti août aout agosto sierpnia августа авг ağustos
+septembre septiembre settembre setembro września сентября сен сент eylül
+oktober okt octobre octubre ottobre outubro października октября окт ekim
+novembre noviembre novembro listopada ноября ноя kasım
+dezember dez décembre decembre déc diciembre dicembre dezembro grudnia декабря дек aralık"""
+_ENGLISH = 'jan feb mar apr may jun jul aug sep oct nov dec'.split()
+_FOREIGN = {word: month for month, line in zip(_ENGLISH, _MONTHS.split('\n'))
+            for word in line.split()}
+_FILLERS = set("""de del den le um uhr kl montag dienstag mittwoch donnerstag freitag samstag
+sonntag mo di mi do fr sa so lundi mardi mercredi jeudi vendredi samedi dimanche lunes martes
+miércoles jueves viernes sábado domingo lunedì martedì mercoledì giovedì venerdì sabato domenica
+maandag dinsdag woensdag donderdag vrijdag zaterdag zondag г""".split())
+
+def _english_word(found:re.Match)->str:
+    "The word of a date in English; '' for one that says nothing about it."
+    word = found[0].lower()
+    return '' if word.rstrip('.') in _FILLERS else _FOREIGN.get(word.rstrip('.'), found[0])
+
+def _in_english(text:str)->str:
+    "A date as it is written elsewhere (`3. Mai 2020, 10:00 Uhr`, `2020年5月3日`) in English words."
+    text = re.sub(r'(\d{4})[年년]\s*(\d{1,2})[月월]\s*(\d{1,2})[日일]', r'\1-\2-\3', text.lstrip("'"))
+    text = re.sub(r'(\d{1,2})[時时시点]\s*(\d{1,2})[分분]?', r'\1:\2', text)
+    text = re.sub(r'[^\W\d_]+\.?', _english_word, text)
+    return re.sub(r'\s+', ' ', text).strip(' ,')
+
 # %% ../nbs/63_columns.ipynb #76ec2ff7
 _MONTH = re.compile(r'(?i)\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b')
 
@@ -229,6 +270,8 @@ def _date_texts(texts:pd.Series, weight:np.ndarray, order:str)->Times:
         raise InputError(f"dates is {order!r}: expected 'auto', 'day first' or 'month first'")
     quick = pd.to_datetime(texts, errors='coerce', utc=True, format='ISO8601')
     if quick.notna().all(): return _from_datetimes(quick)
+    odd = texts.str.contains(r"[^\W\d_]{2}|^'|[年년]")
+    texts = texts.where(~odd, texts[odd].map(_in_english))
     parts = _date_parts(texts)
     numeric = parts['a'].notna().to_numpy()
     worded = _from_datetimes(_worded_dates(texts.where(~numeric, '')))

@@ -10,7 +10,7 @@ __all__ = ['Histories', 'pointers', 'user_rows', 'ragged_rows', 'select_users', 
            'split_last_interaction', 'history_before', 'history_until', 'basket_start', 'hold_out_last_basket',
            'has_item', 'seen_items', 'next_item_ranks', 'next_item_ndcg', 'append_interactions', 'shift_ids',
            'insert_columns', 'insert_items', 'HistoriesWithAge', 'history_subsets', 'places_of', 'drop_users',
-           'to_domains']
+           'to_domains', 'learn_event_weights']
 
 # %% ../nbs/52_dataset.ipynb #a462ceac
 import numpy as np
@@ -20,11 +20,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
-from .core import InputError, batch_slices, check_id_kind, hash_ids
+from .core import InputError, batch_slices, check_id_kind, hash_ids, l2_normalize
 from .columns import check_weights
 from .data import Domain, as_user_list, check_interactions, require_known_users
 from .preprocess import log_order, sort_by_time, subsecond_ties
 from .metrics import ndcg_of_ranks, rank_of_target
+from .vectors import fit_event_weights
 
 # %% ../nbs/52_dataset.ipynb #a608a38a
 @dataclass
@@ -627,3 +628,38 @@ def to_domains(data:Dataset)->list:
         name = f'source {number}' if number else 'target'
         out.append(Domain(name, _domain_log(data, number, low, high), items))
     return out
+
+# %% ../nbs/52_dataset.ipynb #6c0ea57d
+def learn_event_weights(target:Domain, # Its log: user, item, event [, time]
+                        vectors:np.ndarray|None, # Text vectors, those of the target's items first
+                        seed:int=0,
+                        plan:list|None=None # Takes a sentence on what was found
+                       )->dict: # Weight of each event, mean 1 over the log; {}: all alike
+    "Weights of the target's events where a test says that they differ."
+    if vectors is None or 'event' not in target.log or 'weight' in target.log: return {}
+    plan = [] if plan is None else plan
+    share = target.log['event'].value_counts(normalize=True)
+    often = share.index[share >= .02]
+    if len(often) < 2: return {}
+    own = vectors[:len(target.items)]
+    event = target.log['event'].where(target.log['event'].isin(often), often[0])
+    try:
+        table = fit_event_weights(target.log.assign(event=event), l2_normalize(own - own.mean(0)),
+                                  target.items['item'], seed=seed)
+    except InputError as err:
+        plan.append(f'events weigh alike: {err}')
+        return {}
+    return _refuting_weights(table, target.log['event'], plan)
+
+def _refuting_weights(table, event, plan):
+    "Weights of all events from a fitted table; {} where equal weights are not refuted."
+    p = table.attrs['p']
+    if p >= .01:
+        plan.append(f'events weigh alike (equal weights are not refuted, p = {p:.2f})')
+        return {}
+    found = ', '.join(f'{k} {x.weight:.2f} [{x.lo:.2f}, {x.hi:.2f}]' for k, x in table.iterrows())
+    plan.append(f'events differ (p = {p:.1g}): {found}')
+    share = event.value_counts(normalize=True)
+    weight = table['weight'].clip(.1, 3).reindex(share.index)
+    weight = weight.fillna(table.loc[share.index[0], 'weight'])
+    return (weight/event.map(weight).mean()).to_dict()

@@ -142,16 +142,38 @@ def _compact(x:np.ndarray)->tuple: # -> (array, how to restore it or None)
     how['scale'] = float(np.abs(x).max()) or 1.
     return (x/np.float32(how['scale'])).astype(np.float16), how
 
+def _exactly(x:np.ndarray)->tuple: # -> (array, how to restore it or None)
+    "An array in a narrower type, where that loses nothing."
+    if x.dtype.kind in 'iu': return _compact(x)
+    if x.dtype != np.float32 or np.abs(x).max() > 65_000: return x, None
+    half = x.astype(np.float16)
+    return (half, dict(dtype='float32', scale=1.)) if (half == x).all() else (x, None)
+
 def compact_arrays(arrays:dict # {name: array}
                   )->tuple:    # The same, narrower; {name: how}
     "Large arrays in narrower types, and how they are brought back."
     out = dict(arrays)
     packed = {}
     for name, x in arrays.items():
-        if x.nbytes < SMALL or name.startswith(_EXACT): continue
-        out[name], how = _compact(x)
+        if x.nbytes <= SMALL//16: continue
+        whole = x.nbytes < SMALL or name.startswith(_EXACT)
+        out[name], how = _exactly(x) if whole else _compact(x)
         if how: packed[name] = how
     return out, packed
+
+def _stored_once(arrays:dict)->tuple: # -> (arrays, {name: the one that is the same})
+    "Large arrays without those that another one equals."
+    out = dict(arrays)
+    same = {}
+    first = {}
+    for name, x in arrays.items():
+        if x.nbytes < SMALL//8: continue
+        key = str(x.dtype), x.shape, hashlib.sha256(np.ascontiguousarray(x).tobytes()).digest()
+        if key in first:
+            same[name] = first[key]
+            del out[name]
+        else: first[key] = name
+    return out, same
 
 def restore_arrays(arrays:dict, packed:dict)->dict:
     "What `compact_arrays` was given, but for rounding."
@@ -183,6 +205,7 @@ def write_model(folder:Path, fitted:Any, params:dict, card:str)->None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     arrays, meta = pack_model(fitted)
     arrays, meta['packed'] = compact_arrays(arrays)
+    arrays, meta['same'] = _stored_once(arrays)
     blob = pack({name: np.ascontiguousarray(x) for name, x in arrays.items()})
     meta |= dict(params=params, sha256=hashlib.sha256(blob).hexdigest(), encoder=None)
     file = folder/f"model-{meta['sha256'][:12]}.safetensors"
@@ -240,7 +263,9 @@ def _read_encoder(folder, saved, encoder, device):
 def _read_once(folder, encoder, device):
     meta = _read_meta(folder)
     found = _read_encoder(folder, meta['encoder'], encoder, device)
-    arrays = restore_arrays(_read_arrays(folder, meta), meta.get('packed', {}))
+    arrays = _read_arrays(folder, meta)
+    arrays |= {name: arrays[other] for name, other in meta.get('same', {}).items()}
+    arrays = restore_arrays(arrays, meta.get('packed', {}))
     learned = unpack_model(meta, arrays)
     return check_type(meta['params'], dict, 'params'), learned | dict(encoder=found)
 

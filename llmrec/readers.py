@@ -23,7 +23,8 @@ from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, IO
-from .columns import list_names, match_ids, missing_ids, read_numbers, read_times, short
+from .columns import (
+    is_text_column, list_names, match_ids, missing_ids, read_numbers, read_times, short)
 from .core import InputError, check_type, import_optional
 from .data import Domain, DomainPair, drop_missing_ids, require_columns
 from .mapping import (
@@ -466,6 +467,7 @@ def _with_events(log:pd.DataFrame, o:_Asked, name:str, notes:list)->pd.DataFrame
 def _adopted(log:pd.DataFrame, o:_Asked, name:str, notes:list)->tuple[pd.DataFrame, dict]:
     "A log in which columns with well-known names are taken for what they say, and are told."
     took = {}
+    log = _with_day(log, name, notes)
     for ours in ('time', 'value', 'event'):
         if ours in log: continue
         for theirs in [c for c in log if bare_name(c) in SYNONYMS[ours] and c not in took.values()]:
@@ -481,6 +483,22 @@ def _adopted(log:pd.DataFrame, o:_Asked, name:str, notes:list)->tuple[pd.DataFra
         notes.append(f'{name}: column weight is not used (--columns weight=weight makes it the '
                      'weight of an interaction)')
     return log.rename(columns={theirs: ours for ours, theirs in took.items()}), took
+
+_CLOCK = r'\d{1,2}[:.h]\d{2}([:.]\d{2}([.,]\d+)?)?\s*([AaPp]\.?[Mm]\.?)?'
+
+def _with_day(log:pd.DataFrame, name:str, notes:list)->pd.DataFrame:
+    "A log whose times of day stand beside a column of days, with both in one."
+    if 'time' not in log or not is_text_column(log['time']): return log
+    clock = log['time'].astype(object)
+    known = clock[clock.notna()].astype(str).str.strip()
+    if not len(known) or not known.str.fullmatch(_CLOCK).all(): return log
+    for day in [c for c in log if bare_name(c) in _DAYS and _fits(log[c], 'time')]:
+        both = log[day].astype(str).str.strip() + ' ' + clock.fillna('').astype(str).str.strip()
+        notes.append(f'{name}: times of day in time, days in {day!r}: read together')
+        return log.drop(columns=day).assign(time=both.where(log[day].notna()))
+    return log
+
+_DAYS = ('day', 'tag', 'datum', 'fecha', 'data', 'dato', *SYNONYMS['time'])
 
 def _fits(s:pd.Series, ours:str)->bool:
     "Does a column hold what its name says?"
@@ -501,6 +519,9 @@ def _items_of(log:pd.DataFrame, name:str, notes:list)->tuple[pd.DataFrame, pd.Da
     often = by_item.size().median() > 1
     same = [c for c in log if c not in used and often and _one_each(by_item, c)]
     items = log[['item', *ours, *same]].drop_duplicates('item')
+    for c in [c for c in ours if items[c].isna().any()]:
+        first = by_item[c].first()                       # of the rows that have one
+        items = items.assign(**{c: items[c].fillna(items['item'].map(first))})
     title = by_item['title'].nunique()
     word = f'; {int((title > 1).sum()):,} items have several titles' if (title > 1).any() else ''
     notes.append(f'{name}: the item table is made from the log, the first row of each of '
@@ -542,8 +563,17 @@ def _opened(log:Any, items:Any, o:_Asked)->tuple[RawTable, RawTable|None]:
     "Both tables; None for an item table that the log holds."
     one = items is None or (isinstance(items, (str, os.PathLike)) and str(items) == str(log))
     raw = explode_lists(_untyped(open_table(log, 'log', o.table)))
+    _require_rows(raw)
     if one: return raw, None
-    return raw, _untyped(open_table(items, 'item table', replace(o.table, all_text=True)))
+    raw_items = _untyped(open_table(items, 'item table', replace(o.table, all_text=True)))
+    _require_rows(raw_items)
+    return raw, raw_items
+
+def _require_rows(table:RawTable)->None:
+    "An `InputError` for a file that holds a header and nothing below it."
+    if len(table.df) or table.how == ['a DataFrame']: return
+    raise InputError(f'{table.where} has no rows, only a header ({list_names(table.df.columns)}): '
+                     'export it again, with rows')
 
 _TYPE = re.compile(r'\w+:(token|token_seq|float|float_seq)')
 
@@ -570,7 +600,21 @@ def _with_matched_ids(log:pd.DataFrame, items:pd.DataFrame, name:str, notes:list
     if note: notes.append(f'{name}: {note}')
     user, = match_ids(log['user'])
     in_log, in_items = match_ids(log['item'], items['item'])
+    in_log, in_items = _without_zeros(in_log, in_items, name, notes)
     return log.assign(user=user, item=in_log), items.assign(item=in_items)
+
+def _without_zeros(in_log:pd.Series, in_items:pd.Series, name:str, notes:list
+                  )->tuple[pd.Series, pd.Series]:
+    "Item ids of both tables, without zeros in front where they match only so."
+    columns = in_log.dropna().astype(str), in_items.dropna().astype(str)
+    if columns[0].isin(set(columns[1])).any(): return in_log, in_items
+    if not all(len(c) and c.str.fullmatch(r'\d+').all() for c in columns): return in_log, in_items
+    bare = [c.str.lstrip('0') for c in columns]
+    unique = bare[1].nunique() == columns[1].nunique()
+    if not unique or bare[0].isin(set(bare[1])).mean() < .5: return in_log, in_items
+    notes.append(f'{name}: item ids match without the zeros in front (log {columns[0].iloc[0]!r}, '
+                 f'item table {columns[1].iloc[0]!r}): these are left out')
+    return match_ids(in_log.astype(str).str.lstrip('0'), in_items.astype(str).str.lstrip('0'))
 
 # %% ../nbs/51_readers.ipynb #3ed5e8e9
 def read_table(log:Any, # File, list or glob of files (CSV, TSV, JSON, Parquet, …), or a frame

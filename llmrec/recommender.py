@@ -24,14 +24,14 @@ from .core import (
     InputError, batch_slices, check_int, check_memory, check_type, def_device,
     default_device, l2_normalize)
 from .data import Domain, check_interactions, require_columns
+from .language import warn_unread
 from .preprocess import TEXT_COLUMNS, item_text, log_order, price_edges
 from .encode import TextEncoder, WrappedEncoder, as_encoder
 from .encoder_choice import choose_encoder, default_encoders
-from .vectors import fit_event_weights
 from .dataset import (
     Dataset, Histories, append_interactions, as_list, drop_users, histories, histories_from_items,
-    history_until, hold_out_last_basket, insert_items, make_dataset, mask_interactions, places_of,
-    seen_items, select_users)
+    history_until, hold_out_last_basket, insert_items, learn_event_weights, make_dataset,
+    mask_interactions, places_of, seen_items, select_users)
 from .features import attribute_columns, item_features, test_shared_user_ids
 from .expert import pack_experts
 from .fusion import Fusion, Gate, n_held_out
@@ -98,35 +98,6 @@ def _encode(encoder, texts, named):
     if encoder is not None and any(text.strip() for text in texts):
         parts.insert(0, encoder.fit(texts).encode(texts))
     return np.concatenate(parts, 1) if parts else None
-
-# %% ../nbs/23_recommender.ipynb #aec3e0ae
-def _frequent_events(target):
-    "Shares of the target's events, the most frequent first; empty without a column `event`."
-    if 'event' not in target.log: return pd.Series(dtype=float)
-    return target.log['event'].value_counts(normalize=True)
-
-# %% ../nbs/23_recommender.ipynb #76b9097a
-def _learn_event_weights(target, vectors, seed, plan):
-    "Weights of the target's events where a test says that they differ; {} leaves all alike."
-    share = _frequent_events(target)
-    often = share.index[share >= .02]      # rarer events weigh like the most frequent one
-    if len(often) < 2 or vectors is None or 'weight' in target.log: return {}
-    own = vectors[:len(target.items)]
-    event = target.log['event'].where(target.log['event'].isin(often), often[0])
-    try:
-        table = fit_event_weights(target.log.assign(event=event), l2_normalize(own - own.mean(0)),
-                                  target.items['item'], seed=seed)
-    except InputError as err:
-        plan.append(f'events weigh alike: {err}')
-        return {}
-    p = table.attrs['p']
-    if p >= .01:
-        plan.append(f'events weigh alike (equal weights are not refuted, p = {p:.2f})')
-        return {}
-    found = ', '.join(f'{k} {x.weight:.2f} [{x.lo:.2f}, {x.hi:.2f}]' for k, x in table.iterrows())
-    plan.append(f'events differ (p = {p:.1g}): {found}')
-    weight = table['weight'].clip(.1, 3).reindex(share.index).fillna(table.loc[often[0], 'weight'])
-    return (weight/target.log['event'].map(weight).mean()).to_dict()  # mean 1 over the log
 
 # %% ../nbs/23_recommender.ipynb #b3ab5eb8
 def _check_events(weights, domains):
@@ -250,9 +221,10 @@ def _fit_all(params, target, sources, valid, vectors, ordered):
     encoder, whitening = _encoder_and_whitening(params, target, plan)
     edges = price_edges(target.items['price']) if 'price' in target.items else None
     texts = _texts([target, *sources], edges, getattr(encoder, 'fields', None))
+    warn_unread([target, *sources], encoder)
     vectors = _encode(encoder, texts, vectors)
     weights = params['events']
-    if weights == 'auto': weights = _learn_event_weights(target, vectors, params['seed'], plan)
+    if weights == 'auto': weights = learn_event_weights(target, vectors, params['seed'], plan)
     weights = dict(weights or {})
     _check_events(weights, [target, *sources])
     shared = _shared_users(target, sources, vectors, params['strategy'], params['seed'], plan)

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from pandas.api.types import union_categoricals
 from pathlib import Path
 from typing import Any, BinaryIO
-from .columns import list_names, short
+from .columns import is_text_column, list_names, match_ids, short
 from .core import InputError, check_type, import_optional
 from .language import guess_encoding
 
@@ -175,7 +175,7 @@ def _stacked(tables:list[RawTable], what:str)->RawTable:
         raise InputError(f'{table.where} and {first.where} have not the same columns '
                          f'({list_names(sorted(map(str, odd)))} in one of them only): '
                          f'{what} can be several files if all have one header')
-    df = pd.concat([_plain_ids(table.df) for table in tables], ignore_index=True)
+    df = pd.concat(_alike([_plain_ids(table.df) for table in tables]), ignore_index=True)
     notes = [note for table in tables for note in table.notes]
     how = [f'{len(tables)} files', *first.how]
     return RawTable(df, f'{what} ({len(tables)} files)', how, notes)
@@ -184,6 +184,15 @@ def _plain_ids(df:pd.DataFrame)->pd.DataFrame:
     "A table without categories, whose numbers differ from file to file."
     coded = [c for c in df if isinstance(df[c].dtype, pd.CategoricalDtype)]
     return df.assign(**{c: df[c].astype(object) for c in coded}) if coded else df
+
+def _alike(frames:list[pd.DataFrame])->list[pd.DataFrame]:
+    "Frames of one header; ids that are numbers in one and text in another are of one kind."
+    out = [frame.copy(deep=False) for frame in frames]
+    for c in frames[0]:
+        kinds = {is_text_column(frame[c]) for frame in frames if len(frame)}
+        if len(kinds) < 2: continue
+        for frame, column in zip(out, match_ids(*[frame[c] for frame in frames])): frame[c] = column
+    return out
 
 # %% ../nbs/64_tables.ipynb #a747c186
 def _open_file(path:Path, options:TableOptions, what:str)->list[RawTable]:
@@ -216,7 +225,7 @@ def _unzipped(path:Path, options:TableOptions, what:str)->list[RawTable]:
     return [_open_bytes(opener(name), f'{path}, {name}', options) for name in names]
 
 # %% ../nbs/64_tables.ipynb #7628b748
-def _arrow(path:Path, read:Callable, kind:str)->pd.DataFrame:
+def _arrow(path:Any, read:Callable, kind:str)->pd.DataFrame:
     "A file of columns, by pandas."
     import_optional('pyarrow', 'data')
     try: return read(path)
@@ -287,6 +296,9 @@ def _agreement(lines:list[str], sep:str)->tuple[float, int]:
     counts = [len(_fields(line, sep)) for line in lines]
     body = counts[1:] or counts
     n = max(set(body), key=body.count)
+    titles = next((i for i, c in enumerate(counts[:10]) if c > 1 and c >= n - 1), 0)
+    if n > 2: counts = counts[titles:]                # of a report, above its header
+    body = counts[1:] or counts
     even = np.mean([c == n for c in body])
     fits = {n: 1., n - 1: .9}.get(counts[0], .5)
     return (even*fits, n) if n > 1 else (0., 1)
@@ -338,23 +350,39 @@ def _preamble(lines:list[str], known:Collection[str])->tuple[int, str|None]:
         skip += 1
     return skip, sep
 
+def _title_lines(rows:list[list[str]], known:Collection[str])->int:
+    "How many lines of few fields stand before a table of several, as reports have them."
+    widths = [len(row) for row in rows]
+    n = max(set(widths), key=widths.count)
+    for i, row in enumerate(rows[:10] if n > 1 else []):
+        filled = [cell for cell in row if cell.strip()]
+        title = len(row) in (1, *range(n - 1)) or (n > 2 and len(filled) == 1)
+        if not title or filled[0].strip() in known: return i if i < len(rows) - 1 else 0
+    return 0
+
 def _dialect(head:bytes, whole:bool, encoding:str, where:str, options:TableOptions)->Dialect:
     "How a text is written, judged by its first lines."
     lines = _lines_of(head, encoding, whole)
     skip, told = _preamble(lines, options.known)
-    lines = [line for line in lines[skip:skip + 400] if line.strip()]
+    places = [i for i, line in enumerate(lines) if i >= skip and line.strip()][:400]
+    lines = [lines[i] for i in places]
     if not lines: raise InputError(f'{where} cannot be read: it has no line of text')
-    asked = options.sep if options.sep and options.sep in ''.join(lines[:2]) else None
+    asked = options.sep if options.sep and options.sep in ''.join(lines[:20]) else None
     sep = asked or told or _find_separator(lines[:200], Path(where).suffix)
     rows = [_fields(line, sep) for line in lines]
-    known_header = any(name.strip() in options.known and not name.strip().isdigit()
-                       for name in rows[0])
-    named = _has_header(rows[0], options.known, rows[1:]) and not options.no_header
-    names = [x.strip().lstrip('\ufeff#').strip().strip('"') for x in rows[0]]
-    header = names if named or known_header else None
+    titles = 0 if sep == ' ' else _title_lines(rows, options.known)
+    rows = rows[titles:]
+    header = _header(rows, options)
     widths = [len(row) for row in rows[1:]] or [len(rows[0])]
     width = max(widths if header is not None else [*widths, len(rows[0])])
-    return Dialect(sep, header, width, skip, encoding)
+    return Dialect(sep, header, width, places[titles], encoding)
+
+def _header(rows:list[list[str]], options:TableOptions)->list[str]|None:
+    "Names of the columns, where the first row holds them."
+    known = any(name.strip() in options.known and not name.strip().isdigit() for name in rows[0])
+    named = _has_header(rows[0], options.known, rows[1:]) and not options.no_header
+    if not named and not known: return None
+    return [x.strip().lstrip('\ufeff#').strip().strip('"') for x in rows[0]]
 
 # %% ../nbs/64_tables.ipynb #84a8020f
 def _widths(block:bytes, sep:int)->set[int]:
@@ -443,19 +471,25 @@ def _names(dialect:Dialect)->list[str]:
         out.append(name if name not in out else f'{name}.{out.count(name) + i}')
     return out + [f'\x00{i}' for i in range(dialect.n - len(out))]
 
+# Beside pandas' own
+_MISSING = ['\\N', '-', '--', '–', '?', '(null)', '(none)', '(not set)', '[null]']
+
 def _arguments(dialect:Dialect, names:list[str], options:TableOptions)->dict:
     "The arguments of `pd.read_csv` for a dialect."
     text = str if options.all_text else {c: str for c in names if c in options.ids}
     return dict(sep=dialect.sep, header=None, names=names, index_col=False, dtype=text,
                 skiprows=dialect.skip + (dialect.header is not None), quoting=dialect.quoting,
-                escapechar=dialect.escape, na_values=['\\N'], low_memory=False,
+                escapechar=dialect.escape, low_memory=False,
+                na_values=_MISSING[:1] if options.all_text else _MISSING,
                 keep_default_na=not options.all_text, encoding=dialect.encoding)
 
+def _is_translated(dialect:Dialect)->bool: return len(dialect.sep) > 1 or dialect.sep == ' '
+
 def _translated(opener:Callable, dialect:Dialect, where:str)->tuple[Callable, Dialect]:
-    "A text whose separator is `::` or blanks, with one that pandas reads fast."
-    if dialect.sep not in ('::', ' '): return opener, dialect
+    "A text whose separator is blanks or has several characters, with one that pandas reads fast."
+    if not _is_translated(dialect): return opener, dialect
     text = decode_all(opener, where, dialect.encoding)
-    if dialect.sep == '::': text = text.replace('::', '\x1f')
+    if dialect.sep != ' ': text = text.replace(dialect.sep, '\x1f')
     else: text = '\n'.join('\x1f'.join(line.split()) for line in text.split('\n'))
     dialect = replace(dialect, sep='\x1f', quoting=csv.QUOTE_NONE, encoding='utf-8')
     return (lambda: io.BytesIO(text.encode())), dialect
@@ -508,7 +542,7 @@ def _open_text(opener:Callable, where:str, head:bytes, options:TableOptions)->Ra
     how = [f'separator {SEPARATORS.get(dialect.sep, dialect.sep)}']
     if encoding not in ('utf-8', 'utf-8-sig'): how.append(f'encoding {encoding}')
     if dialect.header is None: how.append('no header')
-    if dialect.quoting == csv.QUOTE_NONE or dialect.sep in ('::', ' '): df = _unquoted(df)
+    if dialect.quoting == csv.QUOTE_NONE or _is_translated(dialect): df = _unquoted(df)
     else: _check_swallowed(df, dialect, where)
     table = RawTable(df, where, how)
     return _without_empty(table, dialect) if dialect.header is not None else table
@@ -575,11 +609,13 @@ def _open_bytes(opener:Callable, where:str, options:TableOptions)->RawTable:
     "A file that is JSON or a text table."
     head = read_head(opener, where)
     if not head: raise InputError(f'{where} is empty')
-    if head.startswith(b'PAR1'): raise InputError(f'{where} is a Parquet file: unpack it')
-    start = head.lstrip(b'\xef\xbb\xbf \t\r\n')[:2]
-    array = re.match(rb'[\xef\xbb\xbf\s]*\[\s*[\[{\]]', head)
-    if start[:1] == b'{' or array:
-        return RawTable(_from_json(decode_all(opener, where), where), where, ['JSON'])
+    if head.startswith(b'PAR1'):
+        def unpacked(where): return pd.read_parquet(io.BytesIO(read_head(opener, where, -1)))
+        return RawTable(_arrow(where, unpacked, 'Parquet'), where, ['Parquet'])
+    begin = head.decode(_encoding(head, options.encoding), 'ignore').lstrip('\ufeff \t\r\n')
+    if begin.startswith('{') or re.match(r'\[\s*[\[{\]]', begin):
+        df = _from_json(decode_all(opener, where, options.encoding), where)
+        return RawTable(_opened_cells(df, options.known), where, ['JSON'])
     return _open_text(opener, where, head, options)
 
 def _from_json(text:str, where:str)->pd.DataFrame:
@@ -611,16 +647,58 @@ def _json_document(text:str, where:str)->pd.DataFrame:
     except (ValueError, RecursionError) as error:
         raise InputError(f'{where} is no JSON: {getattr(error, "msg", error)}') from None
     if isinstance(found, dict):
-        lists = [v for v in found.values() if isinstance(v, list)]
-        records = [v for v in lists if v and all(isinstance(x, dict) for x in v)]
-        columns = len(lists) == len(found) and len({len(v) for v in lists}) == 1
-        if columns and len(found) > 1: return pd.DataFrame(found)
-        if len(found) == 1 and not records or not records: found = [found]
-        else: found = records[0] if len(records) == 1 and len(found) < 6 else [found]
+        frame = _json_frame(found)
+        if frame is not None: return frame
+        found = _json_records(found)
     rows = [x for x in found if isinstance(x, dict)]
     if found and len(rows) == len(found): return pd.DataFrame(rows)
+    if _is_grid(found): return pd.DataFrame(found[1:], columns=found[0])
     raise InputError(f'{where} is JSON, but no table: expected an object a line, or an array of '
                      f'objects (found {short(found[:1] if found else found, 60)})')
+
+def _json_records(found:dict)->list:
+    "The list of objects inside an object; the object alone where it has none."
+    records = [v for v in found.values() if isinstance(v, list) and v
+               and all(isinstance(x, dict) for x in v)]
+    rows = {'schema', 'data'} == set(found) or len(found) < 6
+    return records[0] if len(records) == 1 and rows else [found]
+
+def _json_frame(found:dict)->pd.DataFrame|None:
+    "A table that an object holds by column or by row, as pandas writes them."
+    parts = list(found.values())
+    if {'columns', 'data'} <= set(found) and _is_grid([found['columns'], *found['data']]):
+        return pd.DataFrame(found['data'], columns=found['columns'])
+    if len(parts) < 2: return None
+    if all(isinstance(v, list) for v in parts) and len({len(v) for v in parts}) == 1:
+        return pd.DataFrame(found)
+    inner = {tuple(v) if isinstance(v, dict) else () for v in parts}
+    if len(inner) > 1 or not next(iter(inner)): return None
+    numbered = all(key.isdigit() for key in next(iter(inner)))
+    return pd.DataFrame(found) if numbered else pd.DataFrame(parts)
+
+def _is_grid(rows:Any)->bool:
+    "Is it a list of lists of one length, the first of names?"
+    lists = isinstance(rows, list) and len(rows) > 1 and all(isinstance(x, list) for x in rows)
+    return lists and len({len(x) for x in rows}) == 1 and all(isinstance(x, str) for x in rows[0])
+
+# %% ../nbs/64_tables.ipynb #5140d3a4
+def _bare(x:Any)->Any:
+    "A value without MongoDB's note on its type, `{'$numberLong': '7'}`."
+    while isinstance(x, dict) and len(x) == 1 and next(iter(x)).startswith('$'):
+        x = next(iter(x.values()))
+    return x
+
+def _opened_cells(df:pd.DataFrame, known:Collection[str])->pd.DataFrame:
+    "A table whose objects are opened where a column inside one was named: `user.id`."
+    for c in [c for c in df if df[c].dtype == object]:
+        if not df[c].map(lambda x: isinstance(x, dict)).any(): continue
+        df = df.assign(**{c: df[c].map(_bare)})
+        for name in known:
+            head, _, key = name.partition('.')
+            if not key or head != c or name in df: continue
+            inside = df[c].map(lambda x: x.get(key) if isinstance(x, dict) else None)
+            df = df.assign(**{name: inside.map(_bare)})
+    return df
 
 # %% ../nbs/64_tables.ipynb #a3a581f2
 def _is_list(x:Any)->bool: return isinstance(x, (list, tuple, np.ndarray))

@@ -1,5 +1,8 @@
 """How the tests run: two workers, one thread each, no network, a limit of 15 minutes a test; generated examples are
-the same in every run (bench/fuzz.py draws others) and have no deadline of their own. Options given by hand win."""
+the same in every run (bench/fuzz.py draws others) and have no deadline of their own. Options given by hand win.
+
+Chapters go first, the longest at the head, so that no worker is left with one at the end. The files of `TOGETHER` share something dear (a
+run of the pipeline, a fitted model, what pyright says): one worker takes such a file, and makes it once."""
 import os
 import pytest
 
@@ -17,6 +20,32 @@ else:
 def pytest_cmdline_main(config):
     if 'PYTEST_XDIST_WORKER' in os.environ: return # a worker must not start workers
     o = config.option
-    if o.numprocesses is None and o.dist == 'no' and not o.usepdb and not o.collectonly: o.numprocesses, o.dist = 2, 'worksteal'
+    if o.numprocesses is None and o.dist == 'no' and not o.usepdb and not o.collectonly: o.numprocesses, o.dist, o.loadscopereorder = 2, 'loadscope', False
     if o.timeout is None: o.timeout = 900
     if o.durations is None: o.durations, o.durations_min = 5, 1
+
+
+TOGETHER = ('bad_input cli confidence encode_bad encoder_choice encoders faults fuzz generative house house_after house_confidence house_fit '
+            'house_lists house_recommender leaks model_code numbers online output peers privacy real_files recommend security service '
+            'statistics').split()
+LONGEST = '30_ecommerce 20_explain 24_pipeline 32_video 23_recommender 22_privacy 36_encoder_choice 26_own_files 33_more_scenarios'.split()
+
+def _place(item):
+    "Where a test stands: the longest chapters, the others, files that one worker takes, single tests."
+    name = item.path.stem.removeprefix('test_')
+    if name != 'notebooks': return 2 if name in TOGETHER else 3, 0
+    chapter = item.name.partition('[')[2].rstrip(']')
+    return (0, LONGEST.index(chapter)) if chapter in LONGEST else (1, 0)
+
+def pytest_collection_modifyitems(items): items.sort(key=_place)
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    if config.option.dist != 'loadscope': return None
+    from xdist.scheduler import LoadScopeScheduling
+    class ByFile(LoadScopeScheduling):
+        "Files of `TOGETHER` in one piece, other tests one by one."
+        def _split_scope(self, nodeid):
+            name = nodeid.partition('::')[0].rpartition('/')[2].removesuffix('.py').removeprefix('test_')
+            return name if name in TOGETHER else nodeid
+    return ByFile(config, log)

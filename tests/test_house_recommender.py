@@ -27,8 +27,15 @@ def split(pair): return split_last(pair.target)
 def fitted(pair, split, **kw):
     return Recommender('tfidf', budget='fast', experts=few, **kw).fit(pair.target.with_log(split.train), pair.source, split.valid)
 
+@pytest.fixture(scope='module')
+def once(pair, split): return fitted(pair, split)
+
 @pytest.fixture
-def rec(pair, split): return fitted(pair, split)
+def rec(once):
+    "A copy: a new state never changes the old one, settings are its own."
+    own = copy.copy(once)
+    own._params = dict(once._params)
+    return own
 
 @pytest.fixture(scope='module')
 def users(split): return split.test['user'].unique()[:5]

@@ -5,7 +5,7 @@ import numpy as np, pandas as pd, pytest
 from llmrec.columns import match_ids, read_numbers, read_texts, read_times
 from llmrec.core import InputError
 from llmrec.data import Domain
-from llmrec.language import guess_encoding, guess_language, unread_language
+from llmrec.language import guess_encoding, guess_language, unread_language, warn_unread
 from llmrec.preprocess import clean, sort_log, split_given, split_last
 from llmrec.readers import align_ids, read_recbole, read_table
 from llmrec.tables import open_table
@@ -364,6 +364,42 @@ def test_languages(texts, language):
     assert guess_language(texts)[0] == language
     assert bool(unread_language(texts, 'minilm')) == (language != 'English') and not unread_language(texts, 'e5-multilingual')
 
+CUPS = dict(Chinese=['红色的杯子', '蓝色的茶壶', '手机壳', '木勺子'], Russian=['Красная чашка', 'Синий чайник', 'Чехол для телефона', 'Деревянная ложка'],
+            German=['Die rote Tasse', 'Eine Kanne für Tee', 'Hülle für das Telefon', 'Der Löffel aus Holz'], English=['The red cup', 'A pot for tea', 'Case for the phone', 'Spoon made of wood'])
+
+def shop(language, name='shop', n=12):
+    items = pd.DataFrame(dict(item=np.arange(4), title=CUPS[language]))
+    return Domain(name, pd.DataFrame(dict(user=np.repeat(np.arange(n), 3), item=[i % 4 for u in range(n) for i in range(u, u + 3)], time=np.arange(3*n))), items)
+
+@pytest.mark.parametrize('language', CUPS)
+def test_fit_warns_of_texts_that_the_encoder_does_not_read(language):
+    "The sentence names the domain, the language and the encoder that reads it; English, and an encoder of many languages, bring none."
+    from llmrec.baselines import Popularity
+    from llmrec.recommender import Recommender
+    def said(*domains, encoder='minilm'):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            Recommender(encoder, experts=lambda *_: [Popularity()]).fit(*domains)
+        return [str(w.message) for w in caught if 'the texts look like' in str(w.message)]
+    found = said(shop(language))
+    if language == 'English':
+        assert not found
+        [found] = said(shop('English'), shop('Chinese', 'market'))        # a source is read, too
+        assert found.startswith('market: ') and 'Chinese' in found
+    else: assert len(found) == 1 and found[0].startswith(f'shop: the texts look like {language}') and "encoder='e5-multilingual'" in found[0]
+    assert not said(shop(language), encoder=None) and not said(shop(language), encoder='tfidf')
+
+@pytest.mark.parametrize('name, english', [('minilm', True), ('sentence-transformers/all-MiniLM-L6-v2', True), ('BAAI/bge-small-en-v1.5', True), ('/models/my-en-shop/paraphrase-multilingual-MiniLM-L12-v2', False),
+    ('intfloat/multilingual-e5-small', False), ('BAAI/bge-m3', False), ('tfidf', False), (None, False)])
+def test_encoders_that_read_english_only(name, english):
+    class Encoder: pass
+    encoder = Encoder()
+    if name: encoder.name = name
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        warn_unread([shop('Chinese')], encoder)
+    assert bool(caught) == english
+
 def test_readings_say_what_columns_were_taken_for(F, items):
     d = read(F('l.csv', 'customer;item;value;time\n7;1;4,5;01.12.2010\n8;2;3;13.12.2010\n'), items, {'user': 'customer'})
     said = {(r.table, r.column): (r.taken_for, r.how, r.examples) for r in d.readings}
@@ -427,3 +463,97 @@ def test_a_report_knows_whether_test_users_are_of_the_source():
     assert alone.source_users is None
     share = lambda data: evaluate(Popularity().fit_dataset(data), split, items=pair.target.items).protocol['regime']['shared_users']
     assert share(alone) is None and share(both) == np.isin(split.test['user'].unique(), pair.source.users).mean() > 0
+
+
+# Siblings of what was reported
+@pytest.mark.parametrize('texts, want', [
+    (['3. Mai 2020', '25. Dezember 2020'], ['2020-05-03', '2020-12-25']), (['3 avril 2020', '25 décembre 2020'], ['2020-04-03', '2020-12-25']),
+    (['3 de abril de 2020', '25 de diciembre de 2020'], ['2020-04-03', '2020-12-25']), (['Mi., 3. März 2021', 'Sa., 25. Dez. 2021'], ['2021-03-03', '2021-12-25']),
+    (['3 maggio 2020', '25 agosto 2020'], ['2020-05-03', '2020-08-25']), (['3 мая 2020 г.', '25 декабря 2020 г.'], ['2020-05-03', '2020-12-25']),
+    (['3 mei 2020', '25 maart 2020'], ['2020-05-03', '2020-03-25']), (['2020年4月3日', '2020年4月25日'], ['2020-04-03', '2020-04-25']),
+    (['2020년 4월 3일', '2020년 4월 25일'], ['2020-04-03', '2020-04-25']), (["'2020-04-03", "'2020-04-25"], ['2020-04-03', '2020-04-25'])])
+def test_dates_in_the_words_of_other_languages(texts, want):
+    found = read_times(pd.Series(texts), 'time').seconds
+    assert [str(x)[:10] for x in pd.to_datetime(found, unit='s')] == want
+
+def test_clocks_in_the_words_of_other_languages():
+    found = read_times(pd.Series(['03.04.2020, 10:05 Uhr', '25.04.2020, 11:00 Uhr']), 'time').seconds
+    assert pd.to_datetime(found, unit='s').astype(str).tolist() == ['2020-04-03 10:05:00', '2020-04-25 11:00:00']
+
+@pytest.mark.parametrize('unknown', ['9999-12-31', '1970-01-01', '0001-01-01', '1900-01-01', '0000-00-00 00:00:00', '-', '?'])
+def test_a_date_that_says_unknown_is_none(unknown, F, items):
+    "A last day of 9999 would be everybody's test, a first of 1970 everybody's oldest interaction."
+    d = read(F('l.csv', f'user,item,time\n1,1,2020-04-03\n2,2,{unknown}\n3,3,2020-04-25\n'), items)
+    assert days(d) == ['2020-04-03', '2020-04-25'] and any('time' in note for note in d.notes)
+
+def test_days_and_times_of_day_in_two_columns(F, items):
+    d = read(F('l.csv', 'user,item,date,time\n1,1,03.04.2020,10:00:00\n2,2,25.04.2020,9:30:00\n'), items)
+    assert pd.to_datetime(d.log['time'], unit='s').astype(str).tolist() == ['2020-04-03 10:00:00', '2020-04-25 09:30:00']
+    assert any("'date'" in note and 'together' in note for note in d.notes)
+
+@pytest.mark.parametrize('nobody', ['', 'NULL', 'nan', '\\N', '-', '--', '?', '(null)', '(not set)'])
+@pytest.mark.parametrize('user', ['anna', '101'])
+def test_what_stands_for_no_customer(nobody, user, F, items):
+    d = read(F('l.csv', f'user,item\n{user},1\n{nobody},3\n{user},2\n'), items)
+    assert len(d.log) == 2 and d.log['user'].astype(str).unique().tolist() == [user]
+
+@pytest.mark.parametrize('text', [
+    json.dumps(dict(user={'0': 101, '1': 103}, item={'0': 1, '1': 5})), json.dumps({'0': dict(user=101, item=1), '1': dict(user=103, item=5)}),
+    json.dumps(dict(columns=['user', 'item'], index=[0, 1], data=[[101, 1], [103, 5]])), json.dumps([['user', 'item'], [101, 1], [103, 5]]),
+    pd.DataFrame(dict(user=[101, 103], item=[1, 5])).to_json(orient='table'), '{"user":{"$numberLong":"101"},"item":1}\n{"user":{"$numberLong":"103"},"item":5}\n',
+    json.dumps(dict(meta=dict(n=2), data=[dict(user=101, item=1), dict(user=103, item=5)]))])
+def test_json_as_other_programs_write_it(text, F, items):
+    assert pairs(read(F('l.json', text), items)) == [[101, 1], [103, 5]]
+
+def test_a_column_inside_an_object_can_be_named(F, items):
+    d = read(F('l.jsonl', '{"user":{"id":101},"item":1,"time":{"$date":"2020-04-03T10:00:00Z"}}\n{"user":{"id":103},"item":5,"time":{"$date":"2020-04-25T10:00:00Z"}}\n'), items, {'user': 'user.id'})
+    assert pairs(d) == [[101, 1], [103, 5]] and days(d) == ['2020-04-03', '2020-04-25']
+
+@pytest.mark.parametrize('encoding, named', [('utf-16', 'utf-8'), ('latin-1', 'latin-1'), ('utf-8-sig', 'utf-8')])
+def test_json_in_other_encodings(encoding, named, F, items):
+    "The encoding that was asked for is that of JSON, too."
+    d = read(F('l.json', '{"user":"zoé","item":1}\n{"user":"jürgen","item":5}\n', encoding), items, encoding=named)
+    assert pairs(d) == [['zoé', 1], ['jürgen', 5]]
+
+def test_separators_of_several_characters(F, items):
+    assert pairs(read(F('l.csv', 'user~|~item\n101~|~1\n103~|~5\n'), items, sep='~|~')) == [[101, 1], [103, 5]]
+
+@pytest.mark.parametrize('above', ['Report of orders\n', 'Orders, by customer; January\n\n', 'Orders;;\nmade on 3.1.2018;;\n'])
+def test_lines_above_the_header(above, F, items):
+    assert pairs(read(F('l.csv', above + 'user;item;value;shop\n101;1;4,5;a\n101;2;3,0;a\n103;5;2,5;b\n'), items)) == [[101, 1], [101, 2], [103, 5]]
+
+def test_item_ids_padded_in_one_file(F):
+    "They are told, and only taken for the same where nothing matches as it stands."
+    d = read(F('l.csv', 'user,item\n7,1\n8,2\n'), F('i.csv', 'item,title\n00001,Red cup\n00002,Tea pot\n'))
+    assert pairs(d) == [[7, 1], [8, 2]] and d.items['item'].tolist() == [1, 2] and any('zeros' in note for note in d.notes)
+    same = read(F('l.csv', 'user,item\n7,001\n8,002\n'), F('i.csv', 'item,title\n001,Red cup\n002,Tea pot\n1,Blue cup\n'))
+    assert same.items['item'].tolist() == ['001', '002', '1']
+    refused(lambda: read(F('l.csv', 'user,item\n7,1\n8,2\n'), F('i.csv', 'item,title\n01,Red cup\n001,Tea pot\n')))     # 1 would be both
+
+def test_a_flat_file_takes_a_title_from_the_row_that_has_one(F):
+    assert read(F('l.csv', 'user,item,title\n101,1,\n101,2,Blue\n103,1,Red\n')).items['title'].tolist() == ['Red', 'Blue']
+
+@pytest.mark.parametrize('log, table', [('user,item\n', ITEMS), ('user,item\n1,1\n', 'item,title\n')])
+def test_a_header_without_rows_is_an_error(log, table, F):
+    assert 'no rows, only a header' in refused(lambda: read(F('l.csv', log), F('i.csv', table)))
+
+def test_files_whose_ids_are_of_two_kinds(F, items, tmp_path):
+    pd.DataFrame(dict(user=[103], item=[5])).to_parquet(tmp_path/'b.parquet')
+    assert pairs(read([F('a.csv', 'user,item\n101,1\n'), tmp_path/'b.parquet'], items)) == [[101, 1], [103, 5]]
+
+def test_parquet_in_a_zip(items, tmp_path):
+    pd.DataFrame(dict(user=[101, 103], item=[1, 5])).to_parquet(tmp_path/'l.parquet')
+    with zipfile.ZipFile(tmp_path/'l.zip', 'w') as archive: archive.write(tmp_path/'l.parquet', 'l.parquet')
+    assert pairs(read(tmp_path/'l.zip', items)) == [[101, 1], [103, 5]]
+
+def test_two_domains_with_names_of_their_own(F):
+    "What one company calls Kunde, another calls client; a name without a domain is for both."
+    from llmrec.pipeline import read_pair
+    source = F('s.csv', 'Client;Article;Nom\nA;x;Bol bleu\nA;y;Tasse\nB;x;Bol bleu\n')
+    target = F('t.csv', 'Kunde,Artikel\n7,1\n8,2\n'), F('t-items.csv', 'Artikel,Name\n1,Red cup\n2,Tea pot\n')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        pair = read_pair(source, None, *target, 'source.user=Client,source.title=Nom,source.item=Article,user=Kunde,log.item=Artikel,items.item=Artikel,title=Name')
+    assert pair.source.log['user'].tolist() == ['A', 'A', 'B'] and pair.source.items['title'].tolist() == ['Bol bleu', 'Tasse']
+    assert pair.target.log['item'].tolist() == [1, 2] and pair.target.items['title'].tolist() == ['Red cup', 'Tea pot']
+    assert 'source.user=' in refused(lambda: read_pair(source, None, *target, 'user=Kunde,item=Artikel,title=Name'))
