@@ -125,7 +125,7 @@ def fused(a, name, k):
     from dataclasses import replace
     data, hist, y, open_items = load(a.data, name, k, a.users)
     class Both(Fusion):
-        def new_experts(self, data): return [*super().new_experts(data), TunedText()]
+        def new_experts(self, data): return [*Fusion.new_experts(self, data), TunedText()]
     began = time.process_time()
     fusion = Both(budget='fast').fit_dataset(data)
     seconds = time.process_time() - began
@@ -153,7 +153,7 @@ def curve(a, name, k, shares=(0., .1, .3, 1.)):
     for share in shares:
         some = keep_interactions(data, (data.hist.item < data.n_target) | (chance < share))
         began = time.process_time()
-        expert = mapped(frozen, TunedText(max_examples=60_000).learn(some, phi), phi)
+        expert = mapped(frozen, TunedText().learn(some, phi), phi)
         n = int((some.hist.item >= data.n_target).sum())
         save(a.work, name, k, f'curve {share:g}', gains(expert.score_histories, hist, y, open_items), time.process_time() - began, source=n)
 

@@ -6,7 +6,7 @@
 __all__ = ['TunedNet', 'contrastive_loss', 'item_groups', 'draw_from_group', 'MappedText', 'TunedText', 'found_again',
            'collaborative_vectors', 'distil', 'DistilledText']
 
-# %% ../nbs/37_tuned_text.ipynb #912927af
+# %% ../nbs/37_tuned_text.ipynb #c9501d67
 import copy
 import numpy as np
 import scipy.sparse as sp
@@ -23,7 +23,7 @@ from .features import apply_whitening, whitening_map
 from .expert import Expert, decayed_sum
 from .learner import DataLoaders, EarlyStopCB, Learner, SchedCB, TensorLoader, cosine
 
-# %% ../nbs/37_tuned_text.ipynb #66fcf126
+# %% ../nbs/37_tuned_text.ipynb #07bda9ea
 class TunedNet(nn.Module):
     "One low-rank map of text vectors for histories and items; the identity at the start."
     def __init__(self, phi:np.ndarray, # (N, d) frozen vectors
@@ -38,7 +38,7 @@ class TunedNet(nn.Module):
         "Vectors under the map, not yet of unit length."
         return x + self.up(self.down(x))
 
-# %% ../nbs/37_tuned_text.ipynb #58edf929
+# %% ../nbs/37_tuned_text.ipynb #b9870282
 @patch
 def forward(self:TunedNet, u:torch.Tensor, # (b, d) decayed histories
             pairs:torch.Tensor             # (b, 2) the next item, and one of its category
@@ -47,7 +47,7 @@ def forward(self:TunedNet, u:torch.Tensor, # (b, d) decayed histories
     items = F.normalize(self.move(self.phi[pairs.T.reshape(-1)]), dim=-1)
     return self.scale.exp()*F.normalize(self.move(u), dim=-1) @ items.T
 
-# %% ../nbs/37_tuned_text.ipynb #bc4b2999
+# %% ../nbs/37_tuned_text.ipynb #d37a47b6
 def contrastive_loss(logits:torch.Tensor, # (b, 2b)
                      pairs:torch.Tensor   # (b, 2) the items behind the columns
                     )->torch.Tensor:
@@ -57,7 +57,7 @@ def contrastive_loss(logits:torch.Tensor, # (b, 2b)
     same[own, own] = False
     return F.cross_entropy(logits.masked_fill(same, -1e9), own)
 
-# %% ../nbs/37_tuned_text.ipynb #74bb02f9
+# %% ../nbs/37_tuned_text.ipynb #85399104
 def item_groups(data:Dataset,   # Its table may have a column category
                 phi:np.ndarray, # (N, d) text vectors
                 seed:int=0)->np.ndarray: # (N,)
@@ -69,7 +69,7 @@ def item_groups(data:Dataset,   # Its table may have a column category
     n = max(1, min(50, len(phi)//20))
     return MiniBatchKMeans(n, n_init=1, random_state=seed).fit_predict(phi)
 
-# %% ../nbs/37_tuned_text.ipynb #7febbc0c
+# %% ../nbs/37_tuned_text.ipynb #6372c2c2
 def draw_from_group(items:np.ndarray, # (m,)
                     group:np.ndarray, # (N,) the group of every item
                     rng:np.random.Generator)->np.ndarray: # (m,)
@@ -82,7 +82,7 @@ def draw_from_group(items:np.ndarray, # (m,)
     step = rng.integers(1, np.maximum(size, 2))
     return order[start + (place[items] - start + step) % size]
 
-# %% ../nbs/37_tuned_text.ipynb #e5b96142
+# %% ../nbs/37_tuned_text.ipynb #13d1073e
 class MappedText(Expert):
     "Cosine of decayed history and item under a linear map of text vectors; here the identity."
     phrase = 'text like that of your items'
@@ -96,7 +96,7 @@ class MappedText(Expert):
         "The map; `phi` are the frozen vectors, (N, d)."
         return np.eye(phi.shape[1], dtype=np.float32)
 
-# %% ../nbs/37_tuned_text.ipynb #206b0148
+# %% ../nbs/37_tuned_text.ipynb #12ff5d26
 @patch
 def _fit(self:MappedText, data:Dataset)->None:
     if data.vectors is None:
@@ -106,7 +106,7 @@ def _fit(self:MappedText, data:Dataset)->None:
     self.M = self.learn(data, phi)
     self.moved = phi @ self.M
 
-# %% ../nbs/37_tuned_text.ipynb #3a7a4814
+# %% ../nbs/37_tuned_text.ipynb #45acf835
 @patch
 def score_histories(self:MappedText, hist:Histories)->np.ndarray:
     u = decayed_matrix(self.seen(hist), self.data.n_items, self.half_life) @ self.moved
@@ -119,7 +119,7 @@ def item_matrix(self:MappedText)->np.ndarray: return l2_normalize(self.moved[:se
 def query(self:MappedText, hist:Histories)->tuple:
     return l2_normalize(decayed_sum(self.seen(hist), self.half_life, self.moved)[None])[0], None
 
-# %% ../nbs/37_tuned_text.ipynb #f4df6a2a
+# %% ../nbs/37_tuned_text.ipynb #ba7cff55
 @patch
 def attributions(self:MappedText, hist:Histories, item:int)->np.ndarray:
     "What each interaction adds to the score of an item."
@@ -129,7 +129,7 @@ def attributions(self:MappedText, hist:Histories, item:int)->np.ndarray:
         return recency_weights(hist, self.half_life)*(self.moved[hist.item] @ z)/max(length, 1e-12)
     return restricted_attributions(hist, self.data.n_target, self.use_source_history, parts)
 
-# %% ../nbs/37_tuned_text.ipynb #903e1e4c
+# %% ../nbs/37_tuned_text.ipynb #d9005f2f
 @patch
 def add_items(self:MappedText, data:Dataset, m:int)->None:
     "Take `m` new target items: their text under the same map."
@@ -138,7 +138,7 @@ def add_items(self:MappedText, data:Dataset, m:int)->None:
     self.moved = np.insert(self.moved, old, phi @ self.M, 0)
     self.data = data
 
-# %% ../nbs/37_tuned_text.ipynb #bdc62649
+# %% ../nbs/37_tuned_text.ipynb #3c798059
 class TunedText(MappedText):
     "Content of text vectors that were tuned on what users consumed one after the other (§3.2.2)."
     phrase = 'text that goes with that of your items'
@@ -148,7 +148,7 @@ class TunedText(MappedText):
                  seed:int=0):
         store_attr(store_args=False)
 
-# %% ../nbs/37_tuned_text.ipynb #1758252a
+# %% ../nbs/37_tuned_text.ipynb #3d128778
 @patch
 def examples(self:TunedText, data:Dataset, phi:np.ndarray)->tuple: # Three times u, pairs
     "Histories and next items of sources and target, and those whose next item plays new."
@@ -163,7 +163,7 @@ def examples(self:TunedText, data:Dataset, phi:np.ndarray)->tuple: # Three times
     if len(valid[1]) < 50: valid = of(new, 2000)      # the target is too thin to judge by
     return of(~own & ~new, self.max_examples), of(own & ~new, self.max_examples), valid
 
-# %% ../nbs/37_tuned_text.ipynb #ec1c74fd
+# %% ../nbs/37_tuned_text.ipynb #ef5f0940
 def _decayed(data:Dataset, half_life:float, among:np.ndarray, seen:np.ndarray, most:int)->tuple:
     "Decayed histories of `seen` items before each of the items `among`, and these."
     X, y = prefix_examples(data, half_life, 50, max(most, 1), among=among)
@@ -171,7 +171,7 @@ def _decayed(data:Dataset, half_life:float, among:np.ndarray, seen:np.ndarray, m
     some = np.asarray(X.sum(1)).ravel() > 0
     return X[some].astype(np.float32), y[some]
 
-# %% ../nbs/37_tuned_text.ipynb #237c44d5
+# %% ../nbs/37_tuned_text.ipynb #797569e7
 @torch.no_grad()
 def found_again(net:TunedNet, u:np.ndarray, # (b, d) histories
                 pairs:np.ndarray            # (b, 2) the next item of each, and another
@@ -184,7 +184,7 @@ def found_again(net:TunedNet, u:np.ndarray, # (b, d) histories
     above = scores >= scores[torch.arange(len(own)), torch.as_tensor(own)][:, None]
     return float((1/torch.log2(1 + above.sum(1))).mean())
 
-# %% ../nbs/37_tuned_text.ipynb #a7d47a2c
+# %% ../nbs/37_tuned_text.ipynb #6f273020
 @patch
 def tune(self:TunedText, net:TunedNet, train:tuple, valid:tuple # Both u, pairs
         )->float:
@@ -199,7 +199,7 @@ def tune(self:TunedText, net:TunedNet, train:tuple, valid:tuple # Both u, pairs
     if found <= frozen: net.load_state_dict(before)
     return max(found, frozen)
 
-# %% ../nbs/37_tuned_text.ipynb #fab5408e
+# %% ../nbs/37_tuned_text.ipynb #8dee3f77
 @patch
 def loaders(self:TunedText, train:tuple, valid:tuple)->DataLoaders:
     "Batches of histories and pairs."
@@ -208,7 +208,7 @@ def loaders(self:TunedText, train:tuple, valid:tuple)->DataLoaders:
     return DataLoaders(TensorLoader(u, pairs, pairs, bs=self.bs, shuffle=True),
                        TensorLoader(v, held, held, bs=len(held)))
 
-# %% ../nbs/37_tuned_text.ipynb #93f3d48e
+# %% ../nbs/37_tuned_text.ipynb #8d7ee2fe
 @patch
 def learn(self:TunedText, data:Dataset, phi:np.ndarray)->np.ndarray:
     "I + AB, learned from the sources, then from the target; each only if it finds new items better."
@@ -221,7 +221,7 @@ def learn(self:TunedText, data:Dataset, phi:np.ndarray)->np.ndarray:
     A, B = (layer.weight.detach().numpy().T for layer in (net.down, net.up))
     return np.eye(len(A), dtype=np.float32) + A @ B
 
-# %% ../nbs/37_tuned_text.ipynb #a619adb0
+# %% ../nbs/37_tuned_text.ipynb #3d3de57c
 def collaborative_vectors(X:sp.csr_matrix, # (users, N) binary
                           rank:int=64, seed:int=0)->np.ndarray: # (N, rank)
     "Singular vectors of the positive pointwise mutual information of items."
@@ -233,7 +233,7 @@ def collaborative_vectors(X:sp.csr_matrix, # (users, N) binary
     U, size, _ = randomized_svd(ppmi, min(rank, ppmi.shape[0] - 1), n_iter=3, random_state=seed)
     return (U*np.sqrt(size)).astype(np.float32)
 
-# %% ../nbs/37_tuned_text.ipynb #3aa16944
+# %% ../nbs/37_tuned_text.ipynb #6e9e8603
 def distil(phi:np.ndarray,    # (s, d) text vectors
            values:np.ndarray, # (s, r) collaborative vectors
            counts:np.ndarray, # (s,) interactions
@@ -244,7 +244,7 @@ def distil(phi:np.ndarray,    # (s, d) text vectors
     gram = weighted @ phi + ridge*np.eye(phi.shape[1])
     return np.linalg.solve(gram, weighted @ values).astype(np.float32)
 
-# %% ../nbs/37_tuned_text.ipynb #57dffa16
+# %% ../nbs/37_tuned_text.ipynb #9765cc5a
 class DistilledText(MappedText):
     "Content of the collaborative vectors that text predicts."
     phrase = 'text of what goes with your items'
