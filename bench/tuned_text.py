@@ -43,7 +43,7 @@ def load(root, name, k, users, seed=0):
     test = split.test.sort_values('user').sample(frac=1, random_state=seed)
     open_items = np.ones(len(target.items), bool)
     if k == 'cold':
-        open_items = np.random.default_rng(seed).random(len(target.items)) < .2
+        open_items = np.random.default_rng(seed + 1).random(len(target.items)) < .2
         new = set(target.items['item'].to_numpy()[open_items])
         train, test = train[~train['item'].isin(new)], test[test['item'].isin(new)]
     elif k != 'all': train = train[train.groupby('user').cumcount(ascending=False) < int(k)]
