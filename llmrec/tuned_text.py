@@ -211,7 +211,7 @@ def loaders(self:TunedText, train:tuple, valid:tuple)->DataLoaders:
 # %% ../nbs/37_tuned_text.ipynb #8d7ee2fe
 @patch
 def learn(self:TunedText, data:Dataset, phi:np.ndarray)->np.ndarray:
-    "I + AB, learned from the sources, then from the target; each only if it finds new items better."
+    "I + AB, from the sources, then the target; each only if new items are then found better."
     set_seed(self.seed)
     *phases, valid = self.examples(data, phi)
     net = TunedNet(phi, self.rank)
