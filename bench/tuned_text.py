@@ -1,0 +1,205 @@
+"""Text tuned on behaviour beside frozen text and counted words: content alone and in the fusion, warm, cold, and over the size of the source.
+
+    python bench/tuned_text.py DIR --work W --sets "beauty<kitchen" "food4<kitchen"    # content alone; DIR as for bench/unseen.py
+    python bench/tuned_text.py DIR --work W --sets "beauty<kitchen" --fusion 2         # in the fusion `fast`, two target interactions a user
+    python bench/tuned_text.py DIR --work W --sets "beauty<kitchen" --curve 2          # over the share of the source's users
+    python bench/tuned_text.py --work W --csv bench/tuned_text.csv                     # the table that 37_tuned_text reads
+
+The last target interaction of each user is the test, among all target items that are new to the user. k: so many of the latest target
+interactions of each user are kept for training, nobody's others exist; a source with times is cut at each user's held-out interaction.
+cold: all interactions of a random fifth of the target's items are removed from training; users whose test item is one of them are
+asked, and these items alone are ranked. Text is MiniLM's, whitened by a quarter. Half-life and history (both domains or the target
+alone) are found on last interactions of training, for words and for frozen text; the tuned and distilled rows take those of frozen text.
+`no source`: the map is learned from the target's interactions alone; the rest is the same. `LoRA` rows: vectors from --vectors.
+`diff` is to frozen text (in the fusion: to the fusion without the tuned expert), paired by user, bootstrap of 95 %. Seconds: processor
+time of one thread, without encoding. Learning rate, rank and the order of the domains were looked at on beauty<kitchen with k = 2, on its test users.
+"""
+import argparse, time, warnings
+from pathlib import Path
+import numpy as np, pandas as pd
+import unseen
+
+def read(root, name):
+    "Target, source, split, and whether the source has times."
+    from llmrec.preprocess import split_last, truncate_source
+    if name == 'scifi<films':
+        from generative import GENRES
+        from llmrec.data import Domain
+        from llmrec.readers import load_movielens
+        films = load_movielens()
+        own = films.items['category'].fillna('').map(lambda s: bool(GENRES & set(s.split('|')))).to_numpy()
+        mine = films.log['item'].isin(films.items['item'].to_numpy()[own]).to_numpy()
+        target, source, timed = (Domain('scifi', films.log[mine], films.items[own]),
+                                 Domain('films', films.log[~mine], films.items[~own]), True)
+    else: target, source, timed = unseen.sets(root)[name]()
+    split = split_last(target)
+    return target, truncate_source(source, split) if timed else source, split
+
+def load(root, name, k, users, seed=0):
+    "Index, histories of test users, their items, columns that are ranked."
+    from llmrec.dataset import histories, make_dataset
+    target, source, split = read(root, name)
+    train = pd.concat([split.train, split.valid]).sort_values(['user', 'time'], kind='stable')
+    test = split.test.sort_values('user').sample(frac=1, random_state=seed)
+    open_items = np.ones(len(target.items), bool)
+    if k == 'cold':
+        open_items = np.random.default_rng(seed + 1).random(len(target.items)) < .2
+        new = set(target.items['item'].to_numpy()[open_items])
+        train, test = train[~train['item'].isin(new)], test[test['item'].isin(new)]
+    elif k != 'all': train = train[train.groupby('user').cumcount(ascending=False) < int(k)]
+    test = test.iloc[:users]
+    data = make_dataset(train, target.items, source, vectors(target, source))
+    y = data.all_items[0].get_indexer(pd.Index(test['item'], dtype=object))
+    return data, histories(data, test['user']), y, open_items
+
+VECTORS, CACHE = None, True
+
+def vectors(target, source):
+    "Text vectors of all items; from a file where one was named."
+    from llmrec.encode import TextEncoder
+    from llmrec.preprocess import item_text
+    if VECTORS: return np.load(VECTORS).astype(np.float32)
+    texts = [*item_text(target.items), *item_text(source.items)]
+    return TextEncoder('minilm', dtype='auto', cache=CACHE).encode(texts)
+
+def gains(score, hist, y, open_items):
+    "NDCG@10 of each user, and whether the item is among the first ten."
+    from llmrec.dataset import next_item_ranks
+    from llmrec.metrics import ndcg_of_ranks
+    def ranked(h):
+        scores = score(h)
+        return scores if open_items.all() else np.where(open_items[None], scores, scores.min() - 1)
+    ranks = next_item_ranks(ranked, hist, y, len(open_items))
+    return ndcg_of_ranks(ranks), ranks < 10
+
+def mapped(base, M, phi):
+    "The frozen expert under another map."
+    import copy
+    other = copy.copy(base)
+    other.M, other.moved = M, phi @ M
+    return other
+
+def settings(expert, data):
+    "The expert with half-life and history that find last interactions of training; as it is without any."
+    from llmrec.expert import fit_itself
+    if (data.hist.item < data.n_target).sum() < 200: return expert.fit_dataset(data)
+    return fit_itself(expert, data, 500)
+
+def content(data):
+    "Name to (fitted expert, processor seconds)."
+    from llmrec.baselines import Tfidf
+    from llmrec.dataset import keep_interactions
+    from llmrec.features import apply_whitening
+    from llmrec.tuned_text import DistilledText, MappedText, TunedText
+    own = keep_interactions(data, data.hist.item < data.n_target)
+    words = settings(Tfidf(), data)
+    frozen = settings(MappedText(), data)
+    phi = apply_whitening(data.vectors, frozen.center, frozen.axes)
+    yield 'TF-IDF', words, np.nan
+    yield 'frozen', frozen, 0.
+    for name, make in (('tuned', TunedText), ('distilled', DistilledText)):
+        for kind, index in (('', data), (', no source', own)):
+            if not len(index.hist.item): continue
+            began = time.process_time()
+            M = make().learn(index, phi)
+            yield name + kind, mapped(frozen, M, phi), time.process_time() - began
+
+def save(work, name, k, system, found, seconds, **more):
+    "Values of the users of one row."
+    path = Path(work)/f'{name}.{k}.{system}.npz'.replace('<', '_from_').replace(' ', '_')
+    np.savez(path, ndcg=found[0], hit=found[1], name=name, k=str(k), system=system, seconds=seconds, **more)
+    print(f'{name:16} k={k:5} {system:24} {found[0].mean():.4f} {found[1].mean():.4f} {seconds:.1f} s', flush=True)
+
+def alone(a, name, k):
+    "Content alone."
+    data, hist, y, open_items = load(a.data, name, k, a.users)
+    for system, expert, seconds in content(data):
+        if VECTORS: system = {'frozen': 'LoRA'}.get(system, '')
+        if system: save(a.work, name, k, system, gains(expert.score_histories, hist, y, open_items), seconds, source=len(data.hist.item))
+
+def fused(a, name, k):
+    "The fusion `fast` with the tuned expert, and a gate over its other experts."
+    from llmrec.expert import clone_experts
+    from llmrec.fusion import Fusion, fit_cold_start, fit_experts, fit_gate
+    from llmrec.tuned_text import TunedText
+    from dataclasses import replace
+    data, hist, y, open_items = load(a.data, name, k, a.users)
+    class Both(Fusion):
+        def new_experts(self, data): return [*Fusion.new_experts(self, data), TunedText()]
+    began = time.process_time()
+    fusion = Both(budget='fast').fit_dataset(data)
+    seconds = time.process_time() - began
+    save(a.work, name, k, 'fast + tuned', gains(fusion.score_histories, hist, y, open_items), seconds)
+    print(fusion.summary().round(3).T.to_string())
+    kept = [x for x in fusion.experts if not isinstance(x, TunedText)]
+    training = Fusion(lambda *_: clone_experts(kept), 'fast')
+    training.plan = []
+    training.may_drop_sources = False
+    found = training._choices(fusion.data, None)
+    plain = Fusion(budget='fast')
+    plain.data, plain.experts, plain.plan = fusion.data, kept, []
+    plain.gate = fit_cold_start(fit_gate(found.sets, len(kept)), found.cold_start)
+    save(a.work, name, k, 'fast', gains(plain.score_histories, hist, y, open_items), np.nan)
+
+def curve(a, name, k, shares=(0., .1, .3, 1.)):
+    "Content alone, from a growing share of the source's users."
+    from llmrec.dataset import keep_interactions
+    from llmrec.features import apply_whitening
+    from llmrec.tuned_text import MappedText, TunedText
+    data, hist, y, open_items = load(a.data, name, k, a.users)
+    frozen = settings(MappedText(), data)
+    phi = apply_whitening(data.vectors, frozen.center, frozen.axes)
+    chance = np.random.default_rng(0).random(len(data.users))[data.hist.user]
+    for share in shares:
+        some = keep_interactions(data, (data.hist.item < data.n_target) | (chance < share))
+        began = time.process_time()
+        expert = mapped(frozen, TunedText().learn(some, phi), phi)
+        n = int((some.hist.item >= data.n_target).sum())
+        save(a.work, name, k, f'curve {share:g}', gains(expert.score_histories, hist, y, open_items), time.process_time() - began, source=n)
+
+def table(work):
+    "One row for each set, k and system."
+    from llmrec.metrics import bootstrap
+    found = {}
+    for path in sorted(Path(work).glob('*.npz')):
+        x = np.load(path)
+        found[str(x['name']), str(x['k']), str(x['system'])] = x
+    rows = []
+    for (name, k, system), x in found.items():
+        base = found.get((name, k, 'fast' if system.startswith('fast') else 'frozen'))
+        low, high = bootstrap(x['ndcg'])
+        row = dict(set=name, k=k, system=system, users=len(x['ndcg']), ndcg=x['ndcg'].mean(), low=low[0], high=high[0],
+                   recall=x['hit'].mean(), seconds=float(x['seconds']), source=int(x['source']) if 'source' in x else np.nan)
+        for other, label in ((base, 'diff'), (found.get((name, k, f'{system}, no source')), 'gain')):
+            if other is None: continue
+            gap = x['ndcg'] - other['ndcg']
+            low, high = bootstrap(gap)
+            row |= {label: gap.mean(), f'{label}_low': low[0], f'{label}_high': high[0]}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+def main():
+    global VECTORS, CACHE
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('data', nargs='?', type=Path)
+    p.add_argument('--work', required=True)
+    p.add_argument('--sets', nargs='*', default=[])
+    p.add_argument('--ks', nargs='*', default=['2', 'cold', '1', '0'])
+    p.add_argument('--users', type=int, default=1500)
+    p.add_argument('--fusion', nargs='*', default=[]); p.add_argument('--curve', nargs='*', default=[])
+    p.add_argument('--vectors'); p.add_argument('--cache'); p.add_argument('--csv')
+    a = p.parse_args()
+    warnings.filterwarnings('ignore')
+    import torch
+    torch.set_num_threads(1)
+    VECTORS, CACHE = a.vectors, a.cache or True
+    Path(a.work).mkdir(parents=True, exist_ok=True)
+    for name in a.sets:
+        for k in a.fusion: fused(a, name, k)
+        for k in a.curve: curve(a, name, k)
+        for k in () if a.fusion or a.curve else a.ks: alone(a, name, k)
+    rows = table(a.work)
+    if a.csv: rows.to_csv(a.csv, index=False, float_format='%.5g')
+
+
+if __name__ == '__main__': main()
