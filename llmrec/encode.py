@@ -806,7 +806,7 @@ def _become(self:TfidfEncoder, arrays:dict, settings:dict)->None:
     for i, counter in enumerate(self.counters):
         counter.vocabulary = settings['vocabulary'][i]
         counter.idf_ = arrays[f'idf{i}']
-    self.components = arrays['V']
+    self.components = arrays['V'].astype(np.float32, copy=False)
     self.dim = len(self.components)
 
 # %% ../nbs/05_encode.ipynb #3b57b01c
@@ -816,6 +816,8 @@ def save(self:TfidfEncoder, path:str|Path)->Path:
     "Save the vocabulary, its weights and the directions."
     from safetensors.numpy import save as pack
     arrays, settings = self._learned()
+    half = arrays['V'].astype(np.float16)
+    if (half == arrays['V']).all(): arrays['V'] = half    # nothing is lost
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     with atomic_write(path/'tfidf.safetensors', 'wb') as file: file.write(pack(arrays))

@@ -27,11 +27,13 @@ from .data import require_columns
 from .preprocess import (
     Split, catalogue_note, regime, regime_text, untrained_items)
 from .metrics import (
-    FEW_TESTS, ITEM_BUCKETS, USER_BUCKETS, auc_per_user, bootstrap, category_shares, check_grades,
-    concentration, coverage, diagnose_ranks, diversity, group_labels, holm, item_ranks, list_table,
-    mean_popularity, miscalibration, novelty, paired_comparison, place_lists, popularity_lift,
-    slice_table, tie_break_keys, top_lists, topk_metrics)
+    FEW_TESTS, ITEM_BUCKETS, USER_BUCKETS, auc_per_user, bootstrap, category_shares,
+    check_grades, concentration, coverage, diagnose_ranks, diversity, group_labels, holm,
+    item_ranks, list_table, mean_popularity, miscalibration, ndcg_of_ranks, novelty,
+    paired_comparison, place_lists, popularity_lift, sample_candidates, slice_table,
+    tie_break_keys, top_lists, topk_metrics)
 from .leakage import leakage_audit
+from .shortcuts import bar_lines, shortcut_bar
 
 # %% ../nbs/04_evaluation.ipynb #dd731285
 @dataclass
@@ -137,20 +139,6 @@ def _score_block(rec:Any, users:np.ndarray, n_items:int)->np.ndarray:
                          f'and {n_items} items: expected {(len(users), n_items)}')
     return scores if scores.dtype in (np.float32, np.float64) else scores.astype(np.float32)
 
-# %% ../nbs/04_evaluation.ipynb #aa4fac07
-def _sample_candidates(scores:np.ndarray, task:EvalTask, users:slice, row:np.ndarray,
-                       col:np.ndarray, count:int, seed:int)->np.ndarray: # (users,) masked
-    "Mask all but `count` random candidates and the test items of each user, in place."
-    last = np.uint64(2**64 - 1)
-    key = hash_ids(task.users[users], seed + 3)[:, None] ^ hash_ids(task.items, seed + 4)
-    key = key*np.uint64(0x9E3779B97F4A7C15)
-    key[scores == -np.inf] = last
-    key[row, col] = last                                          # test items stay anyway
-    own = scores[row, col]
-    np.put_along_axis(scores, np.argsort(key, 1)[:, count:], -np.inf, 1)
-    scores[row, col] = own
-    return (scores == -np.inf).sum(1)
-
 # %% ../nbs/04_evaluation.ipynb #14daa491
 def _mask_seen(scores:np.ndarray, task:EvalTask, users:slice)->tuple:
     "A copy of the scores without the items that are no candidates; how many these are."
@@ -173,7 +161,8 @@ def _rank_block(scores:np.ndarray, task:EvalTask, users:slice, k:int, ties:tuple
     row, col = task.row[pairs] - users.start, task.col[pairs]
     known = col >= 0
     if candidates:
-        masked = _sample_candidates(scores, task, users, row[known], col[known], candidates, seed)
+        masked = sample_candidates(scores, task.users[users], task.items, row[known], col[known],
+                                   candidates, seed)
     rank, mid = np.full((2, len(row)), np.inf)
     rank[known], mid[known] = item_ranks(scores, row[known], col[known], *ties, masked)
     lost = np.bincount(row[~known], minlength=len(scores))        # they share the last places
@@ -277,6 +266,7 @@ class Report:
     protocol: dict          # Everything that must agree before two reports are compared
     name: str = ''
     diagnosis: dict = field(default_factory=dict)  # Coverage and success: see `diagnose_ranks`
+    bar: dict = field(default_factory=dict)        # What shortcuts reach: see `shortcut_bar`
     def __getitem__(self, metric:str)->float: return self.metrics[metric]
     def __repr__(self)->str: return '\n'.join([self.table.to_string(), *self.notes])
 
@@ -333,7 +323,8 @@ def notes(self:Report)->list:
     again = [f'{repeats} test rows repeat the past and were dropped'] if repeats else []
     label = [f"regime: {regime_text(protocol['regime'])}"] if protocol.get('regime') else []
     leaks = [f'LEAK: {leak}' for leak in protocol['leaks']]
-    return [line, *more, *label, *_diagnosis_line(self.diagnosis), *leaks, *again]
+    beside = bar_lines(self.bar)
+    return [line, *more, *label, *_diagnosis_line(self.diagnosis), *leaks, *again, *beside]
 
 # %% ../nbs/04_evaluation.ipynb #ee8a3286
 def _diagnosis_line(found:dict)->list:
@@ -406,7 +397,7 @@ def to_json(self:Report, path:str|None=None, # File to write; None: return the t
     intervals = {key: [_null(float(x)) for x in pair] for key, pair in self.intervals.items()}
     content = dict(name=self.name, metrics=metrics, intervals=intervals,
                    slices=_null_columns(self.slices), cost=self.cost, protocol=self.protocol,
-                   diagnosis=self.diagnosis)
+                   diagnosis=self.diagnosis, bar=self.bar)
     if per_user:
         content |= dict(users=self.per_user.index.tolist(), per_user=_null_columns(self.per_user))
     text = json.dumps(content, default=_plain, ensure_ascii=False, allow_nan=False,
@@ -444,7 +435,7 @@ def from_json(cls:Report, source:str # Text, or a file
                {name: tuple(map(number, pair)) for name, pair in content['intervals'].items()},
                pd.DataFrame(columns).set_index(users), pd.DataFrame(content['slices']),
                content['cost'], content['protocol'], content['name'],
-               content.get('diagnosis', {}))
+               content.get('diagnosis', {}), content.get('bar', {}))
 
 # %% ../nbs/04_evaluation.ipynb #86adedc9
 def _error_bars(axis:Any, values:np.ndarray, lo:np.ndarray, hi:np.ndarray, labels:list, title:str):
@@ -725,10 +716,9 @@ def _name_of(rec:Any)->str:
     "The model's name, or its class."
     return '' if _are_lists(rec) else str(getattr(rec, 'name', type(rec).__name__))
 
-def _masking(exclude_seen:bool, mask:pd.DataFrame|None)->str|bool:
+def _masks(exclude_seen:bool, mask:pd.DataFrame|None)->str|bool:
     "How seen items were treated, for the protocol."
-    if not exclude_seen: return False
-    return 'masked' if mask is None else f'masked, with {len(mask):,} rows more'
+    return exclude_seen and ('masked' if mask is None else f'masked, with {len(mask):,} rows more')
 
 # %% ../nbs/04_evaluation.ipynb #758cb9e8
 def _regime_of(rec:Any, split:Split, source:Any)->dict:
@@ -741,6 +731,17 @@ def _diagnosis(ranked:_Ranked, k:int, candidates:int|None)->dict:
     if candidates or ranked.n_candidates is None: return {}
     n = min(max(100, 10*k), int(np.median(ranked.n_candidates)/2))
     return diagnose_ranks(ranked.rank, k, n) if n > k else {}
+
+# %% ../nbs/04_evaluation.ipynb #344a1fe6
+def _bar(split:Split, table:pd.DataFrame, task:EvalTask, ndcg:pd.Series, source:Any,
+         seconds:float, k:int, ranking:tuple, options:dict)->dict:
+    "What shortcuts reach, ranked as the model was."
+    def judge(model, few):
+        small = make_eval_task(few, task.items, **options)
+        rank = _ranked(model, small, k, *ranking).rank
+        return pd.Series(ndcg_of_ranks(rank, k, small.row, len(small.users)), small.users)
+    return shortcut_bar(split, table, task.items, judge, ndcg, source, seconds,
+                        (k, *ranking), **options)
 
 # %% ../nbs/04_evaluation.ipynb #4c548cc0
 def evaluate(rec:Any, # `.score(users)` and `.items`; or lists: {user: [items]}, or a table
@@ -756,7 +757,8 @@ def evaluate(rec:Any, # `.score(users)` and `.items`; or lists: {user: [items]},
              evidence:str='train',           # Interactions that count as evidence: or 'train+valid'
              beyond:bool=True, name:str='',  # Also coverage, novelty, …; name of the report
              mask:pd.DataFrame|None=None,    # Log of further items that are no candidates
-             source:Any=None                 # Domain or users of the source, for the regime label
+             source:Any=None,                # Domain or users of the source: regime label, bar
+             bar:bool|float=True             # Shortcuts on the same rows, in 10 or so many seconds
             )->Report:
     "Rank all candidates for all test users; metrics, intervals, slices, cost and protocol."
     started = time.perf_counter()
@@ -771,19 +773,22 @@ def evaluate(rec:Any, # `.score(users)` and `.items`; or lists: {user: [items]},
     if beyond and not candidates: facts = _catalogue_facts(task, split.train, table, vectors)
     user, whole = _measure(task, ranked, ks, grades, facts)
     cells = _slices(slices, task, ranked.rank, known, table, ks[0], n_boot, seed, interval)
-    seen = _masking(exclude_seen, mask)
-    protocol = _protocol(split, task, seen, candidates, grades, seed, domain)
+    protocol = _protocol(split, task, _masks(exclude_seen, mask), candidates, grades, seed, domain)
     protocol |= dict(per_user=_candidate_counts(task, ranked, ks[0]),
                      catalogue=_catalogue_of_log(split, task), leaks=leaks,
                      evidence=evidence, audit=audit, versions=package_versions(),
-                     interval=f'{interval}, {n_boot} resamples of users')
-    protocol |= dict(regime=_regime_of(rec, split, source))
+                     interval=f'{interval}, {n_boot} resamples of users',
+                     regime=_regime_of(rec, split, source))
     per_user, cells = _named(pd.DataFrame(user, task.users.rename('user')), cells, candidates)
     metrics = {name: float(value) for name, value in per_user.mean().items()} | whole
     intervals = _intervals(per_user, n_boot, seed, interval)
     cost = _cost(rec, ranked, time.perf_counter() - started)
     found = _diagnosis(ranked, ks[0], candidates)
-    return Report(metrics, intervals, per_user, cells, cost, protocol, name or _name_of(rec), found)
+    ndcg = per_user.filter(like='ndcg@').iloc[:, 0]
+    beside = _bar(split, table, task, ndcg, source, bar, ks[0], (seed, block, candidates),
+                  dict(exclude_seen=exclude_seen, mask=mask)) if bar else {}
+    return Report(metrics, intervals, per_user, cells, cost, protocol, name or _name_of(rec),
+                  found, beside)
 
 # %% ../nbs/04_evaluation.ipynb #ff13c774
 COMPARED = ('domain', 'split', 'test', 'test_hash', 'candidates', 'catalogue_hash', 'seen',

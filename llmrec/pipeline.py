@@ -98,7 +98,7 @@ def load_pair(data:str='movielens', # 'movielens', 'journey' or 'toy'
 # %% ../nbs/24_pipeline.ipynb #7dd66258
 def read_pair(source_log:Any, source_items:Any, # Files of the source; None: no source
               target_log:Any, target_items:Any, # Files of the target; no items: made from the log
-              columns:str|None=None, # Names in the files: 'user=customer_id,title=name'
+              columns:str|None=None, # Names in the files: 'user=customer_id,source.title=name'
               names:str|None=None, # Of the domains: 'books,films', or of the target alone
               **reading:Any # How to read them, as read_table has it: encoding, sep, …
              )->DomainPair:
@@ -106,10 +106,30 @@ def read_pair(source_log:Any, source_items:Any, # Files of the source; None: no 
     _check_files(source_log, source_items, target_log, target_items)
     mapping = parse_columns(columns)
     called = _domain_names(names)
-    target = read_table(target_log, target_items, mapping, called[1], **reading)
+    target = _read_domain(target_log, target_items, mapping, called[1], 'target', reading)
     if not source_log: return DomainPair(_no_source(target), target)
-    source = read_table(source_log, source_items, mapping, called[0], **reading)
+    source = _read_domain(source_log, source_items, mapping, called[0], 'source', reading)
     return DomainPair(*align_ids(source, target))
+
+# %% ../nbs/24_pipeline.ipynb #5717d59d
+def _names_of(domain, mapping):
+    "The names of one domain's columns: those for both, and those that begin with the domain."
+    own = {ours.partition('.')[2]: theirs for ours, theirs in mapping.items()
+           if ours.startswith(f'{domain}.')}
+    told = {ours.rpartition('.')[2] for ours in own}
+    both = {ours: theirs for ours, theirs in mapping.items()
+            if not ours.startswith(('source.', 'target.')) and ours.rpartition('.')[2] not in told}
+    return both | own
+
+# %% ../nbs/24_pipeline.ipynb #aa7041e2
+def _read_domain(log, items, mapping, name, domain, reading):
+    "One domain of a pair; an error about names says how to name a column of this domain only."
+    try: return read_table(log, items, _names_of(domain, mapping), name, **reading)
+    except InputError as error:
+        message = str(error)
+        if '--columns' not in message or len(message) > 520: raise
+        hint = f'{domain}.user=… names a column of the {domain} only'
+        raise InputError(f'{message}; {hint}') from None
 
 # %% ../nbs/24_pipeline.ipynb #2320380d
 def _check_files(source_log, source_items, target_log, target_items):
