@@ -115,7 +115,7 @@ def _check_roles(table:pd.DataFrame, roles:dict)->None:
 def read_test_file(data:Any,  # Path, table, records, or {user: [items]}
                    columns:dict|None=None # {'history': column, 'target': column, …}
                   )->tuple:   # Split with a user a row, items with titles, cases
-    "Somebody else's test cases as a split: the history of each row, and its target."
+    "Test cases of other projects as a split: the history of each row, and its target."
     table = _cases(data)
     roles = {role: _column(table, role, columns) for role in _NAMES}
     _check_roles(table, roles)

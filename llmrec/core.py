@@ -255,7 +255,7 @@ def _live()->bool:
 def interactive(f:Callable, # Function whose result is shown; each argument has a default
                 **controls:Any # (lowest, highest, step), a list of (label, value), or a text
                )->None:
-    "Show `f` with a control for each argument; where nobody can turn them, its result by default."
+    "Show `f` with a control for each argument; where none can be turned, its result by default."
     from IPython.display import display
     if not _live(): return display(f())
     widgets = import_optional('ipywidgets', 'tutorial')

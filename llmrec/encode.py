@@ -634,7 +634,7 @@ class WrappedEncoder:
     def __repr__(self)->str: return f'WrappedEncoder({self.name})'
 
     def fit(self, texts:Iterable[str])->'WrappedEncoder':
-        "Nothing: the object belongs to somebody else."
+        "Nothing: the object has another owner."
         return self
 
 # %% ../nbs/05_encode.ipynb #3730ea53

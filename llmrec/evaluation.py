@@ -66,7 +66,7 @@ def _present(matrix:sp.csr_matrix, row:np.ndarray, col:np.ndarray)->np.ndarray:
 
 # %% ../nbs/04_evaluation.ipynb #00390cf2
 def _distinct_pairs(test:pd.DataFrame, grades:str|None)->tuple:
-    "Test pairs, each once, the best grade first; users in an order that tells nothing."
+    "Test pairs, each once, the best grade first; users in an arbitrary order."
     if grades is not None and grades not in test:
         raise InputError(f'grades={grades!r} is not a column of the test log: {list(test.columns)}')
     if grades is not None:
@@ -539,7 +539,7 @@ def count_parameters(rec:Any)->int:
 
 # %% ../nbs/04_evaluation.ipynb #feb5036c
 def _candidate_counts(task:EvalTask, ranked:Any, k:int)->dict:
-    "How many candidates users have; an error where nobody has more than the test items."
+    "How many candidates users have; an error where no user has more than the test items."
     count = ranked.n_candidates
     if count is None: count = len(task.items) - np.diff(task.seen.indptr)
     relevant = np.bincount(task.row, minlength=len(count))

@@ -82,7 +82,7 @@ def invert(self:IncrementalEASE) -> None:
 
 @patch
 def settle(self:IncrementalEASE, data:Dataset) -> None:
-    "All is as `data` says; B is computed when somebody asks."
+    "All is as `data` says; B is computed when it is asked for."
     self.data = data
     self._B = None
     self._without = None

@@ -79,7 +79,7 @@ def _latin(texts:Sequence[str])->tuple[str, float]:
 def guess_language(texts:Sequence[str], # Titles, or longer texts
                    most:int=2000 # Texts that are looked at, spread over all
                   )->tuple[str, float]: # Language, and the share of texts that show it
-    "The language most texts look like; 'English' where nothing speaks for another."
+    "The language most texts look like; 'English' where nothing points to another."
     texts = [str(text) for text in texts if str(text).strip()]
     if not texts: return 'English', 0.
     places = np.unique(np.linspace(0, len(texts) - 1, min(most, len(texts))).astype(int))

@@ -473,7 +473,7 @@ def _source_log(a:_Audit)->pd.DataFrame|None:
         a.source, pd.DataFrame) else check_type(a.source, Domain, 'source').log
 
 def _source_future(a:_Audit)->dict:
-    "Source rows after the user's first test row, or after the cut."
+    "Source rows after the user's first test row, or after the split time."
     check = 'source rows after the test'
     log = _source_log(a)
     if log is None or 'time' not in log or 'time' not in a.test: return _found(check, 0, 1)

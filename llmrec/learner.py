@@ -93,7 +93,7 @@ def _accelerator(precision, device=None):
 # %% ../nbs/09_learner.ipynb #5be02f19
 def to_device(batch:Any, # Tensors, nested in tuples, lists or dicts
               device:torch.device)->Any:
-    "The batch on `device`; to a GPU it goes from page-locked memory, and nobody waits for it."
+    "The batch on `device`; to a GPU it goes from page-locked memory, without waiting."
     pin = lambda t: t if t.is_cuda else t.pin_memory()
     if device.type == 'cuda': batch = recursively_apply(pin, batch)
     return send_to_device(batch, device, non_blocking=True)

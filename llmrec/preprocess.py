@@ -419,7 +419,7 @@ def _told_order(log:pd.DataFrame)->str:
     return words
 
 def _check_cut(t:np.ndarray, first:int)->None:
-    "An `InputError` if nothing lies before the cut."
+    "An `InputError` if nothing lies before the split time."
     if not len(t) or (t < first).any(): return
     raise InputError(f'split_time leaves no training rows: {(t == first).mean():.0%} of the '
                      f'{len(t)} rows bear the time {first}; use split_last or split_random')
@@ -681,7 +681,7 @@ def regime_text(facts:dict[str, Any] # From regime
 def paired_time_splits(domain:Domain|pd.DataFrame, # Domain or log, with time
                        at:float=.8, seed:int=0     # Share of the rows before the moment
                       )->dict[str, Split]: # 'past', 'future', 'future, equal size'
-    "Three splits with one test: each user's first new item after a moment."
+    "Three splits with one test: each user's first new item after a time stamp."
     log = sort_log(_log(domain), seed)
     if 'time' not in log: raise InputError("paired_time_splits needs a column 'time' in the log")
     moment = _quantiles(log['time'].to_numpy(), [check_fraction(at, 'at')])[0]
@@ -696,7 +696,7 @@ def paired_time_splits(domain:Domain|pd.DataFrame, # Domain or log, with time
 
 # %% ../nbs/02_preprocess.ipynb #b00ef3d8
 def _first_new(before:pd.DataFrame, after:pd.DataFrame)->pd.DataFrame:
-    "The first row after the moment of each user with a past, with an item that is new to the user."
+    "The first row after the time stamp of each user with a past, with an item that is new to the user."
     key = ['user', 'item']
     known = pd.MultiIndex.from_frame(after[key]).isin(pd.MultiIndex.from_frame(before[key]))
     new = after[~known & after['user'].isin(before['user']).to_numpy()]

@@ -395,7 +395,7 @@ def _pool(fitted, users, pool, options):
 
 # %% ../nbs/23_recommender.ipynb #4c2dca5c
 def _encode_query(encoder, sentence):
-    "The vector of a query, (dim,); what people ask for is not written to disk."
+    "The vector of a query, (dim,); what users ask for is not written to disk."
     if isinstance(encoder, (TextEncoder, WrappedEncoder)):
         return encoder.encode_query([sentence], keep=False)[0]
     return encoder.encode([sentence])[0]

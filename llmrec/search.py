@@ -487,7 +487,7 @@ def add(self:QdrantIndex, V:np.ndarray,         # (n, d) vectors
         ids:Sequence,                           # (n,); an id already there gets the new vector
         payload:pd.DataFrame|None=None,         # n rows
         batch:int=1000)->QdrantIndex:
-    "Store more vectors; ids travel with them."
+    "Store more vectors; ids go with them."
     ids = _plain(ids)
     if len(ids) != len(V):
         raise InputError(f'{len(ids)} ids for {len(V)} vectors: give one id a vector')
