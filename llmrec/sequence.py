@@ -20,7 +20,8 @@ from fastcore.meta import delegates
 from functools import partial
 from torch import nn
 from typing import Any
-from .core import InputError, batch_slices, def_device, keep_generators, set_seed
+from .core import (
+    InputError, batch_slices, def_device, default_device, keep_generators, set_seed)
 from .dataset import (
     Dataset, Histories, domain_ranges, mask_interactions, next_item_ndcg, select_users,
     split_last_interaction, training_histories)
@@ -306,6 +307,10 @@ class NeuralExpert(Expert):
     saved = ('theta',)
     _net:nn.Module|None = None
     _device:torch.device|None = None
+    def fit_dataset(self, data:Dataset)->'NeuralExpert':
+        with default_device(self._device):
+            self._device = def_device()            # it stays where it was fitted, until `to`
+            return super().fit_dataset(data)
     def build(self)->nn.Module:
         "A network with new weights; every class has its own."
         raise NotImplementedError
@@ -343,7 +348,7 @@ def keep(self:NeuralExpert, net:nn.Module)->None:
 @patch
 def to(self:NeuralExpert, device:str|torch.device)->NeuralExpert: # The expert itself
     "Score on `device` from now on; a network that others use stays where it is."
-    self._device = torch.device(device)
+    self._device = def_device(device)
     self._net = None
     return self
 
