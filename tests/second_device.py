@@ -43,6 +43,10 @@ def compute(func, *args, **kwargs):
     if kwargs.pop('pin_memory', None): raise RuntimeError('memory of far cannot be pinned')
     args, kwargs = tree_map(lambda x: x.numbers if isinstance(x, FarTensor) else x, (args, kwargs))
     if device is not None: kwargs['device'] = 'cpu'
+    with torch.inference_mode(False): return wrapped(func, args, kwargs, stays, inside)
+
+def wrapped(func, args, kwargs, stays, inside):
+    "What an operation gives, on far if it `stays` there."
     out = func(*args, **kwargs)
     if func is aten._to_copy.default and out is args[0]: out = out.clone()
     if not stays: return out
