@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'free_memory', 'dense_device', 'put', 'widen', 'fetch', 'kept', 'checksum', 'resident', 'dense_rows', 'gram',
            'add_diagonal', 'zero_diagonal', 'cholesky', 'solve_factored', 'solve_lower', 'inverse_spd', 'solve_spd',
-           'ridge', 'item_kernel', 'low_rank', 'history_product', 'factor_product', 'top_k']
+           'ridge', 'item_kernel', 'low_rank', 'history_product', 'factor_product', 'best_columns']
 
 # %% ../nbs/69_algebra.ipynb #1b90037c
 import logging
@@ -15,7 +15,10 @@ import scipy.sparse as sp
 import weakref
 import zlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 from .core import InputError, batch_slices, def_device
+if TYPE_CHECKING:
+    import torch
 
 # %% ../nbs/69_algebra.ipynb #a38351fa
 log = logging.getLogger(__name__)
@@ -51,7 +54,12 @@ def put(x:np.ndarray, device:'torch.device|None', dtype:str|None=None)->'np.ndar
     if device is None: return x if dtype is None else x.astype(dtype, copy=False)
     import torch
     kind = None if dtype is None else getattr(torch, dtype)
-    return torch.from_numpy(np.ascontiguousarray(x)).to(device, kind)
+    return _tensor(x).to(device, kind)
+
+def _tensor(x):
+    "A tensor of the same memory, unless PyTorch would warn that nobody may write there."
+    import torch
+    return torch.from_numpy(np.require(x, requirements=['C', 'W']))
 
 def widen(x:'np.ndarray|torch.Tensor')->'np.ndarray|torch.Tensor':
     "The same in float64."
@@ -61,14 +69,14 @@ def fetch(x:'np.ndarray|torch.Tensor')->np.ndarray:
     "An array on the CPU again."
     return x.cpu().numpy() if hasattr(x, 'detach') else x
 
-# %% ../nbs/69_algebra.ipynb #53ccb481
-_KEPT: dict = {}     # (id of an array, what is kept) -> weak reference, what is kept
+# %% ../nbs/69_algebra.ipynb #744ea90c
+_KEPT: dict = {}     # (id of an object, what is kept) -> weak reference, what is kept
 
-def kept(x:np.ndarray,   # Not written into
+def kept(x:object,       # An array or table, not written into
          what:object,    # What is computed from it
          make:Callable   # Computes it
         )->object:
-    "What `make()` gives; kept as long as the array `x` lives."
+    "What `make()` gives; kept as long as `x` lives."
     key = id(x), what
     found = _KEPT.get(key)
     if found is not None and found[0]() is x: return found[1]
@@ -258,16 +266,25 @@ def factor_product(x:np.ndarray, # (m, r)
     device = dense_device(Q.nbytes + 4*len(x)*(n + Q.shape[1]), 'scoring', device)
     return fetch(put(x, device) @ resident(Q, device)[:n].T)
 
-# %% ../nbs/69_algebra.ipynb #2146f731
-def top_k(scores:'np.ndarray|torch.Tensor', # (m, n)
-          k:int
-         )->tuple: # Columns and scores, (m, k), best first
-    "The best k of each row, where the scores are; k is at most n."
-    if hasattr(scores, 'detach'): values, columns = scores.topk(k, 1)
-    else:
-        columns = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-        values = np.take_along_axis(scores, columns, 1)
-        order = np.lexsort((columns, -values), axis=1)
-        columns = np.take_along_axis(columns, order, 1)
-        values = np.take_along_axis(values, order, 1)
-    return fetch(columns), fetch(values)
+# %% ../nbs/69_algebra.ipynb #7fc3b810
+def best_columns(scores:'np.ndarray|torch.Tensor', # (m, n), none of them NaN
+                 k:int # At most n
+                )->tuple: # Columns and scores, (m, k), arrays, best first
+    "The best k of each row, found where the scores are; equal scores in the order of columns."
+    if not min(scores.shape): return np.zeros((len(scores), k), int), np.zeros((len(scores), k))
+    there = scores if hasattr(scores, 'detach') else _tensor(scores)
+    values, columns = there.topk(k, 1)
+    bar = values[:, -1:]
+    tied = fetch(((there >= bar).sum(1) > k) & (bar[:, 0] > -np.inf))
+    columns, values = fetch(columns).copy(), fetch(values).copy()
+    for row in np.nonzero(tied)[0]: columns[row] = _first_of_equal(fetch(there[row]), k)
+    values[tied] = np.take_along_axis(fetch(there[tied.nonzero()[0]]), columns[tied], 1)
+    order = np.lexsort((columns, -values), axis=1)
+    return np.take_along_axis(columns, order, 1), np.take_along_axis(values, order, 1)
+
+def _first_of_equal(scores, k):
+    "Columns of the best k of one row; of those at its edge the first."
+    edge = np.partition(scores, len(scores) - k)[len(scores) - k]
+    above = np.nonzero(scores > edge)[0]
+    equal = np.nonzero(scores == edge)[0]
+    return np.concatenate([above, equal[:k - len(above)]])

@@ -11,9 +11,11 @@ __all__ = ['whitening_map', 'apply_whitening', 'partial_whiten', 'OneHotMap', 'f
 # %% ../nbs/53_features.ipynb #142cf061
 import numpy as np
 import pandas as pd
+import scipy.linalg as sl
 import scipy.sparse as sp
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from .core import InputError, batch_slices, check_memory, l2_normalize
 from .data import Domain
 from .metrics import split_values
@@ -23,6 +25,8 @@ from .algebra import (
 from .dataset import (
     Dataset, Histories, binarize, decayed_matrix, make_dataset, mask_interactions,
     most_frequent_items, select_users)
+if TYPE_CHECKING:
+    import torch
 
 # %% ../nbs/53_features.ipynb #0a4ba498
 _all_ = ['split_values']

@@ -32,12 +32,13 @@ from .dataset import (
     Dataset, Histories, append_interactions, as_list, drop_users, histories, histories_from_items,
     history_until, hold_out_last_basket, insert_items, make_dataset, mask_interactions, places_of,
     seen_items, select_users)
+from .algebra import kept
 from .features import attribute_columns, item_features, test_shared_user_ids
 from .expert import pack_experts
 from .fusion import Fusion, Gate, n_held_out
 from .lists import (
-    RecommendationTable, TextIndex, category_distribution, item_mask, name_rows, rerank_calibrated,
-    rerank_diverse, short_explanation, similar_items, to_table, top_columns, top_k)
+    RecommendationTable, TextIndex, category_distribution, item_columns, item_mask, name_rows,
+    rerank_calibrated, rerank_diverse, short_explanation, similar_items, to_table, top_columns, top_k)
 from .serve import RequestScorer
 from .explain import (
     Counterfactual, Explanation, TokenAttributions, counterfactual, explain, token_attributions)
@@ -342,12 +343,14 @@ def _one_history(data, user, item, history):
 # %% ../nbs/23_recommender.ipynb #e24832cb
 def _kinds(data, kind):
     "Target items of a kind, (n,) boolean."
-    if 'kind' in data.table: kinds = data.table['kind'].iloc[:data.n_target]
-    else: kinds = pd.Series(['item']*data.n_target)
-    if kind not in set(kinds):
-        known = sorted(set(map(str, kinds)))
+    if 'kind' not in data.table: rows = {'item': np.arange(data.n_target)}
+    else:
+        column = item_columns(data)['kind']
+        rows = kept(column, 'kinds', lambda: column.groupby(column.to_numpy(), sort=False).indices)
+    if kind not in rows:
+        known = sorted(map(str, rows))
         raise InputError(f'kind {kind!r} is not in the item table; it has {known}')
-    return (kinds == kind).to_numpy()
+    return np.isin(np.arange(data.n_target), rows[kind])
 
 # %% ../nbs/23_recommender.ipynb #f9dc0638
 def _allowed(data, kind=None, mask=None, items=None):
@@ -359,7 +362,10 @@ def _allowed(data, kind=None, mask=None, items=None):
     if kind is not None: allowed &= _kinds(data, kind)
     if items is None: return allowed
     listed = np.zeros(data.n_target, bool)
-    listed[[_column(data, item) for item in as_ids(items, 'items')[0]]] = True
+    ids = as_ids(items, 'items')[0]
+    at = data.all_items[0].get_indexer(pd.Index(ids, dtype=object))
+    for place in np.nonzero(at < 0)[0][:1]: _column(data, ids[place])         # an error names it
+    listed[at] = True
     return allowed & listed
 
 # %% ../nbs/23_recommender.ipynb #d3badc67
@@ -656,8 +662,7 @@ class Recommender(BaseEstimator, ModelHubMixin):
     def item_filter(self, **rules:object # Column = value, list, range, function
                    )->np.ndarray:
         "Mask of target items that obey rules: `mask=rec.item_filter(category='juice')`."
-        data = self.data
-        return item_mask(data.table.iloc[:data.n_target], **rules)
+        return item_mask(item_columns(self.data), **rules)
 
     # Recommendations
     def recommend(self, users:object,     # Id or ids; unknown ones get the cold-start ranking
