@@ -49,7 +49,8 @@ def dense_device(n_bytes:float,      # What the computation holds at once
     return None
 
 # %% ../nbs/69_algebra.ipynb #2108267c
-def put(x:np.ndarray, device:'torch.device|None', dtype:str|None=None)->'np.ndarray|torch.Tensor':
+def put(x:np.ndarray, device:'torch.device|None', dtype:str|None=None
+       )->'np.ndarray|torch.Tensor':
     "An array on a device; the array itself on the CPU."
     if device is None: return x if dtype is None else x.astype(dtype, copy=False)
     import torch
@@ -97,7 +98,8 @@ def dense_rows(X:sp.spmatrix, # (m, n)
                device:'torch.device|None', dtype:str='float32'
               )->'np.ndarray|torch.Tensor': # (m, n)
     "A sparse matrix as a dense one, filled on the device; only its entries travel."
-    if device is None: return X.toarray().astype(np.float32 if dtype == 'float32' else np.float64, copy=False)
+    kind = np.float32 if dtype == 'float32' else np.float64
+    if device is None: return X.toarray().astype(kind, copy=False)
     import torch
     parts = X.tocoo()
     at = parts.row.astype(np.int64)*X.shape[1] + parts.col
@@ -148,7 +150,7 @@ def _factor(A):
     if int(info): raise InputError(_SINGULAR)
     return factor
 
-def cholesky(A:'np.ndarray|torch.Tensor' # (n, n) symmetric, positive definite; an array is overwritten
+def cholesky(A:'np.ndarray|torch.Tensor' # (n, n) symmetric, positive definite; overwritten
             )->'np.ndarray|torch.Tensor': # (n, n); only the lower triangle counts
     "The factor L of A = L Lᵀ."
     if hasattr(A, 'detach'): return _factor(A)
@@ -171,7 +173,7 @@ def solve_lower(L:'np.ndarray|torch.Tensor', # (n, n) from `cholesky`
     return torch.linalg.solve_triangular(L, b, upper=False)
 
 # %% ../nbs/69_algebra.ipynb #f5720d15
-def inverse_spd(A:'np.ndarray|torch.Tensor' # (n, n) symmetric, positive definite; not to be used again
+def inverse_spd(A:'np.ndarray|torch.Tensor' # (n, n) symmetric, positive definite; overwritten
                )->'np.ndarray|torch.Tensor': # (n, n)
     "Inverse by Cholesky; an array in the order of Fortran is overwritten."
     if hasattr(A, 'detach'):
@@ -188,7 +190,7 @@ def inverse_spd(A:'np.ndarray|torch.Tensor' # (n, n) symmetric, positive definit
     return P
 
 # %% ../nbs/69_algebra.ipynb #c68e75b2
-def solve_spd(A:'np.ndarray|torch.Tensor', # (n, n) symmetric, positive definite; not to be used again
+def solve_spd(A:'np.ndarray|torch.Tensor', # (n, n) symmetric, positive definite; overwritten
               b:'np.ndarray|torch.Tensor'  # (n, r)
              )->'np.ndarray|torch.Tensor': # (n, r)
     "The solution of A x = b by Cholesky; an array A is overwritten."
@@ -246,11 +248,11 @@ def _random_svd(M, rank):
 # %% ../nbs/69_algebra.ipynb #ec31c664
 def history_product(X:sp.csr_matrix, # (m, N) decayed histories
                     W:np.ndarray,    # (N, n) weights, which are not written into
-                    Q:np.ndarray|None=None, # (r, n): a second factor, instead of weights as wide as r
+                    Q:np.ndarray|None=None, # (n, r): a second factor; W is (N, r) then
                     device:'str|torch.device|None'=None # None: see `def_device`
                    )->np.ndarray:    # (m, n) or (m, r) float32
     "X W, or (X W) Qᵀ: the scores of users."
-    width = len(W[0]) if Q is None else len(Q)
+    width = W.shape[1] if Q is None else len(Q)
     held = 4*(W.size + X.shape[0]*(X.shape[1] + width)) + (0 if Q is None else 4*Q.size)
     device = dense_device(held, 'scoring', device)
     if device is None: return X @ W if Q is None else (X @ W) @ Q.T
@@ -276,7 +278,8 @@ def best_columns(scores:'np.ndarray|torch.Tensor', # (m, n), none of them NaN
     values, columns = there.topk(k, 1)
     bar = values[:, -1:]
     tied = fetch(((there >= bar).sum(1) > k) & (bar[:, 0] > -np.inf))
-    columns, values = fetch(columns).copy(), fetch(values).copy()
+    columns = fetch(columns).copy()
+    values = fetch(values).copy()
     for row in np.nonzero(tied)[0]: columns[row] = _first_of_equal(fetch(there[row]), k)
     values[tied] = np.take_along_axis(fetch(there[tied.nonzero()[0]]), columns[tied], 1)
     order = np.lexsort((columns, -values), axis=1)

@@ -100,7 +100,9 @@ def device_of(x:'torch.Tensor|torch.nn.Module' # A tensor, or a module with para
     return def_device() if first is None else first.device
 
 # %% ../nbs/50_core.ipynb #05ab81b1
-def renamed(old:str, new:str, owner:str='Recommender')->Callable: # Names of a method, and of its class
+def renamed(old:str, new:str, # Names of a method
+            owner:str='Recommender' # Name of its class
+           )->Callable:
     "A method under its old name, which warns; it goes with the next version."
     def method(self, *args, **kwargs):
         warnings.warn(f'{owner}.{old} is now {owner}.{new}', DeprecationWarning, stacklevel=2)

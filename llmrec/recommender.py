@@ -36,9 +36,10 @@ from .algebra import kept
 from .features import attribute_columns, item_features, test_shared_user_ids
 from .expert import pack_experts
 from .fusion import Fusion, Gate, n_held_out
-from .lists import (
+from llmrec.lists import (
     RecommendationTable, TextIndex, category_distribution, item_columns, item_mask, name_rows,
-    rerank_calibrated, rerank_diverse, short_explanation, similar_items, to_table, top_columns, top_k)
+    rerank_calibrated, rerank_diverse, short_explanation, similar_items, to_table, top_columns,
+    top_k)
 from .serve import RequestScorer
 from .explain import (
     Counterfactual, Explanation, TokenAttributions, counterfactual, explain, token_attributions)
