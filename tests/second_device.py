@@ -56,6 +56,8 @@ def wrapped(func, args, kwargs, stays, inside):
 def install():
     "Make `far` known to PyTorch, for the rest of the process."
     _setup_privateuseone_for_python_backend('far')
+    made = torch.tensor                                   # a backend in Python cannot make tensors of Python's numbers itself
+    torch.tensor = lambda data, *, device=None, **kw: made(data, **kw) if device is None else made(data, **kw).to(device)
     library = torch.library.Library('_', 'IMPL')
     library.fallback(lambda func, *args, **kwargs: compute(func, *args, **kwargs), 'PrivateUse1')
     return library
@@ -63,11 +65,10 @@ def install():
 
 # What the tests run here, in a process of its own: the second device stays known to PyTorch for as long as a process lives
 def quick_experts(data, budget, seed):
-    "All experts of the full budget and the writer of item IDs, with small networks."
+    "All experts of the full budget and SLIM, with small networks."
     from llmrec.closed_form import SLIM
     from llmrec.fusion import default_experts
-    from llmrec.semantic_ids import SemanticID
-    experts = [*default_experts(data, 'full', seed), SLIM(), SemanticID(features=16, beams=4, seed=seed)]
+    experts = [*default_experts(data, 'full', seed), SLIM()]
     small = dict(epochs=1, pretrain=1, dim=16, hidden=16)
     for expert in experts:
         if expert.neural: expert.set_params(**{k: v for k, v in small.items() if k in expert.get_params(deep=False)})
@@ -144,6 +145,17 @@ def closed_forms():
         names = [f'{i} {expert.name}' for i, expert in enumerate(experts)]
     return {name: relative(a, b) for name, a, b in zip(names, scores['cpu'], scores['far'])}
 
+def writer():
+    "Where the network of the writer of item IDs is, and the operations of its fit and its scores."
+    from llmrec.core import default_device
+    from llmrec.dataset import select_users
+    from llmrec.expert import _sample_dataset
+    from llmrec.semantic_ids import SemanticID
+    data = _sample_dataset()
+    with default_device('far'): expert = SemanticID(levels=2, features=8, dim=16, layers=1, heads=2, epochs=1, beams=3, max_examples=60).fit_dataset(data)
+    scores = expert.score_histories(select_users(data.hist, [0, 1]))
+    return dict(places=sorted({str(p.device) for p in expert.net.parameters()}), operations=sum(COUNTS.values()), shape=list(scores.shape))
+
 def by_hand():
     "What happens when one tensor is left on the CPU, by place: the error, or nothing."
     from unittest import mock
@@ -176,5 +188,5 @@ def _near_batch(step):
 if __name__ == '__main__':
     import json, sys, tempfile
     library = install()
-    tasks = dict(whole=lambda: whole_recommender(tempfile.mkdtemp()), closed=closed_forms, faults=by_hand)
+    tasks = dict(whole=lambda: whole_recommender(tempfile.mkdtemp()), closed=closed_forms, faults=by_hand, writer=writer)
     print(json.dumps(tasks[sys.argv[1]]()))

@@ -19,11 +19,15 @@ def on_far(task):
 def test_a_whole_recommender_runs_on_a_second_device():
     found = on_far('whole')
     assert found['operations'] > 5_000
-    assert {'TwoTower', 'SASRec', 'SmoothedSASRec', 'TextSASRec', 'SemanticID', 'EASE', 'SLIM', 'KernelTransfer'} <= set(found['experts'])
+    assert {'TwoTower', 'SASRec', 'SmoothedSASRec', 'TextSASRec', 'EASE', 'SLIM', 'KernelTransfer'} <= set(found['experts'])
     for moment in ('fit', 'load', 'to', 'changed'): assert found['places'][moment] in (['far'], ['far:0'], ['far', 'far:0']), moment
     assert found['places']['back'] == ['cpu']
     for moment in ('loaded', 'on_cpu', 'moved', 'back'): assert found[moment] < 1e-4, (moment, found[moment])
     assert found['operations_of_cpu'] == 0               # loaded for the CPU, nothing is asked of the other device
+
+def test_the_writer_of_item_ids_trains_and_writes_on_a_second_device():
+    found = on_far('writer')
+    assert found['places'] == ['far:0'] and found['operations'] > 500 and found['shape'][0] == 2
 
 def test_closed_forms_of_a_second_device_are_those_of_the_cpu():
     found = on_far('closed')
@@ -39,7 +43,7 @@ def test_a_card_that_is_too_small_is_left_alone(monkeypatch, caplog):
     assert algebra.dense_device(2**21, 'EASE', 'cuda') is None and 'EASE takes' in caplog.text and 'computed on the CPU' in caplog.text
     assert algebra.dense_device(2**19, 'EASE', 'cuda') == torch.device('cuda')
     with default_device('cuda:1'): assert algebra.dense_device(8) == torch.device('cuda:1')
-    assert algebra.dense_device(8, device='mps', wide=True) is None       # it has no float64
+    assert algebra.dense_device(8, device='mps') is None                  # it has no float64
 
 def test_the_environment_names_the_device(monkeypatch):
     monkeypatch.setenv('LLMREC_DEVICE', 'cpu')
