@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 def free_memory(device:'torch.device')->float: # Bytes
     "Bytes that a device can still give; infinite where nobody knows."
     import torch
-    if device.type == 'mps':
-        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
     if device.type != 'cuda': return np.inf
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + kept
@@ -36,12 +34,11 @@ def free_memory(device:'torch.device')->float: # Bytes
 # %% ../nbs/69_algebra.ipynb #8ff64cb0
 def dense_device(n_bytes:float,      # What the computation holds at once
                  what:str='a matrix', # For the log
-                 device:'str|torch.device|None'=None, # None: see `def_device`
-                 wide:bool=False     # In float64?
+                 device:'str|torch.device|None'=None # None: see `def_device`
                 )->'torch.device|None': # None: NumPy, on the CPU
     "Where to compute: the device that is asked for, or the CPU where that is too small."
     device = def_device(device)
-    if device.type == 'cpu' or wide and device.type == 'mps': return None
+    if device.type in ('cpu', 'mps'): return None      # mps has no float64 and no inverse
     free = free_memory(device)
     if n_bytes <= free: return device
     log.warning('%s takes %.1f GiB and %s has %.1f free: computed on the CPU',

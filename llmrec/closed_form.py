@@ -88,6 +88,7 @@ class DenseExpert(Expert):
     "An expert that computes where it was fitted, until `to` names another device."
     _device = None
     def fit_dataset(self, data:Dataset) -> 'DenseExpert':
+        "Learn from index-coded interactions, and stay on the device of now."
         with default_device(self._device):
             self._device = def_device()
             return super().fit_dataset(data)
@@ -513,7 +514,7 @@ def _fit(self:BilinearContent, data:Dataset) -> None:
     every = np.ones(data.n_items, bool)
     X, y = prefix_examples(data, self.half_life, among=every)
     self.mu = self.phi[y].mean(0) if len(y) else self.phi.mean(0)
-    device = dense_device(8*len(y)*self.phi.shape[1], self.name, wide=True)
+    device = dense_device(8*len(y)*self.phi.shape[1], self.name)
     x = put(l2_normalize(X @ self.phi), device)
     Y = put(self.phi[y] - self.mu, device)
     M = ridge(x, Y, self.lam)

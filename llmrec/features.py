@@ -35,7 +35,7 @@ _all_ = ['split_values']
 def _directions(X:np.ndarray, size:int=8192)->tuple:
     "Mean of the rows; variances and directions of their covariance, summed over blocks in float64."
     mean = X.mean(0, dtype=np.float64)
-    device = dense_device(16*X.shape[1]*(X.shape[1] + size), 'a covariance', wide=True)
+    device = dense_device(16*X.shape[1]*(X.shape[1] + size), 'a covariance')
     total = np.zeros((X.shape[1], X.shape[1]))
     for b in batch_slices(len(X), size): total += fetch(gram(put(X[b] - mean, device)))
     return mean, *np.linalg.eigh(total/len(X))
@@ -54,7 +54,7 @@ def apply_whitening(X:np.ndarray, mean:np.ndarray, matrix:np.ndarray, size:int=8
     "Vectors under the map of `whitening_map`, rows of length one, (N, k) float32."
     X = np.asarray(X)
     out = np.empty((len(X), matrix.shape[1]), np.float32)
-    device = dense_device(16*len(matrix)*(len(matrix) + size), 'whitening', wide=True)
+    device = dense_device(16*len(matrix)*(len(matrix) + size), 'whitening')
     wide = put(matrix, device, 'float64')
     for b in batch_slices(len(X), size):
         out[b] = l2_normalize(fetch(put(X[b] - mean.astype(np.float64), device) @ wide))
@@ -274,7 +274,7 @@ _all_ = ['item_kernel', 'low_rank']
 def _kernel_device(phi:np.ndarray, n_known:int)->'torch.device|None':
     "Where kernels over so many known items are computed, in float64."
     held = 8*(4*n_known**2 + (4096 + n_known)*(n_known + phi.shape[1]))
-    return dense_device(held, f'a kernel over {n_known:,} items', wide=True)
+    return dense_device(held, f'a kernel over {n_known:,} items')
 
 def _cholesky(known:'np.ndarray|torch.Tensor', # (s, f), where to compute
               counts:np.ndarray, noise:float, sharp:float)->'np.ndarray|torch.Tensor':

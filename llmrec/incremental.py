@@ -54,7 +54,7 @@ def ridge_inverse(X:sp.csr_matrix, # (m, N) float64
                  ) -> np.ndarray:  # (N, N) float64
     "The inverse of XᵀX + λI."
     n = X.shape[1]
-    device = dense_device(32*n**2, f'an inverse of {n:,} × {n:,}', wide=True)
+    device = dense_device(32*n**2, f'an inverse of {n:,} × {n:,}')
     A = dense_rows(X.T @ X, device, 'float64').T       # symmetric: in the order of Fortran
     add_diagonal(A, lam)
     return fetch(inverse_spd(A)).T

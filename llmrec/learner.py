@@ -78,7 +78,7 @@ class Callback:
     A callback with `state_dict` and `load_state_dict` is part of every checkpoint."""
     order = 0 # Lower runs first
 
-# %% ../nbs/09_learner.ipynb #b022c91f
+# %% ../nbs/09_learner.ipynb #30eb2113
 @contextmanager
 def _process_device(device=None):
     "Let Accelerate compute on the device of `def_device`; each of several processes has its own."
@@ -90,6 +90,7 @@ def _process_device(device=None):
     try: yield
     finally: process.device = own                       # others may ask Accelerate for a device
 
+# %% ../nbs/09_learner.ipynb #b022c91f
 def _accelerator(precision, device=None):
     "A fresh `Accelerator` on the device of `def_device`."
     AcceleratorState._reset_state()                     # it would refuse a second precision

@@ -308,8 +308,9 @@ class NeuralExpert(Expert):
     _net:nn.Module|None = None
     _device:torch.device|None = None
     def fit_dataset(self, data:Dataset)->'NeuralExpert':
+        "Learn from index-coded interactions; the network stays on the device of now, until `to`."
         with default_device(self._device):
-            self._device = def_device()            # it stays where it was fitted, until `to`
+            self._device = def_device()
             return super().fit_dataset(data)
     def build(self)->nn.Module:
         "A network with new weights; every class has its own."

@@ -75,9 +75,9 @@ def quick_experts(data, budget, seed):
     return experts
 
 def places(rec):
-    "Devices of all networks that score, of what is resident, and of the encoder."
+    "Devices of all networks that score."
     nets = {str(p.device) for e in rec.experts if e.neural for p in [*e.net.parameters(), *e.net.buffers()]}
-    return sorted(nets | {str(e.device) for e in rec.experts if e.neural} | {str(rec.encoder.model.device)})
+    return sorted(nets | {str(e.device) for e in rec.experts if e.neural})
 
 def relative(a, b):
     "The largest difference of two arrays, in units of the largest entry."
@@ -89,12 +89,13 @@ def whole_recommender(folder):
     import warnings
     import pandas as pd
     from sklearn.base import clone
-    from llmrec import Recommender, make_synthetic_pair
+    from llmrec import Recommender, TextEncoder, make_synthetic_pair
     warnings.filterwarnings('error', message='.*left out')              # an expert that cannot be fitted fails the test
     pair = make_synthetic_pair(0, n_users=(70, 60), n_items=(40, 30), n_rows=(12, 8), shared=.5)
     users = list(pair.target.log['user'].unique()[:20])
     found = {}
-    rec = Recommender('minilm', device='far', experts=quick_experts).fit(pair.target, pair.source)
+    encoder = TextEncoder('minilm', device='cpu')                       # a device of its own, which it keeps
+    rec = Recommender(encoder, device='far', experts=quick_experts).fit(pair.target, pair.source)
     found['operations'] = sum(COUNTS.values())
     found['experts'] = [e.name for e in rec.experts]
     found['places'] = {'fit': places(rec)}
@@ -103,7 +104,6 @@ def whole_recommender(folder):
     assert items.shape == best.shape == (20, 5)
     rec.serve().recommend(users[0], 5)
     rec.explain(users[0], items[0, 0])
-    rec.recommend_from_text('red', 3)
     rec.save(folder)
     loaded = Recommender.load(folder, device='far')
     found['loaded'] = relative(scores, loaded.score(users))
@@ -144,6 +144,17 @@ def closed_forms():
         scores[device] = [expert.score_histories(data.hist) for expert in experts]  # outside: they stay where they were fitted
         names = [f'{i} {expert.name}' for i, expert in enumerate(experts)]
     return {name: relative(a, b) for name, a, b in zip(names, scores['cpu'], scores['far'])}
+
+def encoder():
+    "Cosines of MiniLM's vectors on far with those of the CPU, and where the model is after each `to`."
+    from llmrec import TextEncoder
+    texts = ['red', 'a bottle of milk', 'tea']
+    near = TextEncoder('minilm', device='cpu', dtype='float32', cache=False)
+    vectors = near.encode(texts)
+    far = TextEncoder('minilm', device='far', dtype='float32', cache=False)
+    cosines = (vectors*far.encode(texts)).sum(1).tolist()
+    found = [str(far.model.device), str(far.to('cpu').model.device)]
+    return dict(cosines=cosines, places=found)
 
 def writer():
     "Where the network of the writer of item IDs is, and the operations of its fit and its scores."
@@ -188,5 +199,5 @@ def _near_batch(step):
 if __name__ == '__main__':
     import json, sys, tempfile
     library = install()
-    tasks = dict(whole=lambda: whole_recommender(tempfile.mkdtemp()), closed=closed_forms, faults=by_hand, writer=writer)
+    tasks = dict(whole=lambda: whole_recommender(tempfile.mkdtemp()), closed=closed_forms, faults=by_hand, writer=writer, encoder=encoder)
     print(json.dumps(tasks[sys.argv[1]]()))

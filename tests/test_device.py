@@ -16,6 +16,11 @@ def on_far(task):
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
+@pytest.mark.xfail(reason='BERT of transformers 5 finds wrong position numbers on a device in Python; not understood yet', strict=False)
+def test_the_encoder_runs_on_a_second_device():
+    found = on_far('encoder')
+    assert min(found['cosines']) > .9999 and found['places'] == ['far:0', 'cpu']
+
 def test_a_whole_recommender_runs_on_a_second_device():
     found = on_far('whole')
     assert found['operations'] > 5_000
