@@ -83,7 +83,7 @@ def _in_range(column:pd.Series, low:float|None, high:float|None)->np.ndarray:
     if high is not None: ok &= values <= high
     return ok.to_numpy()
 
-# %% ../nbs/18_lists.ipynb #6a268977
+# %% ../nbs/18_lists.ipynb #c3e4c97e
 def _rows_of_values(column:pd.Series)->dict: # Of arrays
     "Rows of each value of a column, as a whole or as one of several."
     rows = defaultdict(list)
@@ -92,6 +92,7 @@ def _rows_of_values(column:pd.Series)->dict: # Of arrays
         for value in single.union(parts): rows[value].append(row)
     return {value: np.array(at) for value, at in rows.items()}
 
+# %% ../nbs/18_lists.ipynb #6a268977
 def _has_value(column:pd.Series, wanted:set, name:str)->np.ndarray:
     "Items with one of the wanted values; a column is read once, as long as it lives."
     rows = kept(column, 'rows of values', lambda: _rows_of_values(column))
@@ -115,13 +116,14 @@ def _rule(column:pd.Series, want:Any, name:str)->np.ndarray:
                          'None leaves a side open')
     return _in_range(column, *want)
 
-# %% ../nbs/18_lists.ipynb #101b1c8a
+# %% ../nbs/18_lists.ipynb #dedaeddb
 def item_columns(data:Dataset)->dict: # Of pd.Series
     "The columns of the target's items by name: always the same objects for one item table."
     table = data.table
     def columns(): return dict(table.iloc[:data.n_target].items())
     return kept(table, ('columns', data.n_target), columns)
 
+# %% ../nbs/18_lists.ipynb #101b1c8a
 def item_mask(items:pd.DataFrame|dict, # Item table, or its columns by name
               **rules:Any         # Column = value, list of values, (lowest, highest), or function
              )->np.ndarray:       # (n,) boolean

@@ -307,11 +307,6 @@ class NeuralExpert(Expert):
     saved = ('theta',)
     _net:nn.Module|None = None
     _device:torch.device|None = None
-    def fit_dataset(self, data:Dataset)->'NeuralExpert':
-        "Learn from index-coded interactions; the network stays on the device of now, until `to`."
-        with default_device(self._device):
-            self._device = def_device()
-            return super().fit_dataset(data)
     def build(self)->nn.Module:
         "A network with new weights; every class has its own."
         raise NotImplementedError
@@ -324,6 +319,13 @@ class NeuralExpert(Expert):
 def device(self:NeuralExpert)->torch.device:
     "Where the network learns and scores."
     return self._device or def_device()
+
+@patch
+def fit_dataset(self:NeuralExpert, data:Dataset)->NeuralExpert:
+    "Learn from index-coded interactions; the network stays on the device of now, until `to`."
+    with default_device(self._device):
+        self._device = def_device()
+        return super(NeuralExpert, self).fit_dataset(data)
 
 # %% ../nbs/15_sequence.ipynb #c9e34c50
 @patch
