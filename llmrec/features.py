@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['whitening_map', 'apply_whitening', 'partial_whiten', 'OneHotMap', 'fit_one_hot', 'one_hot', 'BinMap', 'fit_bins',
            'soft_bins', 'attribute_columns', 'FeatureMap', 'fit_feature_map', 'item_features', 'pack_feature_map',
-           'unpack_feature_map', 'item_kernel', 'low_rank', 'gp_extend', 'gp_smooth_embeddings', 'pca_features',
-           'project_new_items', 'cross_domain_predictability', 'test_shared_user_ids', 'split_values']
+           'unpack_feature_map', 'gp_extend', 'gp_smooth_embeddings', 'pca_features', 'project_new_items',
+           'cross_domain_predictability', 'test_shared_user_ids', 'split_values', 'item_kernel', 'low_rank']
 
 # %% ../nbs/53_features.ipynb #142cf061
 import numpy as np
@@ -15,33 +15,37 @@ import scipy.linalg as sl
 import scipy.sparse as sp
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from .core import InputError, batch_slices, check_memory, l2_normalize
 from .data import Domain
 from .metrics import split_values
+from .algebra import (
+    add_diagonal, checksum, cholesky, dense_device, fetch, gram, item_kernel, kept, low_rank, put,
+    resident, solve_factored, solve_lower, widen)
 from .dataset import (
     Dataset, Histories, binarize, decayed_matrix, make_dataset, mask_interactions,
     most_frequent_items, select_users)
+if TYPE_CHECKING:
+    import torch
 
 # %% ../nbs/53_features.ipynb #0a4ba498
 _all_ = ['split_values']
 
 # %% ../nbs/53_features.ipynb #d476a2b8
-def _covariance(X:np.ndarray, size:int=8192)->tuple:
-    "Mean and covariance of the rows, summed over blocks in float64."
-    X = np.asarray(X)
+def _directions(X:np.ndarray, size:int=8192)->tuple:
+    "Mean of the rows; variances and directions of their covariance, summed over blocks in float64."
     mean = X.mean(0, dtype=np.float64)
+    device = dense_device(16*X.shape[1]*(X.shape[1] + size), 'a covariance')
     total = np.zeros((X.shape[1], X.shape[1]))
-    for b in batch_slices(len(X), size):
-        centred = X[b] - mean
-        total += centred.T @ centred
-    return mean, total/len(X)
+    for b in batch_slices(len(X), size): total += fetch(gram(put(X[b] - mean, device)))
+    return mean, *np.linalg.eigh(total/len(X))
 
 def whitening_map(X:np.ndarray,        # (N, d) vectors
                   whitening:float=.25  # 0 only centres, 1 whitens fully
                  )->tuple:             # mean (d,), matrix (d, k), float32
     "The linear part of `partial_whiten`, which is l2_normalize((X - mean) @ matrix)."
-    mean, covariance = _covariance(X)
-    variance, directions = np.linalg.eigh(covariance)
+    X = np.asarray(X)
+    mean, variance, directions = kept(X, checksum(X), lambda: _directions(X))
     keep = variance > 1e-10*max(variance[-1], 1e-30)
     matrix = directions[:, keep]*variance[keep]**(-whitening/2)
     return mean.astype(np.float32), matrix.astype(np.float32)
@@ -50,9 +54,10 @@ def apply_whitening(X:np.ndarray, mean:np.ndarray, matrix:np.ndarray, size:int=8
     "Vectors under the map of `whitening_map`, rows of length one, (N, k) float32."
     X = np.asarray(X)
     out = np.empty((len(X), matrix.shape[1]), np.float32)
-    wide = matrix.astype(np.float64)
+    device = dense_device(16*len(matrix)*(len(matrix) + size), 'whitening')
+    wide = put(matrix, device, 'float64')
     for b in batch_slices(len(X), size):
-        out[b] = l2_normalize((X[b] - mean.astype(np.float64)) @ wide)
+        out[b] = l2_normalize(fetch(put(X[b] - mean.astype(np.float64), device) @ wide))
     return out
 
 def partial_whiten(X:np.ndarray, # (N, d)
@@ -263,36 +268,29 @@ def unpack_feature_map(meta:dict, arrays:dict)->FeatureMap:
     return FeatureMap(text, columns, meta['weight'], meta['scale'])
 
 # %% ../nbs/53_features.ipynb #3a01eb9c
-def item_kernel(a:np.ndarray, # (n, f)
-                b:np.ndarray, # (m, f)
-                sharp:float
-               )->np.ndarray: # (n, m)
-    "exp(κ(φᵢᵀφⱼ − 1))"
-    return np.exp(np.float32(sharp)*(a @ b.T - 1))
-
-def low_rank(B:np.ndarray, # (n, m)
-             rank:int
-            )->tuple: # U (n, rank), V (m, rank)
-    "Factors U, V with B ≈ U Vᵀ, the singular values shared between them."
-    from sklearn.utils.extmath import randomized_svd
-    rank = min(rank, min(B.shape))
-    if min(B.shape) <= 2*rank: U, values, Vt = np.linalg.svd(B, full_matrices=False)
-    else: U, values, Vt = randomized_svd(B, rank, n_iter=2, random_state=0)
-    root = np.sqrt(values[:rank])
-    return U[:, :rank]*root, Vt[:rank].T*root
+_all_ = ['item_kernel', 'low_rank']
 
 # %% ../nbs/53_features.ipynb #e4640ef2
-def _cholesky(phi:np.ndarray, counts:np.ndarray, noise:float, sharp:float)->tuple:
-    "Cholesky factor of K_SS + diag(σ²/c), in float64: the matrix is nearly singular."
-    wide = phi.astype(np.float64)
-    K = item_kernel(wide, wide, sharp)
-    K[np.diag_indices_from(K)] += noise/np.maximum(counts, 1) + 1e-4
-    return sl.cho_factor(K, lower=True, overwrite_a=True, check_finite=False)
+def _kernel_device(phi:np.ndarray, n_known:int)->'torch.device|None':
+    "Where kernels over so many known items are computed, in float64."
+    held = 8*(4*n_known**2 + (4096 + n_known)*(n_known + phi.shape[1]))
+    return dense_device(held, f'a kernel over {n_known:,} items')
 
-def _blocks_of(phi:np.ndarray, known:np.ndarray, solved:np.ndarray, sharp:float)->np.ndarray:
+def _cholesky(known:'np.ndarray|torch.Tensor', # (s, f), where to compute
+              counts:np.ndarray, noise:float, sharp:float)->'np.ndarray|torch.Tensor':
+    "Cholesky factor of K_SS + diag(σ²/c), in float64: the matrix is nearly singular."
+    wide = widen(known)
+    K = item_kernel(wide, wide, sharp)
+    ridge = noise/np.maximum(counts, 1) + 1e-4
+    add_diagonal(K, ridge if isinstance(K, np.ndarray) else put(ridge, K.device))
+    return cholesky(K)
+
+def _blocks_of(phi:np.ndarray, known:'np.ndarray|torch.Tensor', solved:'np.ndarray|torch.Tensor',
+               sharp:float, device:'torch.device|None')->np.ndarray:
     "K_{·S} @ solved, a block of items at a time, float32."
     out = np.empty((len(phi), solved.shape[1]), np.float32)
-    for b in batch_slices(len(phi), 2048): out[b] = item_kernel(phi[b], known, sharp) @ solved
+    for b in batch_slices(len(phi), 2048):
+        out[b] = fetch(widen(item_kernel(put(phi[b], device), known, sharp)) @ solved)
     return out
 
 def gp_extend(phi:np.ndarray,    # (N, f) features of all items
@@ -303,15 +301,19 @@ def gp_extend(phi:np.ndarray,    # (N, f) features of all items
               sharp:float=3.     # κ of the kernel
              )->np.ndarray:      # (N, r) float32
     "Extend values measured at items S to all items: A @ values of @eq-gp."
-    solved = sl.cho_solve(_cholesky(phi[known], counts, noise, sharp), values, check_finite=False)
-    return _blocks_of(phi, phi[known], solved, sharp)
+    device = _kernel_device(phi, len(known))
+    own = put(phi[known], device)
+    values = put(values, device, 'float64')
+    solved = solve_factored(_cholesky(own, counts, noise, sharp), values)
+    return _blocks_of(phi, own, solved, sharp, device)
 
 # %% ../nbs/53_features.ipynb #f77a6f92
-def _join_alone(phi:np.ndarray, counts:np.ndarray, E:np.ndarray, prior:np.ndarray, known:np.ndarray,
-                factor:np.ndarray, noise:float, sharp:float)->np.ndarray:
+def _join_alone(phi:np.ndarray, counts:np.ndarray, E:np.ndarray, prior:np.ndarray,
+                known:'np.ndarray|torch.Tensor', factor:'np.ndarray|torch.Tensor', noise:float,
+                sharp:float, device:'torch.device|None')->np.ndarray:
     "Embeddings of items outside S, each as if it alone joined S."
-    kernel = item_kernel(phi, known, sharp)
-    explained = (sl.solve_triangular(factor, kernel.T, lower=True, check_finite=False)**2).sum(0)
+    kernel = widen(item_kernel(put(phi, device), known, sharp))
+    explained = fetch((solve_lower(factor, kernel.T)**2).sum(0))
     variance = np.maximum(np.exp(sharp*((phi**2).sum(1) - 1)) - explained, 0)
     weight = variance/(variance + noise/counts + 1e-4)
     return prior + weight[:, None]*(E - prior)
@@ -326,12 +328,15 @@ def gp_smooth_embeddings(phi:np.ndarray,    # (N, f) features of all items
     "Embeddings in which rare items lean on those like them, and new items are made of them."
     S = most_frequent_items(counts, max_items)
     if not len(S): return E[:n].astype(np.float32)
-    factor = _cholesky(phi[S], counts[S], noise, sharp)
-    out = _blocks_of(phi[:n], phi[S], sl.cho_solve(factor, E[S], check_finite=False), sharp)
+    device = _kernel_device(phi, len(S))
+    own = put(phi[S], device)
+    factor = _cholesky(own, counts[S], noise, sharp)
+    solved = solve_factored(factor, put(E[S], device, 'float64'))
+    out = _blocks_of(phi[:n], own, solved, sharp, device)
     alone = np.setdiff1d(np.nonzero(counts[:n])[0], S)
     for b in batch_slices(len(alone), 2048):
         j = alone[b]
-        out[j] = _join_alone(phi[j], counts[j], E[j], out[j], phi[S], factor[0], noise, sharp)
+        out[j] = _join_alone(phi[j], counts[j], E[j], out[j], own, factor, noise, sharp, device)
     return out
 
 # %% ../nbs/53_features.ipynb #3fc09bed
@@ -339,8 +344,11 @@ def pca_features(phi:np.ndarray, # (N, f)
                  dim:int=128
                 )->np.ndarray: # (N, dim) float32
     "The `dim` directions of most variance, rows scaled to mean squared length one."
-    _, directions = np.linalg.eigh(np.asarray(phi.T @ phi, np.float64))
-    x = phi @ directions[:, ::-1][:, :dim].astype(np.float32)
+    device = dense_device(4*(phi.size + phi.shape[1]*(phi.shape[1] + dim)), 'principal directions')
+    there = resident(phi, device)
+    def axes(): return np.linalg.eigh(np.float64(fetch(gram(there))))[1][:, ::-1]
+    directions = kept(phi, (checksum(phi), 'axes'), axes)
+    x = fetch(there @ put(directions[:, :dim].astype(np.float32), device))
     return (x/max(np.sqrt((x**2).sum(1).mean()), 1e-12)).astype(np.float32)
 
 def _enough_rows(phi:np.ndarray, rows:np.ndarray, at_most:int=20_000)->np.ndarray:
@@ -360,8 +368,8 @@ def project_new_items(compact:np.ndarray,   # (N - m, dim) compact features of t
     old = _enough_rows(phi, np.r_[0:first, data.n_target:data.n_items])
     known = phi[old].astype(np.float64)
     before = np.where(old < first, old, old - m)
-    gram = known.T @ known + 1e-3*np.eye(phi.shape[1])
-    W = np.linalg.lstsq(gram, known.T @ compact[before], rcond=None)[0]
+    A = known.T @ known + 1e-3*np.eye(phi.shape[1])
+    W = np.linalg.lstsq(A, known.T @ compact[before], rcond=None)[0]
     new = phi[first:data.n_target] @ W
     return np.concatenate([compact[:first], new, compact[first:]]).astype(np.float32)
 

@@ -20,7 +20,8 @@ from fastcore.meta import delegates
 from functools import partial
 from torch import nn
 from typing import Any
-from .core import InputError, batch_slices, def_device, keep_generators, set_seed
+from .core import (
+    InputError, batch_slices, def_device, default_device, keep_generators, set_seed)
 from .dataset import (
     Dataset, Histories, domain_ranges, mask_interactions, next_item_ndcg, select_users,
     split_last_interaction, training_histories)
@@ -319,6 +320,13 @@ def device(self:NeuralExpert)->torch.device:
     "Where the network learns and scores."
     return self._device or def_device()
 
+@patch
+def fit_dataset(self:NeuralExpert, data:Dataset)->NeuralExpert:
+    "Learn from index-coded interactions; the network stays on the device of now, until `to`."
+    with default_device(self._device):
+        self._device = def_device()
+        return super(NeuralExpert, self).fit_dataset(data)
+
 # %% ../nbs/15_sequence.ipynb #c9e34c50
 @patch
 def trained_net(self:NeuralExpert)->nn.Module:
@@ -343,7 +351,7 @@ def keep(self:NeuralExpert, net:nn.Module)->None:
 @patch
 def to(self:NeuralExpert, device:str|torch.device)->NeuralExpert: # The expert itself
     "Score on `device` from now on; a network that others use stays where it is."
-    self._device = torch.device(device)
+    self._device = def_device(device)
     self._net = None
     return self
 

@@ -333,8 +333,7 @@ def _candidates(self:RequestScorer, request:_Request, size:int, hidden:np.ndarra
     with self.lock:                                            # one scratch for all threads
         total = self._total(request)
         total[hidden] = -np.inf
-        np.negative(total, out=total)
-        return np.sort(np.argpartition(total, size)[:size])
+        return torch.from_numpy(total).topk(size, sorted=False).indices.sort().values.numpy()
 
 @patch
 def _exact(self:RequestScorer, request:_Request, columns:np.ndarray)->np.ndarray:

@@ -16,6 +16,7 @@ from torch import nn
 from .core import batch_slices, set_seed
 from .dataset import (
     Dataset, Histories, decayed_matrix, most_frequent_items, prefix_examples)
+from .algebra import factor_product
 from .features import item_features, pca_features, project_new_items
 from .learner import (
     Callback, DataLoaders, EarlyStopCB, Learner, SchedCB, TensorLoader, TransferPenaltyCB, cosine)
@@ -170,7 +171,9 @@ def constant_part(self:TwoTower)->np.ndarray: # (n_target,)
 @patch
 def score_histories(self:TwoTower, hist:Histories)->np.ndarray: # (len(hist), n_target) float32
     "Scaled cosines of users' and items' vectors, and the learned share of popularity."
-    return self.user_vectors(hist) @ self.item_vectors.T + self.constant_part()
+    n = self.data.n_target
+    cosines = factor_product(self.user_vectors(hist), self.item_vectors, n, self.device)
+    return cosines + self.constant_part()
 
 # %% ../nbs/16_two_tower.ipynb #1a4da490
 @patch

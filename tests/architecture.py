@@ -12,7 +12,7 @@ LAYERS = {
                'embedding_cache', 'embedding_space', 'encoder_models', 'model_files', 'pictures',
                'encode', 'pretrain'],
     'measuring': ['metrics', 'case_files', 'leakage'],
-    'numbers': ['vectors', 'dataset', 'features', 'encoder_choice'],
+    'numbers': ['vectors', 'dataset', 'algebra', 'features', 'encoder_choice'],
     'learning': ['transfer', 'learner', 'discrepancy', 'finetune'],
     'experts': ['expert', 'baselines', 'incremental', 'closed_form', 'sequence', 'two_tower', 'tuned_text', 'semantic_ids',
                 'fusion'],
