@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['InputError', 'import_optional', 'check_type', 'check_int', 'check_fraction', 'default_device', 'def_device',
-           'device_of', 'set_seed', 'keep_generators', 'cache_dir', 'atomic_write', 'write_json', 'progress',
+           'device_of', 'renamed', 'set_seed', 'keep_generators', 'cache_dir', 'atomic_write', 'write_json', 'progress',
            'batch_slices', 'free_memory', 'peak_memory_mb', 'check_memory', 'interactive', 'l2_normalize',
            'package_versions', 'id_kind', 'check_id_kind', 'hash_ids']
 
@@ -20,6 +20,7 @@ import platform
 import random
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import distributions
 from pathlib import Path
@@ -97,6 +98,18 @@ def device_of(x:'torch.Tensor|torch.nn.Module' # A tensor, or a module with para
     first = next(x.parameters(), None)
     if first is None: first = next(x.buffers(), None)
     return def_device() if first is None else first.device
+
+# %% ../nbs/50_core.ipynb #05ab81b1
+def renamed(old:str, new:str, # Names of a method
+            owner:str='Recommender' # Name of its class
+           )->Callable:
+    "A method under its old name, which warns; it goes with the next version."
+    def method(self, *args, **kwargs):
+        warnings.warn(f'{owner}.{old} is now {owner}.{new}', DeprecationWarning, stacklevel=2)
+        return getattr(self, new)(*args, **kwargs)
+    method.__name__ = old
+    method.__doc__ = f'Deprecated: `{new}`.'
+    return method
 
 # %% ../nbs/50_core.ipynb #5c34b469
 def set_seed(seed:int=0, # Any integer

@@ -200,6 +200,15 @@ def load(self:TextEncoder)->TextEncoder:
     if self.dtype != 'float32' and self.asked == 'auto': self._check_dtype()
     return self
 
+# %% ../nbs/05_encode.ipynb #475a9bf0
+@patch
+def to(self:TextEncoder, device:Any # 'cpu', 'cuda', 'cuda:1'; None: see `def_device`
+      )->TextEncoder:
+    "Compute on `device` from now on; a loaded model that others use stays where it is."
+    self.device = device
+    self._model = self._owner = None            # it is read again when it is needed
+    return self
+
 # %% ../nbs/05_encode.ipynb #40f066db
 #| code-fold: true
 @patch(as_prop=True)

@@ -23,7 +23,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import recursively_apply, send_to_device
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from fastcore.basics import patch
 from functools import partial
@@ -78,17 +78,24 @@ class Callback:
     A callback with `state_dict` and `load_state_dict` is part of every checkpoint."""
     order = 0 # Lower runs first
 
-# %% ../nbs/09_learner.ipynb #b022c91f
-def _accelerator(precision, device=None):
-    "A fresh `Accelerator` on the device of `def_device`; each of several processes has its own."
+# %% ../nbs/09_learner.ipynb #30eb2113
+@contextmanager
+def _process_device(device=None):
+    "Let Accelerate compute on the device of `def_device`; each of several processes has its own."
     place = def_device(device)
-    AcceleratorState._reset_state()                     # it would refuse a second precision
     process = PartialState(cpu=place.type == 'cpu')
     own = process.device
     if process.num_processes == 1: process.device = place
     elif device is not None: warnings.warn(f'device {device} is not used: each process has its own')
-    try: return Accelerator(mixed_precision=precision, cpu=place.type == 'cpu')
+    try: yield
     finally: process.device = own                       # others may ask Accelerate for a device
+
+# %% ../nbs/09_learner.ipynb #b022c91f
+def _accelerator(precision, device=None):
+    "A fresh `Accelerator` on the device of `def_device`."
+    AcceleratorState._reset_state()                     # it would refuse a second precision
+    with _process_device(device):
+        return Accelerator(mixed_precision=precision, cpu=def_device(device).type == 'cpu')
 
 # %% ../nbs/09_learner.ipynb #5be02f19
 def to_device(batch:Any, # Tensors, nested in tuples, lists or dicts
@@ -139,10 +146,11 @@ class Learner:
         before = self.cbs
         self.cbs = [*before, *cbs]
         try:
-            self._prepare(n_epochs)
-            self('before_fit')
-            self._epochs()
-            self('after_fit')
+            with _process_device(self.device):
+                self._prepare(n_epochs)
+                self('before_fit')
+                self._epochs()
+                self('after_fit')
         finally:
             try: self._cleanup()
             finally: self.cbs = before
