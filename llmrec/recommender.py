@@ -36,10 +36,10 @@ from .algebra import kept
 from .features import attribute_columns, item_features, test_shared_user_ids
 from .expert import pack_experts
 from .fusion import Fusion, Gate, n_held_out
-from llmrec.lists import (
+from .lists import (
     RecommendationTable, TextIndex, category_distribution, item_columns, item_mask, name_rows,
-    rerank_calibrated, rerank_diverse, short_explanation, similar_items, to_table, top_columns,
-    top_k)
+    rerank_calibrated, rerank_diverse, reserve_places, short_explanation, similar_items, to_table,
+    top_columns, top_k)
 from .serve import RequestScorer
 from .explain import (
     Counterfactual, Explanation, TokenAttributions, counterfactual, explain, token_attributions)
@@ -360,6 +360,16 @@ def _best(fitted, hist, k, exclude_seen, allowed):
         scores.append(values)
     return np.concatenate(columns), np.concatenate(scores)
 
+# %% ../nbs/23_recommender.ipynb #f2e5a001
+def _with_fresh(fitted, hist, exclude_seen, allowed, share, best):
+    "Lists of which a share of the places is for items with fewer than five interactions."
+    if not 0 <= share <= 1:
+        raise InputError(f'fresh is {share!r}: expected a share of the places, from 0 to 1')
+    counts = fitted.data.counts[:fitted.data.n_target]
+    places = int(np.ceil(np.round(share*best[0].shape[1], 9)))
+    rare = allowed & (counts < 5)
+    return reserve_places(*best, *_best(fitted, hist, places, exclude_seen, rare))
+
 # %% ../nbs/23_recommender.ipynb #9285dbc9
 def _coverage(confidence):
     "The coverage that is asked for; True means .9."
@@ -372,7 +382,8 @@ def _coverage(confidence):
 def _require_whole_list(exclude_seen, repeats, limits):
     "An error for lists that the held-out interactions say nothing about."
     if any(x is not None for x in limits):
-        raise InputError('confidence holds for lists of all items: leave out kind, mask and items')
+        raise InputError('confidence holds for lists of all items: leave out kind, mask, '
+                         'items and fresh')
     if bool(exclude_seen) == repeats:
         raise InputError(f'confidence of a Recommender with repeats={repeats} holds for '
                          f'exclude_seen={not repeats}: pass that')
@@ -645,19 +656,23 @@ class Recommender(BaseEstimator, ModelHubMixin):
                   mask:np.ndarray|None=None,   # Items that may be shown, (n_items,) boolean
                   items:Iterable|None=None,    # Ids of items that may be shown
                   as_frame:bool=False,    # As a DataFrame user, item, score, rank
-                  confidence:bool|float=False # Third: p_hit, size, abstain, reason; .9: coverage
+                  confidence:bool|float=False, # Third: p_hit, size, abstain, reason; .9: coverage
+                  fresh:float=0.          # Share of places for items with under five interactions
                  )->tuple|pd.DataFrame:
         "Items and scores, (len(users), k), best first; (k,) for one id; None: no item is left."
         ids, single = as_ids(users)
         sure = None
         if confidence is not False:
             coverage = _coverage(confidence)
-            _require_whole_list(exclude_seen, self.fusion.repeats, (kind, mask, items))
+            limits = kind, mask, items, fresh or None
+            _require_whole_list(exclude_seen, self.fusion.repeats, limits)
             sure = self._confident().confidence
         state = self._fitted
         hist = histories(state.data, ids)
-        columns, scores = _best(state, hist, k, exclude_seen,
-                                _allowed(state.data, kind, mask, items))
+        allowed = _allowed(state.data, kind, mask, items)
+        columns, scores = _best(state, hist, k, exclude_seen, allowed)
+        if fresh: columns, scores = _with_fresh(state, hist, exclude_seen, allowed, fresh,
+                                                (columns, scores))
         named = name_rows(columns, state.data.items)
         if sure is not None: sure = sure.judge(state.fusion, hist, k, coverage)
         if as_frame: return _frame(ids, named, scores, sure)

@@ -269,3 +269,23 @@ def test_the_model_runs_on_the_device_that_is_named(pair, split):
     rec = fitted(pair, split, device='cpu')
     assert rec.get_params()['device'] == 'cpu' and rec.to('cpu') is rec
     with pytest.raises(InputError, match='device'): Recommender(device='no such device')
+
+
+def test_places_for_items_with_few_interactions(pair, split):
+    "At least a share of each list, the best of their kind, and the order of scores."
+    thin = split.train.groupby('user').head(3)
+    rec = Recommender('tfidf', budget='fast', experts=few).fit(pair.target.with_log(thin), pair.source)
+    users = thin['user'].unique()[:20]
+    rare = np.asarray(rec.items)[rec.data.counts[:len(rec.items)] < 5]
+    assert 8 <= len(rare) < len(rec.items) - 10, 'the shop has some'
+    plain, _ = rec.recommend(users, k=10)
+    lists, scores = rec.recommend(users, k=10, fresh=.4)
+    best, _ = rec.recommend(users, k=4, items=rare)
+    for row, before, top, value in zip(lists, plain, best, scores):
+        assert set(top) <= set(row) and len(set(row)) == 10
+        kept = [x for x in before if x not in rare][:6]
+        assert set(kept) <= set(row) and (np.diff(value) <= 0).all()
+    assert np.array_equal(rec.recommend(users, k=10, fresh=0.)[0], plain)
+    for wrong in (-.1, 1.5):
+        with pytest.raises(InputError, match='fresh is'): rec.recommend(users, fresh=wrong)
+    with pytest.raises(InputError, match='fresh'): rec.recommend(users, fresh=.2, confidence=True)
