@@ -591,13 +591,14 @@ def _training_set(self:Fusion, rest, hist, target):
     natural = build_choices(fitted, hist, target, counts, allowed, seed=self.seed)
     natural.weight = rare_item_weights(counts[target])
     nobody = select_users(hist, np.full(min(len(hist), 500), -1))
-    cold_start = build_choices(fitted, nobody, target[:len(nobody)], counts, allowed,
-                               seed=self.seed)
+    chosen = target[:len(nobody)]
+    cold_start = build_choices(fitted, nobody, chosen, counts, allowed, seed=self.seed)
     training = _TrainingSet([natural], fitted, cold_start, [hist])
     self._add_cold_items(training, rest, hidden)
     return self._try_networks(training, networks, nobody) if networks else training
 
 # %% ../nbs/17_fusion.ipynb #afa19dc5
+#| code-fold: true
 def _tell_new_apart(choices):
     "Numbers of the experts that give items without interactions different scores."
     cold = (choices.item_evidence == 0) & (choices.log_weight > -1e8)
@@ -607,8 +608,6 @@ def _tell_new_apart(choices):
     spread = own.masked_fill(out, -torch.inf).amax(1) - own.masked_fill(out, torch.inf).amin(1)
     return torch.nonzero((spread > 1e-6).any(0))[:, 0].tolist()
 
-# %% ../nbs/17_fusion.ipynb #cbd6c38d
-#| code-fold: true
 @patch
 def _add_cold_items(self:Fusion, training, rest, hidden):
     "Interactions with hidden items as choices among these, as the last set."
@@ -617,16 +616,16 @@ def _add_cold_items(self:Fusion, training, rest, hidden):
     rng = np.random.default_rng(self.seed)
     fitted = [training.experts[i] for i in able]
     if not hidden.any():
-        hidden = np.r_[_tenth(rest.counts[:rest.n_target], rng),
-                       np.zeros(rest.n_items - rest.n_target, bool)]
+        hidden = np.zeros(rest.n_items, bool)
+        hidden[:rest.n_target] = _tenth(rest.counts[:rest.n_target], rng)
         fitted = fit_experts(clone_experts(fitted), drop_items(rest, hidden), self.plan)
     rows = rng.permutation(np.nonzero(hidden[rest.hist.item])[0])[:len(training.sets[0].target)]
     if not len(rows) or len(fitted) < len(able): return
     past = history_before(rest.hist, rows)
     past = mask_interactions(past, ~hidden[past.item])
     none = np.zeros(rest.n_target, int)
-    choices = build_choices(fitted, past, rest.hist.item[rows], none, hidden[:rest.n_target],
-                            seed=self.seed)
+    own = hidden[:rest.n_target]
+    choices = build_choices(fitted, past, rest.hist.item[rows], none, own, seed=self.seed)
     scores = torch.zeros(*choices.scores.shape[:2], len(training.experts))
     scores[..., able] = choices.scores
     training.sets.append(replace(choices, scores=scores))
@@ -652,8 +651,7 @@ def _try_networks(self:Fusion, training, networks, nobody):
     more = self._extended(training, pilot, nobody)
     if len(more.experts) == len(training.experts): return training
     before = held_out_ndcg(training.sets[:1], len(training.experts))
-    after = held_out_ndcg(more.sets[:1], len(more.experts))
-    gain, error = paired_gain(after, before)
+    gain, error = paired_gain(held_out_ndcg(more.sets[:1], len(more.experts)), before)
     what = f'{pilot[0].name} adds {gain:+.4f} ± {error:.4f} to NDCG@10 of held-out interactions'
     if gain <= error:
         self.plan.append(f'networks left out: {what}')
@@ -670,8 +668,8 @@ def _extended(self:Fusion, training, experts, nobody):
     except InputError: return training
     sets = [add_experts(x, fitted, hist) for x, hist in zip(training.sets, training.hist)]
     cold_start = add_experts(training.cold_start, fitted, nobody)
-    return replace(training, sets=sets, experts=[*training.experts, *fitted],
-                   cold_start=cold_start)
+    return _TrainingSet(sets, [*training.experts, *fitted], cold_start, training.hist,
+                        hidden=training.hidden)
 
 # %% ../nbs/17_fusion.ipynb #b6c38973
 def weight_shares(gate:Gate, sets:list # `ChoiceBatch`es
@@ -696,9 +694,9 @@ def _without_light(self:Fusion, training, least=.01):
     light = [name for name, own in zip(names, share) if own < least]
     if light: self.plan.append('left out, with less than 1 % of the weight: ' + ', '.join(light))
     def kept(choices): return choices and replace(choices, scores=choices.scores[..., keep])
-    return replace(training, sets=[kept(x) for x in training.sets],
-                   experts=[training.experts[i] for i in keep],
-                   cold_start=kept(training.cold_start))
+    experts = [training.experts[i] for i in keep]
+    return _TrainingSet([kept(x) for x in training.sets], experts, kept(training.cold_start),
+                        training.hist, hidden=training.hidden)
 
 # %% ../nbs/17_fusion.ipynb #77b29516
 def _of_target(choices, experts, hist, notes):
@@ -710,7 +708,6 @@ def _of_target(choices, experts, hist, notes):
     own_hist = mask_interactions(hist, hist.item < data.n_target)
     return add_experts(alike, fit_experts(others, without_sources(data), notes), own_hist)
 
-# %% ../nbs/17_fusion.ipynb #80741f65
 @patch
 def _judge_sources(self:Fusion, training, rest, hist, target):
     "The training set, or the one without the sources if these hurt; the gain is noted."
@@ -725,8 +722,8 @@ def _judge_sources(self:Fusion, training, rest, hist, target):
                               held_out_ndcg([twin], twin.scores.shape[-1]))
     harm = gain < -2*error
     verdict = 'would hurt, left out' if harm else 'helps' if gain > 2*error else 'no gain shown'
-    self.plan.append(f'source: {verdict} ({gain:+.4f} ± {error:.4f} to NDCG@10 of held-out '
-                     'interactions)')
+    size = f'{gain:+.4f} ± {error:.4f} to NDCG@10 of held-out interactions'
+    self.plan.append(f'source: {verdict} ({size})')
     return self._without_sources(closed, rest, hist, target) if harm else training
 
 # %% ../nbs/17_fusion.ipynb #46e5ed2a
@@ -855,7 +852,6 @@ def add_items(self:Fusion, data:Dataset, m:int)->None:
     for expert in self.experts: expert.add_items(data, m)
     self.data = data
 
-# %% ../nbs/17_fusion.ipynb #216947c7
 @patch
 def update(self:Fusion, data:Dataset, users:np.ndarray, exact:bool=False,
            shared:dict|None=None)->None:
