@@ -9,7 +9,8 @@ as it is: `fit_gate` as `Fusion` calls it · likelihood: focus 0 · weaker prior
 much steeper · focus .5 · no lift, lift 3: weight of choices of items with fewer than five interactions · one weight: no dependence on evidence but
 the offsets · nothing but weights: no offsets either · equal weights · best expert: the one with the best NDCG@10 of the choices · stepwise: experts
 added one by one, with replacement, as long as NDCG@10 of the choices grows (Caruana et al., 2004), 25 steps at most · coordinates: one weight after the
-other by NDCG@10 of the choices, three rounds over ten values.
+other by NDCG@10 of the choices, three rounds over ten values · lightest out: without the experts that `Fusion` leaves out before the final fit, those
+with less than a hundredth of the weight (all other rows keep them) · - EASE, ...: without all experts of one class.
 """
 import argparse, warnings
 from dataclasses import replace
@@ -24,14 +25,14 @@ def fitted(root, name, users):
     from llmrec.recommender import Recommender
     target, split, source, gone = load(root, name, users)
     kept = {}
-    learned = Fusion._learned_gate
+    learned, lighter = Fusion._learned_gate, Fusion._without_light
     def keep(self, lesson):
         gate = learned(self, lesson)
         kept['choices'] = lesson.sets[0]
         return gate
-    Fusion._learned_gate = keep
+    Fusion._learned_gate, Fusion._without_light = keep, lambda self, lesson: lesson
     try: rec = Recommender('minilm', budget='fast').fit(target.with_log(split.train), source, split.valid)
-    finally: Fusion._learned_gate = learned
+    finally: Fusion._learned_gate, Fusion._without_light = learned, lighter
     data = rec.data
     index = data.all_items[0]
     item = index.get_indexer(pd.Index(split.test['item'], dtype=object))
@@ -105,6 +106,15 @@ def flat(choices, offsets):
         fusion._minimise(lambda: (fusion.choice_loss(gate, choices, pairs, focus) + gate.penalty())/total, learned, 150)
     return gate.requires_grad_(False)
 
+def subsets(rec, choices):
+    "Numbers of the experts that are left: without the lightest, and without each class."
+    from llmrec.fusion import fit_gate, weight_shares
+    kinds = [type(x).__name__ for x in rec.experts]
+    share = weight_shares(fit_gate([choices], len(kinds)), [choices])
+    left = {'lightest out': np.nonzero(share >= .01)[0]}
+    for kind in dict.fromkeys(kinds): left[f'- {kind}'] = np.nonzero(np.array(kinds) != kind)[0]
+    return left
+
 def run(root, name, users):
     "All gates of one set, as rows."
     from llmrec.fusion import fit_gate, rare_item_weights
@@ -123,6 +133,9 @@ def run(root, name, users):
     weights = {'equal weights': np.ones(n), 'best expert': np.eye(n)[single], 'stepwise': stepwise(plain), 'coordinates': coordinates(plain)}
     for kind, weight in weights.items():
         found[kind] = ranks(lambda rows, w=weight.astype(np.float32): z[rows].astype(np.float32) @ w, new, item)
+    for kind, kept in subsets(rec, choices).items():
+        some = replace(choices, scores=choices.scores[..., kept].contiguous())
+        found[kind] = by_gate(rec, fit_gate([some], len(kept)), z[..., kept], new, item, hist)
     bucket = np.digitize(rec.data.counts[item], [1, 5, 20])
     ndcg = {kind: np.where(r < 10, 1/np.log2(r + 2), 0) for kind, r in found.items()}
     rows = []
