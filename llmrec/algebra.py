@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 # %% ../nbs/69_algebra.ipynb #29b39899
 def free_memory(device:'torch.device')->float: # Bytes
-    "Bytes that a device can still give; infinite where nobody knows."
+    "Bytes that a device can still give; infinite where it is not CUDA."
     import torch
     if device.type != 'cuda': return np.inf
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -34,7 +34,7 @@ def free_memory(device:'torch.device')->float: # Bytes
 # %% ../nbs/69_algebra.ipynb #8ff64cb0
 def dense_device(n_bytes:float,      # What the computation holds at once
                  what:str='a matrix', # For the log
-                 device:'str|torch.device|None'=None # None: see `def_device`
+                 device:'str|torch.device|None'=None # None: see def_device
                 )->'torch.device|None': # None: NumPy, on the CPU
     "Where to compute: the device that is asked for, or the CPU where that is too small."
     device = def_device(device)
@@ -55,7 +55,7 @@ def put(x:np.ndarray, device:'torch.device|None', dtype:str|None=None
     return _tensor(x).to(device, kind)
 
 def _tensor(x):
-    "A tensor of the same memory, unless PyTorch would warn that nobody may write there."
+    "A tensor of the same memory, unless PyTorch would warn that it is read-only."
     import torch
     return torch.from_numpy(np.require(x, requirements=['C', 'W']))
 
@@ -83,7 +83,7 @@ def kept(x:object,       # An array or table, not written into
     return _KEPT[key][1]
 
 def checksum(x:np.ndarray)->int:
-    "A number that tells whether an array has been written into."
+    "A number that changes when an array has been written into."
     return zlib.crc32(np.ascontiguousarray(x).reshape(-1).view('u1'))
 
 def resident(x:np.ndarray, device:'torch.device|None')->'np.ndarray|torch.Tensor':
@@ -94,7 +94,7 @@ def resident(x:np.ndarray, device:'torch.device|None')->'np.ndarray|torch.Tensor
 def dense_rows(X:sp.spmatrix, # (m, n)
                device:'torch.device|None', dtype:str='float32'
               )->'np.ndarray|torch.Tensor': # (m, n)
-    "A sparse matrix as a dense one, filled on the device; only its entries travel."
+    "A sparse matrix as a dense one, filled on the device; only its entries are moved."
     kind = np.float32 if dtype == 'float32' else np.float64
     if device is None: return X.toarray().astype(kind, copy=False)
     import torch
@@ -154,14 +154,14 @@ def cholesky(A:'np.ndarray|torch.Tensor' # (n, n) symmetric, positive definite; 
     try: return sl.cho_factor(A, lower=True, overwrite_a=True, check_finite=False)[0]
     except sl.LinAlgError: raise InputError(_SINGULAR) from None
 
-def solve_factored(L:'np.ndarray|torch.Tensor', # (n, n) from `cholesky`
+def solve_factored(L:'np.ndarray|torch.Tensor', # (n, n) from cholesky
                    b:'np.ndarray|torch.Tensor'  # (n, r)
                   )->'np.ndarray|torch.Tensor': # (n, r)
     "The solution of L Lᵀ x = b."
     if hasattr(L, 'detach'): return b.cholesky_solve(L)
     return np.ascontiguousarray(sl.cho_solve((L, True), b, check_finite=False))
 
-def solve_lower(L:'np.ndarray|torch.Tensor', # (n, n) from `cholesky`
+def solve_lower(L:'np.ndarray|torch.Tensor', # (n, n) from cholesky
                 b:'np.ndarray|torch.Tensor'  # (n, r)
                )->'np.ndarray|torch.Tensor': # (n, r)
     "The solution of L x = b."
@@ -246,7 +246,7 @@ def _random_svd(M, rank):
 def history_product(X:sp.csr_matrix, # (m, N) decayed histories
                     W:np.ndarray,    # (N, n) weights, which are not written into
                     Q:np.ndarray|None=None, # (n, r): a second factor; W is (N, r) then
-                    device:'str|torch.device|None'=None # None: see `def_device`
+                    device:'str|torch.device|None'=None # None: see def_device
                    )->np.ndarray:    # (m, n) or (m, r) float32
     "X W, or (X W) Qᵀ: the scores of users."
     width = W.shape[1] if Q is None else len(Q)
@@ -259,7 +259,7 @@ def history_product(X:sp.csr_matrix, # (m, N) decayed histories
 def factor_product(x:np.ndarray, # (m, r)
                    Q:np.ndarray, # (N, r) factors of items, which are not written into
                    n:int,        # Items wanted: the first n
-                   device:'str|torch.device|None'=None # None: see `def_device`
+                   device:'str|torch.device|None'=None # None: see def_device
                   )->np.ndarray: # (m, n)
     "x Qᵀ: the scores of users."
     device = dense_device(Q.nbytes + 4*len(x)*(n + Q.shape[1]), 'scoring', device)

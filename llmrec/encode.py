@@ -201,8 +201,9 @@ def load(self:TextEncoder)->TextEncoder:
     return self
 
 # %% ../nbs/05_encode.ipynb #475a9bf0
+#| code-fold: true
 @patch
-def to(self:TextEncoder, device:Any # 'cpu', 'cuda', 'cuda:1'; None: see `def_device`
+def to(self:TextEncoder, device:Any # 'cpu', 'cuda', 'cuda:1'; None: see def_device
       )->TextEncoder:
     "Compute on `device` from now on; a loaded model that others use stays where it is."
     self.device = device

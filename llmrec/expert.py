@@ -150,7 +150,7 @@ def expert_names(experts:Sequence[Expert]) -> list[str]:
 
 # %% ../nbs/12_expert.ipynb #6dca263b
 def expert_key(expert:Expert) -> tuple:
-    "Class and all parameters, those of child experts too: distinguishes an expert from its siblings."
+    "Class and all parameters, of child experts too: distinguishes an expert from its siblings."
     params = sorted(expert.get_params(deep=False).items())
     return (type(expert).__name__, *((name, _frozen(value)) for name, value in params))
 

@@ -111,7 +111,8 @@ def _check_scores(scores, temperature, explore):
 
 # %% ../nbs/38_off_policy.ipynb #d01b5f26
 def draw_actions(policy:np.ndarray, # (n, n_actions) probabilities
-                 seed:int=0)->tuple[np.ndarray, np.ndarray]: # (n,) actions, (n,) propensities
+                 seed:int=0
+                )->tuple[np.ndarray, np.ndarray]: # (n,) actions, (n,) propensities
     "Draw one action per round, and say with which probability: write both into the log."
     if np.ndim(policy) != 2:
         raise InputError(f'the policy has {np.ndim(policy)} dimensions: expected (n, n_actions)')
@@ -178,7 +179,8 @@ def _doubly_robust_terms(log, policy, w, q):
 
 # %% ../nbs/38_off_policy.ipynb #0638a7f8
 def fit_reward_model(log:BanditLog, prior:float=10., # Rounds that the overall mean counts for
-                     n_folds:int=2, seed:int=0)->np.ndarray: # (n, n_actions)
+                     n_folds:int=2, seed:int=0
+                    )->np.ndarray: # (n, n_actions)
     "Mean reward of every action in the round's segment, each from the other folds."
     check_int(n_folds, 'n_folds', 2, len(log))
     segment = np.zeros(len(log), int) if log.segment is None else log.segment
@@ -253,7 +255,7 @@ class PolicyValue:
 # %% ../nbs/38_off_policy.ipynb #32ea4777
 def evaluate_policy(log:BanditLog, policy:np.ndarray, # (n, n_actions) or (n_actions,)
                     method:str='snips',        # ips, snips, dm (direct), dr (doubly robust)
-                    q:np.ndarray|None=None,    # (n, n_actions) rewards; None: `fit_reward_model`
+                    q:np.ndarray|None=None,    # (n, n_actions) rewards; None: fit_reward_model
                     clip:float|None=None, n_boot:int=1000, seed:int=0, level:float=.95
                    )->PolicyValue:
     "What `policy` would have earned per round, with an interval over rounds or users."

@@ -131,7 +131,7 @@ class Online:
 # %% ../nbs/21_online.ipynb #d281083d
 @patch
 def like(self:Online, user:Hashable, item:Hashable)->Online:
-    "The user consumed, or asked for more of, an item: an interaction, now; the experts follow exactly."
+    "The user consumed an item, or asked for more: an interaction, now; experts follow exactly."
     self.rec.update(pd.DataFrame(dict(user=[user], item=[item])), refresh='exact')
     if item in self.declined.get(user, ()): self.declined[user] = self.declined[user] - {item}
     return self

@@ -696,7 +696,7 @@ def paired_time_splits(domain:Domain|pd.DataFrame, # Domain or log, with time
 
 # %% ../nbs/02_preprocess.ipynb #b00ef3d8
 def _first_new(before:pd.DataFrame, after:pd.DataFrame)->pd.DataFrame:
-    "The first row after the time stamp of each user with a past, with an item that is new to the user."
+    "First row after the time stamp of each user with a past, with an item new to the user."
     key = ['user', 'item']
     known = pd.MultiIndex.from_frame(after[key]).isin(pd.MultiIndex.from_frame(before[key]))
     new = after[~known & after['user'].isin(before['user']).to_numpy()]

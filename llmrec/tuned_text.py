@@ -60,7 +60,8 @@ def contrastive_loss(logits:torch.Tensor, # (b, 2b)
 # %% ../nbs/37_tuned_text.ipynb #85399104
 def item_groups(data:Dataset,   # Its table may have a column category
                 phi:np.ndarray, # (N, d) text vectors
-                seed:int=0)->np.ndarray: # (N,)
+                seed:int=0
+               )->np.ndarray:   # (N,)
     "Number of each item's category, or of its cluster of text."
     if 'category' in data.table and data.table['category'].notna().mean() > .5:
         first = data.table['category'].fillna('').astype(str).str.split('|').str[0]
@@ -72,7 +73,8 @@ def item_groups(data:Dataset,   # Its table may have a column category
 # %% ../nbs/37_tuned_text.ipynb #6372c2c2
 def draw_from_group(items:np.ndarray, # (m,)
                     group:np.ndarray, # (N,) the group of every item
-                    rng:np.random.Generator)->np.ndarray: # (m,)
+                    rng:np.random.Generator
+                   )->np.ndarray:     # (m,)
     "A random item of each item's group; another one if there are two."
     order = np.argsort(group, kind='stable')
     start = np.searchsorted(group[order], group[items])
@@ -223,7 +225,8 @@ def learn(self:TunedText, data:Dataset, phi:np.ndarray)->np.ndarray:
 
 # %% ../nbs/37_tuned_text.ipynb #3d3de57c
 def collaborative_vectors(X:sp.csr_matrix, # (users, N) binary
-                          rank:int=64, seed:int=0)->np.ndarray: # (N, rank)
+                          rank:int=64, seed:int=0
+                         )->np.ndarray:    # (N, rank)
     "Singular vectors of the positive pointwise mutual information of items."
     counts = np.asarray(X.sum(0)).ravel()
     pairs = (X.T @ X).tocoo()
