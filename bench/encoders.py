@@ -113,6 +113,12 @@ def table(work):
                                      seconds_per_1000=float(x['seconds']), fit_seconds=float(x['fit']) if where == 'fusion' else np.nan))
     return pd.DataFrame(rows)
 
+def write(rows):
+    "The file, replaced as a whole; `python bench/common.py --stamps` then stamps it by what git knows of its rows."
+    part = OUT.with_suffix('.part')
+    rows.to_csv(part, index=False, float_format='%.5g')
+    os.replace(part, OUT)
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('data', nargs='?', type=Path)

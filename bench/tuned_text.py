@@ -202,7 +202,7 @@ def main():
         for k in a.curve: curve(a, name, k)
         for k in () if a.fusion or a.curve else a.ks: alone(a, name, k)
     rows = table(a.work)
-    if a.csv: common.write(rows, a.csv)
+    if a.csv: rows.to_csv(a.csv, index=False, float_format='%.5g')   # rows of several runs: python bench/common.py --stamps
 
 
 if __name__ == '__main__': main()
