@@ -14,6 +14,7 @@ thousand texts, without a cache. Resumable: vectors and users' values stay in W;
 import argparse, os, sys, time, warnings
 from pathlib import Path
 import numpy as np, pandas as pd
+import common
 
 OUT = Path(__file__).parent/'encoders.csv'
 SETS = {'food': ('amazon_food_kitchen_LLMCDSR', 'food'), 'beauty': ('amazon_beauty_toys_2014', 'beauty'), 'tweets': ('movietweetings_100k', None),
@@ -23,11 +24,10 @@ ENCODERS = ('tfidf', 'minilm', 'e5-multilingual')
 
 def load(root, name, users, items, seed=0):
     "Domain of some users, training log, test log, ids of the items that play new."
-    import unseen
     from llmrec.data import Domain
     from llmrec.preprocess import split_last
     folder, domain = SETS[name]
-    whole = unseen.invoices(root/folder) if name == 'retail' else unseen.read(root/folder, domain, 'timestamp' if name == 'tweets' else 'order')
+    whole = common.invoices(root/folder) if name == 'retail' else common.read(root/folder, domain, 'timestamp' if name == 'tweets' else 'order')
     log = whole.log[whole.log.groupby('user')['item'].transform('size').between(3, 100)]
     order = pd.Series(np.random.default_rng(seed).permutation(log['user'].unique()))
     first = log.assign(place=log['user'].map(pd.Series(order.index, order))).sort_values('place', kind='stable')
@@ -114,7 +114,7 @@ def table(work):
     return pd.DataFrame(rows)
 
 def write(rows):
-    "The file, replaced as a whole."
+    "The file, replaced as a whole; `python bench/common.py --stamps` then stamps it by what git knows of its rows."
     part = OUT.with_suffix('.part')
     rows.to_csv(part, index=False, float_format='%.5g')
     os.replace(part, OUT)

@@ -16,6 +16,7 @@ invented titles are the catalogue that no model can know. Intervals: bootstrap o
 import argparse, time
 from pathlib import Path
 import numpy as np, pandas as pd
+from common import write
 from generative import SHORTCUTS, films, systems
 from llmrec.data import make_synthetic_pair
 from llmrec.dataset import histories, make_dataset, next_item_ranks, select_users
@@ -98,8 +99,8 @@ def main():
             low, high = bootstrap(gains); gap = gains - bar[best][0][:len(gains)]; dlow, dhigh = bootstrap(gap)
             table.append(dict(system=system, model='' if system in SHORTCUTS else name, users=len(gains), ndcg=gains.mean(), low=low[0], high=high[0], recall=hits.mean(),
                               diff=gap.mean(), diff_low=dlow[0], diff_high=dhigh[0], best_shortcut=best, seconds_a_user=seconds))
-        pd.DataFrame(table).to_csv(a.out, index=False, float_format='%.5g')
-        pd.DataFrame(recite).to_csv(Path(a.out).with_name(Path(a.out).stem + '_recite.csv'), index=False, float_format='%.5g')
+        write(pd.DataFrame(table), a.out)
+        write(pd.DataFrame(recite), Path(a.out).with_name(Path(a.out).stem + '_recite.csv'))
     rows = {s: (*v, 0.) for s, v in bar.items()}
     zero = recommender()
     recite = [dict(r, model=name) for r in recitals(zero, target, a.recite)]
