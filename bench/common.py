@@ -76,7 +76,7 @@ def sets(root):
 
 NAMES = ('beauty<kitchen-k1', 'food4<kitchen-k2', 'tweets', 'lastfm', 'beauty<kitchen', 'food<kitchen', 'food4<kitchen-k1',
          'beauty<kitchen-k2', 'food4<kitchen-k5', 'retail', 'beauty', 'toys', 'beauty<toys', 'microlens')
-CHOSEN_ON = ('beauty<kitchen-k1', 'food4<kitchen-k2', 'tweets', 'lastfm')   # the gate's two constants were chosen with these sets in view
+CHOSEN_ON = ('beauty<kitchen', 'food4<kitchen', 'tweets', 'lastfm', 'retail')   # parts of the gate were chosen with their test users in view; with any k
 
 def load(root, name, users, seed=0):
     "Target, split, source, interactions taken away."

