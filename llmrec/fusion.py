@@ -573,6 +573,7 @@ def _hidden_items(self:Fusion, rest, target, rng):
     return hidden
 
 # %% ../nbs/17_fusion.ipynb #75cae380
+#| code-fold: true
 @patch
 def _training_set(self:Fusion, rest, hist, target):
     "Choices for the gate, and some of them once more without histories."
@@ -672,7 +673,7 @@ def _extended(self:Fusion, training, experts, nobody):
                         hidden=training.hidden)
 
 # %% ../nbs/17_fusion.ipynb #b6c38973
-def weight_shares(gate:Gate, sets:list # `ChoiceBatch`es
+def weight_shares(gate:Gate, sets:list # ChoiceBatch, one or several
                  )->np.ndarray:        # (experts,), sum one
     "Share of each expert in the weights of the chosen items, on average."
     shares = []
