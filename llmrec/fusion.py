@@ -546,7 +546,7 @@ class _TrainingSet:
     sets: list                 # `ChoiceBatch`es
     experts: list              # In the order of their scores
     cold_start: ChoiceBatch|None = None  # The same choices without histories
-    hist: list|None = None     # Histories of each of the sets
+    hist: Histories|None = None  # Histories of the first set
     drop_sources: bool = False # Do they hurt?
     hidden: bool = False       # Are the last set's choices among hidden items?
 
@@ -594,7 +594,7 @@ def _training_set(self:Fusion, rest, hist, target):
     nobody = select_users(hist, np.full(min(len(hist), 500), -1))
     chosen = target[:len(nobody)]
     cold_start = build_choices(fitted, nobody, chosen, counts, allowed, seed=self.seed)
-    training = _TrainingSet([natural], fitted, cold_start, [hist])
+    training = _TrainingSet([natural], fitted, cold_start, hist)
     self._add_cold_items(training, rest, hidden)
     return self._try_networks(training, networks, nobody) if networks else training
 
@@ -630,7 +630,6 @@ def _add_cold_items(self:Fusion, training, rest, hidden):
     scores = torch.zeros(*choices.scores.shape[:2], len(training.experts))
     scores[..., able] = choices.scores
     training.sets.append(replace(choices, scores=scores))
-    training.hist.append(past)
     training.hidden = True
 
 # %% ../nbs/17_fusion.ipynb #9fd2d3e4
@@ -664,10 +663,11 @@ def _try_networks(self:Fusion, training, networks, nobody):
 # %% ../nbs/17_fusion.ipynb #c2a8b094
 @patch
 def _extended(self:Fusion, training, experts, nobody):
-    "The training set with further experts; those that cannot be fitted are left out."
+    "The training set with further experts, which know hidden items and have no say among them."
     try: fitted = fit_experts(experts, training.experts[0].data, self.plan)
     except InputError: return training
-    sets = [add_experts(x, fitted, hist) for x, hist in zip(training.sets, training.hist)]
+    sets = [add_experts(training.sets[0], fitted, training.hist)]
+    sets += [replace(x, scores=F.pad(x.scores, (0, len(fitted)))) for x in training.sets[1:]]
     cold_start = add_experts(training.cold_start, fitted, nobody)
     return _TrainingSet(sets, [*training.experts, *fitted], cold_start, training.hist,
                         hidden=training.hidden)
@@ -718,7 +718,7 @@ def _judge_sources(self:Fusion, training, rest, hist, target):
     first = np.arange(min(len(training.sets[0].target), 1000))
     joint = _some(training.sets[0], torch.from_numpy(first))
     joint = replace(joint, scores=joint.scores[..., at])
-    twin = _of_target(joint, closed, select_users(training.hist[0], first), self.plan)
+    twin = _of_target(joint, closed, select_users(training.hist, first), self.plan)
     gain, error = paired_gain(held_out_ndcg([joint], len(closed)),
                               held_out_ndcg([twin], twin.scores.shape[-1]))
     harm = gain < -2*error

@@ -179,3 +179,13 @@ def test_a_source_is_judged_where_some_choices_were_hidden():
     hist = F.mask_interactions(hist, ~new[hist.item])
     fusion = F.Fusion(budget='fast').fit_dataset(data, held_out=(F.drop_items(rest, new), hist, target))
     assert any(x.startswith('source: ') for x in fusion.plan)
+
+def test_networks_have_no_say_among_hidden_items(data):
+    "They were fitted with the interactions that are asked for there."
+    fusion = F.Fusion(budget='fast')
+    fusion.plan = []
+    rest, hist, target = hold_out_last_basket(data)
+    training = fusion._training_set(rest, hist, target)
+    more = fusion._extended(training, [Popularity(.7)], F.select_users(hist, np.full(min(len(hist), 500), -1)))
+    assert training.hidden and len(more.experts) == len(training.experts) + 1
+    assert more.sets[0].scores[..., -1].abs().max() > 0 and more.sets[1].scores[..., -1].abs().max() == 0
