@@ -858,10 +858,13 @@ def state(self:TextEncoder, folder:str|Path # Gets the files, unless pip brings 
 
 @patch
 def state(self:TfidfEncoder, folder:str|Path)->dict:
-    "Plain values; what was learned goes to `folder`."
-    self.save(folder)
+    "Plain values; what was learned goes to `folder`, many numbers in half precision."
+    saved = copy.copy(self)
+    if self.fitted and self.components.nbytes >= 2**20:
+        saved.components = self.components.astype(np.float16).astype(np.float32)
+    saved.save(folder)
     return dict(kind='tfidf', name='tfidf', fields=self.fields and list(self.fields),
-                fingerprint=self.fingerprint)
+                fingerprint=saved.fingerprint)
 
 @patch
 def state(self:WrappedEncoder, folder:str|Path)->dict:

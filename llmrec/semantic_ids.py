@@ -111,7 +111,7 @@ def generate_ids(net:GeneratorNet,
                  beams:int=50
                 )->tuple[np.ndarray, np.ndarray]: # (m, beams, length) and (m, beams)
     "The most likely IDs of each history that exist, and their log-probabilities."
-    def allowed(_, written): return tree.get(tuple(written[1:].tolist()), [0])
+    def allowed(_, written): return tree.get(tuple(written[1:].cpu().tolist()), [0])
     out = net.t5.generate(
         input_ids=tokens, attention_mask=(tokens != 0).long(), num_beams=beams,
         num_return_sequences=beams, max_new_tokens=length, do_sample=False, length_penalty=0.,

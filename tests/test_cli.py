@@ -122,7 +122,7 @@ FILES = {
     'empty log': ('target.csv', '', 'empty'),
     'no column user': ('target.csv', 'who,sku,time\na,f0000,1\n', 'user'),
     'header alone': ('target.csv', 'customer,sku,time\n', 'rows'),
-    'items without rows': ('target-items.csv', 'sku,name\n', 'empty'),
+    'items without rows': ('target-items.csv', 'sku,name\n', 'no rows'),
     'mixed units': ('target.csv', 'customer,sku,time\n' + ''.join(f'u{i},f0000,{1600000000 + i}\n' for i in range(9)) + 'u1,f0001,1600000000000\n', 'milliseconds'),
 }
 

@@ -30,7 +30,7 @@ def test_a_whole_recommender_runs_on_a_second_device():
     for moment in ('loaded', 'on_cpu', 'moved', 'back'): assert found[moment] < 1e-4, (moment, found[moment])
     assert found['operations_of_cpu'] == 0               # loaded for the CPU, nothing is asked of the other device
 
-def test_the_writer_of_item_ids_trains_and_writes_on_a_second_device():
+def test_the_writer_of_item_ids_trains_on_a_second_device_and_writes_on_the_cpu():
     found = on_far('writer')
     assert found['places'] == ['far:0'] and found['operations'] > 500 and found['shape'][0] == 2
 

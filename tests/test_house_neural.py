@@ -145,7 +145,7 @@ def test_nothing_of_the_training_stays(make, data, monkeypatch):
     gc.collect()
     assert alive and not any(r() is not None for r in alive)
     kept = set(vars(e)) - set(e.get_params()) - set(e.saved)
-    assert kept <= {'data', '_net'}, kept
+    assert kept <= {'data', '_net', '_device'}, kept        # where it was fitted is a setting
 
 
 def test_blocks_have_bounded_memory(data):

@@ -63,7 +63,7 @@ def test_server_says_what_every_expert_says():
     from llmrec.dataset import histories, seen_items
     from llmrec.fusion import standardize_scores
     from llmrec.serve import RequestScorer, moments_of_new, standardize_with
-    rec = small_world(60, lambda *a: everyone(), repeats=True)
+    rec = small_world(60, lambda *a: everyone(), repeats=True, strategy='supervised')
     assert len(rec.fusion.experts) == len(everyone()), rec.plan
     server, n = RequestScorer(rec.fusion, rank=4, pool=10), rec.data.n_target
     for u in [*rec.data.users[:25], 'nobody']:
