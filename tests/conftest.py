@@ -49,3 +49,12 @@ def pytest_xdist_make_scheduler(config, log):
             name = nodeid.partition('::')[0].rpartition('/')[2].removesuffix('.py').removeprefix('test_')
             return name if name in TOGETHER else nodeid
     return ByFile(config, log)
+
+@pytest.fixture(scope='module')
+def own_cache(tmp_path_factory):
+    "An embedding cache of one test file's own."
+    before = os.environ.get('LLMREC_CACHE')
+    os.environ['LLMREC_CACHE'] = str(tmp_path_factory.mktemp('cache'))
+    yield
+    if before is None: del os.environ['LLMREC_CACHE']
+    else: os.environ['LLMREC_CACHE'] = before

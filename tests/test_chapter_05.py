@@ -8,14 +8,7 @@ from llmrec.pretrain import tiny_encoder
 
 CORPUS = ['green tea, 20 bags', 'black tea, 100 bags', 'herbal teas', 'engine oil 5W-30', 'motor oil', 'whole milk']
 
-@pytest.fixture(scope='module', autouse=True)
-def cache(tmp_path_factory):
-    "A cache of this file's own."
-    before = os.environ.get('LLMREC_CACHE')
-    os.environ['LLMREC_CACHE'] = str(tmp_path_factory.mktemp('cache'))
-    yield
-    if before is None: del os.environ['LLMREC_CACHE']
-    else: os.environ['LLMREC_CACHE'] = before
+pytestmark = pytest.mark.usefixtures('own_cache')
 
 @pytest.fixture(scope='module')
 def tfidf(): return TextEncoder('tfidf').fit(CORPUS)

@@ -1,5 +1,4 @@
 """Checks of chapter 06 that teach a reader nothing: collators, batches, errors. Stops and resumes: test_pretrain.py."""
-import os
 import numpy as np, pandas as pd, pytest, torch
 from llmrec.core import InputError
 from llmrec.encode import TextEncoder
@@ -7,14 +6,7 @@ from llmrec.pretrain import _frozen, _lm_collate, cooccurrence_pairs, sample_mix
 
 WORDS = ['green tea', 'black tea', 'whole milk', 'soy milk', 'motor oil', 'olive oil', 'green olives', 'black olives']
 
-@pytest.fixture(scope='module', autouse=True)
-def cache(tmp_path_factory):
-    "A cache of this file's own."
-    before = os.environ.get('LLMREC_CACHE')
-    os.environ['LLMREC_CACHE'] = str(tmp_path_factory.mktemp('cache'))
-    yield
-    if before is None: del os.environ['LLMREC_CACHE']
-    else: os.environ['LLMREC_CACHE'] = before
+pytestmark = pytest.mark.usefixtures('own_cache')
 
 @pytest.fixture(scope='module')
 def bert(): return tiny_encoder(WORDS, dim=32, vocab=300)

@@ -2,6 +2,7 @@
 import tempfile
 import numpy as np
 import pandas as pd
+import pytest
 from fastcore.test import ExceptionExpected, test_close as close, test_eq as equal
 from llmrec.baselines import Content
 from llmrec.closed_form import EASE, Markov, NextItemRidge
@@ -26,43 +27,36 @@ def test_interest_vectors_follow_what_comes_and_goes():
     equal(run[['unseen']], np.zeros((1, 8)))
 
 
-def test_appended_histories_are_as_if_recomputed():
+@pytest.fixture(scope='module')
+def arrivals():
+    "A pair, its log in time, the same without its last 40 rows, and these."
     pair = make_synthetic_pair()
     log = pair.target.log.sort_values('time', kind='stable').reset_index(drop=True)
-    old, new = log.iloc[:-40], log.iloc[-40:]
-    users = log.user.unique()
-    index = lambda log: make_dataset(log, pair.target.items, pair.source)
-    def changed(data, log): return np.unique(data.users.get_indexer(pd.Index(log.user, dtype=object)))
+    return pair, log, log.iloc[:-40], log.iloc[-40:]
 
-    data = index(old)
+def indexed(pair, log): return make_dataset(log, pair.target.items, pair.source)
+
+def changed(data, log): return np.unique(data.users.get_indexer(pd.Index(log.user, dtype=object)))
+
+
+def test_appended_histories_are_as_if_recomputed(arrivals):
+    pair, log, old, new = arrivals
+    users = log.user.unique()
+    data = indexed(pair, old)
     ease = EASE(1000., 10.).fit_dataset(data)
     for b in (new[:1], new[1:10], new[10:]):
         data = append_interactions(data, b)
         ease.update(data, changed(data, b), exact=True, shared={})
         full = EASE(1000., 10.).fit_dataset(data)
         close(ease.score(users), full.score(users), eps=1e-4)
-    float(np.abs(ease.score(users) - full.score(users)).max())
-    anew = index(log)
+    anew = indexed(pair, log)
     for u in users: equal(histories(data, [u]).item, histories(anew, [u]).item)
     equal(data.counts, anew.counts)
 
 
-def test_a_schedule_waits_and_then_learns():
-    pair = make_synthetic_pair()
-    log = pair.target.log.sort_values('time', kind='stable').reset_index(drop=True)
-    old, new = log.iloc[:-40], log.iloc[-40:]
+def test_a_schedule_waits_and_then_learns(arrivals):
+    pair, log, old, new = arrivals
     users = log.user.unique()
-    index = lambda log: make_dataset(log, pair.target.items, pair.source)
-    def changed(data, log): return np.unique(data.users.get_indexer(pd.Index(log.user, dtype=object)))
-
-    data = index(old)
-    ease = EASE(1000., 10.).fit_dataset(data)
-    for b in (new[:1], new[1:10], new[10:]):
-        data = append_interactions(data, b)
-        ease.update(data, changed(data, b), exact=True, shared={})
-        full = EASE(1000., 10.).fit_dataset(data)
-        close(ease.score(users), full.score(users), eps=1e-4)
-    float(np.abs(ease.score(users) - full.score(users)).max())
     def refitted(expert, data):
         "A copy, fitted on all interactions; its text kernel stays as it was fitted."
         return copy_experts([expert])[0].fit_dataset(data)
