@@ -7,18 +7,11 @@ the fusion (`budget='fast'`), its experts, content by default settings, and fact
 *every*: all test interactions, by the list of ten that `recommend` gives, with `fresh` 0 to .4; `share` is how many of the ten places items with fewer than five interactions
 get. `difference` is the fusion (or `fresh` 0) minus the system, NDCG@10, with a paired 95 % interval over users; what was seen before is masked.
 """
-import argparse, warnings
-from pathlib import Path
 import numpy as np, pandas as pd
-from common import Table, load
+from common import by_set, load
+from gate import ranks
 
 def ndcg(rank): return np.where(rank < 10, 1/np.log2(np.maximum(rank, 0) + 2), 0)
-
-def ranks(scores, item, allowed):
-    "Rank of each test item among those allowed; equal scores share theirs."
-    s = np.where(allowed, scores, -np.inf)
-    own = s[np.arange(len(item)), item][:, None]
-    return (s > own).sum(1) + ((s == own).sum(1) - 1)/2
 
 def mapped(data, hist, lam):
     "Scores of ALS whose cold items have factors predicted from features."
@@ -50,12 +43,12 @@ def cold_rows(name, rec, test, cold):
     maps = [mapped(data, hist, lam) for lam in (1., 10., 100.)]
     new = ~seen_items(hist, data.n_target)
     among = {'cold': new & np.isin(data.items, list(cold)), 'all': new}
-    scores['LinMap'] = max(maps, key=lambda s: ndcg(ranks(s, item, among['cold'])).mean())
+    scores['LinMap'] = max(maps, key=lambda s: ndcg(ranks(s.__getitem__, among['cold'], item)).mean())
     rows = []
     for label, allowed in among.items():
-        base = ndcg(ranks(scores['fusion'], item, allowed))
+        base = ndcg(ranks(scores['fusion'].__getitem__, allowed, item))
         for system, s in scores.items():
-            r = ranks(s, item, allowed)
+            r = ranks(s.__getitem__, allowed, item)
             rows.append(row(name, 'cold', label, system, ndcg(r), base, (r < 10).mean(), len(item)))
     return rows
 
@@ -88,16 +81,4 @@ def run(root, name, users):
     print(pd.DataFrame(rows).round(4).to_string(index=False), flush=True)
     return rows
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('data', type=Path)
-    parser.add_argument('--csv', default='cold_items.csv')
-    parser.add_argument('--sets', nargs='*', default=['tweets', 'beauty<kitchen', 'toys'])
-    parser.add_argument('--users', type=int, default=1500)
-    a = parser.parse_args()
-    warnings.filterwarnings('ignore')
-    done = Table(a.csv, ('set', 'what', 'among', 'system'))
-    for name in a.sets:
-        if not done.has(set=name): done.add(run(a.data, name, a.users))
-
-if __name__ == '__main__': main()
+if __name__ == '__main__': by_set(__doc__, run, 'cold_items.csv', ('tweets', 'beauty<kitchen', 'toys'), ('set', 'what', 'among', 'system'))

@@ -12,7 +12,7 @@ random, by a seeded permutation (`evaluate`'s). **Validation**: the same interac
 with it. For rows from before there were stamps it says what git knows: the commit that wrote the row (`git blame`, without the commits that only
 changed names), not the one that was run.
 """
-import argparse, json, os, subprocess, sys, time
+import argparse, json, os, subprocess, sys, time, warnings
 from pathlib import Path
 import numpy as np, pandas as pd
 
@@ -232,6 +232,19 @@ class Results:
         print(f'{name:18} {system:28} {row["ndcg"]:.4f} {row["recall"]:.4f} | {cell}{cost}', flush=True)
     def read(self): return [json.loads(path.read_text()) for path in sorted(self.work.glob('*.json'))]
 
+
+def by_set(doc, run, csv, names, key, users=1500):
+    "The program of a script that makes rows for one set after the other: `run(folder, set, users)`; a set that is in the file is not run again."
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('data', type=Path)
+    parser.add_argument('--csv', default=csv)
+    parser.add_argument('--sets', nargs='*', default=names)
+    parser.add_argument('--users', type=int, default=users)
+    a = parser.parse_args()
+    warnings.filterwarnings('ignore')
+    done = Table(a.csv, key)
+    for name in a.sets:
+        if not done.has(set=name): done.add(run(a.data, name, a.users))
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

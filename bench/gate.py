@@ -12,11 +12,9 @@ added one by one, with replacement, as long as NDCG@10 of the choices grows (Car
 other by NDCG@10 of the choices, three rounds over ten values · lightest out: without the experts that `Fusion` leaves out before the final fit, those
 with less than a hundredth of the weight (all other rows keep them) · - EASE, ...: without all experts of one class.
 """
-import argparse, warnings
 from dataclasses import replace
-from pathlib import Path
 import numpy as np, pandas as pd, torch
-from common import BUCKETS, NAMES, Table, load
+from common import BUCKETS, NAMES, by_set, load
 
 def fitted(root, name, users):
     "A recommender, the choices of its gate, and standardised scores of the test users."
@@ -147,16 +145,4 @@ def run(root, name, users):
     print(pd.DataFrame(rows).round(4).to_string(index=False), flush=True)
     return rows
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('data', type=Path)
-    parser.add_argument('--csv', default='gate.csv')
-    parser.add_argument('--sets', nargs='*', default=NAMES[:6])
-    parser.add_argument('--users', type=int, default=1500)
-    a = parser.parse_args()
-    warnings.filterwarnings('ignore')
-    done = Table(a.csv, ('set', 'gate'))
-    for name in a.sets:
-        if not done.has(set=name): done.add(run(a.data, name, a.users))
-
-if __name__ == '__main__': main()
+if __name__ == '__main__': by_set(__doc__, run, 'gate.csv', NAMES[:6], ('set', 'gate'))
