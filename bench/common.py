@@ -85,14 +85,16 @@ def load(root, name, users, seed=0):
     target, source, timed = sets(root)[base]()
     split = split_last(target)
     train = split.train
+    valid = split.valid
     if k: train = train[train.groupby('user').cumcount(ascending=False) < int(k)]
     gone = split.train.drop(train.index)
+    if k == '0': gone, valid = pd.concat([gone, valid]), valid.iloc[:0]
     if source is not None and timed: source = truncate_source(source, split)
     everybody = np.sort(split.test['user'].unique())
     kept = set(np.random.default_rng(seed).permutation(everybody)[:users])
     test = split.test[split.test['user'].isin(kept)]
     protocol = split.protocol | dict(users=users) | (dict(k=int(k)) if k else {})
-    return target, Split(train.reset_index(drop=True), split.valid, test, protocol), source, gone if k else None
+    return target, Split(train.reset_index(drop=True), valid, test, protocol), source, gone if k else None
 
 def judge_by(target, split, gone, **more):
     "The one protocol: a function from a model, or lists, to its report."

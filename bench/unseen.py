@@ -5,13 +5,15 @@
     python bench/unseen.py --work RESULTS --csv bench/unseen.csv     # the table that 40_results reads
 
 DIR holds the folders that are read, each with `interactions.csv.gz` and `items.csv.gz`. The last interaction of each user is the test, the one
-before it validation; `-kN` keeps only the N latest training interactions of each user (those taken away are no candidates for anybody); a source is
-cut at each user's held-out interaction where it has times. All items of the target are ranked, what the user had is masked, equal scores are drawn
-at random. Every system gets the validation interactions, too. Settings are found on training and validation interactions; parts of the gate (its
-focus, its lift of rare items, which experts are too light, how new items are learned) were chosen with test users of some sets in view: `chosen_on`.
+before it validation; `-kN` keeps only the N latest training interactions of each user (those taken away are no candidates for anybody), `-k0` no
+interaction of the target at all, for validation neither; a source is cut at each user's held-out interaction where it has times. All items of the
+target are ranked, what the user had is masked, equal scores are drawn at random. Every system gets the validation interactions, too. Settings are
+found on training and validation interactions; parts of the gate (its focus, its lift of rare items, which experts are too light, how new items are
+learned, how many items regressions learn from) were chosen with test users of some sets in view: `chosen_on`.
 
 The bar: popularity; the graph of the last two items with TF-IDF, and EASE with TF-IDF, each with its own settings and one weight from the last
-interactions of training and validation. Seconds are processor seconds of this process, fit alone.
+interactions of training and validation; without any (`-k0`) TF-IDF alone. Seconds are processor seconds of this process, fit alone, with texts
+already encoded.
 """
 import argparse, time, warnings
 from pathlib import Path
@@ -29,7 +31,7 @@ def run(root, name, systems, results, users):
     variants = {'fast': (dict(budget='fast'), train, source), 'no source': (dict(budget='fast'), train, None),
                 'no text': (dict(budget='fast', encoder=None), bare(train), source and bare(source)), 'default': ({}, train, source)}
     for system, (how, domain, other) in variants.items():
-        if system not in systems or results.has(name, system) or system == 'no source' and source is None: continue
+        if system not in systems or results.has(name, system) or system == 'no source' and (source is None or not len(split.train)): continue
         rec, seconds = timed(lambda: Recommender(**{'encoder': 'minilm'} | how).fit(domain, other, split.valid))
         began = time.process_time()
         report = judge(rec)
@@ -38,15 +40,16 @@ def run(root, name, systems, results, users):
         if system == 'fast' and 'experts' in systems:
             for label, expert in zip(rec.summary().columns, rec.experts): results.add(name, f'· {label}', judge(expert), None, settings=repr(expert))
     if 'bar' not in systems: return
+    from llmrec.baselines import Tfidf
     from llmrec.dataset import make_dataset
     from llmrec.shortcuts import shortcut_experts
     data = make_dataset(pd.concat([split.train, split.valid]), target.items, source)
-    for system, fit in shortcut_experts().items():
+    for system, fit in (shortcut_experts() if len(split.train) else {'TF-IDF': Tfidf().fit_dataset}).items():
         if results.has(name, system): continue
         expert, seconds = timed(lambda: fit(data))
         results.add(name, system, judge(expert), seconds)
 
-SHORTCUTS = ('popularity', 'last two items + TF-IDF', 'EASE + TF-IDF')
+SHORTCUTS = ('popularity', 'last two items + TF-IDF', 'EASE + TF-IDF', 'TF-IDF')
 
 def table(results):
     "One row for each set and system; differences of `default` (or `fast`) and this system, paired by user."

@@ -6,7 +6,8 @@
 __all__ = ['whitening_map', 'apply_whitening', 'partial_whiten', 'OneHotMap', 'fit_one_hot', 'one_hot', 'BinMap', 'fit_bins',
            'soft_bins', 'attribute_columns', 'FeatureMap', 'fit_feature_map', 'item_features', 'pack_feature_map',
            'unpack_feature_map', 'gp_extend', 'gp_smooth_embeddings', 'pca_features', 'project_new_items',
-           'cross_domain_predictability', 'test_shared_user_ids', 'split_values', 'item_kernel', 'low_rank']
+           'simulate_cold_target', 'cross_domain_predictability', 'test_shared_user_ids', 'split_values', 'item_kernel',
+           'low_rank']
 
 # %% ../nbs/53_features.ipynb #142cf061
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 import scipy.linalg as sl
 import scipy.sparse as sp
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from .core import InputError, batch_slices, check_memory, l2_normalize
 from .data import Domain
@@ -372,6 +373,38 @@ def project_new_items(compact:np.ndarray,   # (N - m, dim) compact features of t
     W = np.linalg.lstsq(A, known.T @ compact[before], rcond=None)[0]
     new = phi[first:data.n_target] @ W
     return np.concatenate([compact[:first], new, compact[first:]]).astype(np.float32)
+
+# %% ../nbs/53_features.ipynb #09166bc9
+def _pick_cluster(data, share, seed):
+    "Source items of a few clusters, alike in text, that hold at most `share` of all."
+    from sklearn.cluster import KMeans
+    source = np.arange(data.n_target, data.n_items)
+    clusters = KMeans(min(12, len(source)), n_init=2, random_state=seed)
+    label = clusters.fit_predict(item_features(data)[source])
+    order = np.random.RandomState(seed).permutation(label.max() + 1)
+    size = np.cumsum([(label == x).sum() for x in order])
+    take = max(1, int((size <= share*len(source)).sum()))
+    return source[np.isin(label, order[:take])]
+
+# %% ../nbs/53_features.ipynb #90a2959e
+def simulate_cold_target(data:Dataset, share:float=.25, seed:int=0)->Dataset:
+    "Let a cluster of source items play a target; the true target's items are left out."
+    mine = _pick_cluster(data, share, seed)
+    rest = np.setdiff1d(np.arange(data.n_target, data.n_items), mine)
+    order = np.concatenate([mine, rest])
+    place = np.full(data.n_items, -1)
+    place[order] = np.arange(len(order))
+    keep = place[data.hist.item] >= 0
+    hist = mask_interactions(data.hist, keep)
+    ids = data.table['item'].to_numpy()[order]
+    ends = np.cumsum([data.n_target] + [len(x) for x in data.all_items[1:]])
+    borders = len(mine) + np.searchsorted(rest, ends)
+    def rows(x): return None if x is None else x[order]
+    return replace(data, items=ids[:len(mine)], hist=replace(hist, item=place[hist.item]),
+                   all_items=[pd.Index(x, dtype=object) for x in np.split(ids, borders[:-1])],
+                   time=None if data.time is None else data.time[keep],
+                   table=data.table.iloc[order].reset_index(drop=True),
+                   vectors=rows(data.vectors), phi=rows(data.phi))
 
 # %% ../nbs/53_features.ipynb #5f62e6b8
 def _unit_rows(X:sp.spmatrix)->sp.csr_matrix:

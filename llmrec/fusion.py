@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['standardize_scores', 'item_log_counts', 'user_log_counts', 'Gate', 'ChoiceBatch', 'build_choices', 'add_experts',
            'rare_item_weights', 'unique_evidence_pairs', 'gate_scores', 'choice_loss', 'fit_gate', 'fit_cold_items',
-           'fit_cold_start', 'choice_ndcg', 'held_out_ndcg', 'simulate_cold_target', 'closed_form_experts',
-           'neural_experts', 'default_experts', 'fit_experts', 'tune_experts', 'Fusion', 'n_held_out', 'paired_gain',
-           'weight_shares']
+           'fit_cold_start', 'choice_ndcg', 'held_out_ndcg', 'closed_form_experts', 'neural_experts', 'default_experts',
+           'fit_experts', 'tune_experts', 'Fusion', 'n_held_out', 'paired_gain', 'weight_shares']
 
 # %% ../nbs/17_fusion.ipynb #73cc277c
+import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -25,13 +25,13 @@ from .core import InputError, batch_slices, progress
 from .dataset import (
     Dataset, Histories, basket_start, drop_items, has_item, history_before, hold_out_last_basket,
     last_interactions, mask_interactions, seen_items, select_users, without_sources)
-from .features import attribute_columns, item_features
+from .features import attribute_columns, simulate_cold_target
 from .expert import (
     Expert, clone_experts, copy_experts, expert_key, expert_names, nth_best, tune_expert)
 from .baselines import (
     ALS, Content, ItemKNN, LastItems, Popularity, RepeatConsumption, Tfidf)
 from .closed_form import (
-    BilinearContent, EASE, KernelTransfer, Markov, NextItemRidge, TextPopularity)
+    BilinearContent, EASE, KernelTransfer, Markov, NextItemRidge, TextPopularity, affordable_items)
 from .sequence import SASRec, SmoothedSASRec, TextSASRec
 from .two_tower import TwoTower
 
@@ -313,9 +313,15 @@ def _fit_some(gate, sets, names, focus, steps):
     return gate.requires_grad_(False)
 
 # %% ../nbs/17_fusion.ipynb #1141f08a
-def fit_cold_items(gate:Gate, natural:ChoiceBatch, hidden:ChoiceBatch, steps:int=100)->Gate:
-    "Fit what only items without interactions need: which of them, and how likely one is at all."
-    return _fit_some(gate, [natural, hidden], ['cold_item', 'offset_weights'], .15, steps)
+def fit_cold_items(gate:Gate, natural:ChoiceBatch, hidden:ChoiceBatch, steps:int=100,
+                   notes:list|None=None # Takes a line: what it is worth
+                  )->Gate:
+    "Fit what only items without interactions need, if hidden items teach it."
+    hidden, item = _by_item(hidden)
+    gain, error = _cold_gain(gate, natural, hidden, item)
+    what = f'items without interactions: {gain:+.4f} ± {error:.4f} to NDCG@10 among hidden items'
+    if notes is not None: notes.append(what + ('' if gain > error else ', weights stay'))
+    return _fit_cold(gate, [natural, hidden], steps) if gain > error else gate
 
 def fit_cold_start(gate:Gate, choices:ChoiceBatch, steps:int=100)->Gate:
     "Fit what only users without a history need, and leave the rest of the gate as it is."
@@ -352,37 +358,30 @@ def held_out_ndcg(sets:list, n_experts:int, steps:int=40)->np.ndarray: # (choice
         for found, x in zip(held, sets): found[number::2] = choice_ndcg(gate, _fold(x, number))
     return np.concatenate(held)
 
-# %% ../nbs/17_fusion.ipynb #09166bc9
-def _pick_cluster(data, share, seed):
-    "Source items of a few clusters, alike in text, that hold at most `share` of all."
-    from sklearn.cluster import KMeans
-    source = np.arange(data.n_target, data.n_items)
-    clusters = KMeans(min(12, len(source)), n_init=2, random_state=seed)
-    label = clusters.fit_predict(item_features(data)[source])
-    order = np.random.RandomState(seed).permutation(label.max() + 1)
-    size = np.cumsum([(label == x).sum() for x in order])
-    take = max(1, int((size <= share*len(source)).sum()))
-    return source[np.isin(label, order[:take])]
+# %% ../nbs/17_fusion.ipynb #17c02a01
+def _by_item(choices):
+    "The choices, one of an item with n of them weighing n to the power -1/2; numbers of items."
+    chosen = choices.columns.gather(1, choices.target[:, None])[:, 0].numpy()
+    _, item, count = np.unique(chosen, return_inverse=True, return_counts=True)
+    return replace(choices, weight=torch.from_numpy(count[item]**-.5).float()), item
 
-# %% ../nbs/17_fusion.ipynb #90a2959e
-def simulate_cold_target(data:Dataset, share:float=.25, seed:int=0)->Dataset:
-    "Let a cluster of source items play a target; the true target's items are left out."
-    mine = _pick_cluster(data, share, seed)
-    rest = np.setdiff1d(np.arange(data.n_target, data.n_items), mine)
-    order = np.concatenate([mine, rest])
-    place = np.full(data.n_items, -1)
-    place[order] = np.arange(len(order))
-    keep = place[data.hist.item] >= 0
-    hist = mask_interactions(data.hist, keep)
-    ids = data.table['item'].to_numpy()[order]
-    ends = np.cumsum([data.n_target] + [len(x) for x in data.all_items[1:]])
-    borders = len(mine) + np.searchsorted(rest, ends)
-    def rows(x): return None if x is None else x[order]
-    return replace(data, items=ids[:len(mine)], hist=replace(hist, item=place[hist.item]),
-                   all_items=[pd.Index(x, dtype=object) for x in np.split(ids, borders[:-1])],
-                   time=None if data.time is None else data.time[keep],
-                   table=data.table.iloc[order].reset_index(drop=True),
-                   vectors=rows(data.vectors), phi=rows(data.phi))
+def _fit_cold(gate, sets, steps):
+    "A gate whose weights of items without interactions are fitted."
+    return _fit_some(copy.deepcopy(gate), sets, ['cold_item', 'offset_weights'], .15, steps)
+
+# %% ../nbs/17_fusion.ipynb #17c02a02
+def _cold_gain(gate, natural, hidden, item):
+    "What fitted weights add to NDCG@10 of the other half of the hidden items, and its error."
+    half = np.random.default_rng(0).permutation(item.max() + 1)[item] % 2
+    gain = np.zeros(len(item))
+    for number in range(2):
+        taught = _some(hidden, torch.from_numpy(half != number))
+        tested = _some(hidden, torch.from_numpy(half == number))
+        if not (len(taught.target) and len(tested.target)): return 0., np.inf
+        new = _fit_cold(gate, [_fold(natural, number, 2), taught], 40)
+        gain[half == number] = choice_ndcg(new, tested) - choice_ndcg(gate, tested)
+    of_item = np.bincount(item, gain - gain.mean())        # its choices are one observation
+    return float(gain.mean()), float(np.sqrt((of_item**2).sum())/len(gain))
 
 # %% ../nbs/17_fusion.ipynb #647f812d
 def closed_form_experts(data:Dataset)->list:
@@ -390,10 +389,11 @@ def closed_form_experts(data:Dataset)->list:
     vectors = data.vectors is not None
     text = vectors or bool(attribute_columns(data))
     own = bool((data.hist.item < data.n_target).any())
-    kernel = KernelTransfer() if text else None
+    most = affordable_items(data.n_target)
+    kernel = KernelTransfer(max_items=most) if text else None
     experts = [kernel, TextPopularity(kernel), BilinearContent()] if text else []
     if vectors: experts += [Content(), Content(np.inf), Tfidf(), Tfidf(2.)]
-    if text or own: experts += [NextItemRidge(kernel, max_items=3000)]
+    if text or own: experts += [NextItemRidge(kernel, max_items=most)]
     if own: experts += [
         Popularity(), Popularity(.1), EASE(half_life=10., n_neighbours=0), EASE(n_neighbours=0),
         ItemKNN(), ALS(), Markov(), Markov(8., 50.), LastItems(), RepeatConsumption()]
@@ -567,10 +567,9 @@ def _tenth(counts, rng): # (n,) of the target -> (n,) boolean
 @patch
 def _hidden_items(self:Fusion, rest, target, rng):
     "Target items that lose their interactions: a tenth, if held-out items are hardly ever new."
-    hidden = np.zeros(rest.n_items, bool)
     counts = rest.counts[:rest.n_target]
-    if (counts[target] == 0).sum() < 30: hidden[:rest.n_target] = _tenth(counts, rng)
-    return hidden
+    if (counts[target] == 0).sum() >= 30: return np.zeros(rest.n_items, bool)
+    return np.pad(_tenth(counts, rng), (0, rest.n_items - rest.n_target))
 
 # %% ../nbs/17_fusion.ipynb #75cae380
 #| code-fold: true
@@ -612,15 +611,17 @@ def _tell_new_apart(choices):
 @patch
 def _add_cold_items(self:Fusion, training, rest, hidden):
     "Interactions with hidden items as choices among these, as the last set."
-    able = _tell_new_apart(training.sets[0])
+    able = [i for i in _tell_new_apart(training.sets[0])
+            if not isinstance(training.experts[i], NextItemRidge)]  # its kernel speaks for it
     if not able: return
     rng = np.random.default_rng(self.seed)
     fitted = [training.experts[i] for i in able]
     if not hidden.any():
-        hidden = np.zeros(rest.n_items, bool)
-        hidden[:rest.n_target] = _tenth(rest.counts[:rest.n_target], rng)
+        tenth = _tenth(rest.counts[:rest.n_target], rng)
+        hidden = np.pad(tenth, (0, rest.n_items - rest.n_target))
         fitted = fit_experts(clone_experts(fitted), drop_items(rest, hidden), self.plan)
-    rows = rng.permutation(np.nonzero(hidden[rest.hist.item])[0])[:len(training.sets[0].target)]
+    rows = rng.permutation(np.nonzero(hidden[rest.hist.item])[0])
+    rows = rows[:len(training.sets[0].target)//2]
     if not len(rows) or len(fitted) < len(able): return
     past = history_before(rest.hist, rows)
     past = mask_interactions(past, ~hidden[past.item])
@@ -637,7 +638,6 @@ def n_held_out(interactions:int)->int: # Of the target
     "How many interactions to hold out: a fifth, at least 800, at most 2,000."
     return int(np.clip(interactions//5, 800, 2000))
 
-# %% ../nbs/17_fusion.ipynb #826d4206
 def paired_gain(after:np.ndarray, before:np.ndarray)->tuple:
     "Mean difference and its standard error."
     difference = after - before
@@ -785,7 +785,7 @@ def _learned_gate(self:Fusion, training):
     for choices in [*training.sets, training.cold_start]:
         if choices is not None: choices.scores = choices.scores[..., at]
     gate = fit_gate(training.sets[:1] if training.hidden else training.sets, n_experts)
-    if training.hidden: gate = fit_cold_items(gate, *training.sets)
+    if training.hidden: gate = fit_cold_items(gate, *training.sets, notes=self.plan)
     return gate if training.cold_start is None else fit_cold_start(gate, training.cold_start)
 
 # %% ../nbs/17_fusion.ipynb #2b4fb84c
@@ -796,7 +796,6 @@ def _size(data, sets):
             f'{data.n_target:,} target and {data.n_items - data.n_target:,} source items; '
             f'gate fitted on {n_choices:,} choices')
 
-# %% ../nbs/17_fusion.ipynb #f022da82
 @patch
 def score_histories(self:Fusion, hist:Histories)->np.ndarray: # (len(hist), n_target) float32
     "Scores of all target items for histories, in blocks of bounded memory."
@@ -882,7 +881,6 @@ def to(self:Fusion, device:object)->Fusion:
     for expert in self.experts: expert.to(device)
     return self
 
-# %% ../nbs/17_fusion.ipynb #c54d0514
 @patch
 def state(self:Fusion)->dict:
     "What is saved: settings, plan, weights of the gate, and the experts."

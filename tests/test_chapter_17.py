@@ -11,7 +11,7 @@ from llmrec.data import make_synthetic_pair
 from llmrec.dataset import hold_out_last_basket, make_dataset, select_users
 from llmrec.features import item_features
 from llmrec.fusion import (
-    ChoiceBatch, Fusion, Gate, add_experts, build_choices, choice_ndcg, default_experts, fit_cold_start, fit_gate,
+    ChoiceBatch, Fusion, Gate, add_experts, build_choices, choice_ndcg, default_experts, fit_cold_items, fit_cold_start, fit_gate,
     gate_scores, held_out_ndcg, item_log_counts, rare_item_weights, unique_evidence_pairs)
 from llmrec.preprocess import split_last
 
@@ -123,3 +123,43 @@ def test_further_experts_join_the_same_choices(fitted):
     more = add_experts(both, small[1:], hist).scores
     real = both.log_weight > -1e8                        # the rest pads
     close(more[..., 2][real].numpy(), both.scores[..., 1][real].numpy(), eps=1e-5)
+
+
+def among_hidden(n_choices, item, seed=0, n=40):
+    "Choices among n hidden items; `item` are those that were chosen. Expert 0 has noise, expert 1 will be told."
+    rng = np.random.default_rng(seed)
+    scores = torch.from_numpy(rng.normal(size=(n_choices, n, 2)).astype(np.float32))
+    blank = torch.zeros(n_choices, n)
+    return ChoiceBatch(scores, blank, torch.full((n_choices, 1), .5), blank, torch.as_tensor(item), torch.ones(n_choices),
+                       torch.arange(n).repeat(n_choices, 1))
+
+def both(hidden):
+    "A gate that likes expert 0, choices among known items, and what hidden items make of it."
+    gate = Gate(2).requires_grad_(False)
+    gate.bias[0] = 2.
+    known = replace(hidden, item_evidence=torch.full_like(hidden.item_evidence, .5))
+    notes = []
+    new = fit_cold_items(gate, known, hidden, notes=notes)
+    return gate, new, notes[0]
+
+def test_hidden_items_teach_the_weights_of_new_items():
+    item = np.random.default_rng(1).integers(40, size=400)
+    hidden = among_hidden(400, item)
+    hidden.scores[torch.arange(400), torch.as_tensor(item), 1] += 3.
+    gate, new, note = both(hidden)
+    cold = new.weights(torch.zeros(1), torch.full((1,), .5))[0]
+    warm = new.weights(torch.ones(1), torch.full((1,), .5))[0]
+    assert cold[1] > cold[0] and warm[0] > warm[1]           # the order of known items stays
+    assert 'weights stay' not in note and '+' in note
+    assert not (gate.cold_item != 0).any()                   # the gate that was given is as it was
+
+def test_one_item_that_many_took_teaches_nothing():
+    "Nine of ten choices are of one item, and expert 1 knows that one only; expert 0 knows the others."
+    item = np.r_[np.zeros(360, int), np.random.default_rng(1).integers(1, 40, size=40)]
+    hidden = among_hidden(400, item)
+    hidden.scores[torch.arange(400), torch.as_tensor(item), 0] += 3.
+    hidden.scores[..., 1] = 0.
+    hidden.scores[:, 0, 1] = 5.
+    gate, new, note = both(hidden)
+    assert new is gate and 'weights stay' in note
+    assert both(among_hidden(3, [0, 0, 0]))[1] is gate or 'weights stay' in both(among_hidden(3, [0, 0, 0]))[2]
