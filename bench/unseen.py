@@ -1,7 +1,7 @@
 """Shops that the book was not written for: the recommender beside untrained shortcuts, its own experts, itself without text and without source.
 
     python bench/unseen.py DIR --work RESULTS              # all sets; what is done is not run again
-    python bench/unseen.py DIR --work RESULTS --sets tweets lastfm --systems fast bar
+    python bench/unseen.py DIR --work RESULTS --sets tweets lastfm --systems default bar
     python bench/unseen.py --work RESULTS --csv bench/unseen.csv     # the table that 40_results reads
 
 DIR holds the folders that are read, each with `interactions.csv.gz` and `items.csv.gz`. The last interaction of each user is the test, the one
@@ -11,7 +11,8 @@ target are ranked, what the user had is masked, equal scores are drawn at random
 found on training and validation interactions; parts of the gate (its focus, its lift of rare items, which experts are too light, how new items are
 learned, how many items regressions learn from) were chosen with test users of some sets in view: `chosen_on`.
 
-The bar: popularity; the graph of the last two items with TF-IDF, and EASE with TF-IDF, each with its own settings and one weight from the last
+Ours: `default` settings; these without the source's interactions, and without words (`no source`, `no text`); `fast`, without a network; every expert
+of `default`. The bar: popularity; the graph of the last two items with TF-IDF, and EASE with TF-IDF, each with its own settings and one weight from the last
 interactions of training and validation; without any (`-k0`) TF-IDF alone. Seconds are processor seconds of this process, fit alone, with texts
 already encoded.
 """
@@ -20,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 from common import BUCKETS, CHOSEN_ON, NAMES, Results, bare, judge_by, load, timed, versus, write
 
-SYSTEMS = ('bar', 'fast', 'no source', 'no text', 'default', 'experts')
+SYSTEMS = ('bar', 'default', 'experts', 'no source', 'no text', 'fast')
 
 def run(root, name, systems, results, users):
     "All systems of one set that are not done."
@@ -28,8 +29,8 @@ def run(root, name, systems, results, users):
     target, split, source, gone = load(root, name, users)
     judge = judge_by(target, split, gone)
     train = target.with_log(split.train)
-    variants = {'fast': (dict(budget='fast'), train, source), 'no source': (dict(budget='fast'), train, None),
-                'no text': (dict(budget='fast', encoder=None), bare(train), source and bare(source)), 'default': ({}, train, source)}
+    variants = {'default': ({}, train, source), 'no source': ({}, train, None),
+                'no text': (dict(encoder=None), bare(train), source and bare(source)), 'fast': (dict(budget='fast'), train, source)}
     for system, (how, domain, other) in variants.items():
         if system not in systems or results.has(name, system) or system == 'no source' and (source is None or not len(split.train)): continue
         rec, seconds = timed(lambda: Recommender(**{'encoder': 'minilm'} | how).fit(domain, other, split.valid))
@@ -37,7 +38,7 @@ def run(root, name, systems, results, users):
         report = judge(rec)
         results.add(name, system, report, seconds, score_seconds=time.process_time() - began, plan=rec.plan,
                     users=len(report.per_user), items=len(rec.items))
-        if system == 'fast' and 'experts' in systems:
+        if system == 'default' and 'experts' in systems:
             for label, expert in zip(rec.summary().columns, rec.experts): results.add(name, f'· {label}', judge(expert), None, settings=repr(expert))
     if 'bar' not in systems: return
     from llmrec.baselines import Tfidf
@@ -52,7 +53,7 @@ def run(root, name, systems, results, users):
 SHORTCUTS = ('popularity', 'last two items + TF-IDF', 'EASE + TF-IDF', 'TF-IDF')
 
 def table(results):
-    "One row for each set and system; differences of `default` (or `fast`) and this system, paired by user."
+    "One row for each set and system; differences of `default`, and of `fast`, and this system, paired by user."
     found = results.read()
     rows = []
     for name in dict.fromkeys(x['row']['set'] for x in found):
@@ -70,7 +71,7 @@ def show(table):
     "The table by set, the best first."
     for name, rows in table.groupby('set', sort=False):
         print(f'\n== {name}: test items by interactions', [int(rows[f'n [{b}]'].max()) for b in BUCKETS])
-        columns = ['system', 'ndcg', 'recall', *[f'recall [{b}]' for b in BUCKETS], 'seconds', 'fast minus', 'fast lo', 'fast hi']
+        columns = ['system', 'ndcg', 'recall', *[f'recall [{b}]' for b in BUCKETS], 'seconds', 'default minus', 'default lo', 'default hi']
         print(rows.sort_values('ndcg', ascending=False)[[c for c in columns if c in rows]].round(4).to_string(index=False))
 
 def main():

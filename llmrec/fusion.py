@@ -410,25 +410,21 @@ def _without_order(experts):
 
 # %% ../nbs/17_fusion.ipynb #64c08fc0
 def neural_experts(data:Dataset, full:bool=False, seed:int=0)->list:
-    "Unfitted networks that make sense for these data; `full`: also those that take longest."
+    "Unfitted networks that make sense for these data; `full`: not only the one that pays."
     text = data.vectors is not None or bool(attribute_columns(data))
     own = bool((data.hist.item < data.n_target).any())
-    source = own and data.n_items > data.n_target
+    if not full: return [SASRec(epochs=12, seed=seed)] if own and data.ordered else []
     base = SASRec(seed=seed)
-    experts = []
-    if own and text: experts += [TwoTower(seed=seed)]
+    experts = [TwoTower(seed=seed)] if own and text else []
     if not data.ordered: return experts
     if own: experts += [base]
-    if text: experts += [SmoothedSASRec(base, seed=seed)]
-    if text and (full or source and len(data.hist.item) <= 150_000):
-        experts += [TextSASRec(seed=seed)]
+    if text: experts += [SmoothedSASRec(base, seed=seed), TextSASRec(seed=seed)]
     return experts
 
 # %% ../nbs/17_fusion.ipynb #8794992d
 def default_experts(data:Dataset, budget:str='fast', seed:int=0)->list:
     "Unfitted experts that make sense for these data and this budget."
-    own = bool((data.hist.item < data.n_target).any())
-    nets = budget == 'full' or budget == 'auto' and own and len(data.hist.item) >= 10_000
+    nets = budget == 'full' or budget == 'auto' and len(data.hist.item) >= 10_000
     more = neural_experts(data, budget == 'full', seed) if nets else []
     return closed_form_experts(data) + more
 
@@ -583,19 +579,17 @@ def _training_set(self:Fusion, rest, hist, target):
     data = drop_items(rest, hidden)
     hist = mask_interactions(hist, ~hidden[hist.item])
     experts = self.tuned_experts(data, hist, target)
-    on_trial = self.make_experts is None and self.budget == 'auto'
-    networks = [x for x in experts if x.neural and on_trial]
-    experts = [x for x in experts if x not in networks]
+    if self._on_trial(): experts = [x for x in experts if not x.neural]
     fitted = fit_experts(experts, data, self.plan)
     counts = data.counts[:data.n_target]
     natural = build_choices(fitted, hist, target, counts, allowed, seed=self.seed)
     natural.weight = rare_item_weights(counts[target])
-    nobody = select_users(hist, np.full(min(len(hist), 500), -1))
+    nobody = _no_histories(hist)
     chosen = target[:len(nobody)]
     cold_start = build_choices(fitted, nobody, chosen, counts, allowed, seed=self.seed)
     training = _TrainingSet([natural], fitted, cold_start, hist)
     self._add_cold_items(training, rest, hidden)
-    return self._try_networks(training, networks, nobody) if networks else training
+    return training
 
 # %% ../nbs/17_fusion.ipynb #afa19dc5
 #| code-fold: true
@@ -645,32 +639,40 @@ def paired_gain(after:np.ndarray, before:np.ndarray)->tuple:
 
 # %% ../nbs/17_fusion.ipynb #b0a1fef4
 @patch
-def _try_networks(self:Fusion, training, networks, nobody):
-    "Networks join if the first of them adds more than a standard error to held-out NDCG@10."
-    pilot = [x for x in networks if type(x) is SASRec][:1] or networks[:1]
-    more = self._extended(training, pilot, nobody)
-    if len(more.experts) == len(training.experts): return training
-    before = held_out_ndcg(training.sets[:1], len(training.experts))
-    gain, error = paired_gain(held_out_ndcg(more.sets[:1], len(more.experts)), before)
-    what = f'{pilot[0].name} adds {gain:+.4f} ± {error:.4f} to NDCG@10 of held-out interactions'
-    if gain <= error:
-        self.plan.append(f'networks left out: {what}')
-        return training
-    self.plan.append(f'networks join: {what}')
-    rest = [x for x in networks if x is not pilot[0]]
-    return self._extended(more, rest, nobody) if rest else more
+def _on_trial(self:Fusion):
+    "Do networks join only if they pay?"
+    return self.make_experts is None and self.budget == 'auto'
+
+def _no_histories(hist, most=500):
+    "As many empty histories, at most 500."
+    return select_users(hist, np.full(min(len(hist), most), -1))
 
 # %% ../nbs/17_fusion.ipynb #c2a8b094
 @patch
-def _extended(self:Fusion, training, experts, nobody):
+def _try_networks(self:Fusion, training):
+    "Networks join if they add more than a standard error to held-out NDCG@10."
+    networks = [x for x in self.new_experts(training.experts[0].data) if x.neural]
+    if not (networks and self._on_trial()): return training
+    more = self._extended(training, networks)
+    if len(more.experts) == len(training.experts): return training
+    before = held_out_ndcg(training.sets[:1], len(training.experts))
+    gain, error = paired_gain(held_out_ndcg(more.sets[:1], len(more.experts)), before)
+    names = ', '.join(x.name for x in networks)
+    what = f'{names} adds {gain:+.4f} ± {error:.4f} to NDCG@10 of held-out interactions'
+    self.plan.append(f"networks {'join' if gain > error else 'left out'}: {what}")
+    return more if gain > error else training
+
+# %% ../nbs/17_fusion.ipynb #17c02a03
+@patch
+def _extended(self:Fusion, training, experts):
     "The training set with further experts, which know hidden items and have no say among them."
     try: fitted = fit_experts(experts, training.experts[0].data, self.plan)
     except InputError: return training
     sets = [add_experts(training.sets[0], fitted, training.hist)]
     sets += [replace(x, scores=F.pad(x.scores, (0, len(fitted)))) for x in training.sets[1:]]
-    cold_start = add_experts(training.cold_start, fitted, nobody)
-    return _TrainingSet(sets, [*training.experts, *fitted], cold_start, training.hist,
-                        hidden=training.hidden)
+    cold_start = add_experts(training.cold_start, fitted, _no_histories(training.hist))
+    experts = [*training.experts, *fitted]
+    return replace(training, sets=sets, experts=experts, cold_start=cold_start)
 
 # %% ../nbs/17_fusion.ipynb #b6c38973
 def weight_shares(gate:Gate, sets:list # ChoiceBatch, one or several
@@ -751,7 +753,7 @@ def _choices(self:Fusion, data, held_out):
     target = target[order]
     if len(target) >= 30:
         training = self._without_light(self._training_set(rest, hist, target))
-        return self._judge_sources(training, rest, hist, target)
+        return self._try_networks(self._judge_sources(training, rest, hist, target))
     known = data.phi is not None and data.phi.any()
     if known and (data.hist.item >= data.n_target).any(): return self._simulated_choices(data)
     return _TrainingSet([], [])

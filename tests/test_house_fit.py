@@ -150,7 +150,7 @@ def test_cold_items_are_ordered_without_touching_the_others(data):
         scores = torch.randn(300, 6, 2, generator=g)
         liked = scores[..., 0 if evidence else 1].argmax(1)      # known items by the first, new ones by the second
         return F.ChoiceBatch(scores, torch.full((300, 6), evidence), torch.full((300, 1), .3), torch.zeros(300, 6), liked,
-                             torch.ones(300), torch.zeros(300, 6, dtype=int))
+                             torch.ones(300), torch.arange(6).repeat(300, 1))
     natural, hidden = batch(.5), batch(0.)
     before = F.fit_gate([natural], 2)
     after = F.fit_cold_items(F.fit_gate([natural], 2), natural, hidden)
@@ -186,6 +186,6 @@ def test_networks_have_no_say_among_hidden_items(data):
     fusion.plan = []
     rest, hist, target = hold_out_last_basket(data)
     training = fusion._training_set(rest, hist, target)
-    more = fusion._extended(training, [Popularity(.7)], F.select_users(hist, np.full(min(len(hist), 500), -1)))
+    more = fusion._extended(training, [Popularity(.7)])
     assert training.hidden and len(more.experts) == len(training.experts) + 1
     assert more.sets[0].scores[..., -1].abs().max() > 0 and more.sets[1].scores[..., -1].abs().max() == 0
