@@ -31,6 +31,7 @@ from .baselines import Tfidf
 from .incremental import IncrementalEASE, IncrementalMarkov, IncrementalRidge, one_of
 
 # %% ../nbs/14_closed_form.ipynb #3b128968
+#| code-fold: true
 def ease(X:sp.spmatrix,   # (users, N) interaction matrix
          lam:float=100.   # λ
         ) -> np.ndarray:  # (N, N) float32
@@ -116,6 +117,7 @@ class SolvedExpert(DenseExpert):
         return expert
 
 # %% ../nbs/14_closed_form.ipynb #28df8384
+#| code-fold: true
 class EASE(SolvedExpert):
     "EASE; recent interactions count more in scores."
     saved = ('rows', 'B', 'far')
@@ -301,6 +303,7 @@ def forget(self:EASE, data:Dataset, gone:np.ndarray) -> str:
     return 'exact: downdate'
 
 # %% ../nbs/14_closed_form.ipynb #798b0a84
+#| code-fold: true
 class KernelTransfer(DenseExpert):
     "Item–item knowledge of all domains, extended to every target item by text and attributes."
     saved = ('S', 'known', 'mean_pop', 'P', 'Q', 'pop')
@@ -384,6 +387,7 @@ class TextPopularity(Expert):
     def constant_scores(self) -> np.ndarray: return self.pop
 
 # %% ../nbs/14_closed_form.ipynb #1d4d5998
+#| code-fold: true
 class NextItemRidge(SolvedExpert):
     "Regress the next target item on the decayed history, shrunk towards the kernel's matrix."
     saved = ('S', 'W')
@@ -426,6 +430,7 @@ def score_histories(self:NextItemRidge, hist:Histories) -> np.ndarray:
     return scores + np.float32(self.rho)*prior
 
 # %% ../nbs/14_closed_form.ipynb #3e645570
+#| code-fold: true
 @patch
 def solve(self:NextItemRidge, X:sp.csr_matrix, y:np.ndarray) -> np.ndarray: # (s, n)
     "W of @eq-ridge, from the items S to all."
@@ -495,6 +500,7 @@ def update(self:NextItemRidge, data:Dataset, users:np.ndarray, exact:bool=False,
     Expert.update(self, data, users, exact, shared)
 
 # %% ../nbs/14_closed_form.ipynb #95b006ea
+#| code-fold: true
 class BilinearContent(DenseExpert):
     "Map from the interest vector to the text and attributes of what comes next, over all domains."
     saved = ('phi', 'M', 'mu')
@@ -511,6 +517,7 @@ class BilinearContent(DenseExpert):
         return scores - (mapped @ self.mu)[:, None]
 
 # %% ../nbs/14_closed_form.ipynb #3c2524b4
+#| code-fold: true
 @patch
 def _fit(self:BilinearContent, data:Dataset) -> None:
     self.phi = pca_features(item_features(data), self.dim)
@@ -547,6 +554,7 @@ def query(self:BilinearContent, hist:Histories) -> tuple:
     return l2_normalize(interest[None])[0] @ self.M, None
 
 # %% ../nbs/14_closed_form.ipynb #42d1a9f9
+#| code-fold: true
 def slim(X:sp.spmatrix,     # (users, N) interaction matrix
          l1:float=2.,       # λ₁: sparseness
          l2:float=100.,     # λ₂: as in EASE
@@ -606,6 +614,7 @@ def attributions(self:SLIM, hist:Histories, item:int) -> np.ndarray:
     return recency_weights(hist, self.half_life)*column[hist.item]
 
 # %% ../nbs/14_closed_form.ipynb #68c30504
+#| code-fold: true
 class Markov(SolvedExpert):
     "Share of transitions from the latest items to the candidate, both decayed by distance."
     saved = ('M',)
