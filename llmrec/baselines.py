@@ -125,6 +125,7 @@ class RepeatConsumption(Expert):
         return sparse_product(sp.eye(*shape, dtype=np.float32, format='csr'), self.half_life)
 
 # %% ../nbs/13_baselines.ipynb #3dbcbb76
+#| code-fold: true
 class Random(Expert):
     "A score that knows nothing: a seeded hash of the history and the item."
     def __init__(self, seed:int=0): self.seed = seed
@@ -165,6 +166,7 @@ def topk_sparse(S:np.ndarray|sp.spmatrix, # (m, n)
     return top
 
 # %% ../nbs/13_baselines.ipynb #32d17957
+#| code-fold: true
 class ItemKNN(Expert):
     "Cosine between columns of the interaction matrix, k nearest neighbours."
     saved = ('S',)
@@ -222,6 +224,7 @@ def sparse_scorer(self:ItemKNN) -> Callable:
     return lambda hist: scorer(self.seen(hist))
 
 # %% ../nbs/13_baselines.ipynb #347d0bc6
+#| code-fold: true
 class UserKNN(Expert):
     "What the k most similar users consumed, weighted by their cosine."
     saved = ('X',)
@@ -255,6 +258,7 @@ def similar(self:UserKNN, H:sp.csr_matrix # (m, N)
     return topk_sparse(cosine, self.k)
 
 # %% ../nbs/13_baselines.ipynb #7bade0ff
+#| code-fold: true
 class LastItems(Expert):
     "Neighbours of the last `n_last` items in the graph of consecutive items; log counts."
     saved = ('G',)
@@ -331,6 +335,7 @@ def _once(table:pd.DataFrame, setting:int, read:Callable) -> tuple:
     return _WORDS[key][1]
 
 # %% ../nbs/13_baselines.ipynb #f20b81cd
+#| code-fold: true
 class Tfidf(Expert):
     "Cosine between the TF-IDF vectors of the decayed history and of the item."
     saved = ('T', 'terms', 'idf')

@@ -103,6 +103,7 @@ def fit_earlier(fusion:Fusion, # A fitted one, which stays as it is
     return clone(fusion).set_params(make_experts=experts).fit_dataset(rest)
 
 # %% ../nbs/27_confidence.ipynb #29cf4a6f
+#| code-fold: true
 SIZES = (1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 500, 1000)   # lists whose mass is kept
 
 def list_mass(scores:np.ndarray # (m, n); -inf for items that are no candidates
@@ -129,6 +130,7 @@ def mass_at(mass:np.ndarray, # (m, len(SIZES))
     return mass[:, low] + (place - low)*(mass[:, high] - mass[:, low])
 
 # %% ../nbs/27_confidence.ipynb #eb7c0b4b
+#| code-fold: true
 @dataclass
 class Events:
     "Held-out interactions as a model that has not seen them ranks them."
@@ -218,6 +220,7 @@ def platt_probability(model:Any, promise:np.ndarray, length:np.ndarray)->np.ndar
     return model.predict_proba(np.column_stack([promise, np.log1p(length)]))[:, 1]
 
 # %% ../nbs/27_confidence.ipynb #6f60cea1
+#| code-fold: true
 def match_moments(x:np.ndarray,       # (m,) numbers of one model
                   own:np.ndarray,     # Numbers of the same model on a sample of users
                   wanted:np.ndarray   # Numbers of the other model
@@ -261,6 +264,7 @@ def sign_test(hit:np.ndarray, other:np.ndarray, user:np.ndarray)->float: # (m,),
 LEAST = 200    # Events without which nothing is promised
 
 # %% ../nbs/27_confidence.ipynb #b3769821
+#| code-fold: true
 @dataclass
 class Confidence:
     "What a model's lists can promise: fitted on `Events`, asked for a list of k items."
@@ -328,6 +332,7 @@ def masses(fusion:Fusion, hist:Histories)->np.ndarray: # (len(hist), len(SIZES))
     return np.concatenate(parts)
 
 # %% ../nbs/27_confidence.ipynb #8a7eb196
+#| code-fold: true
 @patch
 def judge(self:Confidence, fusion:Fusion, hist:Histories, # The fitted model, (m,) histories
           k:int=10, coverage:float=.9
@@ -381,6 +386,7 @@ def from_state(cls:Confidence, plain:dict, arrays:dict)->Confidence:
     return cls(Events(**events), arrays['mass_now'], **plain)
 
 # %% ../nbs/27_confidence.ipynb #986fdd13
+#| code-fold: true
 def fit_confidence(fusion:Fusion, events:int=5000, seed:int=0)->Confidence:
     "Fit a calibration model on a shortened log and keep how it ranks what was held out."
     data = fusion.data

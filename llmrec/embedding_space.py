@@ -58,6 +58,7 @@ def _nearest(X:np.ndarray, Q:np.ndarray, k:int, own:int|None)->tuple[np.ndarray,
     return rows, np.take_along_axis(cosines, rows, 1)
 
 # %% ../nbs/35_embedding_space.ipynb #de4d8a70
+#| code-fold: true
 def knn_search(X:np.ndarray, # Catalogue, (n, dim)
                Q:np.ndarray|None=None, # Queries, (m, dim); None: each row of X, itself excluded
                k:int=10      # Neighbours of each
@@ -73,6 +74,7 @@ def knn_search(X:np.ndarray, # Catalogue, (n, dim)
     return np.concatenate(rows), np.concatenate(cosines).astype('float32')
 
 # %% ../nbs/35_embedding_space.ipynb #9c46d593
+#| code-fold: true
 def principal_axes(X:np.ndarray, # (n, d)
                    dim:int       # Axes wanted
                   )->tuple:      # mean (d,), axes (d, k), float32, with k at most n - 1
@@ -107,6 +109,7 @@ def _draw_points(ax:Any, places:np.ndarray, labels:np.ndarray, back:np.ndarray, 
     ax.legend(fontsize=8, frameon=False, loc='center left', bbox_to_anchor=(1, .5))
 
 # %% ../nbs/35_embedding_space.ipynb #3d91633c
+#| code-fold: true
 def plot_item_map(X:np.ndarray, # Item vectors, (n, dim)
                   labels:Sequence, # Category of each item
                   back:np.ndarray|None=None, # True for items drawn grey in the background

@@ -26,6 +26,7 @@ from .dataset import (
     next_item_ndcg, recency_weights, restrict_domain, select_users, split_last_interaction)
 
 # %% ../nbs/12_expert.ipynb #e391ad4b
+#| code-fold: true
 class Expert(BaseEstimator):
     "A recommender: `fit(train, items, source, vectors)`, then `score(users)`."
     saved: tuple[str, ...] = ()  # Fitted attributes that `state` keeps
@@ -237,6 +238,7 @@ def tune_expert(expert:Expert,     # Its `grid` says what to try
     return nth_best(expert, tried, 0), tried
 
 # %% ../nbs/12_expert.ipynb #ff9fd279
+#| code-fold: true
 def nth_best(expert:Expert, tried:pd.DataFrame, n:int=0) -> Expert:
     "A copy with the best values, or of the same fit, if it can be, with the n-th best `differ`."
     names = list(tried.columns[:-1])
@@ -358,6 +360,7 @@ def unpack_experts(meta:list, arrays:dict, data:Dataset) -> list[Expert]:
     return [roots[number] for number in sorted(roots)]
 
 # %% ../nbs/12_expert.ipynb #dbd45e9e
+#| code-fold: true
 def decayed_sum(hist:Histories,   # One history
                 half_life:float,  # Interactions after which a weight has halved
                 P:np.ndarray      # (N, d) a vector for each item
@@ -575,6 +578,7 @@ def _check_saving(expert, hist):
     return back
 
 # %% ../nbs/12_expert.ipynb #8cef570e
+#| code-fold: true
 def check_expert(expert:Expert,         # Fitted or not; copies of it are tried
                  data:Dataset|None=None # Index to try it on; None: a small synthetic one
                 ) -> None:

@@ -43,6 +43,7 @@ class FixedScores(Expert):
         return np.atleast_2d(self.scores)
 
 # %% ../nbs/20_explain.ipynb #f946c5db
+#| code-fold: true
 def _only(fusion, hist, scores, kept):
     "Scores of one history when all experts but number `kept` give every item the same score."
     alone = copy.copy(fusion)
@@ -103,6 +104,7 @@ def _accounts(expert, hist, base, total):
         yield _scaled(expert, hist, parts, total)
 
 # %% ../nbs/20_explain.ipynb #50ad3cb7
+#| code-fold: true
 def interaction_scores(expert:Expert,  # A fitted one
                        hist:Histories, # One history of m interactions
                        tol:float=1e-3  # Relative error at which a sum is a sum
@@ -144,6 +146,7 @@ def _expert_shares(expert, hist, item, among, fair):
     return (fair(expert, hist, item, among) if fair else None), rest, False
 
 # %% ../nbs/20_explain.ipynb #ffeb9db1
+#| code-fold: true
 def score_attributions(fusion:Fusion,  # A fitted one
                        hist:Histories, # One history of m interactions
                        item:int, fair:Callable|None=None # Column; see fair_rows
@@ -359,6 +362,7 @@ def _crowd(y):
     return text + '.'
 
 # %% ../nbs/20_explain.ipynb #ff0f3da9
+#| code-fold: true
 def facts(y:Explanation, # An explanation
           k:int=3 # History items to name
          )->list[str]:

@@ -20,6 +20,7 @@ from .dataset import Histories, seen_items, select_users
 from .lists import top_columns
 
 # %% ../nbs/19_judge.ipynb #49b731cc
+#| code-fold: true
 def load_causal_lm(name:str,             # Directory, `.gguf` file, or hub id on this machine
                    device:str|None=None, # None: see def_device
                    dtype:str='float32'   # Or 'bfloat16', 'float16'; 'auto': as the file has it
@@ -35,6 +36,7 @@ def load_causal_lm(name:str,             # Directory, `.gguf` file, or hub id on
     return model.to(def_device(device)).eval(), tokenizer
 
 # %% ../nbs/19_judge.ipynb #0d65749e
+#| code-fold: true
 class CausalLM:
     "A causal language model and its tokenizer."
     def __init__(self, model:Any, tokenizer:Any): # ...ForCausalLM of `transformers`
@@ -47,6 +49,7 @@ class CausalLM:
         return cls(*load_causal_lm(name, device, dtype), **options)
 
 # %% ../nbs/19_judge.ipynb #098f491c
+#| code-fold: true
 class LMScorer(CausalLM):
     "Log-likelihood of titles after the titles of a history."
     def __init__(self, model:Any, tokenizer:Any,
@@ -60,6 +63,7 @@ class LMScorer(CausalLM):
         self.alone: dict[str, float] = {}  # Log-likelihoods without a history
 
 # %% ../nbs/19_judge.ipynb #2760e851
+#| code-fold: true
 @patch
 def prompt(self:LMScorer, titles:Sequence[str] # Oldest first
           )->str:
@@ -83,6 +87,7 @@ def _pad(rows:list[list[int]], device:torch.device)->tuple[torch.Tensor, torch.T
     return tokens, (torch.arange(tokens.shape[1]) < lengths).to(device)
 
 # %% ../nbs/19_judge.ipynb #2d6da4ea
+#| code-fold: true
 @patch
 def _logits(self:LMScorer, prompt:torch.Tensor, tokens:torch.Tensor, mask:torch.Tensor,
             past:Any)->torch.Tensor: # (n, longest, vocabulary)
@@ -97,6 +102,7 @@ def _logits(self:LMScorer, prompt:torch.Tensor, tokens:torch.Tensor, mask:torch.
     return torch.cat([past.logits[:, -1:].expand(n, -1, -1), later], 1)
 
 # %% ../nbs/19_judge.ipynb #df9a351f
+#| code-fold: true
 @patch
 def _after(self:LMScorer, prompt:torch.Tensor, rows:list[list[int]], past:Any)->np.ndarray: # (n,)
     "Sums of log-probabilities of titles, as token ids, after a prompt, (1, length)."
@@ -107,6 +113,7 @@ def _after(self:LMScorer, prompt:torch.Tensor, rows:list[list[int]], past:Any)->
     return -(surprise*real).sum(1).cpu().numpy()
 
 # %% ../nbs/19_judge.ipynb #155221de
+#| code-fold: true
 @patch
 @torch.no_grad()
 def loglik(self:LMScorer, prompt:str, titles:Sequence[str],
@@ -120,6 +127,7 @@ def loglik(self:LMScorer, prompt:str, titles:Sequence[str],
     return np.concatenate(out), np.array([len(row) for row in rows])
 
 # %% ../nbs/19_judge.ipynb #0d86b31e
+#| code-fold: true
 class Reranker:
     "The first `pool` items of a fusion in the order of fusion and language model together."
     def __init__(self, fusion:Any,      # With `data` and `score_histories`
@@ -152,6 +160,7 @@ def _lists(self:Reranker, hist:Histories, users:np.ndarray, columns:np.ndarray, 
                      for user in progress(users, 'lists')])
 
 # %% ../nbs/19_judge.ipynb #540aaaa4
+#| code-fold: true
 @patch
 def first(self:Reranker, hist:Histories,
           allowed:np.ndarray|None=None # (n,) boolean
@@ -166,6 +175,7 @@ def first(self:Reranker, hist:Histories,
     return columns, scores
 
 # %% ../nbs/19_judge.ipynb #a5843f9c
+#| code-fold: true
 @patch
 def fit(self:Reranker, hist:Histories, # Of users, before their held-out interactions
         target:np.ndarray # (m,) columns of the held-out items
@@ -183,6 +193,7 @@ def fit(self:Reranker, hist:Histories, # Of users, before their held-out interac
     return self
 
 # %% ../nbs/19_judge.ipynb #9952aa86
+#| code-fold: true
 @patch
 def recommend(self:Reranker, hist:Histories, k:int=10, allowed:np.ndarray|None=None
              )->tuple[np.ndarray, np.ndarray]: # (m, k), k at most pool
@@ -197,6 +208,7 @@ def recommend(self:Reranker, hist:Histories, k:int=10, allowed:np.ndarray|None=N
     return np.take_along_axis(columns, place, 1), chances
 
 # %% ../nbs/19_judge.ipynb #facb8279
+#| code-fold: true
 class LMWriter(CausalLM):
     "A causal language model that writes: a function of a prompt."
     def __init__(self, model:Any, tokenizer:Any,
@@ -212,6 +224,7 @@ class LMWriter(CausalLM):
         return self.tokenizer.apply_chat_template(say, tokenize=False, add_generation_prompt=True)
 
 # %% ../nbs/19_judge.ipynb #1c94c726
+#| code-fold: true
 @patch
 @torch.inference_mode()
 def __call__(self:LMWriter, prompt:str, i:int=0 # Number of the try

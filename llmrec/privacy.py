@@ -60,6 +60,7 @@ def _check_key(key):
     return bytes(key)
 
 # %% ../nbs/22_privacy.ipynb #9f512bb6
+#| code-fold: true
 class Pseudonyms:
     "Pseudonyms of user ids under a secret key, which is held in memory only."
     def __init__(self, key:bytes): # At least 16 bytes, from new_key
@@ -420,6 +421,7 @@ def _gap(loss, losses, trained):
     return (loss - np.nanmean(own, 0))**2/(1 + 1/n), variance
 
 # %% ../nbs/22_privacy.ipynb #f6c3a2b5
+#| code-fold: true
 def lira(losses:np.ndarray, # (models, users)
          member:np.ndarray  # (models, users) boolean: who was trained on
         )->np.ndarray:      # (models, users) higher: rather a member
@@ -571,6 +573,7 @@ def epsilon_spent(sigma:float, rate:float, steps:int, delta:float)->float:
     with _quiet_opacus(): return float(accountant.get_epsilon(delta))
 
 # %% ../nbs/22_privacy.ipynb #fdb11dd1
+#| code-fold: true
 class ItemHead(nn.Module):
     "Scores of items from interest vectors: text through a matrix, and a bias an item."
     def __init__(self, V:np.ndarray, scale:float=10.): # (n, dim) item vectors; κ

@@ -115,6 +115,7 @@ def __iter__(self:SeqBatches)->Iterator[tuple[torch.Tensor, torch.Tensor]]:
         yield torch.from_numpy(inputs), torch.from_numpy(targets)
 
 # %% ../nbs/15_sequence.ipynb #ad847be0
+#| code-fold: true
 class Block(nn.Module):
     "Pre-norm transformer block: attention, then a feed-forward layer, each added to its input."
     def __init__(self, dim:int, heads:int, drop:float):
@@ -128,6 +129,7 @@ class Block(nn.Module):
         self.ff = nn.Sequential(nn.Linear(dim, 4*dim), nn.GELU(), nn.Linear(4*dim, dim))
 
 # %% ../nbs/15_sequence.ipynb #e8f012d7
+#| code-fold: true
 @patch
 def attend(self:Block, x:torch.Tensor, bias:torch.Tensor)->torch.Tensor:
     "Attention over (batch, length, dim); `bias` (heads, length, length) adds to its scores."
@@ -144,6 +146,7 @@ def forward(self:Block, x:torch.Tensor, bias:torch.Tensor)->torch.Tensor:
     return x + self.drop(self.ff(self.ln2(x)))
 
 # %% ../nbs/15_sequence.ipynb #c91b036d
+#| code-fold: true
 class SeqNet(nn.Module):
     "Causal transformer over items; `table` holds their vectors, which are input and output."
     def __init__(self, n_items:int, dim:int=64, layers:int=2, heads:int=2, drop:float=.3,
@@ -356,6 +359,7 @@ def to(self:NeuralExpert, device:str|torch.device)->NeuralExpert: # The expert i
     return self
 
 # %% ../nbs/15_sequence.ipynb #ad87d11c
+#| code-fold: true
 class SASRec(NeuralExpert):
     "Causal transformer over item ids, trained with a softmax over all of them."
     phrase = 'your history, read in order'
@@ -527,6 +531,7 @@ def _with_last(rows:np.ndarray, value:float)->torch.Tensor:
     return F.pad(torch.as_tensor(rows, dtype=torch.float32), (0, 0, 0, 1), value=value)
 
 # %% ../nbs/15_sequence.ipynb #91746445
+#| code-fold: true
 class TextSeqNet(SeqNet):
     "`SeqNet` on projected text vectors, plus id vectors where the item has interactions."
     use_ids = True
@@ -572,6 +577,7 @@ def train(self:TextSeqNet, mode:bool=True)->TextSeqNet:
     return nn.Module.train(self, mode)
 
 # %% ../nbs/15_sequence.ipynb #e8325577
+#| code-fold: true
 @delegates()
 class TextSASRec(SASRec):
     "SASRec on text, attributes and ids: pre-trained on the sources, held near them afterwards."
@@ -585,6 +591,7 @@ class TextSASRec(SASRec):
         store_attr('pretrain,lam,id_drop', store_args=False)
 
 # %% ../nbs/15_sequence.ipynb #15d93afb
+#| code-fold: true
 @patch
 def build(self:TextSASRec)->TextSeqNet:
     "A network over texts and ids."
@@ -592,6 +599,7 @@ def build(self:TextSASRec)->TextSeqNet:
                       heads=self.heads, drop=self.drop, size=self.size)
 
 # %% ../nbs/15_sequence.ipynb #0f25eb0c
+#| code-fold: true
 @patch
 def pretrain_net(self:TextSASRec, data:Dataset)->list[Callback]:
     "Train on the sources with text alone; what holds the weights near afterwards."
@@ -623,6 +631,7 @@ def take_features(self:TextSASRec, data:Dataset, m:int)->None:
     self.known = np.concatenate([self.known[:n], np.zeros(m, np.float32), self.known[n:]])
 
 # %% ../nbs/15_sequence.ipynb #be0f541e
+#| code-fold: true
 @delegates()
 class SmoothedSASRec(SASRec):
     "SASRec on ids; once trained, the vectors of target items are smoothed over texts."

@@ -24,6 +24,7 @@ from .baselines import LastItems, Popularity, RepeatConsumption, Tfidf
 from .closed_form import Blend, EASE
 
 # %% ../nbs/42_shortcuts.ipynb #a03a5a21
+#| code-fold: true
 LAST_ITEMS = 'last two items + TF-IDF'
 EASE_WORDS = 'EASE + TF-IDF'
 LAMBDAS = (10., 50., 200., 1000., 4000.)   # of EASE, to choose from
@@ -38,6 +39,7 @@ def _tuned(expert:Expert, words:bool, **grid:tuple)->Callable:
     return fit
 
 # %% ../nbs/42_shortcuts.ipynb #70d108c7
+#| code-fold: true
 def shortcut_experts(max_items:int=8000, # In the inverse of EASE: those with most interactions
                      words:bool=True,    # False: the items have no texts
                      repeats:bool=False  # May a test repeat the past?
@@ -145,6 +147,7 @@ def _remembered(key:tuple, make:Callable)->tuple:
     return _BARS[key]
 
 # %% ../nbs/42_shortcuts.ipynb #d8e5687f
+#| code-fold: true
 def shortcut_bar(split:Split, table:pd.DataFrame, # Item table
                  items:pd.Index,  # Candidates, in the order of the scores
                  judge:Callable,  # (model, split) to a value for each test user
@@ -175,6 +178,7 @@ def _beside(name:str, ours:pd.Series, value:pd.Series)->dict:
                 lo=float(lo), hi=float(hi))
 
 # %% ../nbs/42_shortcuts.ipynb #db22ca47
+#| code-fold: true
 def _standing(best:dict)->str:
     "Where the model stands beside the best shortcut."
     gap = f"{best['difference']:+.4f} [{best['lo']:+.4f}, {best['hi']:+.4f}]"

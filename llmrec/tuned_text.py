@@ -24,6 +24,7 @@ from .expert import Expert, decayed_sum
 from .learner import DataLoaders, EarlyStopCB, Learner, SchedCB, TensorLoader, cosine
 
 # %% ../nbs/37_tuned_text.ipynb #07bda9ea
+#| code-fold: true
 class TunedNet(nn.Module):
     "One low-rank map of text vectors for histories and items; the identity at the start."
     def __init__(self, phi:np.ndarray, # (N, d) frozen vectors
@@ -48,6 +49,7 @@ def forward(self:TunedNet, u:torch.Tensor, # (b, d) decayed histories
     return self.scale.exp()*F.normalize(self.move(u), dim=-1) @ items.T
 
 # %% ../nbs/37_tuned_text.ipynb #d37a47b6
+#| code-fold: true
 def contrastive_loss(logits:torch.Tensor, # (b, 2b)
                      pairs:torch.Tensor   # (b, 2) the items behind the columns
                     )->torch.Tensor:
@@ -58,6 +60,7 @@ def contrastive_loss(logits:torch.Tensor, # (b, 2b)
     return F.cross_entropy(logits.masked_fill(same, -1e9), own)
 
 # %% ../nbs/37_tuned_text.ipynb #85399104
+#| code-fold: true
 def item_groups(data:Dataset,   # Its table may have a column category
                 phi:np.ndarray, # (N, d) text vectors
                 seed:int=0
@@ -71,6 +74,7 @@ def item_groups(data:Dataset,   # Its table may have a column category
     return MiniBatchKMeans(n, n_init=1, random_state=seed).fit_predict(phi)
 
 # %% ../nbs/37_tuned_text.ipynb #6372c2c2
+#| code-fold: true
 def draw_from_group(items:np.ndarray, # (m,)
                     group:np.ndarray, # (N,) the group of every item
                     rng:np.random.Generator
@@ -85,6 +89,7 @@ def draw_from_group(items:np.ndarray, # (m,)
     return order[start + (place[items] - start + step) % size]
 
 # %% ../nbs/37_tuned_text.ipynb #13d1073e
+#| code-fold: true
 class MappedText(Expert):
     "Cosine of decayed history and item under a linear map of text vectors; here the identity."
     phrase = 'text like that of your items'
@@ -99,6 +104,7 @@ class MappedText(Expert):
         return np.eye(phi.shape[1], dtype=np.float32)
 
 # %% ../nbs/37_tuned_text.ipynb #12ff5d26
+#| code-fold: true
 @patch
 def _fit(self:MappedText, data:Dataset)->None:
     if data.vectors is None:
@@ -109,6 +115,7 @@ def _fit(self:MappedText, data:Dataset)->None:
     self.moved = phi @ self.M
 
 # %% ../nbs/37_tuned_text.ipynb #45acf835
+#| code-fold: true
 @patch
 def score_histories(self:MappedText, hist:Histories)->np.ndarray:
     u = decayed_matrix(self.seen(hist), self.data.n_items, self.half_life) @ self.moved
@@ -122,6 +129,7 @@ def query(self:MappedText, hist:Histories)->tuple:
     return l2_normalize(decayed_sum(self.seen(hist), self.half_life, self.moved)[None])[0], None
 
 # %% ../nbs/37_tuned_text.ipynb #ba7cff55
+#| code-fold: true
 @patch
 def attributions(self:MappedText, hist:Histories, item:int)->np.ndarray:
     "What each interaction adds to the score of an item."
@@ -132,6 +140,7 @@ def attributions(self:MappedText, hist:Histories, item:int)->np.ndarray:
     return restricted_attributions(hist, self.data.n_target, self.use_source_history, parts)
 
 # %% ../nbs/37_tuned_text.ipynb #d9005f2f
+#| code-fold: true
 @patch
 def add_items(self:MappedText, data:Dataset, m:int)->None:
     "Take `m` new target items: their text under the same map."
@@ -141,6 +150,7 @@ def add_items(self:MappedText, data:Dataset, m:int)->None:
     self.data = data
 
 # %% ../nbs/37_tuned_text.ipynb #3c798059
+#| code-fold: true
 class TunedText(MappedText):
     "Content of text vectors that were tuned on what users consumed one after the other (§3.2.2)."
     phrase = 'text that goes with that of your items'
@@ -151,6 +161,7 @@ class TunedText(MappedText):
         store_attr(store_args=False)
 
 # %% ../nbs/37_tuned_text.ipynb #3d128778
+#| code-fold: true
 @patch
 def examples(self:TunedText, data:Dataset, phi:np.ndarray)->tuple: # Three times u, pairs
     "Histories and next items of sources and target, and those whose next item plays new."
@@ -166,6 +177,7 @@ def examples(self:TunedText, data:Dataset, phi:np.ndarray)->tuple: # Three times
     return of(~own & ~new, self.max_examples), of(own & ~new, self.max_examples), valid
 
 # %% ../nbs/37_tuned_text.ipynb #ef5f0940
+#| code-fold: true
 def _decayed(data:Dataset, half_life:float, among:np.ndarray, seen:np.ndarray, most:int)->tuple:
     "Decayed histories of `seen` items before each of the items `among`, and these."
     X, y = prefix_examples(data, half_life, 50, max(most, 1), among=among)
@@ -174,6 +186,7 @@ def _decayed(data:Dataset, half_life:float, among:np.ndarray, seen:np.ndarray, m
     return X[some].astype(np.float32), y[some]
 
 # %% ../nbs/37_tuned_text.ipynb #797569e7
+#| code-fold: true
 @torch.no_grad()
 def found_again(net:TunedNet, u:np.ndarray, # (b, d) histories
                 pairs:np.ndarray            # (b, 2) the next item of each, and another
@@ -187,6 +200,7 @@ def found_again(net:TunedNet, u:np.ndarray, # (b, d) histories
     return float((1/torch.log2(1 + above.sum(1))).mean())
 
 # %% ../nbs/37_tuned_text.ipynb #6f273020
+#| code-fold: true
 @patch
 def tune(self:TunedText, net:TunedNet, train:tuple, valid:tuple # Both u, pairs
         )->float:
@@ -202,6 +216,7 @@ def tune(self:TunedText, net:TunedNet, train:tuple, valid:tuple # Both u, pairs
     return max(found, frozen)
 
 # %% ../nbs/37_tuned_text.ipynb #8dee3f77
+#| code-fold: true
 @patch
 def loaders(self:TunedText, train:tuple, valid:tuple)->DataLoaders:
     "Batches of histories and pairs."
@@ -211,6 +226,7 @@ def loaders(self:TunedText, train:tuple, valid:tuple)->DataLoaders:
                        TensorLoader(v, held, held, bs=len(held)))
 
 # %% ../nbs/37_tuned_text.ipynb #8d7ee2fe
+#| code-fold: true
 @patch
 def learn(self:TunedText, data:Dataset, phi:np.ndarray)->np.ndarray:
     "I + AB, from the sources, then the target; each only if new items are then found better."
@@ -224,6 +240,7 @@ def learn(self:TunedText, data:Dataset, phi:np.ndarray)->np.ndarray:
     return np.eye(len(A), dtype=np.float32) + A @ B
 
 # %% ../nbs/37_tuned_text.ipynb #3d3de57c
+#| code-fold: true
 def collaborative_vectors(X:sp.csr_matrix, # (users, N) binary
                           rank:int=64, seed:int=0
                          )->np.ndarray:    # (N, rank)
@@ -248,6 +265,7 @@ def distil(phi:np.ndarray,    # (s, d) text vectors
     return np.linalg.solve(gram, weighted @ values).astype(np.float32)
 
 # %% ../nbs/37_tuned_text.ipynb #9765cc5a
+#| code-fold: true
 class DistilledText(MappedText):
     "Content of the collaborative vectors that text predicts."
     phrase = 'text of what goes with your items'

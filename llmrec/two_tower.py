@@ -37,6 +37,7 @@ class ResidualProjection(nn.Module):
         return F.normalize(x + self.down(F.gelu(self.up(x))), dim=-1)
 
 # %% ../nbs/16_two_tower.ipynb #0c59231f
+#| code-fold: true
 class TowerNet(nn.Module):
     "Logits of the next item, of those that `set_candidates` names, from an interest vector."
     def __init__(self, dim:int, hidden:int=256):
@@ -66,6 +67,7 @@ def forward(self:TowerNet, u:torch.Tensor)->torch.Tensor: # (batch, m)
     return self.scale.exp()*cosines + self.pop*self.log_counts
 
 # %% ../nbs/16_two_tower.ipynb #76480674
+#| code-fold: true
 class TwoTower(NeuralExpert):
     "Maps of interest and item vectors, trained on the sources, then on the target (§4.2.3)."
     phrase = 'text, by a map that was trained'

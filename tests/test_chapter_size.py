@@ -23,3 +23,23 @@ def test_a_chapter_is_short(stem):
 def test_a_chapter_has_a_picture_with_words(stem):
     figures = [src for _, src in cells(stem) if '#| fig-alt: ' in src]
     assert figures and all(len(re.search(r'#\| fig-alt: (.*)', src)[1]) > 60 for src in figures)
+
+
+# Chapters whose plumbing also lies in collapsed callouts: what stands between `::: {.callout… collapse="true"` and `:::` is closed.
+SECOND_HALF = ('12_expert 13_baselines 14_closed_form 15_sequence 16_two_tower 19_judge 20_explain 21_online 22_privacy 27_confidence '
+               '30_ecommerce 31_social 32_video 33_more_scenarios 34_pictures 35_embedding_space 37_tuned_text 39_transfer_study '
+               '42_shortcuts').split()
+
+def seen_cells(stem):
+    "Cells that stand open on the page, callouts left out."
+    closed = False
+    for kind, src in cells(stem):
+        closed = closed or 'collapse="true"' in src
+        if kind == 'markdown' and src.strip().endswith(':::'): closed = False
+        elif not closed and is_open(kind, src): yield kind, src
+
+@pytest.mark.parametrize('stem', SECOND_HALF)
+def test_the_second_half_is_read_in_short_steps(stem):
+    seen = list(seen_cells(stem))
+    lessons = [lines(src) for kind, src in seen if kind == 'code' and not src.startswith('#| exports')]
+    assert len(seen) <= 60 and statistics.median(lessons) <= 6 and max(lessons) <= 15, (len(seen), statistics.median(lessons), max(lessons))

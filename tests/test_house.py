@@ -105,13 +105,10 @@ LONG_CELLS = { # as `python tests/test_house.py` counts them; to be trimmed, not
     '07_vectors': 1,
     '09_learner': 4,        # the Learner
     '11_finetune': 2,
-    '12_expert': 2,         # the protocol
+    '12_expert': 1,         # files from experts
     '17_fusion': 9,         # the Fusion
     '23_recommender': 8,    # the class, whole
-    '30_ecommerce': 1,      # a table of titles, written out
-    '33_more_scenarios': 2, # tables of courses and funds, written out
-    '34_pictures': 4,       # the network, a picture opened, the encoder
-    '42_shortcuts': 1,      # the bar, with what its parameters are
+    '34_pictures': 2,       # parts of the network, a picture opened
     '36_encoder_choice': 3, # histories, candidates, and the choice
 }
 
