@@ -32,6 +32,7 @@ from .baselines import Tfidf
 from .incremental import IncrementalEASE, IncrementalMarkov, IncrementalRidge, one_of
 
 # %% ../nbs/14_closed_form.ipynb #3b128968
+#| code-fold: true
 def ease(X:sp.spmatrix,   # (users, N) interaction matrix
          lam:float=100.   # λ
         ) -> np.ndarray:  # (N, N) float32
@@ -117,6 +118,7 @@ class SolvedExpert(DenseExpert):
         return expert
 
 # %% ../nbs/14_closed_form.ipynb #28df8384
+#| code-fold: true
 class EASE(SolvedExpert):
     "EASE; recent interactions count more in scores."
     saved = ('rows', 'B', 'far')
@@ -310,6 +312,7 @@ def affordable_items(n:int, # Items of the target
     return int(np.clip((operations/(2*max(n, 1)))**.5, least, most))
 
 # %% ../nbs/14_closed_form.ipynb #798b0a84
+#| code-fold: true
 class KernelTransfer(DenseExpert):
     "Item–item knowledge of all domains, extended to every target item by text and attributes."
     saved = ('S', 'known', 'mean_pop', 'P', 'Q', 'pop')
@@ -393,6 +396,7 @@ class TextPopularity(Expert):
     def constant_scores(self) -> np.ndarray: return self.pop
 
 # %% ../nbs/14_closed_form.ipynb #1d4d5998
+#| code-fold: true
 class NextItemRidge(SolvedExpert):
     "Regress the next target item on the decayed history, shrunk towards the kernel's matrix."
     saved = ('S', 'W')
@@ -435,6 +439,7 @@ def score_histories(self:NextItemRidge, hist:Histories) -> np.ndarray:
     return scores + np.float32(self.rho)*prior
 
 # %% ../nbs/14_closed_form.ipynb #3e645570
+#| code-fold: true
 @patch
 def solve(self:NextItemRidge, X:sp.csr_matrix, y:np.ndarray) -> np.ndarray: # (s, n)
     "W of @eq-ridge, from the items S to all."
@@ -504,6 +509,7 @@ def update(self:NextItemRidge, data:Dataset, users:np.ndarray, exact:bool=False,
     Expert.update(self, data, users, exact, shared)
 
 # %% ../nbs/14_closed_form.ipynb #95b006ea
+#| code-fold: true
 class BilinearContent(DenseExpert):
     "Map from the interest vector to the text and attributes of what comes next, over all domains."
     saved = ('phi', 'M', 'mu')
@@ -520,6 +526,7 @@ class BilinearContent(DenseExpert):
         return scores - (mapped @ self.mu)[:, None]
 
 # %% ../nbs/14_closed_form.ipynb #3c2524b4
+#| code-fold: true
 @patch
 def _fit(self:BilinearContent, data:Dataset) -> None:
     self.phi = pca_features(item_features(data), self.dim)
@@ -556,6 +563,7 @@ def query(self:BilinearContent, hist:Histories) -> tuple:
     return l2_normalize(interest[None])[0] @ self.M, None
 
 # %% ../nbs/14_closed_form.ipynb #42d1a9f9
+#| code-fold: true
 def slim(X:sp.spmatrix,     # (users, N) interaction matrix
          l1:float=2.,       # λ₁: sparseness
          l2:float=100.,     # λ₂: as in EASE
@@ -615,6 +623,7 @@ def attributions(self:SLIM, hist:Histories, item:int) -> np.ndarray:
     return recency_weights(hist, self.half_life)*column[hist.item]
 
 # %% ../nbs/14_closed_form.ipynb #68c30504
+#| code-fold: true
 class Markov(SolvedExpert):
     "Share of transitions from the latest items to the candidate, both decayed by distance."
     saved = ('M',)
