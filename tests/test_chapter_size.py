@@ -1,21 +1,32 @@
 """A chapter is read in one sitting: at most 60 cells that stand open on the page, short lessons, a picture.
 
-Hidden cells (`#| hide`, `#| export`) are not on the page; folded ones (`#| code-fold: true`) show a line to click on."""
+Hidden cells (`#| hide`, `#| export`) are not on the page; folded ones (`#| code-fold: true`, or in a collapsed callout) show a line
+to click on."""
 import json, re, statistics
 from pathlib import Path
 import pytest
 
 NBS = Path(__file__).resolve().parents[1]/'nbs'
 CHAPTERS = '01_data 02_preprocess 03_metrics 04_evaluation 05_encode 06_pretrain 07_vectors 35_embedding_space'.split()
+CHAPTERS += '28_semantic_ids 29_lm_recommender 36_encoder_choice 41_leakage'.split()
 
 def cells(stem): return [(c['cell_type'], ''.join(c['source'])) for c in json.loads((NBS/f'{stem}.ipynb').read_text(encoding='utf-8'))['cells']]
 def is_open(kind, src):
     return bool(src.strip()) and (kind == 'markdown' or not re.search(r'^#\| *(hide|export|default_exp.*|code-fold: true) *$', src, re.M))
+def shown(stem):
+    "Cells that stand open on the page; what a collapsed callout holds does not, its title does."
+    depth, out = 0, []
+    for kind, src in cells(stem):
+        if not depth and is_open(kind, src): out.append((kind, src))
+        if kind == 'markdown':
+            depth += len(re.findall(r'^::: *\{.*collapse="true"', src, re.M)) - len(re.findall(r'^:::\s*$', src, re.M))
+    assert not depth, f'{stem}: a callout is not closed'
+    return out
 def lines(src): return len([l for l in src.splitlines() if l.strip() and not l.startswith('#|')])
 
 @pytest.mark.parametrize('stem', CHAPTERS)
 def test_a_chapter_is_short(stem):
-    seen = [(kind, src) for kind, src in cells(stem) if is_open(kind, src)]
+    seen = shown(stem)
     lessons = [lines(src) for kind, src in seen if kind == 'code' and not src.startswith('#| exports')]
     assert len(seen) <= 60 and statistics.median(lessons) <= 7, (len(seen), statistics.median(lessons))
 
