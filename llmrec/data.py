@@ -444,6 +444,7 @@ def _toy_attributes(g:np.random.Generator, kind:str, table:dict, main:np.ndarray
                 price=price, kind=kinds)
 
 # %% ../nbs/01_data.ipynb #d2915a51
+#| code-fold: true
 def _draw(g:np.random.Generator, P:np.ndarray, rows:np.ndarray)->np.ndarray:
     "For each row number draw a column by the probabilities `P`: one search in one long array."
     flat = (P.cumsum(1)/P.sum(1, keepdims=True) + np.arange(len(P))[:, None]).ravel()

@@ -68,6 +68,7 @@ def mmd(X:Rows, Y:Rows,  # Vectors of two domains, (n, d) and (m, d)
     return _without_diagonal(within_x) + _without_diagonal(within_y) - 2*across.mean()
 
 # %% ../nbs/10_discrepancy.ipynb #35615946
+#| code-fold: true
 def _cov(X):
     X = X - X.mean(0)
     return X.T @ X/(len(X) - 1)

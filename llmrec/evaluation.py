@@ -188,6 +188,7 @@ class _Ranking:
         self.n_candidates = np.empty(m)
 
 # %% ../nbs/04_evaluation.ipynb #32e9ce3a
+#| code-fold: true
 @patch
 def add(self:_Ranking, users:slice, scores:np.ndarray)->None:
     "Rank one block of users."
