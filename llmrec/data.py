@@ -280,6 +280,7 @@ def _readings(domain:'Domain', log:pd.DataFrame, items:pd.DataFrame, how:dict)->
             for c in raw.columns if c in clean and isinstance(raw[c], pd.Series)]
 
 # %% ../nbs/01_data.ipynb #22200ce2
+#| code-fold: true
 @dataclass(repr=False, eq=False)
 class Domain:
     "A log of interactions and the table of the items in it."
@@ -364,6 +365,7 @@ def _html(domain:Domain)->str:
     return f'<table>{rows}</table><small>{notes}</small>'
 
 # %% ../nbs/01_data.ipynb #5729f75e
+#| code-fold: true
 @dataclass(repr=False, eq=False)
 class DomainPair:
     "A source domain to learn from and a target domain to recommend in."
@@ -461,6 +463,7 @@ def _toy_choices(g:np.random.Generator, p:np.ndarray, q:np.ndarray, beta:float)-
     preference = x*np.exp(beta*(p @ q.T))
     return preference/preference.sum(1, keepdims=True), popularity/popularity.sum()
 
+# %% ../nbs/01_data.ipynb #1373ae19
 def _toy_times(g:np.random.Generator, row:np.ndarray, n_users:int)->np.ndarray:
     "Times that increase along each user."
     gap = 60 + g.exponential(86400, len(row)).astype(np.int64)

@@ -67,11 +67,13 @@ def mmd(X:Rows, Y:Rows,  # Vectors of two domains, (n, d) and (m, d)
     within_y = of_y.split(sizes, 1)[1]
     return _without_diagonal(within_x) + _without_diagonal(within_y) - 2*across.mean()
 
-# %% ../nbs/10_discrepancy.ipynb #215d01c6
+# %% ../nbs/10_discrepancy.ipynb #35615946
+#| code-fold: true
 def _cov(X):
     X = X - X.mean(0)
     return X.T @ X/(len(X) - 1)
 
+# %% ../nbs/10_discrepancy.ipynb #215d01c6
 def coral(X:Rows, Y:Rows # Vectors of two domains, (n, d) and (m, d)
          )->torch.Tensor: # Scalar, differentiable
     "Distance of the covariances, ‖C_s − C_t‖² / 4d² (Deep CORAL; Sun and Saenko, 2016)."
@@ -79,6 +81,7 @@ def coral(X:Rows, Y:Rows # Vectors of two domains, (n, d) and (m, d)
     return ((_cov(X) - _cov(Y))**2).sum()/(4*X.shape[1]**2)
 
 # %% ../nbs/10_discrepancy.ipynb #50c3c389
+#| code-fold: true
 def proxy_a_distance(X:Rows, Y:Rows, # Vectors of two domains, (n, d) and (m, d), on any device
                      max_rows:int=1000, # Of each domain; both get the same number
                      seed:int=0 # Draws rows and folds
@@ -94,10 +97,11 @@ def proxy_a_distance(X:Rows, Y:Rows, # Vectors of two domains, (n, d) and (m, d)
     guess = cross_val_predict(LogisticRegression(C=.1, max_iter=300), Z, domain, cv=folds)
     return float(np.clip(2*(1 - 2*(guess != domain).mean()), 0, 2))
 
-# %% ../nbs/10_discrepancy.ipynb #1b0356be
+# %% ../nbs/10_discrepancy.ipynb #fd7f0df3
 def _words(texts):
     return pd.Series([w for t in texts for w in re.findall(r'\w+', str(t).lower())], dtype=object)
 
+# %% ../nbs/10_discrepancy.ipynb #1b0356be
 def vocab_overlap(source:Iterable[str], # Texts of the source
                   target:Iterable[str], # Texts of the target
                   kind:str='coverage' # 'coverage' or 'jaccard'
@@ -130,6 +134,7 @@ def _columns_of_labels(y):
     return Y - Y.mean(0)
 
 # %% ../nbs/10_discrepancy.ipynb #79dde0f5
+#| code-fold: true
 def logme(Fs:Rows, # Features of labelled target examples from a source model, (n, d)
           y:Any    # Their labels, (n,): classes (int, str) or numbers (float)
          )->float:
@@ -169,7 +174,7 @@ def align_domains(X:Rows, Y:Rows, # Vectors of source and target, (n, d) and (m,
     if how == 'coral': return (white @ colour + Y.mean(0)).astype(np.float32), Y
     return white.astype(np.float32), ((Y - Y.mean(0)) @ colour).astype(np.float32)
 
-# %% ../nbs/10_discrepancy.ipynb #93abf64e
+# %% ../nbs/10_discrepancy.ipynb #ae34b836
 class _Reverse(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, lam):
@@ -178,6 +183,7 @@ class _Reverse(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g): return -ctx.lam*g, None
 
+# %% ../nbs/10_discrepancy.ipynb #93abf64e
 def grad_reverse(x:torch.Tensor, # Features
                  lam:float=1. # Factor of the reversed gradient
                 )->torch.Tensor:

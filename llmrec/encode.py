@@ -94,6 +94,7 @@ def _is_tfidf(name:str|Path)->bool:
     return str(name) == 'tfidf' or os.path.isfile(Path(str(name))/'tfidf.json')
 
 # %% ../nbs/05_encode.ipynb #81c36d37
+#| code-fold: true
 class TextEncoder:
     "Texts in, one vector per text out: of MiniLM, any model of `transformers`, or TF-IDF."
     has_model = True # A language model: it has tokens, gradients, and can be pretrained
@@ -223,6 +224,7 @@ def tokenizer(self:TextEncoder)->Any:
     return self.load()._tok
 
 # %% ../nbs/05_encode.ipynb #a57a1bfe
+#| code-fold: true
 @patch
 def tokenize(self:TextEncoder, texts:list[str])->list[list[int]]:
     "Token ids of each text, prompt included, cut to `max_len`."
@@ -300,6 +302,7 @@ def encode(self:TextEncoder,
     return X if len(row) == len(texts) else X[[row[text] for text in texts]]
 
 # %% ../nbs/05_encode.ipynb #201be10a
+#| code-fold: true
 @patch
 def fit(self:TextEncoder, texts:Iterable[str], # The texts of all domains
        )->TextEncoder:
@@ -565,6 +568,7 @@ def _directions(M:Any, dim:int, seed:int)->np.ndarray: # (dim, M.shape[1]) float
     return np.ascontiguousarray(svd.components_, 'float32')
 
 # %% ../nbs/05_encode.ipynb #25e81481
+#| code-fold: true
 @patch
 def fit(self:TfidfEncoder, texts:Iterable[str], # The texts of all domains
        )->TfidfEncoder:

@@ -188,6 +188,7 @@ class _Ranking:
         self.n_candidates = np.empty(m)
 
 # %% ../nbs/04_evaluation.ipynb #32e9ce3a
+#| code-fold: true
 @patch
 def add(self:_Ranking, users:slice, scores:np.ndarray)->None:
     "Rank one block of users."
@@ -278,6 +279,7 @@ def _metric_text(report:Report, metric:str)->str:
     return text + ' [{:.3f}, {:.3f}]'.format(*report.intervals[metric])
 
 # %% ../nbs/04_evaluation.ipynb #5ca00003
+#| code-fold: true
 @patch(as_prop=True)
 def table(self:Report)->pd.DataFrame:
     "Metrics by rows, cut-offs by columns, as text with intervals."
@@ -290,6 +292,7 @@ def table(self:Report)->pd.DataFrame:
     return wide.rename_axis(index=None, columns=self.name or None)
 
 # %% ../nbs/04_evaluation.ipynb #51dc48b0
+#| code-fold: true
 @patch
 def grid(self:Report, slice:str='evidence')->pd.DataFrame:
     "A slice as item × user, with n."
@@ -311,6 +314,7 @@ def _grey(report:Report, slice:str)->str:
     return styled.format_index(escape='html').format_index(escape='html', axis=1).to_html()
 
 # %% ../nbs/04_evaluation.ipynb #a998a74d
+#| code-fold: true
 @patch(as_prop=True)
 def notes(self:Report)->list:
     "The protocol and its warnings, one line each."
@@ -359,6 +363,7 @@ def _repr_html_(self:Report)->str:
     return out + ''.join(f'<p><small>{escape(note)}</small></p>' for note in self.notes)
 
 # %% ../nbs/04_evaluation.ipynb #02982879
+#| code-fold: true
 def _latex(value)->str:
     "Text that LaTeX prints as it is."
     return str(value).replace('_', r'\_').replace('%', r'\%').replace('&', r'\&')
@@ -389,6 +394,7 @@ def _null_columns(table:pd.DataFrame)->dict:
     return {name: [_null(value) for value in table[name].tolist()] for name in table}
 
 # %% ../nbs/04_evaluation.ipynb #e7065d22
+#| code-fold: true
 @patch
 def to_json(self:Report, path:str|None=None, # File to write; None: return the text
             per_user:bool=True)->str|None:
@@ -422,6 +428,7 @@ def _report_content(source:str)->dict:
     return content
 
 # %% ../nbs/04_evaluation.ipynb #26aed183
+#| code-fold: true
 @patch(cls_method=True)
 def from_json(cls:Report, source:str # Text, or a file
              )->Report:
@@ -460,6 +467,7 @@ def _shares(report:Report)->list:
             if 0 <= report.metrics[name] <= 1 and not name.startswith(beyond)]
 
 # %% ../nbs/04_evaluation.ipynb #f393685a
+#| code-fold: true
 @patch
 def plot(self:Report, metrics:list|None=None # None: those between 0 and 1 with an interval
         )->Any: # A Matplotlib figure
@@ -526,6 +534,7 @@ def _protocol(split:Split, task:EvalTask, seen:str|bool, candidates:int|None, gr
                 ties='seeded permutation of ids', seed=seed, repeats=task.repeats)
 
 # %% ../nbs/04_evaluation.ipynb #d69d775d
+#| code-fold: true
 def _size(value:Any)->int:
     "Numbers in a sparse matrix or an array of floats; 0 for anything else."
     if sp.issparse(value): return value.nnz
@@ -744,6 +753,7 @@ def _bar(split:Split, table:pd.DataFrame, task:EvalTask, ndcg:pd.Series, source:
                         (k, *ranking), **options)
 
 # %% ../nbs/04_evaluation.ipynb #4c548cc0
+#| code-fold: true
 def evaluate(rec:Any, # `.score(users)` and `.items`; or lists: {user: [items]}, or a table
              split:Split, ks:Iterable=(10,), # Train, valid, test; lengths of the list
              items:pd.DataFrame|None=None,   # Item table: for audit, categories, slices by column
@@ -816,6 +826,7 @@ def check_same_protocol(a:str, b:str, report_a:Report, report_b:Report)->None:
                          'per_user is missing or holds other users')
 
 # %% ../nbs/04_evaluation.ipynb #3fe29688
+#| code-fold: true
 @dataclass(repr=False)
 class Comparison:
     "Paired differences, one row a comparison; `difference`, `lo`, `p` … are those of the first."
@@ -847,6 +858,7 @@ def _sentence(row:Any, alpha:float)->str:
             f"{row.wins} users win, {row.ties} tie, {row.losses} lose.")
 
 # %% ../nbs/04_evaluation.ipynb #839037e3
+#| code-fold: true
 @patch
 def plot(self:Comparison)->Any: # A Matplotlib figure
     "Differences with intervals; filled where Holm's p is below alpha."

@@ -144,6 +144,7 @@ def _places(user):
     return pd.DataFrame(dict(user=user, last=last, history=grouped.cumcount()))
 
 # %% ../nbs/11_finetune.ipynb #5cfcdbf9
+#| code-fold: true
 def next_item_examples(log:pd.DataFrame, # user, item; each user's in order of time
                        V:np.ndarray, items:Any, # Item vectors, (n, dim), and their ids, (n,)
                        half_life:float=4., window:int=20 # Of the history; interactions that count
@@ -160,6 +161,7 @@ def next_item_examples(log:pd.DataFrame, # user, item; each user's in order of t
     return l2_normalize(X[keep]), item[keep], about[keep].reset_index(drop=True)
 
 # %% ../nbs/11_finetune.ipynb #331b684c
+#| code-fold: true
 def ndcg_next(scores:Any,    # (m, n), array or tensor on any device
               y:Any,         # The item that came, (m,)
               k:int=10
@@ -168,6 +170,7 @@ def ndcg_next(scores:Any,    # (m, n), array or tensor on any device
     return ndcg_of_ranks(rank_of_target(to_numpy(scores), to_numpy(y)), k)
 
 # %% ../nbs/11_finetune.ipynb #55940cd6
+#| code-fold: true
 FINETUNE_STRATEGIES = ('scratch', 'unsupervised', 'frozen', 'supervised', 'full', 'gradual', 'lora',
                        'adapter')
 
@@ -181,6 +184,7 @@ class LoRALinear(nn.Module):
     def forward(self, W:torch.Tensor)->torch.Tensor: return W + self.B @ self.A * self.scale
 
 # %% ../nbs/11_finetune.ipynb #b68fc5f2
+#| code-fold: true
 class Adapter(nn.Module):
     "x + up(relu(down(x))), zero at the start (Houlsby et al., 2019)."
     def __init__(self, dim:int, rank:int=16):
@@ -192,6 +196,7 @@ class Adapter(nn.Module):
     def forward(self, x:torch.Tensor)->torch.Tensor: return x + self.up(F.relu(self.down(x)))
 
 # %% ../nbs/11_finetune.ipynb #e0f86e66
+#| code-fold: true
 def layerwise_groups(encoder:nn.Module)->list[tuple]: # Of (name, module), top first
     "Layers from the top down: the blocks of a transformer, or the children of a `Sequential`."
     lists = [(n, m) for n, m in encoder.named_modules()
@@ -242,6 +247,7 @@ def apply_finetune_strategy(model:TransferClassifier, # With the source's weight
     return _groups(model, name == 'gradual', lr, decay)
 
 # %% ../nbs/11_finetune.ipynb #7806076a
+#| code-fold: true
 class GradualUnfreezeCB(Callback):
     "Free one more group of parameters every `every` epochs, from the head down."
     def __init__(self, groups:list[dict], every:int=1): self.groups, self.every = groups, every
@@ -251,6 +257,7 @@ class GradualUnfreezeCB(Callback):
             for p in group['params']: p.requires_grad_(True)
 
 # %% ../nbs/11_finetune.ipynb #b5cb5210
+#| code-fold: true
 @torch.no_grad()
 def zero_shot_gain(model:nn.Module,   # Untrained target model
                    source:nn.Module|Mapping, # Source model, or its parameters by name
@@ -304,6 +311,7 @@ def transfer_fit(model:TransferClassifier, dls:DataLoaders, # Target model and b
     return learn.fit(n_epochs) if groups else learn
 
 # %% ../nbs/11_finetune.ipynb #fabd6345
+#| code-fold: true
 def lambda_search(make:Callable, # Function without arguments: a new target model
                   dls:DataLoaders, source:nn.Module, # Batches with `.valid`; source model
                   lams:Iterable[float]=(0., 1e-3, 1e-2, 1e-1, 1.),
@@ -401,6 +409,7 @@ def rank_sources(target:Domain,     # Domain where we recommend; only its traini
     return _best_first(pd.DataFrame(table).T, by)
 
 # %% ../nbs/11_finetune.ipynb #115414c6
+#| code-fold: true
 class DomainAlignCB(Callback):
     "Add λ times the distance of the batch's features from those of another domain, without labels."
     order = -5 # Before a schedule reads the optimiser's groups
@@ -415,6 +424,7 @@ class DomainAlignCB(Callback):
         if self.kind == 'dann': self.dist.load_state_dict(state)
 
 # %% ../nbs/11_finetune.ipynb #9bd4e440
+#| code-fold: true
 @patch
 def before_fit(self:DomainAlignCB, learn:Learner)->None:
     "The distance; the parameters of a discriminator learn with the model's."
@@ -425,6 +435,7 @@ def before_fit(self:DomainAlignCB, learn:Learner)->None:
     opt.add_param_group(dict(params=list(self.dist.parameters()), lr=learn.lr))
 
 # %% ../nbs/11_finetune.ipynb #4a55e6fb
+#| code-fold: true
 @patch
 def after_loss(self:DomainAlignCB, learn:Learner)->None:
     "Add the distance to a batch of the other domain."
@@ -437,6 +448,7 @@ def after_loss(self:DomainAlignCB, learn:Learner)->None:
     learn.recorder.add('distance', distance.detach(), len(x))
 
 # %% ../nbs/11_finetune.ipynb #188ef8cf
+#| code-fold: true
 @dataclass(repr=False)
 class TransferEffect:
     "What a transfer did against its twin from scratch; prints as one sentence."
@@ -453,6 +465,7 @@ class TransferEffect:
     slices:pd.DataFrame|None = None # The same by slice
 
 # %% ../nbs/11_finetune.ipynb #0d70a646
+#| code-fold: true
 @patch
 def __repr__(self:TransferEffect)->str:
     "What happened, with the numbers."
@@ -479,6 +492,7 @@ def _paired(with_source, twin):
     return a, b
 
 # %% ../nbs/11_finetune.ipynb #245267e9
+#| code-fold: true
 def mean_interval(d:np.ndarray, # (seeds, users)
                   n_boot:int=2000, level:float=.95, seed:int=0
                  )->np.ndarray: # lo, hi
@@ -526,6 +540,7 @@ def transfer_effect(with_source:Any, # Metric of each user: Series, (users, seed
     return effect
 
 # %% ../nbs/11_finetune.ipynb #d9dffe3d
+#| code-fold: true
 @keep_generators()
 def compare_with_scratch(make:Callable,    # Function without arguments: a new target model
                          dls:DataLoaders, source:nn.Module, # Batches of the target; source model
@@ -543,6 +558,7 @@ def compare_with_scratch(make:Callable,    # Function without arguments: a new t
     return transfer_effect(with_source, [run(seed, 'scratch') for seed in seeds], slices, metric)
 
 # %% ../nbs/11_finetune.ipynb #1d0046d6
+#| code-fold: true
 def step_budget(n:int)->int: # Steps of the optimiser for n training examples
     "The budget of a learning curve: a quarter of the examples, 20 to 160 steps."
     return max(20, min(160, n//4))
@@ -575,6 +591,7 @@ def _metrics_of(n, make, X, y, arms, measure, seeds, lr, bs, kw):
     return {arm: np.stack([run[arm] for run in got]) for arm in arms}
 
 # %% ../nbs/11_finetune.ipynb #317cf409
+#| code-fold: true
 def learning_curve(make:Callable,    # make(rows): a new model for these training examples
                    X:Any, y:Any, arms:Mapping, # {name: (source, strategy)}; first the twin
                    measure:Callable, # measure(model) -> metric of each test user

@@ -39,6 +39,7 @@ from .transfer import (
     Params, distill, ewc, feature_distance, l2sp, named_params, proximal_step_, transfer_loss)
 
 # %% ../nbs/09_learner.ipynb #03bfe8d8
+#| code-fold: true
 class TensorLoader:
     "Examples from several arrays or tensors, `bs` at a time, without Python work for each."
     def __init__(self, *arrays:Any, # Same length each; the last one is the target
@@ -58,6 +59,7 @@ class TensorLoader:
             yield tuple(a[rows if order is None else order[rows]] for a in self.arrays)
 
 # %% ../nbs/09_learner.ipynb #d9cbd230
+#| code-fold: true
 @dataclass
 class DataLoaders:
     "Training and validation batches; `valid` may be None."
@@ -98,6 +100,7 @@ def _accelerator(precision, device=None):
         return Accelerator(mixed_precision=precision, cpu=def_device(device).type == 'cpu')
 
 # %% ../nbs/09_learner.ipynb #5be02f19
+#| code-fold: true
 def to_device(batch:Any, # Tensors, nested in tuples, lists or dicts
               device:torch.device)->Any:
     "The batch on `device`; to a GPU it goes from page-locked memory, without waiting."
@@ -243,6 +246,7 @@ class Learner:
         return min(self.accum, len(self.dl)//k - self.i//k//self.accum*self.accum)
 
 # %% ../nbs/09_learner.ipynb #03fea852
+#| code-fold: true
 class RecorderCB(Callback):
     "Keep losses per step and per epoch; `history` is a table, `plot` the article's curves (§5.4)."
     order, late = -10, 64 # From a GPU, numbers are fetched 64 at a time
@@ -274,6 +278,7 @@ class RecorderCB(Callback):
         if here or len(self.queue) >= self.late: self.settle()
 
 # %% ../nbs/09_learner.ipynb #ff07fd2c
+#| code-fold: true
 @patch
 def settle(self:RecorderCB)->None:
     "Read the numbers that wait."
@@ -298,6 +303,7 @@ def _check(self:RecorderCB, loss, step):
                      'or clip gradients with ClipCB')
 
 # %% ../nbs/09_learner.ipynb #d6f0e59d
+#| code-fold: true
 @patch
 def after_epoch(self:RecorderCB, learn:Learner)->None:
     "The epoch's row: means over the examples of all processes."
@@ -308,6 +314,7 @@ def after_epoch(self:RecorderCB, learn:Learner)->None:
     self.rows.append(dict(epoch=learn.epoch + 1, **means))
 
 # %% ../nbs/09_learner.ipynb #c8ab5c28
+#| code-fold: true
 @patch(as_prop=True)
 def losses(self:RecorderCB)->list:
     "The loss of every batch so far."
@@ -321,6 +328,7 @@ def sums(self:RecorderCB)->dict:
     return self._sums
 
 # %% ../nbs/09_learner.ipynb #7982bec5
+#| code-fold: true
 @patch(as_prop=True)
 def history(self:RecorderCB)->pd.DataFrame:
     "An epoch a row."
@@ -337,6 +345,7 @@ def plot(self:RecorderCB, ax:Any=None)->Any:
     return ax
 
 # %% ../nbs/09_learner.ipynb #b78d1d03
+#| code-fold: true
 def new_axes(figsize:tuple=(5, 3))->Any:
     "A fresh matplotlib axes."
     import matplotlib.pyplot as plt
@@ -359,6 +368,7 @@ def accuracy(preds:torch.Tensor, # (m, classes)
     return (preds.argmax(-1) == y).float()
 
 # %% ../nbs/09_learner.ipynb #abdf9ee8
+#| code-fold: true
 class ClipCB(Callback):
     "Clip the norm of all gradients together."
     def __init__(self, norm:float=1.): self.norm = norm
@@ -366,6 +376,7 @@ class ClipCB(Callback):
         self.last = learn.acc.clip_grad_norm_(learn.model.parameters(), self.norm)
 
 # %% ../nbs/09_learner.ipynb #0cf1d8ef
+#| code-fold: true
 class ProgressCB(Callback):
     "A bar with the loss and examples per second on the error stream."
     order, bar = 50, None
@@ -381,6 +392,7 @@ class ProgressCB(Callback):
         if self.bar is not None: self.bar.close()
 
 # %% ../nbs/09_learner.ipynb #6074d950
+#| code-fold: true
 class PrintCB(Callback):
     "Print one line an epoch, as the article's listing does (§5.4)."
     order = 60
@@ -389,6 +401,7 @@ class PrintCB(Callback):
         print(f'Epoch [{learn.epoch+1}/{learn.n_epochs}], ' + ', '.join(means))
 
 # %% ../nbs/09_learner.ipynb #458459e6
+#| code-fold: true
 class LivePlotCB(Callback):
     "Redraw the curves of the run in place after each epoch, in a notebook."
     order = 60
@@ -404,6 +417,7 @@ class LivePlotCB(Callback):
         else: self.handle.update(ax.figure)
 
 # %% ../nbs/09_learner.ipynb #86f62844
+#| code-fold: true
 class ExperimentTrackerCB(Callback):
     "Send losses, metrics and rates to a tracker of Accelerate ('tensorboard', …), or to an object."
     order, tracking = 55, False
@@ -422,6 +436,7 @@ class ExperimentTrackerCB(Callback):
         learn.acc.log(means, step=learn.step)
 
 # %% ../nbs/09_learner.ipynb #836b6a9c
+#| code-fold: true
 @patch
 def before_fit(self:ExperimentTrackerCB, learn:Learner)->None:
     "Open the run."
@@ -434,6 +449,7 @@ def before_fit(self:ExperimentTrackerCB, learn:Learner)->None:
     self.tracking = True
 
 # %% ../nbs/09_learner.ipynb #be2b129a
+#| code-fold: true
 @patch
 def cleanup_fit(self:ExperimentTrackerCB, learn:Learner)->None:
     "Close the run, whatever ended it."
@@ -469,6 +485,7 @@ class SchedCB(Callback):
     def load_state_dict(self, state:Mapping)->None: self.sched.load_state_dict(state)
 
 # %% ../nbs/09_learner.ipynb #c0de0003
+#| code-fold: true
 class CompileCB(Callback):
     "Run the model through `torch.compile(model, **kw)`: same sums, fewer kernels, a slow start."
     def __init__(self, **kw:Any): self.kw = kw # backend, mode, dynamic, …
@@ -496,6 +513,7 @@ def _tenth_of_the_best(rates:pd.DataFrame, hi:float)->float:
     return float(rates.lr[best]/10)
 
 # %% ../nbs/09_learner.ipynb #e44cb993
+#| code-fold: true
 @patch
 def lr_find(self:Learner, lo:float=1e-6, hi:float=10., steps:int=100)->tuple[float, pd.DataFrame]:
     "Losses under a rising rate: (suggested rate, table of lr and loss). Then all is as it was."
@@ -512,6 +530,7 @@ def lr_find(self:Learner, lo:float=1e-6, hi:float=10., steps:int=100)->tuple[flo
     return _tenth_of_the_best(rates, hi), rates
 
 # %% ../nbs/09_learner.ipynb #26ead9f9
+#| code-fold: true
 class EarlyStopCB(Callback):
     "Stop when `monitor` has not improved for `patience` epochs, and go back to the best weights."
     order, kept = 20, ('best', 'bad', 'epoch', 'weights')
@@ -528,6 +547,7 @@ class EarlyStopCB(Callback):
         if self.bad >= self.patience: raise CancelFit
 
 # %% ../nbs/09_learner.ipynb #0000e588
+#| code-fold: true
 @patch
 def after_fit(self:EarlyStopCB, learn:Learner)->None:
     "Back to the best weights."
@@ -542,12 +562,14 @@ def _watched(self:EarlyStopCB, row):
                      'choose one of these')
 
 # %% ../nbs/09_learner.ipynb #0293beab
+#| code-fold: true
 @patch
 def state_dict(self:EarlyStopCB)->dict:
     "The best value, its epoch and weights, and how many epochs brought nothing better."
     return {name: getattr(self, name) for name in self.kept}
 
 # %% ../nbs/09_learner.ipynb #79ab0537
+#| code-fold: true
 @patch
 def load_state_dict(self:EarlyStopCB, state:Mapping)->None:
     "What `state_dict` gave."
@@ -594,6 +616,7 @@ def _digest(meta, tensors):
     return digest.hexdigest()
 
 # %% ../nbs/09_learner.ipynb #651cda93
+#| code-fold: true
 def save_state(path:str|Path, # File to write, by convention *.safetensors
                state:Any # Nested dicts, lists and tuples of tensors, numbers, strings
               )->None:
@@ -604,6 +627,7 @@ def save_state(path:str|Path, # File to write, by convention *.safetensors
     with atomic_write(path, 'wb') as f: f.write(to_bytes(tensors, metadata=head))
 
 # %% ../nbs/09_learner.ipynb #e8063047
+#| code-fold: true
 def load_state(path:str|Path)->Any:
     "Read what `save_state` wrote; an `InputError` for any other file."
     try:
@@ -632,6 +656,7 @@ def _set_generators(states):
     if states['cuda']: torch.cuda.set_rng_state_all(states['cuda'])
 
 # %% ../nbs/09_learner.ipynb #9614e379
+#| code-fold: true
 class CheckpointCB(Callback):
     "Save everything every `every` steps and after each epoch; with `resume`, go on from the file."
     order = 40 # After callbacks with state have set up theirs
@@ -644,6 +669,7 @@ class CheckpointCB(Callback):
         self.rng = None
 
 # %% ../nbs/09_learner.ipynb #eea3f0b0
+#| code-fold: true
 @patch
 def after_batch(self:CheckpointCB, learn:Learner)->None:
     "Save in the middle of an epoch, where it is due."
@@ -657,6 +683,7 @@ def after_epoch(self:CheckpointCB, learn:Learner)->None:
     self.save(learn, learn.epoch + 1, 0)
 
 # %% ../nbs/09_learner.ipynb #e54e29cd
+#| code-fold: true
 @patch
 def parts(self:CheckpointCB, learn:Learner)->dict:
     "Objects with state, by name: model, optimiser, loss scaler, and every callback that has one."
@@ -666,6 +693,7 @@ def parts(self:CheckpointCB, learn:Learner)->dict:
     return parts | {f'cb{i}.{type(cb).__name__}': cb for i, cb in enumerate(stateful)}
 
 # %% ../nbs/09_learner.ipynb #fd7c632c
+#| code-fold: true
 @patch
 def save(self:CheckpointCB, learn:Learner, epoch:int, batch:int)->None:
     "Write the checkpoint: the next epoch, and how many of its batches are done."
@@ -675,6 +703,7 @@ def save(self:CheckpointCB, learn:Learner, epoch:int, batch:int)->None:
     save_state(self.path, where | parts)
 
 # %% ../nbs/09_learner.ipynb #aaacdb35
+#| code-fold: true
 @patch
 def before_fit(self:CheckpointCB, learn:Learner)->None:
     "Go on from the file if it is there."
@@ -684,6 +713,7 @@ def before_fit(self:CheckpointCB, learn:Learner)->None:
     if self.resume and self.path.exists(): self.load(learn, load_state(self.path))
 
 # %% ../nbs/09_learner.ipynb #f4f38d2d
+#| code-fold: true
 @patch
 def load(self:CheckpointCB, learn:Learner, state:Mapping)->None:
     "Put the learner and its callbacks where the checkpoint was written."
@@ -733,12 +763,14 @@ def penalty(self:TransferPenaltyCB, model:nn.Module, *x:Any)->torch.Tensor:
     return transfer_loss(0., s, model, lam, squared=self.kind == 'squared', **kw)
 
 # %% ../nbs/09_learner.ipynb #b57d9e03
+#| code-fold: true
 @patch
 def before_fit(self:TransferPenaltyCB, learn:Learner)->None:
     "The source goes where the target is."
     if self.on_rows: self.model.to(learn.acc.device)
 
 # %% ../nbs/09_learner.ipynb #f190bfa6
+#| code-fold: true
 @patch
 def after_loss(self:TransferPenaltyCB, learn:Learner)->None:
     "Add the penalty while training; the proximal step comes after the optimiser's."
@@ -748,6 +780,7 @@ def after_loss(self:TransferPenaltyCB, learn:Learner)->None:
     learn.recorder.add('penalty', term.detach(), len(learn.y))
 
 # %% ../nbs/09_learner.ipynb #5cf0aa4d
+#| code-fold: true
 @patch
 def after_step(self:TransferPenaltyCB, learn:Learner)->None:
     "The proximal step, for 'prox'."

@@ -250,6 +250,7 @@ def item_ranks(scores:np.ndarray,  # (m, n) scores; -inf: no candidate
     return rank, mid
 
 # %% ../nbs/03_metrics.ipynb #6040c2aa
+#| code-fold: true
 def sample_candidates(scores:np.ndarray, # (m, n) scores, -inf: no candidate; changed in place
                       users:pd.Index, items:pd.Index, # (m,), (n,) ids: they decide the draw
                       row:np.ndarray, col:np.ndarray, # (pairs,) test items, which stay
@@ -286,6 +287,7 @@ def _metrics_at(k:int, rank:np.ndarray, user:np.ndarray, relevant:np.ndarray)->d
             f'map@{k}': total(hit*place/(rank + 1))/relevant}
 
 # %% ../nbs/03_metrics.ipynb #3b9448a3
+#| code-fold: true
 def topk_metrics(rank:np.ndarray, # (pairs,) rank of each relevant item, from 0; inf: not ranked
                  row:np.ndarray,  # (pairs,) its user
                  m:int,           # Users
@@ -338,6 +340,7 @@ def concentration(top:np.ndarray, n:int)->float:
     return gini(np.bincount(top[top >= 0], minlength=n))
 
 # %% ../nbs/03_metrics.ipynb #90d7c9d5
+#| code-fold: true
 def novelty(top:np.ndarray, c:np.ndarray, # (n,) users of each item
             m:int # All users
            )->np.ndarray:
@@ -448,6 +451,7 @@ def _check_bootstrap(n_boot:int, kind:str):
                          'take 1000, or 0 for none')
 
 # %% ../nbs/03_metrics.ipynb #29703466
+#| code-fold: true
 def bootstrap(X:np.ndarray, # (users,) or (users, m) values
               n_boot:int=1000, seed:int=0, level:float=.95, kind:str='bca')->tuple:
     "(lo, hi) of the mean of each column over users; NaN is left out; none for fewer than 5 users."
@@ -477,6 +481,7 @@ def _two_way_means(table:np.ndarray, n_boot:int, rng:np.random.Generator)->np.nd
     return out
 
 # %% ../nbs/03_metrics.ipynb #e5fb6071
+#| code-fold: true
 def paired_interval(difference:np.ndarray, # (users,) or (seeds, users) paired differences
                     n_boot:int=2000, seed:int=0, level:float=.95
                    )->tuple: # lo, hi

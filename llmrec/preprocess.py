@@ -175,6 +175,7 @@ def price_edges(prices:Sequence # Prices of a catalogue, NaN allowed
                      for b in range(len(PRICE_WORDS) - 1)])
 
 # %% ../nbs/02_preprocess.ipynb #75146a27
+#| code-fold: true
 def price_bucket(prices:Sequence, # Prices, NaN allowed
                  edges:Sequence[float]|None=None # From price_edges; None: those of prices
                 )->list[str]: # '' where there is no price
@@ -582,6 +583,7 @@ def split_kfold_users(domain:Domain|pd.DataFrame, k:int=5, seed:int=0)->list[Spl
     return [one(i) for i in range(k)]
 
 # %% ../nbs/02_preprocess.ipynb #a2aeb02d
+#| code-fold: true
 def untrained_items(split:Split, items:pd.DataFrame # Item table, or the candidates
                    )->dict[str, int]:
     "Items without training interactions, sold later or unsold; is the table one of the log?"
@@ -678,6 +680,7 @@ def regime_text(facts:dict[str, Any] # From regime
     return f"{facts['known']} (median {facts['per_user']:g} per test user); {users}; {time}"
 
 # %% ../nbs/02_preprocess.ipynb #b8e422a6
+#| code-fold: true
 def paired_time_splits(domain:Domain|pd.DataFrame, # Domain or log, with time
                        at:float=.8, seed:int=0     # Share of the rows before the moment
                       )->dict[str, Split]: # 'past', 'future', 'future, equal size'

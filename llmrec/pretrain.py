@@ -38,6 +38,7 @@ def _plain(text:Any)->Any:
     return ' '.join(text.lower().split()) if isinstance(text, str) else text
 
 # %% ../nbs/06_pretrain.ipynb #3c7c9c52
+#| code-fold: true
 def split_texts(texts:Iterable[str], # Texts of one domain
                 frac:float=.1,       # Share kept aside, at least one text
                 seed:int=0
@@ -59,6 +60,7 @@ def domain_sampling_probs(n:Sequence[int], # Texts of each domain
     p = np.asarray(n, float)**(1/T)
     return p/p.sum()
 
+# %% ../nbs/06_pretrain.ipynb #83b77641
 def _draw_rows(rng:np.random.Generator, wanted:int, n:int)->np.ndarray:
     "`wanted` of `n` rows: as many permutations as it takes, the last one cut."
     rounds = -(-wanted//n)
@@ -180,6 +182,7 @@ def _surprise(lm:Any, x:Tensor, y:Tensor, m:Tensor)->tuple[float, int]:
     return loss.item(), asked.sum().item()
 
 # %% ../nbs/06_pretrain.ipynb #9bce9995
+#| code-fold: true
 @torch.no_grad()
 def perplexity(lm:Any,               # A model with its head: ...ForMaskedLM or ...ForCausalLM
                tok:Any,              # Its tokenizer
@@ -261,6 +264,7 @@ def cooccurrence_pairs(log:pd.DataFrame, # Training log: user, item [, time]
     return [pairs[i] for i in np.random.default_rng(seed).permutation(len(pairs))[:n]]
 
 # %% ../nbs/06_pretrain.ipynb #28307f2b
+#| code-fold: true
 class ContrastiveModel(nn.Module):
     "A model body whose loss brings the two texts of each pair together; `labels` number the texts."
     def __init__(self, body:nn.Module, pooling:str, tau:float):
@@ -424,6 +428,7 @@ def _pairs_of(texts:list[str], pairs:Sequence|None, valid:float, seed:int)->tupl
     return [pairs[i] for i in order[n_held:]], [pairs[i] for i in order[:n_held]]
 
 # %% ../nbs/06_pretrain.ipynb #c0db4b21
+#| code-fold: true
 @patch
 @keep_generators()
 def pretrain(self:TextEncoder,
@@ -484,6 +489,8 @@ def _point_to(self:TextEncoder, out:Path)->TextEncoder:
     self.report = pd.DataFrame(done['report'])
     return self
 
+# %% ../nbs/06_pretrain.ipynb #8abe5dd3
+#| code-fold: true
 def pretrain(encoder:TextEncoder, source_texts:Iterable[str], target_texts:Iterable[str],
              objective:str|None=None, **kw:Any)->TextEncoder:
     "Pretrain `encoder` on the texts of both domains; see `TextEncoder.pretrain`."

@@ -134,6 +134,7 @@ def _check_lengths(log:pd.DataFrame, V:np.ndarray, items:Iterable, w:np.ndarray)
         raise InputError(f'w has {len(w)} weights for {len(log)} rows of the log: give one a row')
 
 # %% ../nbs/07_vectors.ipynb #50f4d5e3
+#| code-fold: true
 def interest_vectors(log:pd.DataFrame, # Log: user, item
                      V:np.ndarray, items:Iterable, # Item vectors, (n_items, n), and their ids
                      w:Iterable|None=None, # Weight of each interaction; see event_weights

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 NBS = Path(__file__).resolve().parents[1]/'nbs'
-CHAPTERS = '01_data 02_preprocess 03_metrics 04_evaluation 05_encode 06_pretrain 07_vectors 35_embedding_space'.split()
-CHAPTERS += '28_semantic_ids 29_lm_recommender 36_encoder_choice 41_leakage'.split()
+CHAPTERS = '''01_data 02_preprocess 03_metrics 04_evaluation 05_encode 06_pretrain 07_vectors 08_transfer 09_learner 10_discrepancy
+              11_finetune 28_semantic_ids 29_lm_recommender 35_embedding_space 36_encoder_choice 41_leakage'''.split()
+MEDIAN = {'29_lm_recommender': 7, '35_embedding_space': 7}   # lines of a code cell that stands open, functions too; 6 for all others
 
 def cells(stem): return [(c['cell_type'], ''.join(c['source'])) for c in json.loads((NBS/f'{stem}.ipynb').read_text(encoding='utf-8'))['cells']]
 def is_open(kind, src):
@@ -26,9 +27,9 @@ def lines(src): return len([l for l in src.splitlines() if l.strip() and not l.s
 
 @pytest.mark.parametrize('stem', CHAPTERS)
 def test_a_chapter_is_short(stem):
-    seen = shown(stem)
-    lessons = [lines(src) for kind, src in seen if kind == 'code' and not src.startswith('#| exports')]
-    assert len(seen) <= 60 and statistics.median(lessons) <= 7, (len(seen), statistics.median(lessons))
+    here = shown(stem)
+    code = [lines(src) for kind, src in here if kind == 'code']
+    assert len(here) <= 60 and statistics.median(code) <= MEDIAN.get(stem, 6), (len(here), statistics.median(code))
 
 @pytest.mark.parametrize('stem', CHAPTERS)
 def test_a_chapter_has_a_picture_with_words(stem):

@@ -98,13 +98,9 @@ def test_names_are_words():
 
 # Cells of teaching chapters; how many of a chapter may be longer, and why
 LONG_CELLS = { # as `python tests/test_house.py` counts them; to be trimmed, not to grow
-    '01_data': 2,           # Domain, DomainPair
-    '04_evaluation': 4,     # evaluate and its report, a block of ranks
-    '05_encode': 2,         # the encoders
-    '06_pretrain': 1,       # TextEncoder.pretrain
-    '07_vectors': 1,
-    '09_learner': 4,        # the Learner
-    '11_finetune': 2,
+    '04_evaluation': 1,     # a block of ranks
+    '09_learner': 1,        # the Learner
+    '11_finetune': 2,       # the two models
     '12_expert': 1,         # files from experts
     '17_fusion': 9,         # the Fusion
     '23_recommender': 8,    # the class, whole

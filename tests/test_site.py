@@ -18,7 +18,7 @@ def script(name):
     spec.loader.exec_module(module)
     return module
 
-post, site = script('post_render'), script('check_site')
+post, site, folds = script('post_render'), script('check_site'), script('one_fold')
 def text(x): return x if isinstance(x, str) else ''.join(x)
 
 @functools.cache
@@ -303,6 +303,16 @@ def test_pages_that_are_not_cited():
     for name in ('404.qmd', 'api.qmd', 'references.qmd', 'changes.qmd'): assert 'citation: false\n' in (ROOT/'nbs'/name).read_text()
     assert QUARTO['citation']['type'] == 'chapter' and '<span class="nocase">llmrec' in QUARTO['citation']['container-title']
     assert 'citation: false' not in (ROOT/'README.md').read_text() and '{fig-alt' not in (ROOT/'README.md').read_text()
+
+def test_no_option_of_a_cell_stands_twice(tmp_path):
+    "nbdev folds exported cells by itself; where the cell says how, its own word is left."
+    twice = '#| code-fold: show\n#| code-summary: "Exported source"\n#| code-fold: true\ndef f(): pass'
+    assert folds.one_fold(twice) == '#| code-summary: "Exported source"\n#| code-fold: true\ndef f(): pass'
+    for kept in ('#| code-fold: show\nx', '#| code-fold: true\nx', 'x = 1\n#| code-fold: show\n#| code-fold: true', ''): assert folds.one_fold(kept) == kept
+    page = tmp_path/'a.ipynb'
+    page.write_text(json.dumps(dict(cells=[dict(cell_type='code', source=twice.splitlines(True)), dict(cell_type='markdown', source='x')])))
+    assert folds.mend(page) == 1 and folds.mend(page) == 0
+    assert 'one_fold.py _proc' in (ROOT/'.github'/'workflows'/'docs.yaml').read_text()
 
 def test_workflow_is_pinned_and_strict():
     "One version of Quarto; the log of the render and the rendered pages are checked before they are published."
