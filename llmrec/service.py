@@ -51,6 +51,7 @@ class Snapshot:
     def rec(self)->Recommender: return self.online.rec
 
 # %% ../nbs/25_service.ipynb #6b861d4f
+#| code-fold: true
 Text = Annotated[StrictStr, Field(min_length=1, max_length=200, pattern=r'^[^\x00-\x1f\x7f]*$')]
 Id = Annotated[int, Field(strict=True, ge=-2**63, lt=2**63)] | Text
 
@@ -58,6 +59,7 @@ class Checked(BaseModel):
     "A request whose unknown fields are errors."
     model_config = ConfigDict(extra='forbid')
 
+# %% ../nbs/25_service.ipynb #e7d78121
 class Event(Checked):
     "One piece of feedback."
     user:Id = Field(description='Who; may be unknown so far')
@@ -71,6 +73,7 @@ def _note_declined(declined, event):
     own = declined.get(event.user, frozenset())
     declined[event.user] = own | {event.item} if event.action == 'decline' else own - {event.item}
 
+# %% ../nbs/25_service.ipynb #1febef4e
 def with_feedback(now:Snapshot, events:Sequence[Event])->Snapshot:
     "The next snapshot; `now` stays as it is."
     online = copy.copy(now.online)
@@ -98,6 +101,7 @@ class Batcher:
         return await future
 
 # %% ../nbs/25_service.ipynb #9b1e4107
+#| code-fold: true
 @patch
 async def _run(self:Batcher):
     "Answer until nobody waits."
@@ -136,7 +140,7 @@ class RecommendRequest(ListRequest, _Someone):
     exclude_seen:bool = Field(True, description='Leave out what the user had before')
     why:bool = Field(False, description='A reason for each item; takes longer')
 
-# %% ../nbs/25_service.ipynb #3f0a4484
+# %% ../nbs/25_service.ipynb #c5b6ff5d
 #| code-fold: true
 class SimilarRequest(ListRequest):
     "Items like one item."
@@ -370,14 +374,18 @@ class Journal:
         if self.path.is_dir(): raise InputError(f'journal: {path} is a folder: name a file')
         if not self.path.parent.is_dir():
             raise InputError(f'journal: the folder {self.path.parent} does not exist')
-    def append(self, events:Sequence[Event])->None:
-        "Write events; they are on the disk when this returns."
-        lines = ''.join(event.model_dump_json() + '\n' for event in events).encode()
-        place = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        with os.fdopen(place, 'ab') as file:
-            file.write(lines)
-            file.flush()
-            os.fsync(file.fileno())
+
+# %% ../nbs/25_service.ipynb #bd096492
+#| code-fold: true
+@patch
+def append(self:Journal, events:Sequence[Event])->None:
+    "Write events; they are on the disk when this returns."
+    lines = ''.join(event.model_dump_json() + '\n' for event in events).encode()
+    place = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    with os.fdopen(place, 'ab') as file:
+        file.write(lines)
+        file.flush()
+        os.fsync(file.fileno())
 
 # %% ../nbs/25_service.ipynb #34acb20c
 @patch
@@ -508,6 +516,7 @@ def _examples(service):
             '/text': dict(text=str(data.table['title'].iloc[0]), k=5),
             '/explain': dict(user=user, item=item), '/feedback': dict(events=[event])}
 
+# %% ../nbs/25_service.ipynb #e9aabd74
 def _front(service):
     "What the page to try it shows: ids of a user and an item, and how much is served."
     data = service.now.rec.data
@@ -542,6 +551,7 @@ def _bound(config):
     return socket
 
 # %% ../nbs/25_service.ipynb #9a34f0b6
+#| code-fold: true
 def run_service(service:Service,
                 host:str='127.0.0.1', # Address to listen at; this machine only
                 port:int=8000,        # 0: any that is free

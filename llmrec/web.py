@@ -5,29 +5,29 @@
 # %% auto #0
 __all__ = ['fastapi', 'problem_sentences', 'refusal', 'add_errors', 'BodyLimit', 'described_calls', 'page', 'add_pages']
 
-# %% ../nbs/70_web.ipynb #a2407eb4
+# %% ../nbs/70_web.ipynb #be998f81
 import jinja2
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
 from .core import InputError, import_optional
 
-# %% ../nbs/70_web.ipynb #f5207805
+# %% ../nbs/70_web.ipynb #cffec831
 fastapi = import_optional('fastapi', 'serve')      # an error that names the extra
 
-# %% ../nbs/70_web.ipynb #d6dc98da
+# %% ../nbs/70_web.ipynb #1eb784c6
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-# %% ../nbs/70_web.ipynb #faf00ae6
+# %% ../nbs/70_web.ipynb #7fc70b51
 def _place(problem):
     "The field that a problem is in; names of pydantic's own parts are left out."
     parts = [str(part) for part in problem['loc'][1:]]
     return '.'.join(part for part in parts if not part.startswith(('function', 'constrained')))
 
-# %% ../nbs/70_web.ipynb #83542296
+# %% ../nbs/70_web.ipynb #874b4d4c
 def problem_sentences(problems:list[dict] # Problems that pydantic found
                      )->list[str]:
     "One sentence a field: what was expected, and what was found."
@@ -40,7 +40,7 @@ def problem_sentences(problems:list[dict] # Problems that pydantic found
     return [f'{place}: {", or ".join(messages)} (found {found})'
             for (place, found), messages in said.items()]
 
-# %% ../nbs/70_web.ipynb #f6d7c158
+# %% ../nbs/70_web.ipynb #8cbf7e91
 def refusal(said:str,        # The sentence; at most 600 characters are sent
             status:int=422   # HTTP status
            )->JSONResponse:
@@ -55,7 +55,7 @@ def add_errors(app:FastAPI)->None:
     @app.exception_handler(InputError)
     async def bad(request:Request, error:InputError)->Response: return refusal(str(error))
 
-# %% ../nbs/70_web.ipynb #f367ef73
+# %% ../nbs/70_web.ipynb #fbd84d9b
 class BodyLimit:
     "Middleware: bodies of more than `most` bytes are refused, whatever they say of themselves."
     def __init__(self, app:Callable, most:int=2**20):
@@ -76,7 +76,7 @@ class BodyLimit:
             return message
         await self.app(scope, counted, send)
 
-# %% ../nbs/70_web.ipynb #737f1ada
+# %% ../nbs/70_web.ipynb #1e5ddfc9
 #| code-fold: true
 _CSS = """:root{color-scheme:light dark;--fg:#1d2126;--bg:#fff;--soft:#586069;--line:#c9ced4;
 --card:#f5f7f9;--main:#00558f;--on:#fff}
@@ -108,7 +108,7 @@ th{white-space:nowrap;overflow-wrap:normal}code{font-size:.85em}
 .verb{font-size:.8rem;border:1px solid var(--line);border-radius:.3rem;
 padding:.1rem .4rem;margin-right:.3rem}"""
 
-# %% ../nbs/70_web.ipynb #bcfc27f6
+# %% ../nbs/70_web.ipynb #2c937972
 #| code-fold: true
 _FRAME = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -143,7 +143,7 @@ _DOCS = """{% extends 'frame' %}{% block body %}
 </textarea>{% endif %}<button>Send</button><pre hidden></pre></form></section>
 {% endfor %}</main>{% endblock %}"""
 
-# %% ../nbs/70_web.ipynb #539fc979
+# %% ../nbs/70_web.ipynb #87224176
 #| code-fold: true
 _JS = """'use strict';
 const find = id => document.getElementById(id);
@@ -237,7 +237,7 @@ for (const form of document.querySelectorAll('form.call')) form.onsubmit = async
 };
 """
 
-# %% ../nbs/70_web.ipynb #835a3261
+# %% ../nbs/70_web.ipynb #53c395c9
 _LIMITS = dict(minimum='from {:g}', maximum='to {:g}', minLength='not empty',
                maxLength='up to {:g} characters', minItems='not empty', maxItems='up to {:g}')
 
@@ -253,7 +253,7 @@ def _kind(schema):
     return ', '.join([said, *(words.format(schema[name]) for name, words in _LIMITS.items()
                               if name in schema and abs(schema[name]) < 2**62)])
 
-# %% ../nbs/70_web.ipynb #7e7fe899
+# %% ../nbs/70_web.ipynb #cb32ae51
 def _field(name, schema, required):
     "One field as the page shows it."
     default = '' if schema.get('default') in (None, []) else f"Default: {schema['default']}."
@@ -261,7 +261,7 @@ def _field(name, schema, required):
     about = '. '.join(text for text in (schema.get('description'), needed) if text)
     return dict(name=name, kind=_kind(schema), about=about)
 
-# %% ../nbs/70_web.ipynb #72066e3a
+# %% ../nbs/70_web.ipynb #9221ec5d
 def _references(schema):
     "All `$ref` in a schema."
     if isinstance(schema, list): return [text for part in schema for text in _references(part)]
@@ -269,7 +269,7 @@ def _references(schema):
     own = [schema['$ref']] if '$ref' in schema else []
     return own + [text for part in schema.values() for text in _references(part)]
 
-# %% ../nbs/70_web.ipynb #9c62bef1
+# %% ../nbs/70_web.ipynb #e98be1be
 def _content(part):
     "Name of the JSON class in a request body or an answer, if there is one."
     schema = part.get('content', {}).get('application/json', {}).get('schema', {})
@@ -285,7 +285,7 @@ def _tables(schemas, name, seen):
     inner = [text.rpartition('/')[2] for text in _references(schema)]
     return [(name, fields)] + [table for other in inner for table in _tables(schemas, other, seen)]
 
-# %% ../nbs/70_web.ipynb #3677e46c
+# %% ../nbs/70_web.ipynb #2b6442a2
 def described_calls(description:dict, # OpenAPI
                     examples:dict     # A request for each path
                    )->Iterator[dict]:
@@ -301,7 +301,7 @@ def described_calls(description:dict, # OpenAPI
         yield dict(path=path, verbs=[verb.upper() for verb in methods], about=last['summary'],
                    tables=tables, body=body)
 
-# %% ../nbs/70_web.ipynb #ff6d5901
+# %% ../nbs/70_web.ipynb #dbe7773c
 _TEMPLATES = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=
                                 jinja2.DictLoader(dict(frame=_FRAME, try_it=_TRY, docs=_DOCS)))
 _ONLY_HERE = {'Content-Security-Policy': "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -309,7 +309,7 @@ _ONLY_HERE = {'Content-Security-Policy': "default-src 'none'; script-src 'self';
               "frame-ancestors 'none'",
               'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'no-referrer'}
 
-# %% ../nbs/70_web.ipynb #29dc5a1d
+# %% ../nbs/70_web.ipynb #5d9dc446
 def page(name:str, **values:Any)->HTMLResponse:
     "A page from its template; everything from data is escaped."
     return HTMLResponse(_TEMPLATES.get_template(name).render(**values), headers=_ONLY_HERE)

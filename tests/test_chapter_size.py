@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 NBS = Path(__file__).resolve().parents[1]/'nbs'
-CHAPTERS = '01_data 02_preprocess 03_metrics 04_evaluation 05_encode 06_pretrain 07_vectors 35_embedding_space'.split()
+CHAPTERS = ('01_data 02_preprocess 03_metrics 04_evaluation 05_encode 06_pretrain 07_vectors 35_embedding_space '
+            '23_recommender 25_service 26_own_files 38_off_policy').split()
 
 def cells(stem): return [(c['cell_type'], ''.join(c['source'])) for c in json.loads((NBS/f'{stem}.ipynb').read_text(encoding='utf-8'))['cells']]
 def is_open(kind, src):

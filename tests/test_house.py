@@ -107,7 +107,6 @@ LONG_CELLS = { # as `python tests/test_house.py` counts them; to be trimmed, not
     '11_finetune': 2,
     '12_expert': 2,         # the protocol
     '17_fusion': 9,         # the Fusion
-    '23_recommender': 8,    # the class, whole
     '30_ecommerce': 1,      # a table of titles, written out
     '33_more_scenarios': 2, # tables of courses and funds, written out
     '34_pictures': 4,       # the network, a picture opened, the encoder
