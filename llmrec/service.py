@@ -59,7 +59,7 @@ class Checked(BaseModel):
     "A request whose unknown fields are errors."
     model_config = ConfigDict(extra='forbid')
 
-# %% ../nbs/25_service.ipynb #e7d78121
+# %% ../nbs/25_service.ipynb #853dc009
 class Event(Checked):
     "One piece of feedback."
     user:Id = Field(description='Who; may be unknown so far')
@@ -73,7 +73,7 @@ def _note_declined(declined, event):
     own = declined.get(event.user, frozenset())
     declined[event.user] = own | {event.item} if event.action == 'decline' else own - {event.item}
 
-# %% ../nbs/25_service.ipynb #1febef4e
+# %% ../nbs/25_service.ipynb #d9cde630
 def with_feedback(now:Snapshot, events:Sequence[Event])->Snapshot:
     "The next snapshot; `now` stays as it is."
     online = copy.copy(now.online)
@@ -140,7 +140,7 @@ class RecommendRequest(ListRequest, _Someone):
     exclude_seen:bool = Field(True, description='Leave out what the user had before')
     why:bool = Field(False, description='A reason for each item; takes longer')
 
-# %% ../nbs/25_service.ipynb #c5b6ff5d
+# %% ../nbs/25_service.ipynb #fa44c089
 #| code-fold: true
 class SimilarRequest(ListRequest):
     "Items like one item."
@@ -375,7 +375,7 @@ class Journal:
         if not self.path.parent.is_dir():
             raise InputError(f'journal: the folder {self.path.parent} does not exist')
 
-# %% ../nbs/25_service.ipynb #bd096492
+# %% ../nbs/25_service.ipynb #e5b5f0cb
 #| code-fold: true
 @patch
 def append(self:Journal, events:Sequence[Event])->None:
@@ -516,7 +516,7 @@ def _examples(service):
             '/text': dict(text=str(data.table['title'].iloc[0]), k=5),
             '/explain': dict(user=user, item=item), '/feedback': dict(events=[event])}
 
-# %% ../nbs/25_service.ipynb #e9aabd74
+# %% ../nbs/25_service.ipynb #1758c459
 def _front(service):
     "What the page to try it shows: ids of a user and an item, and how much is served."
     data = service.now.rec.data
