@@ -110,6 +110,7 @@ def _check_scores(scores, temperature, explore):
     return scores
 
 # %% ../nbs/38_off_policy.ipynb #d01b5f26
+#| code-fold: true
 def draw_actions(policy:np.ndarray, # (n, n_actions) probabilities
                  seed:int=0
                 )->tuple[np.ndarray, np.ndarray]: # (n,) actions, (n,) propensities
@@ -178,6 +179,7 @@ def _doubly_robust_terms(log, policy, w, q):
     return (policy*q).sum(1) + w*residual
 
 # %% ../nbs/38_off_policy.ipynb #0638a7f8
+#| code-fold: true
 def fit_reward_model(log:BanditLog, prior:float=10., # Rounds that the overall mean counts for
                      n_folds:int=2, seed:int=0
                     )->np.ndarray: # (n, n_actions)
@@ -236,6 +238,7 @@ def _by_user(terms, log):
     return np.bincount(code, terms)*(code.max() + 1)/len(log)
 
 # %% ../nbs/38_off_policy.ipynb #e43fe9ce
+#| code-fold: true
 @dataclass(frozen=True)
 class PolicyValue:
     "An estimated value of a policy, its interval, and what speaks against it."
@@ -296,6 +299,7 @@ def _doubts(log, w, ess, largest, unseen, n_boot):
     if rewarded < 10: yield f'{rewarded} rounds with a reward carry it'
 
 # %% ../nbs/38_off_policy.ipynb #dfcf69dc
+#| code-fold: true
 class BanditWorld:
     "Segments, actions and planted click probabilities: policies can be run and valued in it."
     def __init__(self, n_segments:int=4, n_actions:int=10, seed:int=0):
@@ -308,6 +312,7 @@ class BanditWorld:
         return float((policy*self.click).sum(1).mean())
 
 # %% ../nbs/38_off_policy.ipynb #c4172328
+#| code-fold: true
 @patch
 def draw(self:BanditWorld, policy:np.ndarray, # (segments, actions)
          n:int, seed:int=0)->BanditLog:
@@ -319,6 +324,7 @@ def draw(self:BanditWorld, policy:np.ndarray, # (segments, actions)
     return BanditLog(action, reward, p, self.click.shape[1], segment)
 
 # %% ../nbs/38_off_policy.ipynb #5cb7d0be
+#| code-fold: true
 def policy_difference(log:BanditLog, new:np.ndarray, # (n, n_actions) or (n_actions,)
                       old:np.ndarray|None=None,  # None: the policy that was logged
                       method:str='snips', n_boot:int=1000, seed:int=0, level:float=.95
@@ -355,6 +361,7 @@ def _open_member(path, name):
     return None
 
 # %% ../nbs/38_off_policy.ipynb #6c1538dd
+#| code-fold: true
 def load_open_bandit(path:str|Path|None=None, # Wheel or folder; None: OPEN_BANDIT, or installed
                      campaign:str='all',      # all, men, women
                      logged_by:str='random'   # random, bts

@@ -51,6 +51,7 @@ from .model_folder import model_card, read_model, write_model
 log = logging.getLogger(__name__)
 
 # %% ../nbs/23_recommender.ipynb #8137d6e0
+#| code-fold: true
 def own_encoder(encoder:object|None, # A name, an object with `encode`, or None
                 device:object=None   # Where it computes, if it does not say so itself
                )->object|None:
@@ -138,6 +139,7 @@ def _gate_rows(log, valid, seed): # -> (validation interactions,) boolean
     return valid['user'].astype(str).isin(users[:(size <= most).sum()]).to_numpy()
 
 # %% ../nbs/23_recommender.ipynb #560cb63d
+#| code-fold: true
 def _held_out(data, valid, seed, plan):
     "Dataset without the validation interactions, histories before them, and their items."
     most = n_held_out((data.hist.item < data.n_target).sum())
@@ -158,6 +160,7 @@ def _held_out(data, valid, seed, plan):
     return data, whole, items
 
 # %% ../nbs/23_recommender.ipynb #d2e8f4a5
+#| code-fold: true
 SOURCE_MODES = ('auto', 'supervised', 'unsupervised', 'target')
 BUDGETS = ('fast', 'auto', 'full')
 
@@ -179,6 +182,7 @@ def _shared_users(target, sources, vectors, strategy, seed, plan):
     return shared
 
 # %% ../nbs/23_recommender.ipynb #1f7ffc20
+#| code-fold: true
 @dataclass
 class Fitted:
     "What a `Recommender` has learned; replaced as a whole, never changed."
@@ -220,6 +224,7 @@ def _has_order(log, plan):
     return known
 
 # %% ../nbs/23_recommender.ipynb #7778f604
+#| code-fold: true
 def _fit_all(params, target, sources, valid, vectors, ordered):
     "Texts, index, gate and experts: a `Fitted`."
     began = time.perf_counter()
@@ -261,6 +266,7 @@ def _fit_all(params, target, sources, valid, vectors, ordered):
     return Fitted(fusion, encoder, edges, weights, shared, plan, cost)
 
 # %% ../nbs/23_recommender.ipynb #869418f3
+#| code-fold: true
 def count_parameters(fusion:Fusion)->int:
     "Numbers learned by experts and gate."
     _, arrays = pack_experts(fusion.experts)
@@ -268,6 +274,7 @@ def count_parameters(fusion:Fusion)->int:
     return int(learned + sum(x.numel() for x in fusion.gate.parameters()))
 
 # %% ../nbs/23_recommender.ipynb #9c13f219
+#| code-fold: true
 def as_ids(ids:object, what:str='users'
           )->tuple: # A list of ids; was it a single one?
     "One id or any iterable of ids, as a list."
@@ -277,6 +284,7 @@ def as_ids(ids:object, what:str='users'
         raise InputError(f'{what} is {str(ids)[:60]!r}: pass an id or a list of ids') from None
 
 # %% ../nbs/23_recommender.ipynb #95bbef6f
+#| code-fold: true
 def _check_params(encoder, strategy, budget, seed, experts, events, device):
     "Errors that name the argument, what was found and what was expected."
     if device is not None: def_device(device)
@@ -342,6 +350,7 @@ def _allowed(data, kind=None, mask=None, items=None):
     return allowed & listed
 
 # %% ../nbs/23_recommender.ipynb #d3badc67
+#| code-fold: true
 def _best(fitted, hist, k, exclude_seen, allowed):
     "Columns and scores of the k best items of histories, (m, k); -1 where items run out."
     check_int(k, 'k', 1)
@@ -371,6 +380,7 @@ def _with_fresh(fitted, hist, exclude_seen, allowed, share, best):
     return reserve_places(*best, *_best(fitted, hist, places, exclude_seen, rare))
 
 # %% ../nbs/23_recommender.ipynb #9285dbc9
+#| code-fold: true
 def _coverage(confidence):
     "The coverage that is asked for; True means .9."
     if confidence is True: return .9
@@ -444,6 +454,7 @@ def _refitted_without(fusion, gone):
     return new, pd.DataFrame(rows, columns=['part', 'state'])
 
 # %% ../nbs/23_recommender.ipynb #27e66e47
+#| code-fold: true
 class Recommender(BaseEstimator, ModelHubMixin):
     "Recommend items of a sparse target domain from its log, its texts, and source domains."
     def __init__(

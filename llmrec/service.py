@@ -5,15 +5,12 @@
 # %% auto #0
 __all__ = ['fastapi', 'log', 'Text', 'Id', 'LOCAL', 'Snapshot', 'Checked', 'Event', 'with_feedback', 'Batcher', 'ListRequest',
            'RecommendRequest', 'SimilarRequest', 'TextRequest', 'ExplainRequest', 'FeedbackRequest', 'Entry', 'Listing',
-           'Part', 'Explained', 'Written', 'Health', 'Service', 'Journal', 'BodyLimit', 'make_app', 'run_service',
-           'load_service']
+           'Part', 'Explained', 'Written', 'Health', 'Service', 'Journal', 'make_app', 'run_service', 'load_service']
 
 # %% ../nbs/25_service.ipynb #4508d131
 import anyio
 import asyncio
 import copy
-import jinja2
-import json
 import logging
 import numpy as np
 import os
@@ -32,16 +29,14 @@ from .explain import facts
 from .online import Online
 from .model_folder import plain_value
 from .recommender import Recommender
+from .web import BodyLimit, add_errors, add_pages
 
 # %% ../nbs/25_service.ipynb #bc58da00
 fastapi = import_optional('fastapi', 'serve')      # an error that names the extra
 
 # %% ../nbs/25_service.ipynb #775fb7d4
-from fastapi import FastAPI, Query, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi import FastAPI, Query
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, model_validator
-from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 log = logging.getLogger(__name__)
@@ -56,6 +51,7 @@ class Snapshot:
     def rec(self)->Recommender: return self.online.rec
 
 # %% ../nbs/25_service.ipynb #6b861d4f
+#| code-fold: true
 Text = Annotated[StrictStr, Field(min_length=1, max_length=200, pattern=r'^[^\x00-\x1f\x7f]*$')]
 Id = Annotated[int, Field(strict=True, ge=-2**63, lt=2**63)] | Text
 
@@ -63,6 +59,7 @@ class Checked(BaseModel):
     "A request whose unknown fields are errors."
     model_config = ConfigDict(extra='forbid')
 
+# %% ../nbs/25_service.ipynb #853dc009
 class Event(Checked):
     "One piece of feedback."
     user:Id = Field(description='Who; may be unknown so far')
@@ -76,6 +73,7 @@ def _note_declined(declined, event):
     own = declined.get(event.user, frozenset())
     declined[event.user] = own | {event.item} if event.action == 'decline' else own - {event.item}
 
+# %% ../nbs/25_service.ipynb #d9cde630
 def with_feedback(now:Snapshot, events:Sequence[Event])->Snapshot:
     "The next snapshot; `now` stays as it is."
     online = copy.copy(now.online)
@@ -103,6 +101,7 @@ class Batcher:
         return await future
 
 # %% ../nbs/25_service.ipynb #9b1e4107
+#| code-fold: true
 @patch
 async def _run(self:Batcher):
     "Answer until nobody waits."
@@ -118,6 +117,7 @@ async def _run(self:Batcher):
             else: future.set_result(answer)
 
 # %% ../nbs/25_service.ipynb #489c169a
+#| code-fold: true
 class ListRequest(Checked):
     "What every list has."
     k:int = Field(10, ge=1, le=100, description='Length of the list')
@@ -140,6 +140,8 @@ class RecommendRequest(ListRequest, _Someone):
     exclude_seen:bool = Field(True, description='Leave out what the user had before')
     why:bool = Field(False, description='A reason for each item; takes longer')
 
+# %% ../nbs/25_service.ipynb #fa44c089
+#| code-fold: true
 class SimilarRequest(ListRequest):
     "Items like one item."
     item:Id = Field(description='An item of the catalogue')
@@ -151,6 +153,7 @@ class TextRequest(ListRequest):
     text:str = Field(min_length=1, max_length=1000, description='What is asked for')
 
 # %% ../nbs/25_service.ipynb #baa4a1a4
+#| code-fold: true
 class ExplainRequest(_Someone):
     "A reason for one item."
     item:Id = Field(description='An item of the catalogue')
@@ -160,6 +163,7 @@ class FeedbackRequest(Checked):
     events:list[Event] = Field(min_length=1, max_length=1000)
 
 # %% ../nbs/25_service.ipynb #ea27a434
+#| code-fold: true
 class Entry(BaseModel):
     "One place of a list."
     rank:int
@@ -177,13 +181,13 @@ class Listing(BaseModel):
     items:list[Entry]
 
 # %% ../nbs/25_service.ipynb #75212a24
+#| code-fold: true
 class Part(BaseModel):
     "What one expert adds to a score."
     expert:str
     phrase:str
     part:float
 
-# %% ../nbs/25_service.ipynb #1891c7a0
 class Explained(BaseModel):
     "Why an item has its score: parts that add up to it."
     version:int
@@ -197,6 +201,7 @@ class Explained(BaseModel):
     parts:list[Part]
 
 # %% ../nbs/25_service.ipynb #abd87e20
+#| code-fold: true
 class Written(BaseModel):
     "The version from which on all answers know the feedback."
     version:int
@@ -238,6 +243,7 @@ class Service:
         if self.journal: self._replay()
 
 # %% ../nbs/25_service.ipynb #7416c678
+#| code-fold: true
 @patch
 def listing(self:Service, now:Snapshot, items:np.ndarray, scores:np.ndarray, # (k,) each
             **more:Any)->Listing:
@@ -293,6 +299,7 @@ def recommend_all(self:Service, requests:Sequence[RecommendRequest])->list:
     return [answers[place] for place in range(len(requests))]
 
 # %% ../nbs/25_service.ipynb #5d6f818d
+#| code-fold: true
 @patch
 def known_history(self:Service, now:Snapshot, request:_Someone)->tuple[list, list]:
     "Ids of a history that are in a catalogue, and those that are in none."
@@ -308,6 +315,7 @@ def who(self:Service, now:Snapshot, request:_Someone)->dict:
     return dict(history=self.known_history(now, request)[0])
 
 # %% ../nbs/25_service.ipynb #b30e7e81
+#| code-fold: true
 @patch
 def recommend_history(self:Service, request:RecommendRequest)->tuple[Snapshot, Listing]:
     "A list for a user who is in no log."
@@ -317,6 +325,7 @@ def recommend_history(self:Service, request:RecommendRequest)->tuple[Snapshot, L
     return now, self.listing(now, *found, left_out=unknown)
 
 # %% ../nbs/25_service.ipynb #420d1724
+#| code-fold: true
 @patch
 def similar(self:Service, request:SimilarRequest)->Listing:
     "Items like one item."
@@ -332,6 +341,7 @@ def text(self:Service, request:TextRequest)->Listing:
     return self.listing(now, *now.rec.recommend_from_text(request.text, request.k, request.kind))
 
 # %% ../nbs/25_service.ipynb #84d140dd
+#| code-fold: true
 @patch
 def add_reasons(self:Service, now:Snapshot, request:RecommendRequest, found:Listing)->Listing:
     "A list with a reason for each item, of the same snapshot."
@@ -341,6 +351,7 @@ def add_reasons(self:Service, now:Snapshot, request:RecommendRequest, found:List
     return found
 
 # %% ../nbs/25_service.ipynb #5ed7b352
+#| code-fold: true
 @patch
 def explain(self:Service, request:ExplainRequest)->Explained:
     "Why an item has its score."
@@ -363,14 +374,18 @@ class Journal:
         if self.path.is_dir(): raise InputError(f'journal: {path} is a folder: name a file')
         if not self.path.parent.is_dir():
             raise InputError(f'journal: the folder {self.path.parent} does not exist')
-    def append(self, events:Sequence[Event])->None:
-        "Write events; they are on the disk when this returns."
-        lines = ''.join(event.model_dump_json() + '\n' for event in events).encode()
-        place = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        with os.fdopen(place, 'ab') as file:
-            file.write(lines)
-            file.flush()
-            os.fsync(file.fileno())
+
+# %% ../nbs/25_service.ipynb #e5b5f0cb
+#| code-fold: true
+@patch
+def append(self:Journal, events:Sequence[Event])->None:
+    "Write events; they are on the disk when this returns."
+    lines = ''.join(event.model_dump_json() + '\n' for event in events).encode()
+    place = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    with os.fdopen(place, 'ab') as file:
+        file.write(lines)
+        file.flush()
+        os.fsync(file.fileno())
 
 # %% ../nbs/25_service.ipynb #34acb20c
 @patch
@@ -384,6 +399,7 @@ def _whole(self:Journal):
     return whole.splitlines()
 
 # %% ../nbs/25_service.ipynb #5650c6c7
+#| code-fold: true
 @patch
 def read(self:Journal)->list[Event]:
     "All events; the file ends with a whole line afterwards."
@@ -396,6 +412,7 @@ def read(self:Journal)->list[Event]:
     return events
 
 # %% ../nbs/25_service.ipynb #db538477
+#| code-fold: true
 @patch
 def as_event(self:Service, event:Event)->Event:
     "Feedback with ids of the model's types; an error for what it cannot be."
@@ -488,297 +505,6 @@ def _add_feedback(app, service):
                       version=now.version, items=len(now.rec.items), users=len(now.rec.data.users),
                       events=service.events, seconds=round(time.monotonic() - service.started, 1))
 
-# %% ../nbs/25_service.ipynb #e0233724
-def _place(problem):
-    "The field that a problem is in; names of pydantic's own parts are left out."
-    parts = [str(part) for part in problem['loc'][1:]]
-    return '.'.join(part for part in parts if not part.startswith(('function', 'constrained')))
-
-def _sentences(problems):
-    "Problems that pydantic found, one a field."
-    said = {}
-    for problem in problems:
-        found = repr(problem.get('input'))
-        found = found if len(found) <= 60 else found[:57] + '…'
-        message = problem['msg'].removeprefix('Value error, ')
-        said.setdefault((_place(problem) or 'request', found), []).append(message)
-    return [f'{place}: {", or ".join(messages)} (found {found})'
-            for (place, found), messages in said.items()]
-
-# %% ../nbs/25_service.ipynb #d77e2276
-def _refusal(said, status=422): return JSONResponse(dict(detail=said[:600]), status)
-
-def _add_errors(app):
-    "Errors as one sentence."
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request:Request, error:RequestValidationError)->Response:
-        return _refusal('; '.join(_sentences(error.errors())[:3]) + '; see /docs')
-    @app.exception_handler(InputError)
-    async def bad(request:Request, error:InputError)->Response: return _refusal(str(error))
-
-# %% ../nbs/25_service.ipynb #0fa4698a
-class BodyLimit:
-    "Middleware: bodies of more than `most` bytes are refused, whatever they say of themselves."
-    def __init__(self, app:Callable, most:int=2**20):
-        self.app = app
-        self.most = most
-
-# %% ../nbs/25_service.ipynb #aab14fcb
-@patch
-async def __call__(self:BodyLimit, scope:dict, receive:Callable, send:Callable)->None:
-    "Pass a request on, and count what it sends."
-    if scope['type'] != 'http': return await self.app(scope, receive, send)
-    said = dict(scope['headers']).get(b'content-length', b'0')
-    refusal = _refusal(f'the request has more than {self.most:,} bytes: send less at once', 413)
-    if int(said) > self.most: return await refusal(scope, receive, send)
-    left = self.most
-    async def counted():
-        nonlocal left
-        message = await receive()
-        left -= len(message.get('body', b''))
-        if left < 0: raise HTTPException(413, f'the request has more than {self.most:,} bytes')
-        return message
-    await self.app(scope, counted, send)
-
-# %% ../nbs/25_service.ipynb #bc73eb3a
-LOCAL = ('127.0.0.1', 'localhost', '[::1]')
-
-def make_app(service:Service,
-             hosts:Sequence[str]=LOCAL,   # Names it answers to; '*': any
-            )->FastAPI:
-    "A web application (ASGI) around a service."
-    app = FastAPI(title=service.name, version=llmrec.__version__, docs_url=None, redoc_url=None)
-    app.add_middleware(BodyLimit)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
-    _add_errors(app)
-    for question in _questions(service): _add_question(app, *question)
-    _add_feedback(app, service)
-    _add_pages(app, service)
-    return app
-
-# %% ../nbs/25_service.ipynb #2b39b856
-#| code-fold: true
-_CSS = """:root{color-scheme:light dark;--fg:#1d2126;--bg:#fff;--soft:#586069;--line:#c9ced4;
---card:#f5f7f9;--main:#00558f;--on:#fff}
-@media(prefers-color-scheme:dark){:root{--fg:#e6e8ea;--bg:#15181b;--soft:#a3abb3;--line:#434a51;
---card:#1f2428;--main:#7cc4f5;--on:#10202c}}
-*{box-sizing:border-box}
-body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:0 auto;padding:1rem;
-color:var(--fg);background:var(--bg);overflow-wrap:anywhere}
-h1{font-size:1.4rem;margin:.5rem 0 0}h2{font-size:1.1rem;margin:2rem 0 .3rem}
-a{color:var(--main)}.soft,small{color:var(--soft)}small{font-size:.85rem}
-form.ask{display:flex;flex-wrap:wrap;gap:.5rem;margin:1rem 0}
-select,input,button,textarea{font:inherit;color:inherit;background:var(--card);padding:.5rem .7rem;
-border:1px solid var(--line);border-radius:.5rem;min-height:2.75rem}
-input{flex:1 1 12rem;min-width:0}textarea{width:100%;font:.85rem/1.4 ui-monospace,monospace}
-button{cursor:pointer}button.main{background:var(--main);color:var(--on);border-color:var(--main)}
-:focus-visible{outline:3px solid var(--main);outline-offset:2px}
-ol.list{list-style:none;padding:0;margin:0}
-ol.list>li{background:var(--card);border:1px solid var(--line);border-radius:.7rem;
-padding:.7rem .9rem;margin:.6rem 0}
-.head{display:flex;gap:.6rem;align-items:baseline}.head b{flex:1}
-.head .score{color:var(--soft);font-variant-numeric:tabular-nums}
-.acts{display:flex;flex-wrap:wrap;gap:.4rem;margin-top:.5rem}
-.acts button{font-size:.85rem;padding:.2rem .6rem;min-height:2.2rem;background:var(--bg)}
-pre{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.7rem;
-overflow-x:auto;font-size:.8rem;white-space:pre-wrap}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem;width:100%}
-td,th{border-bottom:1px solid var(--line);padding:.3rem .5rem;text-align:left;vertical-align:top}
-th{white-space:nowrap;overflow-wrap:normal}code{font-size:.85em}
-.verb{font-size:.8rem;border:1px solid var(--line);border-radius:.3rem;
-padding:.1rem .4rem;margin-right:.3rem}"""
-
-# %% ../nbs/25_service.ipynb #d3295d15
-#| code-fold: true
-_FRAME = """<!doctype html><html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title><link rel="icon" href="data:,">
-<link rel="stylesheet" href="page.css"><script src="page.js" defer></script></head>
-<body>{% block body %}{% endblock %}</body></html>"""
-
-_TRY = """{% extends 'frame' %}{% block body %}
-<header><h1>{{ title }}</h1><small>{{ about }} · <a href="docs">requests</a></small></header>
-<main><form class="ask" id="ask">
-<select id="mode" aria-label="What to look for">
-<option value="user" data-hint="id of a user, such as {{ user }}">for a user</option>
-<option value="text" data-hint="what it should be like">in words</option>
-<option value="item" data-hint="id of an item, such as {{ item }}">like an item</option></select>
-<input id="what" autocomplete="off" autofocus aria-label="User, words or item" maxlength="1000">
-<button class="main">Recommend</button></form>
-<p id="said" class="soft" role="status">A user who is not known gets what everybody new is
-shown.</p><ol class="list" id="list"></ol></main>{% endblock %}"""
-
-_DOCS = """{% extends 'frame' %}{% block body %}
-<header><h1>{{ title }}: requests</h1><small><a href="./">try it</a> ·
-<a href="openapi.json">openapi.json</a>, for programs</small></header><main>
-{% for call in calls %}<section><h2 id="{{ call.path[1:] }}">
-{% for verb in call.verbs %}<span class="verb">{{ verb }}</span>{% endfor %}
-<code>{{ call.path }}</code></h2><p>{{ call.about }}</p>
-{% for name, fields in call.tables %}<details {{ 'open' if loop.first and call.body }}>
-<summary>{{ name }}</summary><div class="wide"><table><tbody>{% for field in fields %}
-<tr><th><code>{{ field.name }}</code></th><td>{{ field.kind }}</td><td>{{ field.about }}</td></tr>
-{% endfor %}</tbody></table></div></details>{% endfor %}
-<form class="call" data-path="{{ call.path[1:] }}" data-verb="{{ call.verbs[-1] }}">
-{% if call.body %}<textarea rows="3" aria-label="Request to {{ call.path }}">{{ call.body }}
-</textarea>{% endif %}<button>Send</button><pre hidden></pre></form></section>
-{% endfor %}</main>{% endblock %}"""
-
-# %% ../nbs/25_service.ipynb #b04cda61
-#| code-fold: true
-_JS = """'use strict';
-const find = id => document.getElementById(id);
-function add(parent, tag, text, more) {
-  const node = Object.assign(document.createElement(tag), more);
-  if (text !== undefined) node.textContent = text;      // text from data is never HTML
-  return parent.appendChild(node);
-}
-async function send(path, body) {
-  const post = {method: 'POST', headers: {'Content-Type': 'application/json'},
-                body: JSON.stringify(body)};
-  const answer = await fetch(path, body ? post : {});
-  const found = await answer.json();
-  if (!answer.ok) throw new Error(found.detail || answer.statusText);
-  return found;
-}
-let asked = 0;                             // a later question makes earlier answers void
-async function ask(mode, what) {
-  const mine = ++asked, paths = {user: 'recommend', text: 'text', item: 'similar'};
-  find('mode').value = mode;
-  find('what').value = what;
-  find('said').textContent = 'looking…';
-  try {
-    const found = await send(paths[mode], {[mode]: what});
-    if (mine === asked) await show(mode, what, found, mine);
-  } catch (error) {
-    if (mine !== asked) return;
-    find('list').replaceChildren();
-    find('said').textContent = error.message;
-  }
-}
-async function show(mode, what, found, mine) {
-  const list = find('list'), unknown = mode === 'user' && !found.known;
-  list.replaceChildren();
-  find('said').textContent = !found.items.length ? 'Nothing is left to show.' : unknown
-    ? 'This user is not known: what everybody new is shown.' : found.items.length + ' items';
-  const reasons = found.items.map(entry => place(list, mode, what, entry));
-  if (mode !== 'user') return;
-  for (const [at, entry] of found.items.entries()) {
-    if (mine !== asked) return;
-    try {
-      const why = await send('explain', {user: what, item: entry.item});
-      reasons[at].textContent = why.reason;
-      reasons[at].title = why.sentences.join(' ');
-    } catch (error) { reasons[at].textContent = error.message; }
-  }
-}
-function place(list, mode, what, entry) {
-  const card = add(list, 'li'), head = add(card, 'div', undefined, {className: 'head'});
-  add(head, 'span', entry.rank + '.', {className: 'soft'});
-  add(head, 'b', entry.title);
-  add(head, 'span', entry.score.toFixed(2), {className: 'score'});
-  const labels = (entry.category || '').replaceAll('|', ', ');
-  add(card, 'small', [labels, 'item ' + entry.item].filter(Boolean).join(' · '));
-  const alike = mode === 'text' ? 'its text is close to these words'
-    : 'alike in text and attributes';
-  const reason = add(card, 'div', mode === 'user' ? '…' : alike, {className: 'why'});
-  const acts = add(card, 'div', undefined, {className: 'acts'});
-  const act = (text, run) => add(acts, 'button', text, {type: 'button', onclick: run});
-  act('More like this', () => ask('item', String(entry.item)));
-  if (mode !== 'user') return reason;
-  const tell = action => async () => {
-    try {
-      await send('feedback', {events: [{user: what, item: entry.item, action}]});
-      await ask(mode, what);
-    } catch (error) { find('said').textContent = error.message; }
-  };
-  act('Took it', tell('take'));
-  act('Not for me', tell('decline'));
-  return reason;
-}
-if (find('ask')) {
-  const hint = () => { find('what').placeholder = find('mode').selectedOptions[0].dataset.hint; };
-  find('mode').onchange = hint;
-  hint();
-  find('ask').onsubmit = event => {
-    event.preventDefault();
-    if (find('what').value.trim()) ask(find('mode').value, find('what').value.trim());
-  };
-  const first = new URLSearchParams(location.search);
-  for (const mode of ['user', 'text', 'item']) if (first.get(mode)) ask(mode, first.get(mode));
-}
-for (const form of document.querySelectorAll('form.call')) form.onsubmit = async event => {
-  event.preventDefault();
-  const out = form.querySelector('pre'), field = form.querySelector('textarea');
-  out.hidden = false;
-  try {
-    const body = field ? JSON.parse(field.value) : undefined;
-    out.textContent = JSON.stringify(await send(form.dataset.path, body), null, 1);
-  } catch (error) { out.textContent = error.message; }
-};
-"""
-
-# %% ../nbs/25_service.ipynb #6e9275d0
-_LIMITS = dict(minimum='from {:g}', maximum='to {:g}', minLength='not empty',
-               maxLength='up to {:g} characters', minItems='not empty', maxItems='up to {:g}')
-
-def _kind(schema):
-    "The type of a field and its limits, in words."
-    if '$ref' in schema: return schema['$ref'].rpartition('/')[2]
-    if 'anyOf' in schema:
-        kinds = [_kind(part) for part in schema['anyOf']]
-        return ' or '.join(dict.fromkeys(kind for kind in kinds if kind != 'null'))
-    if 'enum' in schema: return ' or '.join(map(repr, schema['enum']))
-    said = schema.get('type', 'any')
-    if said == 'array': said = f"list of ({_kind(schema['items'])})"
-    return ', '.join([said, *(words.format(schema[name]) for name, words in _LIMITS.items()
-                              if name in schema and abs(schema[name]) < 2**62)])
-
-# %% ../nbs/25_service.ipynb #8edde8f8
-def _field(name, schema, required):
-    "One field as the page shows it."
-    default = '' if schema.get('default') in (None, []) else f"Default: {schema['default']}."
-    needed = 'Required.' if name in required else default
-    about = '. '.join(text for text in (schema.get('description'), needed) if text)
-    return dict(name=name, kind=_kind(schema), about=about)
-
-# %% ../nbs/25_service.ipynb #43389e8f
-def _content(part):
-    "Name of the JSON class in a request body or an answer, if there is one."
-    schema = part.get('content', {}).get('application/json', {}).get('schema', {})
-    return schema.get('$ref', '').rpartition('/')[2]
-
-def _tables(schemas, name, seen):
-    "The fields of a class, then those of the classes in it."
-    if not name or name in seen: return []
-    seen.add(name)
-    schema = schemas[name]
-    fields = [_field(field, about, schema.get('required', []))
-              for field, about in schema['properties'].items()]
-    inner = [text.rpartition('/')[2] for text in _references(schema)]
-    return [(name, fields)] + [table for other in inner for table in _tables(schemas, other, seen)]
-
-# %% ../nbs/25_service.ipynb #8807d7ee
-def _references(schema):
-    "All `$ref` in a schema."
-    if isinstance(schema, list): return [text for part in schema for text in _references(part)]
-    if not isinstance(schema, dict): return []
-    own = [schema['$ref']] if '$ref' in schema else []
-    return own + [text for part in schema.values() for text in _references(part)]
-
-# %% ../nbs/25_service.ipynb #b653b1a5
-def _calls(description, examples):
-    "What the documentation page shows of each path."
-    schemas = description['components']['schemas']
-    for path, methods in description['paths'].items():
-        last = list(methods.values())[-1]
-        asked = _content(last.get('requestBody', {}))
-        answered = _content(last['responses']['200'])
-        seen = set()
-        tables = _tables(schemas, asked, seen) + _tables(schemas, answered, seen)
-        body = json.dumps(examples[path], ensure_ascii=False) if path in examples else ''
-        yield dict(path=path, verbs=[verb.upper() for verb in methods], about=last['summary'],
-                   tables=tables, body=body)
-
 # %% ../nbs/25_service.ipynb #b86ac891
 def _examples(service):
     "A request for each path, with ids of the model."
@@ -790,38 +516,29 @@ def _examples(service):
             '/text': dict(text=str(data.table['title'].iloc[0]), k=5),
             '/explain': dict(user=user, item=item), '/feedback': dict(events=[event])}
 
-# %% ../nbs/25_service.ipynb #b72f7420
-_TEMPLATES = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=
-                                jinja2.DictLoader(dict(frame=_FRAME, try_it=_TRY, docs=_DOCS)))
-_ONLY_HERE = {'Content-Security-Policy': "default-src 'none'; script-src 'self'; style-src 'self'; "
-              "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-              "frame-ancestors 'none'",
-              'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'no-referrer'}
-
-# %% ../nbs/25_service.ipynb #b1da4e4f
-def _page(name, **values):
-    return HTMLResponse(_TEMPLATES.get_template(name).render(**values), headers=_ONLY_HERE)
-
+# %% ../nbs/25_service.ipynb #1758c459
 def _front(service):
-    "The page to try it."
+    "What the page to try it shows: ids of a user and an item, and how much is served."
     data = service.now.rec.data
     ask = _examples(service)
-    return _page('try_it', title=service.name, user=ask['/recommend']['user'],
-                 item=ask['/similar']['item'],
-                 about=f'{data.n_target:,} items, {len(data.users):,} users')
+    return dict(title=service.name, user=ask['/recommend']['user'], item=ask['/similar']['item'],
+                about=f'{data.n_target:,} items, {len(data.users):,} users')
 
-def _docs(app, service):
-    "The page of the requests."
-    calls = list(_calls(app.openapi(), _examples(service)))
-    return _page('docs', title=service.name, calls=calls)
+# %% ../nbs/25_service.ipynb #bc73eb3a
+LOCAL = ('127.0.0.1', 'localhost', '[::1]')
 
-# %% ../nbs/25_service.ipynb #0303c7e4
-def _add_pages(app, service):
-    "The pages at / and /docs, their style and their script."
-    def file(content, kind): return lambda: Response(content, media_type=kind, headers=_ONLY_HERE)
-    pages = {'/': lambda: _front(service), '/docs': lambda: _docs(app, service),
-             '/page.css': file(_CSS, 'text/css'), '/page.js': file(_JS, 'text/javascript')}
-    for path, answer in pages.items(): app.add_api_route(path, answer, include_in_schema=False)
+def make_app(service:Service,
+             hosts:Sequence[str]=LOCAL,   # Names it answers to; '*': any
+            )->FastAPI:
+    "A web application (ASGI) around a service."
+    app = FastAPI(title=service.name, version=llmrec.__version__, docs_url=None, redoc_url=None)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    add_errors(app)
+    for question in _questions(service): _add_question(app, *question)
+    _add_feedback(app, service)
+    add_pages(app, lambda: _front(service), lambda: _examples(service))
+    return app
 
 # %% ../nbs/25_service.ipynb #f0844051
 def _bound(config):
@@ -834,6 +551,7 @@ def _bound(config):
     return socket
 
 # %% ../nbs/25_service.ipynb #9a34f0b6
+#| code-fold: true
 def run_service(service:Service,
                 host:str='127.0.0.1', # Address to listen at; this machine only
                 port:int=8000,        # 0: any that is free

@@ -20,7 +20,7 @@ LAYERS = {
     'after the ranking': ['lists', 'search', 'serve', 'judge', 'lm_recommender', 'explain', 'online', 'privacy',
                           'confidence', 'off_policy', 'model_folder'],
     'the face': ['recommender'],
-    'the pipeline': ['report', 'pipeline', 'scale', 'service', 'cli'],
+    'the pipeline': ['report', 'pipeline', 'scale', 'web', 'service', 'cli'],
 }
 ORDER = [module for modules in LAYERS.values() for module in modules]
 OLD = ['experts', 'recommend']    # of the first edition; they only say where their names are today
