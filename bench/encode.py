@@ -98,7 +98,7 @@ def main():
             d = 'bfloat16' if k.endswith('auto') and has_bf16() else 'float32'
             rows.append(dict(texts=name, path=k, n=len(texts), tokens=tokens, seconds=s, items_s=len(texts)/s, tokens_s=tokens/s,
                              ratio=np.median(ratios), lowest=ratios.min(), highest=ratios.max(), min_cosine=(V[k]*V[PATHS[0]]).sum(1).min(),
-                             peak_MiB=memory(k, texts[:1000]), of_peak=tokens*flops/min(took[k])/1e9/top[d]))
+                             peak_MiB=np.nan if a.ratios else memory(k, texts[:1000]), of_peak=tokens*flops/min(took[k])/1e9/top[d]))
             print('.', end='', file=sys.stderr, flush=True)
         for ours, theirs in (('llmrec float32', PATHS[0]), ('llmrec float32', PATHS[1]), ('llmrec auto', PATHS[0])):
             if theirs not in enc: continue

@@ -424,7 +424,7 @@ def _with_quotes(opener:Callable, dialect:Dialect)->Dialect:
     alone = escaped = False
     for block in _whole_lines(opener, dialect.skip):
         widths |= _widths(block, ord(dialect.sep))
-        alone = alone or bool(lone.search(block))
+        alone = alone or b'"' in block and bool(lone.search(block))
         escaped = escaped or b'\\"' in block
     body = {dialect.n - 1} | ({len(dialect.header) - 1} if dialect.header else set())
     if widths <= body and alone: return replace(dialect, quoting=csv.QUOTE_NONE)
