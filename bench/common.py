@@ -192,11 +192,12 @@ def versions():
     return '; '.join(found)
 
 STAMPS = HERE/'stamps.csv'
+HASHES = dict(commit=str)      # 6e88382 is no number
 
 def stamp(path, known=None):
     "Write in bench/stamps.csv which commits the rows of a CSV come from; `known`: versions of the rows of this commit."
     path, old = Path(path), read_stamps()
-    rows = pd.read_csv(path)
+    rows = pd.read_csv(path, dtype=HASHES)
     if 'commit' in rows and rows['commit'].notna().any():
         before = old[old['file'] == path.name].set_index('commit')['versions'].to_dict()
         count = rows['commit'].fillna('not known').value_counts(sort=False)
@@ -223,7 +224,7 @@ def blamed(path):
 
 def read_stamps():
     "bench/stamps.csv, or an empty table."
-    return pd.read_csv(STAMPS) if STAMPS.exists() else pd.DataFrame(columns=['file', 'commit', 'rows', 'how', 'versions'])
+    return pd.read_csv(STAMPS, dtype=HASHES) if STAMPS.exists() else pd.DataFrame(columns=['file', 'commit', 'rows', 'how', 'versions'])
 
 
 # ---- results that go on where they stopped
@@ -239,7 +240,7 @@ class Table:
     "A CSV that grows by rows; each carries the commit that made it; what is done is not done again."
     def __init__(self, path, key):
         self.path, self.key = Path(path), list(key)
-        self.rows = pd.read_csv(self.path) if self.path.exists() else pd.DataFrame(columns=self.key)
+        self.rows = pd.read_csv(self.path, dtype=HASHES) if self.path.exists() else pd.DataFrame(columns=self.key)
     def has(self, **key):
         "Is there a row with these values?"
         return bool(np.logical_and.reduce([self.rows[k].astype(str) == str(v) for k, v in key.items()]).any())
