@@ -136,6 +136,44 @@ def timed(work):
     return work(), time.process_time() - began
 
 
+# ---- ratios
+RATIOS = HERE/'ratios.csv'
+
+def turns(contestants, rounds=5):
+    "Processor seconds of each contestant by name, (rounds,), taken in turns after one round to warm up; and what each gave last."
+    seconds = {name: [] for name in contestants}
+    last = {}
+    for number in range(rounds + 1):
+        for name, call in contestants.items():
+            last[name], spent = timed(call)
+            if number: seconds[name].append(spent)
+    return {name: np.array(x) for name, x in seconds.items()}, last
+
+def machine(size=1024):
+    "What one thread of this machine reaches: float32 operations a second in a matrix product, bytes a second in a read; the best of some tries."
+    square = np.random.default_rng(0).normal(size=(size, size)).astype('f4')
+    read = np.zeros(2**25, 'f4')
+    best = lambda call: min(timed(call)[1] for _ in range(7))
+    return dict(flops=2*size**3/best(lambda: square @ square), bytes=read.nbytes/best(read.sum))
+
+def paired(ours, theirs):
+    "Ratio of two contestants' seconds, round by round: above one, ours are fewer; median, lowest, highest, rounds."
+    ratio = np.asarray(theirs)/np.maximum(ours, 1e-9)
+    return dict(ratio=np.median(ratio), lowest=ratio.min(), highest=ratio.max(), rounds=len(ratio))
+
+def ratio_row(question, against, size, ours, theirs, limit=None, agree=''):
+    "A row of bench/ratios.csv; `limit`: seconds that the counted operations or bytes take at the machine's measured rate."
+    row = dict(question=question, against=against, size=size, ours=np.median(ours), theirs=np.median(theirs), **paired(ours, theirs),
+               of_limit=np.nan if limit is None else limit/np.median(ours), agree=agree)
+    print(f"{question:34s} {against:30s} {row['ours']:9.4f} s {row['theirs']:9.4f} s  ratio {row['ratio']:6.2f} [{row['lowest']:.2f}, {row['highest']:.2f}]"
+          f"  of the limit {row['of_limit']:.0%}  {agree}", flush=True)
+    return row
+
+def keep_ratios(rows, command, path=None):
+    "Put rows into bench/ratios.csv, or another; one row for each question and opponent."
+    if path: Table(path, ['question', 'against']).add([row | dict(command=command) for row in rows])
+
+
 # ---- stamps
 def git(*words):
     "What git says, or nothing."
@@ -156,11 +194,12 @@ def versions():
     return '; '.join(found)
 
 STAMPS = HERE/'stamps.csv'
+HASHES = dict(commit=str)      # 6e88382 is no number
 
 def stamp(path, known=None):
     "Write in bench/stamps.csv which commits the rows of a CSV come from; `known`: versions of the rows of this commit."
     path, old = Path(path), read_stamps()
-    rows = pd.read_csv(path)
+    rows = pd.read_csv(path, dtype=HASHES)
     if 'commit' in rows and rows['commit'].notna().any():
         before = old[old['file'] == path.name].set_index('commit')['versions'].to_dict()
         count = rows['commit'].fillna('not known').value_counts(sort=False)
@@ -187,7 +226,7 @@ def blamed(path):
 
 def read_stamps():
     "bench/stamps.csv, or an empty table."
-    return pd.read_csv(STAMPS) if STAMPS.exists() else pd.DataFrame(columns=['file', 'commit', 'rows', 'how', 'versions'])
+    return pd.read_csv(STAMPS, dtype=HASHES) if STAMPS.exists() else pd.DataFrame(columns=['file', 'commit', 'rows', 'how', 'versions'])
 
 
 # ---- results that go on where they stopped
@@ -203,7 +242,7 @@ class Table:
     "A CSV that grows by rows; each carries the commit that made it; what is done is not done again."
     def __init__(self, path, key):
         self.path, self.key = Path(path), list(key)
-        self.rows = pd.read_csv(self.path) if self.path.exists() else pd.DataFrame(columns=self.key)
+        self.rows = pd.read_csv(self.path, dtype=HASHES) if self.path.exists() else pd.DataFrame(columns=self.key)
     def has(self, **key):
         "Is there a row with these values?"
         return bool(np.logical_and.reduce([self.rows[k].astype(str) == str(v) for k, v in key.items()]).any())

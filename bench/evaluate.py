@@ -4,7 +4,9 @@
     python bench/evaluate.py --peer-python peers/bin/python      # 100,000 users × 20,000 items
     python bench/evaluate.py --users 5000                        # smaller; without --peer-python beside ranx alone
 
-Two stages. "lists": a table (user, item, rank) with 50 items a user goes in, metrics at 10 and 50 come out. "whole": factors go in, every
+    python bench/evaluate.py --users 5000 --threads 1 --rounds 5 --peer-python peers/bin/python --ratios bench/ratios.csv   # the rows of chapter 59
+
+Seconds are processor time; the sides take turns in every round. Two stages. "lists": a table (user, item, rank) with 50 items a user goes in, metrics at 10 and 50 come out. "whole": factors go in, every
 score is computed, the training items are masked, and metrics come out; RecTools ranks with its own ranker (`implicit`'s top-k), ranx has no
 ranker and is given ours. "everything" is `evaluate` as users call it: full ranks, AUC, beyond accuracy, evidence cells, bootstrap intervals.
 Numbers that all define alike must agree to 1e-6: NDCG (RecTools with divide_by_achievable), precision, recall, F1, hit rate, MRR, MAP.
@@ -13,6 +15,7 @@ Memory is the peak of the process above what it held with model and data in plac
 import argparse, json, os, resource, subprocess, tempfile, time, warnings
 from pathlib import Path
 import numpy as np, pandas as pd
+from common import keep_ratios, machine, ratio_row
 
 KS, NAMES = (10, 50), ('ndcg', 'precision', 'recall', 'f1', 'hit', 'mrr', 'map')
 
@@ -39,8 +42,8 @@ class Factors:
 
 
 def timed(f, *a, **kw):
-    t = time.perf_counter(); out = f(*a, **kw)
-    return out, time.perf_counter() - t
+    t = time.process_time(); out = f(*a, **kw)
+    return out, time.process_time() - t
 
 
 def ours(P, Q, train, test):
@@ -126,22 +129,40 @@ def run_peer(python, P, Q, train, test, lists, threads):
         return json.loads((d/'out.json').read_text())
 
 
+def one_thread():
+    "Torch and the algebra libraries, which are loaded by now, keep to one thread."
+    import torch
+    from threadpoolctl import threadpool_limits
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('--users', type=int, default=100_000); p.add_argument('--items', type=int, default=20_000)
     p.add_argument('--train', type=int, default=20, help='training rows a user'); p.add_argument('--test', type=int, default=5, help='test rows a user')
-    p.add_argument('--peer-python'); p.add_argument('--threads', type=int, default=os.cpu_count())
+    p.add_argument('--rounds', type=int, default=1); p.add_argument('--ratios', help='CSV that takes the ratios'); p.add_argument('--peer-python'); p.add_argument('--threads', type=int, default=os.cpu_count())
     p.add_argument('--peer', help=argparse.SUPPRESS)
     a = p.parse_args()
     if a.peer: return peer(a.peer, a.threads)
+    if a.threads == 1: one_thread()
     data = make(a.users, a.items, a.train, a.test)
-    o, lists = ours(*data)
-    x = by_ranx(lists, data[3])
-    r = run_peer(a.peer_python, *data, lists, a.threads) if a.peer_python else {}
+    got = []
+    for _ in range(a.rounds):
+        o, lists = ours(*data)
+        x = by_ranx(lists, data[3])
+        r = run_peer(a.peer_python, *data, lists, a.threads) if a.peer_python else {}
+        got.append((o, x, r))
     for who, v in (('ranx', x), ('RecTools', r)):
         worst = max((abs(v['numbers'][k] - o['numbers'][k]) for k in v.get('numbers', {})), default=0)
         if v: print(f'{who}: largest difference over {len(v["numbers"])} numbers {worst:.1e}'); assert worst < 1e-6
     if r: print('RecTools: novelty and coverage @10 differ by', {k: f'{abs(v - o["also"][k]):.1e}' for k, v in r['also'].items()})
+    times = lambda side, stage: [g[side][stage] for g in got]
+    size = f'{a.users:,} users, {a.items:,} items'
+    rows = [ratio_row('metrics of given lists', 'ranx', size, times(0, 'lists'), times(1, 'lists'))]
+    if r: rows += [ratio_row('metrics of given lists', 'RecTools', size, times(0, 'lists'), times(2, 'lists')),
+                   ratio_row('rank and evaluate', 'RecTools', size, times(0, 'whole'), times(2, 'whole'),
+                             2*a.users*a.items*data[0].shape[1]/machine()['flops'])]
+    keep_ratios(rows, f'python bench/evaluate.py --users {a.users} --items {a.items} --threads 1 --rounds {a.rounds}', a.ratios)
     f = lambda t: '–' if t is None else f'{t:.1f} s'
     ratio = lambda t, u: '–' if t is None else f'{t/u:.1f}×'
     print(f'\n{a.users:,} users × {a.items:,} items, {len(data[3]):,} test rows, {a.threads} threads\n\n| stage | llmrec | ranx | RecTools | ranx/llmrec | RecTools/llmrec |\n|---|---|---|---|---|---|')

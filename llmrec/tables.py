@@ -424,7 +424,7 @@ def _with_quotes(opener:Callable, dialect:Dialect)->Dialect:
     alone = escaped = False
     for block in _whole_lines(opener, dialect.skip):
         widths |= _widths(block, ord(dialect.sep))
-        alone = alone or bool(lone.search(block))
+        alone = alone or b'"' in block and bool(lone.search(block))
         escaped = escaped or b'\\"' in block
     body = {dialect.n - 1} | ({len(dialect.header) - 1} if dialect.header else set())
     if widths <= body and alone: return replace(dialect, quoting=csv.QUOTE_NONE)
@@ -552,7 +552,9 @@ def _unquoted(df:pd.DataFrame)->pd.DataFrame:
     for c in df:
         if df[c].dtype != object and not isinstance(df[c].dtype, pd.StringDtype): continue
         text = df[c].astype(object)
-        whole = text.str.fullmatch(r'"(?:[^"]|""|\\")*"', flags=re.S).fillna(False).astype(bool)
+        whole = text.str.startswith('"').fillna(False).astype(bool)
+        if not whole.any(): continue
+        whole[whole] = text[whole].str.fullmatch(r'"(?:[^"]|""|\\")*"', flags=re.S)
         if not whole.any(): continue
         inner = text[whole].str[1:-1].str.replace('""', '"').str.replace('\\"', '"')
         df = df.assign(**{c: text.where(~whole, inner.reindex(text.index))})
@@ -563,7 +565,8 @@ def _check_swallowed(df:pd.DataFrame, dialect:Dialect, where:str)->None:
     "An `InputError` where a quotation mark that is never closed has swallowed lines."
     for c in df:
         if df[c].dtype != object and not isinstance(df[c].dtype, pd.StringDtype): continue
-        lines = df[c][df[c].astype(object).str.contains('\n').fillna(False).astype(bool)]
+        text = df[c] if isinstance(df[c].dtype, pd.StringDtype) else df[c].astype(object)
+        lines = text[text.str.contains('\n', regex=False).fillna(False).astype(bool)]
         for i, cell in lines.items():
             inside = str(cell).split('\n')[1:-1] or str(cell).split('\n')[1:]
             if dialect.n < 2 or not any(x.count(dialect.sep) >= dialect.n - 1 for x in inside):

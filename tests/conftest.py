@@ -1,12 +1,12 @@
 """How the tests run: two workers, one thread each, no network, a limit of 15 minutes a test; generated examples are
 the same in every run (bench/fuzz.py draws others) and have no deadline of their own. Options given by hand win.
 
-Chapters go first, the longest at the head, so that no worker is left with one at the end. The files of `TOGETHER` share something dear (a
+The longest go first, then the other chapters, so that no worker is left with one at the end. The files of `TOGETHER` share something dear (a
 run of the pipeline, a fitted model, what pyright says): one worker takes such a file, and makes it once."""
 import os
 import pytest
 
-for k, v in dict(OMP_NUM_THREADS='1', HF_HUB_OFFLINE='1', TOKENIZERS_PARALLELISM='false', MPLBACKEND='Agg').items():
+for k, v in dict(OMP_NUM_THREADS='1', NUMBA_DISABLE_JIT='1', HF_HUB_OFFLINE='1', TOKENIZERS_PARALLELISM='false', MPLBACKEND='Agg').items():
     os.environ.setdefault(k, v)
 
 try: from hypothesis import HealthCheck, settings
@@ -25,17 +25,18 @@ def pytest_cmdline_main(config):
     if o.durations is None: o.durations, o.durations_min = 5, 1
 
 
-TOGETHER = ('bad_input cli confidence encode_bad encoder_choice encoders faults fuzz generative house house_after house_confidence house_fit '
-            'house_lists house_recommender leaks model_code numbers online output peers privacy real_files recommend security service '
-            'statistics').split()
-LONGEST = '30_ecommerce 20_explain 24_pipeline 32_video 23_recommender 22_privacy 36_encoder_choice 26_own_files 33_more_scenarios'.split()
+TOGETHER = ('bad_input chapter_04 chapter_05 chapter_17 chapter_20 chapter_21 chapter_22 cli confidence device encode_bad encoder_choice encoders '
+            'faults fuzz generative house house_after house_confidence house_fit house_lists house_recommender leaks model_code numbers online '
+            'output peers privacy real_files recommend security service statistics').split()
+LONGEST = ('24_pipeline 30_ecommerce 20_explain golden 23_recommender 32_video 22_privacy 11_finetune 36_encoder_choice 26_own_files '
+           '33_more_scenarios resume fuzz').split()
 
 def _place(item):
-    "Where a test stands: the longest chapters, the others, files that one worker takes, single tests."
+    "Where a test stands: the longest chapters and files, the other chapters, files that one worker takes, single tests."
     name = item.path.stem.removeprefix('test_')
-    if name != 'notebooks': return 2 if name in TOGETHER else 3, 0
-    chapter = item.name.partition('[')[2].rstrip(']')
-    return (0, LONGEST.index(chapter)) if chapter in LONGEST else (1, 0)
+    if name == 'notebooks': name = item.name.partition('[')[2].rstrip(']')
+    elif name not in LONGEST: return 2 if name in TOGETHER else 3, 0
+    return (0, LONGEST.index(name)) if name in LONGEST else (1, 0)
 
 def pytest_collection_modifyitems(items): items.sort(key=_place)
 

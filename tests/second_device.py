@@ -1,6 +1,7 @@
 """A second device without a card: `far` computes on the CPU, but its tensors are not the CPU's. An operation that mixes the two is refused, as a
 GPU refuses it, and nothing becomes an array of NumPy unless it is fetched. So a whole `Recommender` can be run there, and its numbers compared."""
 import torch
+from torch.utils._device import _device_constructors
 from torch.utils._pytree import tree_map, tree_leaves
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
@@ -53,11 +54,16 @@ def wrapped(func, args, kwargs, stays, inside):
     known = {id(x.numbers): x for x in inside}                            # in place: the same object comes back
     return tree_map(lambda x: known.get(id(x)) if id(x) in known else FarTensor(x) if isinstance(x, torch.Tensor) else x, out)
 
+def made_here(make):
+    "A function that makes tensors on the CPU and moves them: a backend in Python cannot take Python's numbers, nor let a result grow."
+    return lambda *args, device=None, **kwargs: make(*args, **kwargs) if device is None else make(*args, **kwargs).to(device)
+
 def install():
     "Make `far` known to PyTorch, for the rest of the process."
     _setup_privateuseone_for_python_backend('far')
-    made = torch.tensor                                   # a backend in Python cannot make tensors of Python's numbers itself
-    torch.tensor = lambda data, *, device=None, **kw: made(data, **kw) if device is None else made(data, **kw).to(device)
+    _device_constructors()                                         # remembers the true `torch.tensor`: transformers asks it for the device of a context
+    torch.__future__.set_swap_module_params_on_conversion(True)    # a parameter that moves stays the same object, as on a card
+    for name in ('tensor', 'arange', 'eye'): setattr(torch, name, made_here(getattr(torch, name)))
     library = torch.library.Library('_', 'IMPL')
     library.fallback(lambda func, *args, **kwargs: compute(func, *args, **kwargs), 'PrivateUse1')
     return library
@@ -94,8 +100,7 @@ def whole_recommender(folder):
     pair = make_synthetic_pair(0, n_users=(70, 60), n_items=(40, 30), n_rows=(12, 8), shared=.5)
     users = list(pair.target.log['user'].unique()[:20])
     found = {}
-    encoder = 'tfidf'                   # BERT has a test of its own
-    rec = Recommender(encoder, device='far', experts=quick_experts).fit(pair.target, pair.source)
+    rec = Recommender('minilm', device='far', experts=quick_experts).fit(pair.target, pair.source)
     found['operations'] = sum(COUNTS.values())
     found['experts'] = [e.name for e in rec.experts]
     found['places'] = {'fit': places(rec)}
@@ -103,6 +108,7 @@ def whole_recommender(folder):
     items, best = rec.recommend(users, 5)
     assert items.shape == best.shape == (20, 5)
     rec.serve().recommend(users[0], 5)
+    rec.recommend_from_text('the comet', 3)
     rec.explain(users[0], items[0, 0])
     rec.save(folder)
     loaded = Recommender.load(folder, device='far')
@@ -169,6 +175,47 @@ def writer():
     scores = expert.to('cpu').score_histories(select_users(data.hist, [0, 1]))    # beam search writes masks, which a device in Python cannot
     return dict(places=places, operations=done, shape=list(scores.shape))
 
+def learners():
+    "Scores, losses and log-likelihoods of what else trains or computes with PyTorch, on far and on the CPU: how far apart they are, by name."
+    import numpy as np
+    from transformers import GPT2Config, GPT2LMHeadModel
+    from llmrec.core import default_device
+    from llmrec.expert import _sample_dataset
+    from llmrec.finetune import DomainAlignCB, NextItemClassifier, transfer_fit
+    from llmrec.judge import LMScorer
+    from llmrec.learner import DataLoaders, TensorLoader
+    from llmrec.tuned_text import TunedText
+    data = _sample_dataset()
+    rng = np.random.default_rng(0)
+    V, X, y = rng.normal(size=(30, 12)).astype('f4'), rng.normal(size=(64, 12)).astype('f4'), rng.integers(30, size=64)
+    def tuned(): return TunedText(epochs=2).fit_dataset(data).score_histories(data.hist)
+    def finetuned(strategy, cbs=()):
+        torch.manual_seed(0)
+        source = NextItemClassifier(V[:20], hidden=8, drop=0.)
+        model = NextItemClassifier(V, hidden=8, drop=0.)
+        learn = transfer_fit(model, DataLoaders(TensorLoader(X, y, bs=32)), source, strategy, 2, cbs=cbs, seed=0)
+        return np.concatenate([p.detach().cpu().numpy().ravel() for p in learn.model.parameters()])
+    class Letters:
+        "A tokenizer of letters."
+        eos_token_id = 0
+        def __call__(self, text, add_special_tokens=True): return dict(input_ids=[ord(x) % 97 for x in text])
+    def judged():
+        torch.manual_seed(0)
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=97, n_positions=64, n_embd=16, n_layer=1, n_head=2))
+        return LMScorer(model.to(def_device()), Letters(), words='after {}:').loglik('after tea:', ['milk', 'bread'])[0]
+    from llmrec.core import def_device
+    tasks = dict(TunedText=tuned, judge=judged, **{strategy: lambda s=strategy: finetuned(s) for strategy in ('supervised', 'gradual', 'lora', 'adapter')},
+                 **{kind: lambda k=kind: finetuned('full', [DomainAlignCB(X[::-1].copy(), k)]) for kind in ('mmd', 'coral', 'dann')})
+    found = {}
+    for name, task in tasks.items():
+        values = []
+        for device in ('cpu', 'far'):
+            torch.manual_seed(0)
+            done = sum(COUNTS.values())
+            with default_device(device): values.append(task())
+        found[name] = [relative(*values), sum(COUNTS.values()) - done]
+    return found
+
 def by_hand():
     "What happens when one tensor is left on the CPU, by place: the error, or nothing."
     from unittest import mock
@@ -176,6 +223,7 @@ def by_hand():
     from llmrec.closed_form import KernelTransfer
     from llmrec.core import default_device
     from llmrec.expert import _sample_dataset
+    from llmrec.tuned_text import TunedText
     data = _sample_dataset()
     table, factor = sequence.SeqNet.table, algebra._factor
     faults = {
@@ -183,7 +231,8 @@ def by_hand():
         'candidates of the towers': (two_tower.TowerNet, 'forward', lambda net, u: net.user(u) @ net.item(net.candidates.cpu()).T,
                                      two_tower.TwoTower(epochs=1, dim=8, hidden=8)),
         'batches': (sequence.Learner, '_batch', _near_batch(sequence.Learner._batch), sequence.SASRec(epochs=1, dim=8)),
-        'a factor': (algebra, '_factor', lambda A: factor(A).cpu(), KernelTransfer())}
+        'a factor': (algebra, '_factor', lambda A: factor(A).cpu(), KernelTransfer()),
+        'a network that was trained before': (sequence.Learner, '_unwrap', lambda learn: None, TunedText(epochs=1))}
     found = {}
     for name, (owner, attribute, fault, expert) in faults.items():
         with mock.patch.object(owner, attribute, fault), default_device('far'):
@@ -201,5 +250,5 @@ def _near_batch(step):
 if __name__ == '__main__':
     import json, sys, tempfile
     library = install()
-    tasks = dict(whole=lambda: whole_recommender(tempfile.mkdtemp()), closed=closed_forms, faults=by_hand, writer=writer, encoder=encoder)
-    print(json.dumps(tasks[sys.argv[1]]()))
+    tasks = dict(whole=lambda: whole_recommender(tempfile.mkdtemp()), closed=closed_forms, faults=by_hand, writer=writer, encoder=encoder, learners=learners)
+    print(json.dumps({name: tasks[name]() for name in sys.argv[1:] or tasks}))

@@ -53,6 +53,17 @@ def test_products_run_in_half_precision_and_nothing_stays_switched_on():
     with torch.autocast('cpu', torch.bfloat16): equal(m(X).dtype, torch.bfloat16)
     with torch.no_grad(): equal(small()(X).dtype, torch.float32)
 
+def test_a_network_that_was_trained_before_is_prepared_again():
+    "Accelerate leaves a network alone that it has prepared once: half precision, and another device, would be forgotten."
+    seen = []
+    class Half(nn.Linear):
+        def forward(self, x): return seen.append((x @ self.weight.T).dtype) or super().forward(x)
+    m = Half(*small().weight.shape[::-1])
+    for _ in range(2): Learner(m, dls, lr=.1, precision='bf16').fit(1)
+    equal(set(seen), {torch.bfloat16})
+    with pytest.raises(Exception, match='meta'): Learner(m, dls, lr=.1, device='meta').fit(1)
+    equal(m.weight.device.type, 'meta')
+
 def test_the_device_is_that_of_def_device():
     equal(learner._accelerator('no', 'cuda:1').device, torch.device('cuda:1'))
     with mock.patch.dict(os.environ, LLMREC_DEVICE='cuda:1'):

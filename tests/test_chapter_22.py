@@ -32,6 +32,9 @@ def key(): return bytes(range(32))
 def pair(): return make_synthetic_pair()
 
 @pytest.fixture(scope='module')
+def fitted(pair): return Recommender('tfidf', budget='fast').fit(pair.target, pair.source)
+
+@pytest.fixture(scope='module')
 def rest(pair): return pair.forget(pair.shared_users[0])
 
 
@@ -75,9 +78,9 @@ def test_other_columns_are_left_out(key, pair):
     assert 'email' in left.notes[-1]
 
 
-def test_a_model_under_pseudonyms_ranks_as_before(key, pair):
+def test_a_model_under_pseudonyms_ranks_as_before(key, pair, fitted):
     p, hidden = Pseudonyms(key), pseudonymize(pair, key)
-    rec, rec_p = (Recommender('tfidf', budget='fast').fit(x.target, x.source) for x in (pair, hidden))
+    rec, rec_p = fitted, Recommender('tfidf', budget='fast').fit(hidden.target, hidden.source)
     some = pair.target.users[:50]
     same = (rec.recommend(some, 10)[0] == rec_p.recommend(p(some), 10)[0]).mean()
     assert same > .9
@@ -177,9 +180,9 @@ def test_an_expert_unlearns_all_but_its_parameters(pair):
     assert hasattr(fitted[place], 'data') and hasattr(fitted[place].kernel, 'data')
 
 
-def test_a_recommender_forgets_as_if_it_had_never_known(pair, rest):
+def test_a_recommender_forgets_as_if_it_had_never_known(pair, rest, fitted):
     anna = pair.shared_users[0]
-    rec = Recommender('tfidf', budget='fast').fit(pair.target, pair.source)
+    rec = copy.copy(fitted)                                        # a new state never changes the old one
     gone = rec.forget(anna)
     clean = make_dataset(rest.target.log, rest.target.items, rest.source, rec.data.vectors)
     clean.phi = item_features(rec.data)
@@ -190,7 +193,7 @@ def test_a_recommender_forgets_as_if_it_had_never_known(pair, rest):
     equal({s.split(':')[0] for s in gone.state[:-1]}, {'exact'})
     with ExceptionExpected(InputError, 'has no rows here'): rec.forget(anna)       # not known any more
     with ExceptionExpected(InputError, "gate='maybe'"): rec.forget(others[0], gate='maybe')
-    live = Online(Recommender('tfidf', budget='fast').fit(pair.target, pair.source))
+    live = Online(copy.copy(fitted))
     live.dislike(anna, pair.target.items.item[3])
     live.forget(anna)
     equal(live.declined, {})
@@ -198,10 +201,10 @@ def test_a_recommender_forgets_as_if_it_had_never_known(pair, rest):
         close(a.score(others), b.score(others), eps=1e-4)
 
 
-def test_nothing_is_left_after_updates(pair, rest):
+def test_nothing_is_left_after_updates(pair, rest, fitted):
     anna, others = pair.shared_users[0], rest.target.users
     late = pair.target.log.iloc[-30:].assign(user=anna)
-    a, b = (Recommender('tfidf', budget='fast').fit(pair.target, pair.source) for _ in range(2))
+    a, b = copy.copy(fitted), copy.copy(fitted)
     a.update(late, refresh='exact').forget(anna)
     b.forget(anna)
     number = a.data.users.get_indexer(pd.Index([anna]))[0]

@@ -1,4 +1,5 @@
 """Random rows, late and twice, new people and new items: experts that follow against experts fitted anew; the server against the full scan."""
+import copy
 import numpy as np, pandas as pd
 import pytest
 from llmrec.data import make_synthetic_pair
@@ -13,6 +14,13 @@ from llmrec.online import follow, pending
 def world():
     pair = make_synthetic_pair(seed=1, n_users=(60, 80), n_items=(40, 30))
     return pair, pair.target.log.sort_values('time', kind='stable').reset_index(drop=True)
+
+
+@pytest.fixture(scope='module')
+def fitted(world): return Recommender('tfidf', budget='fast').fit(world[0].target.with_log(world[1].iloc[:-60]), world[0].source)
+
+@pytest.fixture
+def early(fitted): return copy.copy(fitted)      # learned all but the last 60 rows; a new state never changes the old one
 
 
 def anew(e, d):
@@ -41,9 +49,9 @@ def test_following_equals_fitting_anew(world, seed):
                 np.testing.assert_allclose(a, b, atol=1e-4*np.abs(b).max(), err_msg=f'{e.name}, step {step}')
 
 
-def test_schedule_learns_everything_again(world):
+def test_schedule_learns_everything_again(world, early):
     pair, log = world
-    rec = Recommender('tfidf', budget='fast').fit(pair.target.with_log(log.iloc[:-60]), pair.source)
+    rec = early
     few = int(.26*len(rec.data.hist.item)) + 1    # a fifth of all rows, the new ones included
     rec.update(rows(np.random.default_rng(0), rec, log, few), refresh='schedule')
     assert pending(rec.fusion)[1] == 0
@@ -51,9 +59,9 @@ def test_schedule_learns_everything_again(world):
         if isinstance(e, (EASE, Markov)): np.testing.assert_allclose(e.score(log['user'].unique()), anew(e, rec.data).score(log['user'].unique()), atol=1e-5)
 
 
-def test_save_and_load_keep_what_followed(world, tmp_path):
+def test_save_and_load_keep_what_followed(world, tmp_path, early):
     pair, log = world
-    rec = Recommender('tfidf', budget='fast').fit(pair.target.with_log(log.iloc[:-60]), pair.source)
+    rec = early
     rec.update(log.iloc[-60:-30], refresh='exact')
     rec.save(tmp_path/'m'); back = Recommender.load(tmp_path/'m')
     users = log['user'].unique()
@@ -62,9 +70,9 @@ def test_save_and_load_keep_what_followed(world, tmp_path):
     np.testing.assert_allclose(back.score(users), rec.score(users), atol=1e-3)
 
 
-def test_server_after_updates_and_new_items(world):
+def test_server_after_updates_and_new_items(world, early):
     pair, log = world
-    rec = Recommender('tfidf', budget='fast').fit(pair.target.with_log(log.iloc[:-60]), pair.source).serve(rank=6, pool=20)
+    rec = early.serve(rank=6, pool=20)
     mask = np.arange(len(rec.items)) % 3 > 0
     for step in range(3):
         if step == 1: rec.update(log.iloc[-60:], refresh='exact')

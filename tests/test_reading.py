@@ -557,3 +557,20 @@ def test_two_domains_with_names_of_their_own(F):
     assert pair.source.log['user'].tolist() == ['A', 'A', 'B'] and pair.source.items['title'].tolist() == ['Bol bleu', 'Tasse']
     assert pair.target.log['item'].tolist() == [1, 2] and pair.target.items['title'].tolist() == ['Red cup', 'Tea pot']
     assert 'source.user=' in refused(lambda: read_pair(source, None, *target, 'user=Kunde,item=Artikel,title=Name'))
+
+# What is looked at, and how often
+def test_examples_are_looked_for_until_there_are_three(monkeypatch):
+    from llmrec import columns
+    seen = []
+    monkeypatch.setattr(columns, 'plain_text', lambda x, plain=columns.plain_text: seen.append(x) or plain(x))
+    for values, shown in (([f'v{i}' for i in range(20_000)], 'v0 · v1 · v2'), (['a', 'a', None, 'b ', 'b'], 'a · b'),
+                          ([1., 1., np.nan, 2., 3., 4.], '1 · 2 · 3'), ([['x', 'y'], ['x', 'y'], ['z']], 'x|y · z')):
+        seen.clear()
+        assert columns.show_examples(pd.Series(values)) == shown and len(seen) <= 5
+    assert columns.show_examples(pd.Series(['1,5', '1,5', '2'], index=[7, 8, 9]), np.array([1.5, 1.5, 2.])) == '1,5 → 1.5 · 2'
+
+def test_quotes_come_off_where_a_cell_has_them_at_both_ends():
+    from llmrec.tables import _unquoted
+    df = pd.DataFrame(dict(a=['"x"', 'y', '"half', None, '"say ""hi"""', ''], b=['1', '2', '3', '4', '5', '6'])).astype(dict(b='string'))
+    assert _unquoted(df)['a'].tolist()[:3] == ['x', 'y', '"half'] and _unquoted(df)['a'].tolist()[4:] == ['say "hi"', '']
+    assert _unquoted(df)['b'].tolist() == df['b'].tolist()
