@@ -177,7 +177,9 @@ class Learner:
             for cb in sorted(self.cbs, key=attrgetter('order'), reverse=True):
                 if f := getattr(cb, 'cleanup_fit', None): last.callback(f, self)
 
-    def _unwrap(self): self.acc.unwrap_model(self.net, keep_fp32_wrapper=False)
+    def _unwrap(self):
+        self.acc.unwrap_model(self.net, keep_fp32_wrapper=False)
+        vars(self.model).pop('_is_accelerate_prepared', None)   # else left alone next time
 
     def _epochs(self):
         try:
