@@ -27,7 +27,7 @@ from .data import Domain, check_interactions, require_columns
 from .language import warn_unread
 from .preprocess import TEXT_COLUMNS, item_text, log_order, price_edges
 from .encode import TextEncoder, WrappedEncoder, as_encoder
-from .encoder_choice import choose_encoder, default_encoders
+from .encoder_choice import choose_encoder, fallback_encoder
 from .dataset import (
     Dataset, Histories, append_interactions, as_list, drop_users, histories, histories_from_items,
     history_until, hold_out_last_basket, insert_items, learn_event_weights, make_dataset,
@@ -68,8 +68,8 @@ def _encoder_and_whitening(params, target, plan):
         return own_encoder(encoder, params['device']), .25
     try: choice = choose_encoder(target, seed=params['seed'])
     except InputError as err:
-        name = default_encoders()[:2][-1]
-        plan.append(f'encoder {name!r}: there are too few data to choose one ({err})')
+        name = fallback_encoder(target.items)
+        plan.append(f'encoder {name!r}: none could be chosen ({err})')
         return own_encoder(name, params['device']), .25
     plan.append(choice.why)
     return own_encoder(choice.encoder, params['device']), choice.whitening
