@@ -93,6 +93,7 @@ def settings(expert, data):
 
 def mlm(a, name, n):
     "Vectors of all texts by an encoder that was pretrained on `n` of them, in a file; and processor seconds of the training."
+    import llmrec.pretrain                                  # TextEncoder.pretrain
     from llmrec.encode import TextEncoder
     from llmrec.preprocess import item_text
     path = Path(a.work)/f'{name}.mlm{n}.npy'.replace('<', '_from_')
