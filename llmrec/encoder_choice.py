@@ -143,7 +143,7 @@ def _named(candidates:Any)->dict: # Of names or encoders; or of them by name
     counts = any(isinstance(encoder, TfidfEncoder) for encoder in found.values())
     return found if counts else {'tfidf': TextEncoder('tfidf'), **found}
 
-# %% ../nbs/36_encoder_choice.ipynb #b5ef57c1
+# %% ../nbs/36_encoder_choice.ipynb #8908f35b
 def _telling(items:pd.DataFrame)->tuple: # of columns
     "Columns of text that do not say the same of all items."
     texts = {c: items[c].fillna('').astype(str).str.strip() for c in TEXT_COLUMNS if c in items}
@@ -152,6 +152,7 @@ def _telling(items:pd.DataFrame)->tuple: # of columns
     raise InputError(f'the columns {list(texts)} say the same of all {len(items)} items: there is '
                      'nothing to choose an encoder by; give the items titles of their own')
 
+# %% ../nbs/36_encoder_choice.ipynb #b5ef57c1
 def _field_sets(items:pd.DataFrame, fields:Sequence|None)->list: # of tuples of columns
     "Columns to be read: the title alone, and all that tell items apart; or those of the caller."
     if fields is None:
