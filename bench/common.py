@@ -66,7 +66,7 @@ def sets(root):
     return {'beauty': of(pair, 'beauty', None), 'toys': of(pair, 'toys', None),
             'beauty<toys': of(pair, 'beauty', 'toys'), 'food<kitchen': of(food, 'food', 'kitchen'),
             'beauty<kitchen': of(four, 'beauty', 'kitchen', 'timestamp'),
-            'food4<kitchen': of(four, 'food', 'kitchen', 'timestamp'),
+            'food4<kitchen': of(four, 'food', 'kitchen', 'timestamp'), 'kitchen<beauty': of(four, 'kitchen', 'beauty', 'timestamp'),
             'tweets': lambda: (read(root/'movietweetings_100k', time='timestamp'), None, False),
             'lastfm': lambda: (read(root/'lastfm_hetrec2011'), None, False),
             'microlens': lambda: (read(root/'microlens_50k_DEALRec'), None, False),

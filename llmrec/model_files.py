@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['MINILM_SHA', 'POOLING_NAMES', 'E5_SHA', 'DOCUMENT_PROMPTS', 'file_sha256', 'bundled_path', 'bundled_minilm',
-           'clear_errors', 'read_json', 'refuse_model_code', 'validate_model_dir', 'find_model', 'convert_gguf',
-           'quiet_libraries', 'unpack_q4', 'convert_e5', 'bundled_e5', 'is_decoder', 'read_prompts', 'dense_folders',
-           'load_dense', 'read_model_config', 'dense_widths', 'write_notes', 'load_model']
+           'hub_trouble', 'clear_errors', 'hub_errors', 'read_json', 'refuse_model_code', 'validate_model_dir',
+           'find_model', 'convert_gguf', 'quiet_libraries', 'unpack_q4', 'convert_e5', 'bundled_e5', 'is_decoder',
+           'read_prompts', 'dense_folders', 'load_dense', 'read_model_config', 'dense_widths', 'write_notes',
+           'load_model']
 
 # %% ../nbs/61_model_files.ipynb #6086992b
 import contextlib
@@ -14,12 +15,15 @@ import hashlib
 import importlib.util
 import json
 import os
+import socket
 import struct
 import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 import numpy as np
 from .core import (
     InputError, atomic_write, cache_dir, check_type, def_device, import_optional, write_json)
@@ -77,14 +81,30 @@ _vocabularies = ('tokenizer.json', 'vocab.txt', 'tokenizer.model', 'spiece.model
                  'sentencepiece.bpe.model')
 _files = ['*.safetensors', '*.json', '*.txt', '*.model', '1_Pooling/*']
 
+# %% ../nbs/61_model_files.ipynb #8de6228f
+def hub_trouble(timeout:float=5. # Seconds to wait for an answer
+               )->str: # '' where nothing is wrong, or where a proxy stands between
+    "Why the hub of models cannot be asked: found out at once, and not after minutes of retries."
+    from huggingface_hub import constants
+    if constants.HF_HUB_OFFLINE: return 'HF_HUB_OFFLINE is set'
+    if getproxies(): return ''
+    hub = urlsplit(constants.ENDPOINT)
+    port = hub.port or (80 if hub.scheme == 'http' else 443)
+    try: socket.create_connection((hub.hostname, port), timeout).close()
+    except OSError as error: return f'no route to {hub.hostname}: {error}'
+    return ''
+
+# %% ../nbs/61_model_files.ipynb #00717b57
 def _hub_dir(name:str, download:bool)->Path:
     "Local directory of the hub model `name`; fetched only if `download`."
     from huggingface_hub import snapshot_download
-    try: return Path(snapshot_download(name, local_files_only=not download, allow_patterns=_files))
+    trouble = hub_trouble() if download else ''
+    local = bool(trouble) or not download
+    try: return Path(snapshot_download(name, local_files_only=local, allow_patterns=_files))
     except Exception as error:
-        raise InputError(f'{name!r} is neither a directory, nor a .gguf file, nor a hub id '
-                         f'whose files are on this machine ({type(error).__name__}); {_ways}'
-                        ) from error
+        raise InputError(f'{name!r:.120} is neither a directory, nor a .gguf file, nor a hub id '
+                         f'whose files are on this machine ({trouble or type(error).__name__}); '
+                         f'{_ways}') from error
 
 # %% ../nbs/61_model_files.ipynb #17d7c020
 _pickles = ('.bin', '.pt', '.pth', '.pkl', '.ckpt')
@@ -99,6 +119,18 @@ def clear_errors(what:str # Begins the message
     except Exception as error:
         first = (str(error).strip() or 'no message').splitlines()[0][:300]
         raise InputError(f'{what}: {type(error).__name__}: {first}') from error
+
+# %% ../nbs/61_model_files.ipynb #3d7b7c0e
+@contextlib.contextmanager
+def hub_errors(name:str|Path, # Folder of a saved model, or hub id
+               options:dict   # Of `from_pretrained`
+              )->Iterator[dict]: # Options under which nothing waits for a hub that is not there
+    "Errors of the hub in one sentence, and at once where there is no route."
+    near = os.path.isdir(name) or bool(options.get('local_files_only'))
+    trouble = '' if near else hub_trouble()
+    said = 'no folder of that name' + (f'; {trouble}' if trouble else '')
+    with clear_errors(f'{name}: no model can be loaded' + ('' if near else f' ({said})')):
+        yield {**options, 'local_files_only': True} if trouble else options
 
 # %% ../nbs/61_model_files.ipynb #26274b8c
 POOLING_NAMES = dict(cls_token='cls', mean_tokens='mean', lasttoken='last',

@@ -5,6 +5,7 @@ import numpy as np, pandas as pd, pytest
 import torch, transformers
 from hypothesis import given, settings, strategies as st
 from llmrec.core import InputError
+from llmrec import Recommender
 from llmrec.encode import TextEncoder, check_texts, train_tokenizer
 from llmrec.pretrain import tiny_encoder
 
@@ -212,3 +213,41 @@ def test_a_damaged_description_of_an_encoder_is_refused(change, encoders, tmp_pa
     assert encoder_from_state(state, tmp_path).dim == encoders['tfidf'].dim
     with pytest.raises(InputError): encoder_from_state(state | change if isinstance(change, dict) else change, tmp_path)
     with pytest.raises(InputError): encoder_from_state({k: v for k, v in state.items() if k != 'fingerprint'}, tmp_path)
+
+
+# The hub, where there is none
+@pytest.fixture
+def no_route(monkeypatch):
+    "A machine without a network, that nobody told so: no proxy, no HF_HUB_OFFLINE."
+    import socket
+    from huggingface_hub import constants
+    import llmrec.model_files as module
+    asked = []
+    def connect(where, *args, **kw):
+        asked.append(where)
+        raise OSError(101, 'Network is unreachable')
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', False)
+    monkeypatch.setattr(module, 'getproxies', dict)
+    monkeypatch.setattr(socket, 'create_connection', connect)
+    return asked
+
+def test_without_a_route_a_download_fails_at_once_and_says_why(no_route, tmp_path, monkeypatch):
+    "Asked for by name, it was an error after half a minute of retries, and from the hub's library."
+    import time
+    monkeypatch.setenv('HF_HOME', str(tmp_path))
+    for ask in (lambda: TextEncoder('nobody/no-model', download=True).encode(['a']), lambda: Recommender.from_pretrained('nobody/no-model'),
+                lambda: Recommender.from_pretrained(tmp_path/'typo')):
+        began = time.time()
+        with pytest.raises(InputError, match='no route to huggingface.co: .*unreachable') as error: ask()
+        assert time.time() - began < 10 and len(str(error.value)) <= 600
+    assert no_route
+
+def test_nothing_is_asked_of_the_hub_where_no_download_was_asked_for(no_route):
+    with pytest.raises(InputError, match='files are on this machine'): TextEncoder('nobody/no-model').encode(['a'])
+    with pytest.raises(InputError, match='no model can be loaded'): Recommender.from_pretrained('nobody/no-model', local_files_only=True)
+    assert not no_route
+
+def test_behind_a_proxy_the_library_finds_its_own_way(no_route, monkeypatch):
+    import llmrec.model_files as module
+    monkeypatch.setattr(module, 'getproxies', lambda: dict(https='http://proxy:1'))
+    assert module.hub_trouble() == '' and not no_route

