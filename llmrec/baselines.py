@@ -17,6 +17,7 @@ from fastcore.basics import patch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from threadpoolctl import threadpool_limits
 from .core import InputError, batch_slices, import_optional, l2_normalize
+from .language import word_pattern
 from .preprocess import item_text
 from .dataset import (
     Dataset, Histories, binarize, decayed_matrix, insert_columns, mask_interactions,
@@ -360,7 +361,8 @@ def score_histories(self:Tfidf, hist:Histories) -> np.ndarray:
 @patch
 def _vectorizer(self:Tfidf, **options):
     "Words and pairs of words, each counted once or little more."
-    return TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), dtype=np.float32, **options)
+    return TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), dtype=np.float32,
+                           token_pattern=word_pattern(), **options)
 
 @patch
 def _fit(self:Tfidf, data:Dataset) -> None:

@@ -25,6 +25,7 @@ from .embedding_space import (
     center_normalize, knn_search, mean_pairwise_cosine, plot_item_map, principal_axes, whiten)
 from .encoder_models import (
     as_devices, batch_workers, has_bf16, number_format, token_ids, train_tokenizer)
+from .language import word_pattern
 from llmrec.model_files import (
     DOCUMENT_PROMPTS, E5_SHA, bundled_minilm, bundled_path, clear_errors, dense_folders,
     dense_widths, file_sha256, find_model, load_dense, load_model, read_json, read_model_config,
@@ -558,7 +559,7 @@ def _vectorizers(n:int, max_features:int)->list: # n texts
     from sklearn.feature_extraction.text import TfidfVectorizer
     kw = dict(sublinear_tf=True, dtype=np.float32, max_features=max_features,
               min_df=2 if n > 1000 else 1)
-    return [TfidfVectorizer(token_pattern=r'(?u)\b\w+\b', ngram_range=(1, 2), **kw),
+    return [TfidfVectorizer(token_pattern=word_pattern(1), ngram_range=(1, 2), **kw),
             TfidfVectorizer(analyzer='char_wb', ngram_range=(3, 4), **kw)]
 
 def _directions(M:Any, dim:int, seed:int)->np.ndarray: # (dim, M.shape[1]) float32

@@ -18,6 +18,7 @@ from html import escape
 from pathlib import Path
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 from huggingface_hub import ModelHubMixin
 from sklearn.base import BaseEstimator, clone
 from .core import (
@@ -27,7 +28,8 @@ from .data import Domain, check_interactions, require_columns
 from .language import warn_unread
 from .preprocess import TEXT_COLUMNS, item_text, log_order, price_edges
 from .encode import TextEncoder, WrappedEncoder, as_encoder
-from .encoder_choice import choose_encoder, default_encoders
+from .model_files import hub_errors
+from .encoder_choice import choose_encoder, fallback_encoder
 from .dataset import (
     Dataset, Histories, append_interactions, as_list, drop_users, histories, histories_from_items,
     history_until, hold_out_last_basket, insert_items, learn_event_weights, make_dataset,
@@ -69,8 +71,8 @@ def _encoder_and_whitening(params, target, plan):
         return own_encoder(encoder, params['device']), .25
     try: choice = choose_encoder(target, seed=params['seed'])
     except InputError as err:
-        name = default_encoders()[:2][-1]
-        plan.append(f'encoder {name!r}: there are too few data to choose one ({err})')
+        name = fallback_encoder(target.items)
+        plan.append(f'encoder {name!r}: none could be chosen ({err})')
         return own_encoder(name, params['device']), .25
     plan.append(choice.why)
     return own_encoder(choice.encoder, params['device']), choice.whitening
@@ -896,3 +898,12 @@ class Recommender(BaseEstimator, ModelHubMixin):
     why = renamed('why', 'explain')
     without = renamed('without', 'counterfactual')
     word_parts = renamed('word_parts', 'token_attributions')
+
+# %% ../nbs/23_recommender.ipynb #80eb759e
+@patch(cls_method=True)
+def from_pretrained(cls:Recommender, name:str|Path, # Folder of a saved model, or hub id
+                    **options:object # Of ModelHubMixin: revision, token, local_files_only
+                   )->Recommender:
+    "A saved model; where the hub cannot be reached, an error at once."
+    load = ModelHubMixin.from_pretrained.__func__
+    with hub_errors(name, options) as checked: return load(cls, name, **checked)
