@@ -257,7 +257,7 @@ def choice_loss(gate:Gate, choices:ChoiceBatch, pairs:tuple, focus:float=0.)->to
     logits = gate_scores(gate, choices, pairs) + choices.log_weight
     loss = F.cross_entropy(logits, choices.target, reduction='none')
     if focus: loss = (1 - torch.exp(-focus*loss))/focus**2
-    return (loss*choices.weight).sum()
+    return (loss.double()*choices.weight).sum()    # single precision would end the search by chance
 
 # %% ../nbs/17_fusion.ipynb #019a1868
 def _minimise(loss, parameters, steps):
