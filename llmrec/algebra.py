@@ -213,7 +213,7 @@ def item_kernel(a:'np.ndarray|torch.Tensor', # (n, f)
     K *= float(np.float32(sharp))
     return K.exp_() if hasattr(K, 'detach') else np.exp(K, out=K)
 
-# %% ../nbs/69_algebra.ipynb #6cdb4a00
+# %% ../nbs/69_algebra.ipynb #ab61e5f6
 def _cut(values, rank):
     "How many of the sorted singular values to keep: none that is level with the first left out."
     if len(values) <= rank: return len(values)

@@ -133,6 +133,7 @@ def mass_at(mass:np.ndarray, # (m, len(SIZES))
     return mass[:, low] + (place - low)*(mass[:, high] - mass[:, low])
 
 # %% ../nbs/27_confidence.ipynb #eb7c0b4b
+#| code-fold: true
 @dataclass
 class Events:
     "Held-out interactions as a model that has not seen them ranks them."
@@ -205,10 +206,10 @@ def chance_error(p:np.ndarray, bins:int=10, draws:int=200, seed:int=0)->float: #
     drawn = [calibration_error(p, rng.random(len(p)) < p, bins) for _ in range(draws)]
     return float(np.mean(drawn))
 
-# %% ../nbs/27_confidence.ipynb #a6223691
+# %% ../nbs/27_confidence.ipynb #b33b91a0
 def debiased_error(p:np.ndarray, hit:np.ndarray, user:np.ndarray|None=None, # (m,) each
                    bins:int=10)->float:
-    "Root mean square calibration error without the part that chance explains."
+    "Root mean square calibration error beyond that of an exact forecast."
     gap = np.asarray(p, float) - np.asarray(hit, float)
     user = np.arange(len(gap)) if user is None else np.unique(user, return_inverse=True)[1]
     total = 0.
@@ -280,7 +281,7 @@ def length_edges(length:np.ndarray, # (m,)
             start = edge
     return tuple(kept)
 
-# %% ../nbs/27_confidence.ipynb #60a11638
+# %% ../nbs/27_confidence.ipynb #18b91ea0
 def shift_weights(then:np.ndarray, # (m, features) of the events
                   now:np.ndarray   # (users, features) of those who are asked
                  )->np.ndarray:    # (m,), mean one, between a fifth and five before that
@@ -306,6 +307,7 @@ def sign_test(hit:np.ndarray, other:np.ndarray, user:np.ndarray)->float: # (m,),
 LEAST = 200    # Events without which nothing is promised
 
 # %% ../nbs/27_confidence.ipynb #b3769821
+#| code-fold: true
 @dataclass
 class Confidence:
     "What a model's lists can promise: fitted on `Events`, asked for a list of k items."
@@ -436,7 +438,7 @@ def from_state(cls:Confidence, plain:dict, arrays:dict)->Confidence:
     now = {x: a for x, a in arrays.items() if not x.startswith('event.')}
     return cls(Events(**events), **now, **plain)
 
-# %% ../nbs/27_confidence.ipynb #18b8ea78
+# %% ../nbs/27_confidence.ipynb #97d9ded3
 def _folds(data, events, folds, repeats, seed):
     "Tails of different users, held out in turn until there are enough events."
     free = np.ones(len(data.users), bool)
@@ -450,7 +452,7 @@ def _folds(data, events, folds, repeats, seed):
         free[part[3]] = False
     return found
 
-# %% ../nbs/27_confidence.ipynb #d4320e18
+# %% ../nbs/27_confidence.ipynb #e300d462
 def _fit_fold(fusion, rest, hist, target, user, seed):
     "Ranked events of one fold; masses of both models and lengths of its users' histories now."
     n_target = fusion.data.n_target
@@ -467,6 +469,7 @@ def _no_fold(user):
             np.zeros(len(none), int))
 
 # %% ../nbs/27_confidence.ipynb #986fdd13
+#| code-fold: true
 def fit_confidence(fusion:Fusion, events:int=5000, seed:int=0,
                    folds:int=3   # Calibration models at most; the next holds out other users
                   )->Confidence:

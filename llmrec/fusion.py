@@ -126,7 +126,7 @@ class ChoiceBatch:
 
 # %% ../nbs/17_fusion.ipynb #0f65cf23
 def _favourites(scores, allowed, k): # (m, experts, n), (m, n) -> (m, k·experts)
-    "Columns that each expert ranks first among those allowed; level to three digits: by lot."
+    "Columns that each expert ranks first among those allowed; if level, in a fixed order."
     level = np.round(scores*1000.) + np.arange(scores.shape[-1])*.6180339887 % 1
     masked = torch.from_numpy(np.where(allowed[:, None], level, -np.inf))
     return masked.topk(min(k, masked.shape[-1]), -1).indices.flatten(1).numpy()
@@ -260,7 +260,7 @@ def choice_loss(gate:Gate, choices:ChoiceBatch, pairs:tuple, focus:float=0.)->to
     if focus: loss = (1 - torch.exp(-focus*loss))/focus**2
     return (loss*choices.weight).sum()
 
-# %% ../nbs/17_fusion.ipynb #c209cb78
+# %% ../nbs/17_fusion.ipynb #afc804a7
 def _widened(choices):
     "Choices in double precision: in single precision the search ends by chance."
     wide = {k: x.double() for k, x in vars(choices).items() if x.is_floating_point()}
@@ -269,9 +269,8 @@ def _widened(choices):
 # %% ../nbs/17_fusion.ipynb #019a1868
 def _minimise(loss, parameters, steps):
     "L-BFGS until it stands still, at most so many steps, in the precision of the parameters."
-    kind = parameters[0].dtype
     def value(flat):
-        nn.utils.vector_to_parameters(torch.from_numpy(flat).to(kind), parameters)
+        nn.utils.vector_to_parameters(torch.from_numpy(flat).to(parameters[0].dtype), parameters)
         for parameter in parameters: parameter.grad = None
         total = loss()
         total.backward()
@@ -280,7 +279,7 @@ def _minimise(loss, parameters, steps):
     start = nn.utils.parameters_to_vector(parameters).detach().double().numpy()
     enough = dict(maxiter=steps, ftol=1e-6)
     found = minimize(value, start, jac=True, method='L-BFGS-B', options=enough)
-    nn.utils.vector_to_parameters(torch.from_numpy(found.x).to(kind), parameters)
+    nn.utils.vector_to_parameters(torch.from_numpy(found.x).to(parameters[0].dtype), parameters)
 
 # %% ../nbs/17_fusion.ipynb #9f61851b
 def fit_gate(sets:list, # ChoiceBatch, one or several
