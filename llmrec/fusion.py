@@ -138,9 +138,8 @@ def _candidates(best, allowed, random_negatives, rng):
         return columns, np.zeros(len(columns), np.float32)
     rest = np.setdiff1d(columns, best, assume_unique=True)
     sample = rng.choice(rest, min(random_negatives, len(rest)), replace=False)
-    stands_for = np.log(max(len(rest), 1)/max(len(sample), 1))
-    log_weight = np.repeat([0, stands_for], [len(best), len(sample)]).astype(np.float32)
-    return np.concatenate([best, sample]), log_weight
+    stands_for = np.float32([0, np.log(max(len(rest), 1)/max(len(sample), 1))])
+    return np.concatenate([best, sample]), np.repeat(stands_for, [len(best), len(sample)])
 
 # %% ../nbs/17_fusion.ipynb #f3d0c54d
 def _choice_block(experts, hist, target, allowed, limits, rng):
@@ -260,7 +259,7 @@ def choice_loss(gate:Gate, choices:ChoiceBatch, pairs:tuple, focus:float=0.)->to
     if focus: loss = (1 - torch.exp(-focus*loss))/focus**2
     return (loss*choices.weight).sum()
 
-# %% ../nbs/17_fusion.ipynb #afc804a7
+# %% ../nbs/17_fusion.ipynb #1189de60
 def _widened(choices):
     "Choices in double precision: in single precision the search ends by chance."
     wide = {k: x.double() for k, x in vars(choices).items() if x.is_floating_point()}
