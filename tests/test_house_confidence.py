@@ -275,7 +275,7 @@ def test_nothing_personal_is_kept(rec):
 # More events, the scale of now, the shift of now
 def test_further_calibration_models_hold_out_other_users():
     "A small log gives more events in three parts than in one, each user in one part only; numbers of users are of one row."
-    model = fitted(world(6)).fusion
+    model = fitted(world(6, 1500, 4)).fusion
     one, three = (fit_confidence(model, 5000, folds=n) for n in (1, 3))
     assert len(three.events) > 1.5*len(one.events) and len(np.unique(three.events.user)) == len(three.mass_now) == len(three.length_now)
     assert set(three.events.user) == set(range(len(three.mass_now)))
