@@ -8,6 +8,11 @@ keeps only the N latest training interactions of each user, and those taken away
 user's held-out interaction where it has times. **Masks**: what the user had in training and validation, and what was taken away. **Ties**: at
 random, by a seeded permutation (`evaluate`'s). **Validation**: the same interactions for everybody, to choose settings and to learn from.
 
+**Verdicts** (`verdicts`): the one rule by which rows of a table become words, in the index and in 40. A set counts whose test users had no part
+in a choice (`chosen_on`); a difference is significant after Holm's correction over the sets of the question, with p from the width of its paired
+interval; two systems are *equal* where two one-sided tests put the difference within `MARGIN`, corrected in the same way; all else is *not
+significant*. Cells of fewer than `FEW_TESTS` test interactions are not shown as numbers (`enough`).
+
 **Stamps**: a CSV that is made today has a column `commit` (`+`: with changes that were not committed), and bench/stamps.csv the versions that go
 with it. For rows from before there were stamps it says what git knows: the commit that wrote the row (`git blame`, without the commits that only
 changed names), not the one that was run.
@@ -20,6 +25,7 @@ HERE = Path(__file__).resolve().parent
 BUCKETS = ('0', '1–4', '5–19', '20+')
 PACKAGES = ('llmrec', 'numpy', 'scipy', 'scikit-learn', 'pandas', 'torch', 'implicit')
 RENAMED = ('100dd2d', '90a85e6')    # commits that changed names in CSVs, not numbers
+MARGIN = .005      # of NDCG@10: differences within it are called equal if tests say so. Chosen by hand: a rule of thumb
 GENRES = {'scifi+fantasy+horror': {'Sci-Fi', 'Fantasy', 'Horror'}, 'animation+children': {'Animation', "Children's"}}
 
 
@@ -129,6 +135,33 @@ def versus(mine, other):
     from llmrec.metrics import paired_interval
     gain = (mine - other.reindex(mine.index)).to_numpy()
     return gain.mean(), *paired_interval(gain)[:2]
+
+def verdicts(rows, ours='fast', margin=MARGIN):
+    "Of differences by set (`fast minus`, `fast lo`, `fast hi`, `chosen_on`): higher, lower, equal or not significant, for each set that counts."
+    from llmrec.metrics import holm
+    from scipy.stats import norm
+    rows = rows[rows[f'{ours} minus'].notna()]
+    rows = rows[~rows['chosen_on'].astype(bool)]
+    gain = rows[f'{ours} minus'].abs()
+    error = ((rows[f'{ours} hi'] - rows[f'{ours} lo'])/(2*norm.ppf(.975))).clip(lower=1e-12)
+    if not len(rows): return pd.Series([], rows.index, dtype=object)
+    differs = holm(2*norm.sf(gain/error)) < .05
+    equal = holm(norm.sf((margin - gain)/error)) < .05
+    word = np.where(rows[f'{ours} minus'] > 0, 'higher', 'lower')
+    return pd.Series(np.where(differs, word, np.where(equal, 'equal', 'not significant')), rows.index)
+
+def said(found, margin=MARGIN):
+    "Verdicts as a part of a sentence: how many of each, all that there are."
+    if not len(found): return 'no set without a star has been measured'
+    words = {'higher': 'higher on', 'lower': 'lower on', 'equal': f'equal within ±{margin:g} on', 'not significant': 'not significant on'}
+    count = {w: int((found == w).sum()) for w in words}
+    parts = [f'{text} {count[w]}' for w, text in words.items() if count[w] or w in ('higher', 'lower')]
+    return f'of {len(found)} sets without a star, ' + ', '.join(parts)
+
+def enough(rows, bucket):
+    "Sets with as many test interactions in a cell as make it a number, (sets,) boolean."
+    from llmrec.metrics import FEW_TESTS
+    return rows[f'n [{bucket}]'] >= FEW_TESTS
 
 def timed(work):
     "What a function gives, and its processor seconds."

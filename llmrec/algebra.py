@@ -213,20 +213,28 @@ def item_kernel(a:'np.ndarray|torch.Tensor', # (n, f)
     K *= float(np.float32(sharp))
     return K.exp_() if hasattr(K, 'detach') else np.exp(K, out=K)
 
+# %% ../nbs/69_algebra.ipynb #ab61e5f6
+def _cut(values, rank):
+    "How many of the sorted singular values to keep: none that is level with the first left out."
+    if len(values) <= rank: return len(values)
+    return max(1, int((values[:rank] > 1.001*values[rank]).sum()))
+
 # %% ../nbs/69_algebra.ipynb #e4827ed6
 def low_rank(B:np.ndarray, # (n, m)
              rank:int
-            )->tuple: # U (n, rank), V (m, rank)
+            )->tuple: # U (n, r), V (m, r), r at most `rank`
     "Factors U, V with B ≈ U Vᵀ, the singular values shared between them."
-    rank = min(rank, min(B.shape))
+    most = min(rank + 1, min(B.shape))
     device = dense_device(12*B.size, f'a factorisation of {B.shape[0]:,} × {B.shape[1]:,}')
     if min(B.shape) <= 2*rank: U, values, Vt = np.linalg.svd(B, full_matrices=False)
     elif device is None:
         from sklearn.utils.extmath import randomized_svd
-        U, values, Vt = randomized_svd(B, rank, n_iter=2, random_state=0)
-    else: U, values, Vt = _random_svd(put(B, device), rank)
-    root = np.sqrt(values[:rank])
-    return U[:, :rank]*root, Vt[:rank].T*root
+        U, values, Vt = randomized_svd(B, most, n_iter=2, power_iteration_normalizer='LU',
+                                       random_state=0)
+    else: U, values, Vt = _random_svd(put(B, device), most)
+    kept = _cut(values, rank)
+    root = np.sqrt(values[:kept])
+    return U[:, :kept]*root, Vt[:kept].T*root
 
 def _random_svd(M, rank):
     "What `randomized_svd` of scikit-learn computes with two iterations, on a device."
@@ -235,7 +243,7 @@ def _random_svd(M, rank):
     if wide: M = M.T
     start = np.random.RandomState(0).normal(size=(M.shape[1], rank + 10)).astype(np.float32)
     Q = put(start, M.device)
-    for _ in range(2): Q = M.T @ (M @ Q)
+    for _ in range(2): Q = torch.linalg.qr(M.T @ torch.linalg.qr(M @ Q).Q).Q
     Q = torch.linalg.qr(M @ Q).Q
     U, values, Vt = torch.linalg.svd(Q.T @ M, full_matrices=False)
     U = Q @ U

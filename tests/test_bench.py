@@ -40,10 +40,10 @@ def test_each_table_is_named_with_its_readers(name):
 def test_scripts_share_their_sets():
     "Names of sets in the tables are those of common.py; no script loads one of them in its own way."
     names = {*common.sets('.'), 'movielens', 'journey'}
-    for table in ('unseen.csv', 'gate.csv', 'peers.csv', 'confidence.csv'):
+    for table in ('unseen.csv', 'gate.csv', 'peers.csv', 'confidence.csv', 'pauses.csv'):
         if not (BENCH/table).exists(): continue
         for name in pd.read_csv(BENCH/table)['set'].unique(): assert name.partition('-k')[0] in names, (table, name)
-    for script in ('unseen.py', 'gate.py', 'peers.py', 'confidence.py'):
+    for script in ('unseen.py', 'gate.py', 'peers.py', 'confidence.py', 'pauses.py'):
         defined = {n.name for n in ast.walk(ast.parse((BENCH/script).read_text(encoding='utf-8'))) if isinstance(n, ast.FunctionDef)}
         assert not defined & {'sets', 'read', 'few_users', 'genre', 'split_last'}, script
 
@@ -175,10 +175,27 @@ def test_computed_text_of_the_index_types_no_result():
 # chapter 40
 @pytest.mark.parametrize('what', ['peers.csv', 'unseen.csv'])
 def test_results_read_no_table_of_the_first_edition(what):
-    assert tables('40_results.ipynb') == ['peers.csv', 'unseen.csv'] and what in CSVS
+    assert tables('40_results.ipynb') == ['pauses.csv', 'peers.csv', 'unseen.csv'] and what in CSVS
 
 def test_each_section_of_the_results_has_its_parts():
     "Question, figure, finding, what it does not show."
     parts = re.split(r'\n## ', '\n'.join(''.join(c['source']) for c in CHAPTERS['40_results.ipynb']['cells']))
     asked = [p for p in parts if '**Finding.**' in p]
     assert len(asked) >= 6 and all('What this does not show' in p for p in asked)
+
+# pauses
+def test_pauses_are_since_the_last_rating_and_each_has_its_band():
+    import pauses
+    from llmrec.preprocess import Split
+    rows = lambda *r: pd.DataFrame(r, columns=['user', 'item', 'time'])
+    split = Split(rows(('a', 1, 0), ('b', 1, 0), ('c', 1, 5), ('d', 1, 0)), rows(('a', 2, 10), ('d', 2, 90000)),
+                  rows(('a', 3, 10), ('b', 3, 60), ('c', 3, 66), ('d', 3, 90000 + 86401), ('e', 1, 7)), {})
+    found = pauses.pauses(split)
+    assert found.to_dict() == {'a': 0, 'b': 60, 'c': 61, 'd': 86401}            # 'e' has no rating before
+    assert pauses.band(found).to_dict() == {'a': 'same second', 'b': 'within a minute', 'c': 'within a day', 'd': 'later'}
+
+def test_bands_of_few_are_no_tests():
+    import pauses
+    rows = pd.DataFrame(dict(pause=['later', 'later', 'all', 'same second'], n=[49, 50, 900, 60], p=[.001, .01, .001, np.nan]))
+    found = pauses.corrected(rows)
+    assert found.p_holm.notna().tolist() == [False, True, False, False] and found.p_holm[1] == .01

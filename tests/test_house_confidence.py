@@ -9,8 +9,8 @@ from llmrec.expert import expert_key
 from llmrec.baselines import Popularity
 from llmrec.closed_form import EASE
 from llmrec.confidence import (
-    EDGES, LEAST, SIZES, Confidence, Events, calibration_error, chance_error, conformal_size, fit_earlier, fit_platt,
-    hold_out_tails, length_edges, list_mass, mass_at, platt_probability, rank_events, reliability, sign_test)
+    EDGES, LEAST, SIZES, Confidence, Events, calibration_error, chance_error, conformal_size, debiased_error, fit_confidence, fit_earlier,
+    fit_platt, hold_out_tails, length_edges, list_mass, mass_at, platt_probability, rank_events, reliability, shift_weights, sign_test)
 
 def few(data, budget, seed): return [Popularity(), EASE(30.)]
 
@@ -270,3 +270,71 @@ def test_nothing_personal_is_kept(rec):
     assert all(x.dtype.kind in 'if' for x in arrays.values()) and all(np.ndim(x) == 0 for x in plain.values())
     user = arrays['event.user']
     assert set(user) == set(range(len(set(user)))) and len(arrays['mass_now']) == len(set(user))
+
+
+# More events, the scale of now, the shift of now
+def test_further_calibration_models_hold_out_other_users():
+    "A small log gives more events in three parts than in one, each user in one part only; numbers of users are of one row."
+    model = fitted(world(6, 1500, 4)).fusion
+    one, three = (fit_confidence(model, 5000, folds=n) for n in (1, 3))
+    assert len(three.events) > 1.5*len(one.events) and len(np.unique(three.events.user)) == len(three.mass_now) == len(three.length_now)
+    assert set(three.events.user) == set(range(len(three.mass_now)))
+    enough = fit_confidence(model, 300)
+    assert len(enough.events) <= 300 and len(enough.mass_then) == len(np.unique(enough.events.user))
+    with pytest.raises(InputError, match='folds'): fit_confidence(model, folds=0)
+
+@pytest.mark.parametrize('share', [.05, .1])
+def test_users_of_a_part_are_those_that_may_be(share):
+    data = fitted(world(7)).data
+    allowed = np.arange(len(data.users)) % 3 == 0
+    rest, hist, target, user = hold_out_tails(data, 5000, share, users=allowed)
+    assert len(user) and allowed[user].all()
+
+def test_what_both_models_promise_less_now_is_promised_less(rec):
+    "The scale is that of the calibration model on the same histories; where it falls, the probability falls."
+    known = rec.confidence
+    same = Confidence(known.events, known.mass_now, known.n_items, known.n_rows, mass_then=known.mass_then, length_now=known.length_now)
+    less = Confidence(known.events, known.mass_now, known.n_items, known.n_rows, mass_then=known.mass_then*.5, length_now=known.length_now)
+    lengths = np.full(len(known.mass_now), 5)
+    assert less._probability(known.mass_now, lengths, 5).mean() < same._probability(known.mass_now, lengths, 5).mean() - .01
+
+def test_a_folder_of_before_is_read(rec):
+    "Without masses of the calibration model: the moments of the events, and equal weights, as it was."
+    plain, arrays = rec.confidence.state()
+    old = Confidence.from_state(plain, {k: x for k, x in arrays.items() if k not in ('mass_then', 'length_now')})
+    assert (old.weight == 1).all() and old._probability(old.mass_now, np.full(len(old.mass_now), 5), 5).shape == (len(old.mass_now),)
+    new = Confidence.from_state(plain, arrays)
+    assert np.array_equal(new.weight, rec.confidence.weight) and np.array_equal(new.mass_then, rec.confidence.mass_then)
+
+@pytest.mark.parametrize('seed', range(3))
+def test_weights_restore_coverage_under_a_shift(seed):
+    rng = np.random.default_rng(seed)
+    then, now = rng.normal(size=(4000, 2)), rng.normal([.8, 0], 1, size=(4000, 2))
+    def ranks(x): return rng.geometric(1/(1 + np.exp(3 + x[:, 0])))
+    weight = shift_weights(then, now)
+    assert np.isclose(weight.mean(), 1) and weight.max()/weight.min() <= 25
+    plain, moved = conformal_size(ranks(then), .9, 10**6), conformal_size(ranks(then), .9, 10**6, weight)
+    later = ranks(now)
+    assert (later < plain).mean() < .87 < .88 < (later < moved).mean() < .92
+    flat = shift_weights(then, then[rng.permutation(4000)])
+    assert np.allclose(flat, 1, atol=.02)
+
+def test_equal_weights_are_no_weights():
+    rank = np.random.default_rng(0).integers(0, 500, 333)
+    for coverage in (.5, .9, .99, .999): assert conformal_size(rank, coverage, 500) == conformal_size(rank, coverage, 500, np.full(333, 7.))
+    assert conformal_size(np.zeros(0), .9, 77) == 77
+
+def test_the_error_beyond_chance():
+    "An exact forecast has none on average, a wrong one its own; events in groups count by group."
+    rng = np.random.default_rng(0)
+    exact, wrong, grouped = [], [], []
+    for _ in range(60):
+        p = rng.beta(1, 6, 1000)
+        exact.append(debiased_error(p, rng.random(1000) < p))
+        wrong.append(debiased_error(p + .04, rng.random(1000) < p))
+        user = np.repeat(np.arange(200), 5)
+        lot = np.repeat(rng.random(200), 5)                    # all five events of a user hit or none
+        grouped.append([debiased_error(np.full(1000, .2), lot < .2, u) for u in (user, None)])
+    assert np.mean(exact) < .012 and abs(np.mean(wrong) - .04) < .01
+    assert np.mean(grouped, axis=0)[0] < .75*np.mean(grouped, axis=0)[1]
+    assert debiased_error(np.zeros(0), np.zeros(0)) == 0

@@ -121,6 +121,46 @@ def test_items_without_text_and_users_without_rows_have_finite_scores(index):
     e = Content().fit_dataset(replace(d, vectors=np.zeros_like(v), phi=None))
     assert not e.score_histories(h).any()
 
+# What hangs on the last digits
+def trembling(x, seed=0): return (x*(1 + 1e-6*np.random.default_rng(seed).standard_normal(x.shape))).astype(np.float32)
+
+def random_log(n_items, rows, users=800, seed=0):
+    import scipy.sparse as sp
+    rng = np.random.default_rng(seed)
+    chance = 1/np.arange(1, n_items + 1)**.8
+    X = sp.csr_matrix((np.ones(rows, 'f4'), (rng.integers(0, users, rows), rng.choice(n_items, rows, p=chance/chance.sum()))), (users, n_items))
+    X.data[:] = 1
+    return X
+
+@pytest.mark.parametrize('n_items, rank', [(700, 128), (700, 256), (300, 128), (300, 200)])
+def test_factors_do_not_hang_on_the_last_digits(n_items, rank):
+    "Of a matrix that differs in the sixth digit: without new directions between passes they differed by a third of their spread."
+    B = closed_form.ease(random_log(n_items, 9000), 300.)
+    a, b = (U @ V.T for U, V in (algebra.low_rank(x, rank) for x in (B, trembling(B))))
+    assert np.abs(a - b).max() < .02*a.std(), np.abs(a - b).max()/a.std()
+    values = np.linalg.svd(B.astype(float), compute_uv=False)
+    assert np.linalg.norm(B - a) < 1.05*np.sqrt((values[rank:]**2).sum())
+
+@pytest.mark.parametrize('values, rank, kept', [([4, 3, 2, 2, 2, 1], 4, 2), ([4, 3, 2, 2, 2, 1], 5, 5), ([4, 3, 2, 1, 1, 1], 3, 3), ([1, 1, 1, 1], 2, 1),
+                                                ([3, 2, 1], 9, 3)])
+def test_no_cut_goes_through_level_values(values, rank, kept):
+    B = np.diag(np.array(values, 'f4'))
+    assert algebra.low_rank(B, rank)[0].shape[1] == algebra.low_rank(B, rank)[1].shape[1] == kept
+
+def test_a_gate_does_not_hang_on_the_last_digits():
+    "Scores that differ in the sixth digit, as with another number of threads, give weights that agree to a thousandth."
+    from llmrec.fusion import ChoiceBatch, fit_gate, item_log_counts
+    rng = torch.Generator().manual_seed(0)
+    z = torch.randn(400, 60, 6, generator=rng)
+    chosen = (z[..., 0] + .5*z[..., 1] + torch.randn(400, 60, generator=rng)).argmax(1)
+    evidence = torch.from_numpy(item_log_counts(np.random.default_rng(0).integers(0, 40, (400, 60))))
+    def gate(scores):
+        return fit_gate([ChoiceBatch(scores, evidence, torch.full((400, 1), .5), torch.zeros(400, 60), chosen, torch.ones(400), chosen)], 6)
+    first = gate(z).state_dict()
+    for seed in range(3):
+        other = gate(torch.from_numpy(trembling(z.numpy(), seed))).state_dict()
+        assert max(float((first[k] - other[k]).abs().max()) for k in first) < 1e-3
+
 # Long training
 @pytest.mark.parametrize('lr', [.1, 1e30])
 def test_ten_thousand_steps_end_finite_or_with_an_error(lr):

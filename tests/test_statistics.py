@@ -190,3 +190,103 @@ def test_mmd_of_the_median_is_as_the_chapter_says():
     above = torch.triu_indices(24, 24, 1)
     gamma = 1/squares[above[0], above[1]].median()
     assert torch.isclose(torch.as_tensor(mmd(x, y)), torch.as_tensor(mmd(x, y, gamma=float(gamma))), rtol=1e-6)
+
+# One rule for the words of the index and of 40 (bench/common.py)
+import sys
+sys.path.insert(0, str(ROOT/'bench'))
+import common
+
+def differences(gain, half, chosen=None):
+    "Rows as in bench/unseen.csv, by set."
+    gain, half = np.asarray(gain, float), np.asarray(half, float)
+    rows = pd.DataFrame({'fast minus': gain, 'fast lo': gain - half, 'fast hi': gain + half}, index=[f's{i}' for i in range(len(gain))])
+    return rows.assign(chosen_on=False if chosen is None else chosen)
+
+def test_verdicts_are_corrected_over_the_sets():
+    "A difference that is significant alone is not among nine others; p is that of the normal interval."
+    one = differences([.02], [.0175])
+    assert list(common.verdicts(one)) == ['higher']
+    ten = differences([.02] + [0.]*9, [.0175]*10)
+    assert common.verdicts(ten).iloc[0] == 'not significant'
+    p = 2*stats.norm.sf(.02/(.0175/stats.norm.ppf(.975)))
+    assert .005 < p < .05 and holm(np.array([p] + [1.]*9))[0] > .05
+
+def test_verdicts_leave_out_sets_that_had_a_part_in_a_choice():
+    rows = differences([.05, .05, np.nan], [.01, .01, .01], [True, False, False])
+    assert list(common.verdicts(rows).index) == ['s1'] and common.said(common.verdicts(rows)).startswith('of 1 sets without a star')
+    assert not len(common.verdicts(rows[:1])) and 'no set without a star' in common.said(common.verdicts(rows[:1]))
+
+def test_equal_only_within_the_margin():
+    "A narrow interval within the margin is equality, a wide one around zero is not; a significant difference stays one, however small."
+    found = common.verdicts(differences([0., 0., .003, -.03], [.001, .02, .001, .005]))
+    assert list(found) == ['equal', 'not significant', 'higher', 'lower']
+    assert f'equal within ±{common.MARGIN:g} on 1' in common.said(found)
+    edge = common.MARGIN - .0001
+    assert list(common.verdicts(differences([edge], [.02])) ) == ['not significant']
+
+def test_words_of_a_table_with_a_difference_of_exactly_zero():
+    "Twins that rank alike are equal."
+    assert list(common.verdicts(differences([0.], [0.]))) == ['equal']
+
+def test_cells_of_few_test_interactions_are_no_numbers():
+    rows = pd.DataFrame({'n [0]': [FEW_TESTS - 1, FEW_TESTS]}, index=['a', 'b'])
+    assert list(common.enough(rows, '0')) == [False, True]
+
+def test_index_and_results_say_words_by_one_rule():
+    "Both call `verdicts` and `said`; neither has a rule of its own."
+    for stem in ('index', '40_results'):
+        code = prose(stem)
+        assert 'from common import' in code and 'verdicts(' in code and 'said(' in code and 'enough(' in code, stem
+        assert 'def verdicts' not in code and '.lo > 0' not in code and "hi'] < 0" not in code and 'holm(' not in code, stem
+
+def test_the_average_of_the_index_is_over_sets_with_all_shortcuts():
+    table = pd.read_csv(ROOT/'bench'/'unseen.csv')
+    have = table[table.shortcut].groupby('set').system.nunique()
+    assert (have[have.index.isin(table[table.system == 'fast']['set'])] == 3).all()
+
+
+# More mistakes of the book
+@pytest.mark.parametrize('stem, right', [
+    ('08_transfer', r'exact[^.]{0,60}SGD'), ('09_learner', r'exact[^.]{0,20}SGD'), ('06_pretrain', r'\\frac\{\\alpha\}\{r\}\s*BA'),
+    ('10_discrepancy', r'\\sigma\^2.{0,30}half'), ('14_closed_form', r'total\*? covariance'), ('22_privacy', r'price.{0,80}does not cover|price.{0,80}not cover'),
+    ('06_pretrain', r'chance = \(1/np\.log2'), ('39_transfer_study', r"tested\['p'\] = holm\("), ('41_leakage', r'standard error'),
+    ('10_discrepancy', r'What `Recommender` uses'), ('11_finetune', r'FINETUNE_STRATEGIES'), ('40_results', r'ours: EASE` decays the history'),
+    ('07_vectors', r'positive factor'), ('01_data', r'def choices_naive'), ('17_fusion', r"'one weight'"), ('24_pipeline', r'source kept or left out')])
+def test_what_stands_in_the_place_of_a_mistake(stem, right): assert re.search(right, prose(stem), re.S), (stem, right)
+
+def test_bands_of_prices_are_of_equal_share_and_one_price_is_in_the_middle():
+    from llmrec.preprocess import PRICE_WORDS, price_bucket
+    assert price_bucket([1, 2, 3, 4, 5]) == list(PRICE_WORDS)
+    assert price_bucket([7.]) == ['medium price'] and set(price_bucket([2., 2, 2])) == {'medium price'}
+    for n in (10, 25, 100):
+        count = pd.Series(price_bucket(G(n).permutation(n) + 1.)).value_counts()
+        assert (count == n/5).all() and len(count) == 5
+
+def test_the_proximal_step_is_the_minimum_it_says():
+    "Of ½|x - y|² + η λ |x - source|, over many x."
+    import torch
+    from llmrec.transfer import proximal_step_
+    for seed in range(20):
+        source, y = (torch.tensor(G(seed + 100*i).normal(size=5)) for i in (0, 1))
+        x = y.clone()
+        proximal_step_([source], [x], .7)
+        def cost(z): return .5*((z - y)**2).sum(-1) + .7*(z - source).norm(dim=-1)
+        others = x + torch.tensor(G(seed).normal(size=(2000, 5)))*.1
+        assert (cost(others) >= cost(x) - 1e-12).all()
+
+def test_the_penalty_of_the_conditional_logit_moves_the_optimum():
+    "`ridge` is a penalty, not a damping of Newton's steps: the gradient of the penalised loss vanishes at what is found."
+    from llmrec.vectors import conditional_logit
+    X, y = G(0).normal(size=(200, 6, 3)), G(1).integers(0, 6, 200)
+    X[np.arange(200), y] += .8
+    found = {r: conditional_logit(X, y, r)[0] for r in (1e-6, 1., 10.)}
+    sizes = [np.linalg.norm(found[r]) for r in (1e-6, 1., 10.)]
+    assert sizes[0] > 1.5*sizes[1] > 1.5*sizes[2]
+
+def test_an_order_without_meaning_is_no_alarm_one_that_tells_is():
+    "The bound of the order check is that of the standard error of an AUC."
+    from llmrec.leakage import ALARM_Z, _auc_error
+    for n, m in ((5, 40), (30, 30)):
+        auc = [stats.mannwhitneyu(G(s).normal(size=n), G(s + 10**6).normal(size=m)).statistic/(n*m) for s in range(600)]
+        assert np.isclose(np.std(auc), _auc_error(n, m), rtol=.12)
+    assert 4 < ALARM_Z < 4.1
