@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['log', 'SIZES', 'EDGES', 'LEAST', 'hold_out_tails', 'fit_earlier', 'list_mass', 'mass_at', 'Events', 'rank_events',
-           'reliability', 'calibration_error', 'chance_error', 'logit', 'fit_platt', 'platt_probability',
-           'match_moments', 'conformal_size', 'length_edges', 'sign_test', 'Confidence', 'masses', 'fit_confidence']
+           'reliability', 'calibration_error', 'chance_error', 'debiased_error', 'logit', 'fit_platt',
+           'platt_probability', 'match_moments', 'conformal_size', 'length_edges', 'shift_weights', 'sign_test',
+           'Confidence', 'masses', 'fit_confidence']
 
 # %% ../nbs/27_confidence.ipynb #fa603c6b
 import logging
@@ -57,22 +58,25 @@ def hold_out_tails(data:Dataset,
                    events:int=5000,    # Interactions to hold out, at most
                    share:float=.1,     # Share of the target's interactions that may leave the log
                    repeats:bool=False, # Do items count that the user had before?
-                   seed:int=0
+                   seed:int=0,
+                   users:np.ndarray|None=None # Whose, (users,) boolean; None: of all
                   )->tuple: # The rest, histories before the events, their items and users (m,)
     "Hold out the last baskets of random users, as many as are needed, one item each."
     check_int(events, 'events', 1)
     most = check_fraction(share, 'share')*(data.hist.item < data.n_target).sum()
-    rows, start, tail = _tails(data, events, most, repeats, seed)
+    rows, start, tail = _tails(data, events, most, repeats, seed, users)
     past = history_before(data.hist, start[rows])
     return keep_interactions(data, ~tail), past, data.hist.item[rows], data.hist.user[rows]
 
 # %% ../nbs/27_confidence.ipynb #196d7858
-def _tails(data, events, most, repeats, seed):
+def _tails(data, events, most, repeats, seed, allowed=None):
     "Events and starts of their baskets (places); interactions that leave the log (boolean)."
     hist = data.hist
+    if allowed is None: allowed = np.ones(len(hist), bool)
     users = np.unique(hist.user[_last_events(data, 1, repeats, seed)[0]])
-    wanted = min(events, most)/max(len(users), 1)
+    wanted = min(events, most)/max(allowed[users].sum(), 1)
     rows, start = _last_events(data, int(np.clip(wanted, 1, 20)), repeats, seed)
+    rows = rows[allowed[hist.user[rows]]]
     tail = (hist.item < data.n_target) & _is_tail(hist, rows, start)
     chosen = _chosen_users(hist, rows, tail, events, most, seed)
     return rows[chosen[hist.user[rows]]], start, tail & chosen[hist.user]
@@ -145,6 +149,14 @@ class Events:
     def select(self, keep:np.ndarray)->'Events': # (m,) boolean
         "Some of the events."
         return Events(**{name: x[keep] for name, x in vars(self).items()})
+    @classmethod
+    def join(cls, parts:list)->'Events': # Events of different users
+        "All of them; users are numbered through."
+        first = np.cumsum([0] + [x.user.max(initial=-1) + 1 for x in parts])
+        names = [x for x in vars(parts[0]) if x != 'user']
+        joined = {name: np.concatenate([getattr(x, name) for x in parts]) for name in names}
+        user = np.concatenate([x.user + start for x, start in zip(parts, first)])
+        return cls(**joined, user=user)
 
 # %% ../nbs/27_confidence.ipynb #cdab61a1
 def rank_events(fusion:Fusion, hist:Histories, target:np.ndarray, user:np.ndarray,
@@ -195,6 +207,21 @@ def chance_error(p:np.ndarray, bins:int=10, draws:int=200, seed:int=0)->float: #
     drawn = [calibration_error(p, rng.random(len(p)) < p, bins) for _ in range(draws)]
     return float(np.mean(drawn))
 
+# %% ../nbs/27_confidence.ipynb #b33b91a0
+def debiased_error(p:np.ndarray, hit:np.ndarray, user:np.ndarray|None=None, # (m,) each
+                   bins:int=10)->float:
+    "Root mean square calibration error beyond that of an exact forecast."
+    gap = np.asarray(p, float) - np.asarray(hit, float)
+    user = np.arange(len(gap)) if user is None else np.unique(user, return_inverse=True)[1]
+    total = 0.
+    for own in np.array_split(np.argsort(p, kind='stable'), bins):
+        if len(own) < 2: continue
+        centred = np.bincount(user[own], gap[own] - gap[own].mean())
+        clusters = len(np.unique(user[own]))
+        noise = (centred**2).sum()/len(own)**2*clusters/max(clusters - 1, 1)
+        total += len(own)*(gap[own].mean()**2 - noise)
+    return float(np.sqrt(max(total, 0)/max(len(gap), 1)))
+
 # %% ../nbs/27_confidence.ipynb #257592c9
 def logit(mass:np.ndarray)->np.ndarray:
     "Log odds of probabilities, of those that are 0 or 1 too."
@@ -229,11 +256,16 @@ def match_moments(x:np.ndarray,       # (m,) numbers of one model
     return (x - own.mean())*(wanted.std()/max(own.std(), 1e-9)) + wanted.mean()
 
 # %% ../nbs/27_confidence.ipynb #9d4070df
-def conformal_size(rank:np.ndarray, coverage:float, n_items:int)->int: # (m,) ranks from 0
+def conformal_size(rank:np.ndarray, coverage:float, n_items:int, # (m,) ranks from 0
+                   weight:np.ndarray|None=None # (m,) of the events; None: all alike
+                  )->int:
     "Items that a list needs to hold the next one with probability `coverage` (eq-conformal)."
-    place = int(np.ceil((len(rank) + 1)*coverage - 1e-9))
-    if place > len(rank): return n_items
-    return int(np.ceil(np.sort(rank)[place - 1])) + 1
+    if weight is None: weight = np.ones(len(rank))
+    order = np.argsort(rank, kind='stable')
+    reached = np.cumsum(weight[order])*(len(rank)/max(weight.sum(), 1e-12))
+    place = np.searchsorted(reached, (len(rank) + 1)*coverage - 1e-9)
+    if place >= len(rank): return n_items
+    return int(np.ceil(rank[order[place]])) + 1
 
 # %% ../nbs/27_confidence.ipynb #65d8b39f
 EDGES = (3, 6, 12, 25, 50, 100, 200)
@@ -250,6 +282,19 @@ def length_edges(length:np.ndarray, # (m,)
             kept.append(edge)
             start = edge
     return tuple(kept)
+
+# %% ../nbs/27_confidence.ipynb #18b91ea0
+def shift_weights(then:np.ndarray, # (m, features) of the events
+                  now:np.ndarray   # (users, features) of those who are asked
+                 )->np.ndarray:    # (m,), mean one, between a fifth and five before that
+    "How much more often the features of an event are met now than among the events."
+    if not len(now) or not len(then): return np.ones(len(then))
+    both = np.concatenate([then, now])
+    is_now = np.arange(len(both)) >= len(then)
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(both, is_now)
+    odds = np.exp(model.decision_function(then))*len(then)/len(now)
+    weight = np.clip(odds, .2, 5)
+    return weight/weight.mean()
 
 # %% ../nbs/27_confidence.ipynb #e7ed0f25
 def sign_test(hit:np.ndarray, other:np.ndarray, user:np.ndarray)->float: # (m,), (m,), (m,)
@@ -274,11 +319,18 @@ class Confidence:
     n_rows: int               # Interactions of the model when it was fitted
     repeats: bool = False     # Were repeats counted?
     level: float = .05        # Of the test without which it abstains
+    mass_then: np.ndarray|None = None   # Masses of the calibration model, same histories
+    length_now: np.ndarray|None = None  # Their lengths
     _models: dict = field(default_factory=dict, repr=False)  # Regressions by k
     def __post_init__(self)->None:
         self.edges = length_edges(self.events.length)
         self.group = np.digitize(self.events.length, self.edges)
         self.enough = len(self.events) >= LEAST
+        self.weight = np.ones(len(self.events))
+        if self.mass_then is None or not self.enough: return
+        then, now = [np.column_stack([logit(mass_at(mass, 10)), np.log1p(length)]) for mass, length
+                     in ((self.events.mass, self.events.length), (self.mass_then, self.length_now))]
+        self.weight = shift_weights(then, now)
 
 # %% ../nbs/27_confidence.ipynb #4d58071c
 def _group_names(edges):
@@ -288,21 +340,22 @@ def _group_names(edges):
     return [f'{start}{end}' for start, end in zip(low, [*high, '+'])]
 
 # %% ../nbs/27_confidence.ipynb #b8b83798
-def _group_row(events, k, coverage, n_items):
+def _group_row(events, weight, k, coverage, n_items):
     "Share of hits of the model and the others, p of the test, and list size."
     hits = {x: getattr(events, x) < k for x in ('rank', 'popular', 'nobody', 'random')}
     user = np.unique(events.user, return_inverse=True)[1]
     p = [sign_test(hits['rank'], hit, user) for name, hit in hits.items() if name != 'rank']
     rates = {name: hit.mean() if len(hit) else np.nan for name, hit in hits.items()}
-    size = conformal_size(events.rank, coverage, n_items)
+    size = conformal_size(events.rank, coverage, n_items, weight)
     return dict(events=len(events), hit=rates.pop('rank'), **rates, p=max(p), size=size)
 
 # %% ../nbs/27_confidence.ipynb #d7664a50
 @patch
 def table(self:Confidence, k:int=10, coverage:float=.9)->pd.DataFrame:
     "Groups by history length: hits of the model and of the others, the test, the list size."
-    parts = [self.events.select(self.group == x) for x in range(len(self.edges) + 1)]
-    rows = [_group_row(part, k, coverage, self.n_items) for part in parts]
+    inside = [self.group == x for x in range(len(self.edges) + 1)]
+    rows = [_group_row(self.events.select(own), self.weight[own], k, coverage, self.n_items)
+            for own in inside]
     names = pd.Index(_group_names(self.edges), name='history')
     frame = pd.DataFrame(rows, index=names)
     frame['p'] = holm(frame['p'].to_numpy())
@@ -316,7 +369,8 @@ def _probability(self:Confidence, mass, length, k):
     earlier = logit(mass_at(self.events.mass, k))
     if k not in self._models:
         self._models[k] = fit_platt(earlier, self.events.length, self.events.rank < k)
-    promise = match_moments(logit(mass_at(mass, k)), logit(mass_at(self.mass_now, k)), earlier)
+    wanted = earlier if self.mass_then is None else logit(mass_at(self.mass_then, k))
+    promise = match_moments(logit(mass_at(mass, k)), logit(mass_at(self.mass_now, k)), wanted)
     return platt_probability(self._models[k], promise, length)
 
 # %% ../nbs/27_confidence.ipynb #19be2f31
@@ -378,24 +432,61 @@ def state(self:Confidence)->tuple: # Plain values, {name: array}
     "What is saved."
     plain = dict(n_items=self.n_items, n_rows=self.n_rows, repeats=self.repeats, level=self.level)
     events = {f'event.{name}': np.asarray(x) for name, x in vars(self.events).items()}
-    return plain, events | dict(mass_now=self.mass_now)
+    now = {name: getattr(self, name) for name in ('mass_now', 'mass_then', 'length_now')}
+    return plain, events | {name: x for name, x in now.items() if x is not None}
 @patch(cls_method=True)
 def from_state(cls:Confidence, plain:dict, arrays:dict)->Confidence:
     "The object that `state` describes."
-    events = {x.removeprefix('event.'): a for x, a in arrays.items() if x != 'mass_now'}
-    return cls(Events(**events), arrays['mass_now'], **plain)
+    events = {x.removeprefix('event.'): a for x, a in arrays.items() if x.startswith('event.')}
+    now = {x: a for x, a in arrays.items() if not x.startswith('event.')}
+    return cls(Events(**events), **now, **plain)
+
+# %% ../nbs/27_confidence.ipynb #97d9ded3
+def _folds(data, events, folds, repeats, seed):
+    "Tails of different users, held out in turn until there are enough events."
+    free = np.ones(len(data.users), bool)
+    found = []
+    for fold in range(folds):
+        left = events - sum(len(part[2]) for part in found)
+        if left < 1: break
+        part = hold_out_tails(data, left, repeats=repeats, seed=seed + fold, users=free)
+        if found and len(part[2]) < LEAST: break
+        found.append(part)
+        free[part[3]] = False
+    return found
+
+# %% ../nbs/27_confidence.ipynb #e300d462
+def _fit_fold(fusion, rest, hist, target, user, seed):
+    "Ranked events of one fold; masses of both models and lengths of its users' histories now."
+    n_target = fusion.data.n_target
+    early = fit_earlier(fusion, rest)
+    now = select_users(fusion.data.hist, np.unique(user))
+    return (rank_events(early, hist, target, user, seed), masses(fusion, now), masses(early, now),
+            restrict_domain(now, n_target, False).lengths)
+
+def _no_fold(user):
+    "The same where nothing is fitted."
+    none = np.zeros((len(np.unique(user)), len(SIZES)), np.float32)
+    zero = np.zeros((5, len(user)))
+    return (Events(*zero, np.zeros((len(user), len(SIZES)), np.float32), user), none, none,
+            np.zeros(len(none), int))
 
 # %% ../nbs/27_confidence.ipynb #986fdd13
 #| code-fold: true
-def fit_confidence(fusion:Fusion, events:int=5000, seed:int=0)->Confidence:
-    "Fit a calibration model on a shortened log and keep how it ranks what was held out."
+def fit_confidence(fusion:Fusion, events:int=5000, seed:int=0,
+                   folds:int=3   # Calibration models at most; the next holds out other users
+                  )->Confidence:
+    "Fit calibration models on shortened logs and keep how they rank what was held out."
     data = fusion.data
-    rest, hist, target, user = hold_out_tails(data, events, repeats=fusion.repeats, seed=seed)
-    if len(target) < LEAST:
-        warnings.warn(f'confidence: only {len(target)} interactions can be held out, {LEAST} are '
+    parts = _folds(data, events, check_int(folds, 'folds', 1), fusion.repeats, seed)
+    count = sum(len(part[2]) for part in parts)
+    if count < LEAST:
+        warnings.warn(f'confidence: only {count} interactions can be held out, {LEAST} are '
                       'needed: probabilities are missing, and every list abstains', stacklevel=2)
-        ranked = Events(*np.zeros((5, len(target))), np.zeros((len(target), len(SIZES))), user)
-    else: ranked = rank_events(fit_earlier(fusion, rest), hist, target, user, seed)
-    log.info('confidence fitted on %d held-out interactions', len(ranked))
-    now = masses(fusion, select_users(data.hist, np.unique(user)))
-    return Confidence(ranked, now, data.n_target, len(data.hist.item), fusion.repeats)
+        done = [_no_fold(np.unique(part[3], return_inverse=True)[1]) for part in parts]
+    else: done = [_fit_fold(fusion, *part, seed) for part in parts]
+    ranked, now, then, length = zip(*done)
+    log.info('confidence fitted on %d held-out interactions, in %d parts', count, len(parts))
+    return Confidence(Events.join(ranked), np.concatenate(now), data.n_target,
+                      len(data.hist.item), fusion.repeats, mass_then=np.concatenate(then),
+                      length_now=np.concatenate(length))

@@ -126,9 +126,12 @@ class ChoiceBatch:
 
 # %% ../nbs/17_fusion.ipynb #0f65cf23
 def _favourites(scores, allowed, k): # (m, experts, n), (m, n) -> (m, k·experts)
-    "Columns that each expert ranks first among those that are allowed."
-    masked = torch.from_numpy(np.where(allowed[:, None], scores, -np.inf))
-    return masked.topk(min(k, masked.shape[-1]), -1).indices.flatten(1).numpy()
+    "Columns that each expert ranks first among those allowed; if level, in a fixed order."
+    level = scores*np.float32(1000)
+    np.round(level, out=level)
+    level += (np.arange(level.shape[-1])*.6180339887 % 1).astype(np.float32)
+    np.copyto(level, -np.inf, where=~allowed[:, None])
+    return torch.from_numpy(level).topk(min(k, level.shape[-1]), -1).indices.flatten(1).numpy()
 
 def _candidates(best, allowed, random_negatives, rng):
     "Columns for one choice, the best ones and a sample, in order; and log weights."
@@ -137,9 +140,8 @@ def _candidates(best, allowed, random_negatives, rng):
         return columns, np.zeros(len(columns), np.float32)
     rest = np.setdiff1d(columns, best, assume_unique=True)
     sample = rng.choice(rest, min(random_negatives, len(rest)), replace=False)
-    stands_for = np.log(max(len(rest), 1)/max(len(sample), 1))
-    log_weight = np.repeat([0, stands_for], [len(best), len(sample)]).astype(np.float32)
-    return np.concatenate([best, sample]), log_weight
+    stands_for = np.float32([0, np.log(max(len(rest), 1)/max(len(sample), 1))])
+    return np.concatenate([best, sample]), np.repeat(stands_for, [len(best), len(sample)])
 
 # %% ../nbs/17_fusion.ipynb #f3d0c54d
 def _choice_block(experts, hist, target, allowed, limits, rng):
@@ -234,7 +236,7 @@ class _PairSum(torch.autograd.Function):
         flat = gradient.flatten().numpy()
         each = np.arange(len(at) + 1)
         pairs = sp.csc_matrix((flat, at, each), (ctx.n_pairs, len(at)))
-        offset = np.bincount(at, flat, ctx.n_pairs).astype(np.float32)
+        offset = np.bincount(at, flat, ctx.n_pairs).astype(flat.dtype)
         return torch.from_numpy(pairs @ scores), torch.from_numpy(offset), None, None
 
 # %% ../nbs/17_fusion.ipynb #ff2334b7
@@ -259,11 +261,17 @@ def choice_loss(gate:Gate, choices:ChoiceBatch, pairs:tuple, focus:float=0.)->to
     if focus: loss = (1 - torch.exp(-focus*loss))/focus**2
     return (loss*choices.weight).sum()
 
+# %% ../nbs/17_fusion.ipynb #1189de60
+def _widened(choices):
+    "Choices in double precision: in single precision the search ends by chance."
+    wide = {k: x.double() for k, x in vars(choices).items() if x.is_floating_point()}
+    return replace(choices, **wide)
+
 # %% ../nbs/17_fusion.ipynb #019a1868
 def _minimise(loss, parameters, steps):
-    "L-BFGS until it stands still, at most so many steps."
+    "L-BFGS until it stands still, at most so many steps, in the precision of the parameters."
     def value(flat):
-        nn.utils.vector_to_parameters(torch.from_numpy(flat).float(), parameters)
+        nn.utils.vector_to_parameters(torch.from_numpy(flat).to(parameters[0].dtype), parameters)
         for parameter in parameters: parameter.grad = None
         total = loss()
         total.backward()
@@ -272,17 +280,7 @@ def _minimise(loss, parameters, steps):
     start = nn.utils.parameters_to_vector(parameters).detach().double().numpy()
     enough = dict(maxiter=steps, ftol=1e-6)
     found = minimize(value, start, jac=True, method='L-BFGS-B', options=enough)
-    nn.utils.vector_to_parameters(torch.from_numpy(found.x).float(), parameters)
-
-# %% ../nbs/17_fusion.ipynb #5e4d8a36
-def _learn(gate, sets, priors, focus, steps):
-    "Minimise the loss of the choices and the priors, from where the gate stands."
-    total = sum(float(x.weight.sum()) for x in sets)
-    pairs = [unique_evidence_pairs(x) for x in sets]
-    def loss():
-        fit = sum(choice_loss(gate, x, p, focus) for x, p in zip(sets, pairs))
-        return (fit + gate.penalty(*priors))/total
-    _minimise(loss, list(gate.parameters()), steps)
+    nn.utils.vector_to_parameters(torch.from_numpy(found.x).to(parameters[0].dtype), parameters)
 
 # %% ../nbs/17_fusion.ipynb #9f61851b
 def fit_gate(sets:list, # ChoiceBatch, one or several
@@ -295,22 +293,24 @@ def fit_gate(sets:list, # ChoiceBatch, one or several
             )->Gate:
     "Minimise the loss of the choices; with a focus, from the most likely gate on."
     gate = Gate(n_experts)
+    names = [name for name, _ in gate.named_parameters()]
     priors = slope_l2, weight_l1, equality_l2
-    if focus: _learn(gate, sets, priors, 0., 50)
-    _learn(gate, sets, priors, focus, steps)
-    return gate.requires_grad_(False)
+    if focus: _fit_some(gate, sets, names, 0., 50, priors)
+    return _fit_some(gate, sets, names, focus, steps, priors)
 
 # %% ../nbs/17_fusion.ipynb #484b24c1
-def _fit_some(gate, sets, names, focus, steps):
+def _fit_some(gate, sets, names, focus, steps, priors=()):
     "Fit parameters of the gate by name, and leave the others as they are."
+    gate.double()
+    sets = [_widened(x) for x in sets]
     learned = [getattr(gate, name).requires_grad_(True) for name in names]
     total = sum(float(x.weight.sum()) for x in sets)
     pairs = [unique_evidence_pairs(x) for x in sets]
     def loss():
         fit = sum(choice_loss(gate, x, p, focus) for x, p in zip(sets, pairs))
-        return (fit + gate.penalty())/total
+        return (fit + gate.penalty(*priors))/total
     _minimise(loss, learned, steps)
-    return gate.requires_grad_(False)
+    return gate.float().requires_grad_(False)
 
 # %% ../nbs/17_fusion.ipynb #1141f08a
 def fit_cold_items(gate:Gate, natural:ChoiceBatch, hidden:ChoiceBatch, steps:int=100,
