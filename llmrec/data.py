@@ -83,11 +83,17 @@ def _labels(s:pd.Series)->np.ndarray:
     labels[labels == ''] = 'item' if s.name == 'kind' else None
     return labels
 
+def _number_doubt(column:str, found:Any, name:str)->str:
+    "The note where numbers fit with a decimal comma and with one between thousands."
+    return (f'{name}: numbers in {column!r} such as {short(found.doubt)} are read in the English '
+            'way; if that is wrong, write them without signs between thousands')
+
 def _check_prices(s:pd.Series, name:str, notes:list[str], how:dict)->np.ndarray:
     "Prices; NaN where they are negative or no number."
     found = read_numbers(s)
     price = found.values
     how['items.price'] = found.how
+    if found.doubt: notes.append(_number_doubt('price', found, name))
     bad = (price < 0) | np.isnan(price) & ~missing_ids(s)
     _note(notes, name, bad.sum(), 'prices that are negative or no number: set to unknown')
     return np.where(bad, np.nan, price)
@@ -199,6 +205,7 @@ def _check_values(s:pd.Series, name:str, notes:list[str], how:dict)->pd.Series|n
     found = read_numbers(s)
     x = found.values
     how['log.value'] = found.how
+    if found.doubt: notes.append(_number_doubt('value', found, name))
     bad = np.isnan(x)
     if bad.all():
         raise InputError(f"log of {name}, column 'value': no row has a number, "
@@ -219,9 +226,11 @@ def _known_items(log:pd.DataFrame, name:str, items:pd.DataFrame, notes:list[str]
     known = log['item'].isin(items['item']).to_numpy()
     if known.all(): return log
     if not known.any():
+        titles = log['item'].isin(items['title']).any()
+        hint = '; the log has titles: --columns items.item=TITLE names them' if titles else ''
         raise InputError(f'log of {name}: no item of the log is in the item table '
                          f"(log: {_shown(log['item'])}; table: {_shown(items['item'])}): "
-                         'the two must use the same ids')
+                         f'the two must use the same ids{hint}')
     example = value_at(log['item'], first_true(~known))
     _note(notes, name, (~known).sum(),
           f'rows whose item is not in the item table, such as {short(example)}: dropped')

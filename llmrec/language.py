@@ -127,7 +127,8 @@ _CANDIDATES = {'euc_kr': 'Korean', 'gb18030': 'Chinese', 'big5': 'Chinese (tradi
                'shift_jis': 'Japanese',
                'euc_jp': 'Japanese', 'cp1251': 'Russian', 'koi8_r': 'Russian',
                'cp866': 'Russian', 'cp1253': 'Greek', 'cp1255': 'Hebrew', 'cp1256': 'Arabic',
-               'cp874': 'Thai', 'cp1252': 'Western European', 'cp1250': 'Central European',
+               'cp874': 'Thai', 'cp1252': 'Western European',
+               'iso8859_15': 'Western European', 'cp1250': 'Central European',
                'cp1254': 'Turkish', 'cp850': 'Western European',
                'mac_roman': 'Western European'}
 _FREQUENT = {'Thai': ''.join(map(chr, range(0xe01, 0xe4f))),
@@ -156,12 +157,19 @@ def _plausible(text:str, encoding:str)->float:
     language = _CANDIDATES[encoding]
     beside = len(re.findall(r'[A-Za-z][^\x00-\x7f]|[^\x00-\x7f][A-Za-z]', text))
     if encoding in ('gb18030', 'big5', 'shift_jis', 'euc_jp', 'euc_kr'):
-        return (sum(_common(c, encoding) for c in foreign) - beside/2)/len(foreign)
+        kana = .2*sum('ぁ' <= c <= 'ヿ' for c in foreign)*(encoding == 'euc_jp')
+        return (sum(_common(c, encoding) for c in foreign) - beside/2 + kana)/len(foreign)
     frequent = set(_FREQUENT[language])
     good = sum(c.lower() in frequent for c in foreign)
-    odd = len(re.findall(r'[a-zà-ÿа-яё][А-ЯЁÀ-Þ]', text))
+    odd = sum(a.islower() and b.isupper() and b > '\x7f' for a, b in zip(text, text[1:]))
     script = language in ('Russian', 'Greek', 'Hebrew', 'Arabic', 'Thai')
-    return (good - 2*odd - beside*script)/len(foreign)
+    turkish = len(foreign)*(encoding == 'cp1250' and _is_turkish(foreign))
+    return (good - 2*odd - 2*beside*script - turkish/2)/len(foreign)
+
+def _is_turkish(foreign:list[str])->bool:
+    "Are letters read as Central European those that Turkish has at these places?"
+    letters = set(''.join(foreign).lower())
+    return 'ý' in letters and letters <= set('ýţđçöüî')
 
 # %% ../nbs/65_language.ipynb #65fd4b8a
 def guess_encoding(data:bytes # Text in an unknown encoding
