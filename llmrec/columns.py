@@ -291,11 +291,25 @@ def _date_texts(texts:pd.Series, weight:np.ndarray, order:str)->Times:
     numeric = parts['a'].notna().to_numpy()
     worded = _from_datetimes(_worded_dates(texts.where(~numeric, '')))
     if not numeric.any(): return worded
-    chosen, other = _choose_order(parts, weight, order)
-    exact = _days(parts, chosen)*86400 + _clock(parts)
-    exact = np.where(exact >= 0, exact, np.nan)
+    exact, chosen, other = _numeric_dates(parts, weight, order)
     return Times(np.where(numeric, exact, worded.seconds),
                  np.where(numeric, parts['part'], worded.fraction), f'dates, {chosen}', other)
+
+def _numeric_dates(parts:pd.DataFrame, weight:np.ndarray, asked:str
+                  )->tuple[np.ndarray, str, str]: # Seconds; the order; another that fits, or ''
+    "Dates in numbers; those that begin with the year are judged apart from the others."
+    exact = np.full(len(parts), np.nan)
+    told = []
+    year = (parts['a_digits'] == 4).to_numpy()
+    for rows in (~year & parts['a'].notna().to_numpy(), year):
+        if not rows.any(): continue
+        some = parts[rows].reset_index(drop=True)
+        chosen, other = _choose_order(some, weight[rows], asked)
+        told.append((weight[rows].sum(), chosen, other))
+        exact[rows] = _days(some, chosen)*86400 + _clock(some)
+    _, chosen, other = max(told)
+    other = next((doubt for _, _, doubt in told if doubt), '')
+    return np.where(exact >= 0, exact, np.nan), chosen, other
 
 # %% ../nbs/63_columns.ipynb #e7a1a950
 def _numeric_texts(texts:pd.Series)->pd.Series:
@@ -405,6 +419,7 @@ def read_numbers(s:pd.Series # Numbers, or texts that hold one each
                 )->Numbers:
     "A column as float64: '$1,234.50' is 1234.5, '1.234,50' too; NaN where there is no number."
     s = plain_column(s)
+    if pd.api.types.is_complex_dtype(s): return Numbers(np.full(len(s), np.nan), 'no numbers')
     if pd.api.types.is_numeric_dtype(s):
         x = s.to_numpy(np.float64, na_value=np.nan)
         return Numbers(np.where(np.isfinite(x), x, np.nan), 'numbers')
@@ -549,7 +564,8 @@ def _id_texts(values:Any)->pd.Series|None:
     if kind == 'floating':
         whole = (s % 1 == 0).all() and (s.abs() < 2**53).all() and s.dtype != np.float32
         return s.astype(np.int64).astype(str) if whole else None
-    if kind not in ('string', 'empty'): return None
+    mixed = kind == 'mixed-integer' and all(type(x) in (str, int) for x in s.dropna())
+    if kind not in ('string', 'empty') and not mixed: return None
     texts = pd.Series([_tidy(str(x)) for x in s], dtype=object)
     floats = texts.str.fullmatch(_WHOLE_FLOAT).astype(bool)
     if not floats.any() or not (floats | texts.str.fullmatch(_WHOLE)).all(): return texts

@@ -31,6 +31,9 @@ def require_columns(df:pd.DataFrame, # A table
     "Check that `df` is a table with the `wanted` columns, each once."
     if not isinstance(df, pd.DataFrame):
         raise InputError(f'{where} is a {type(df).__name__}: expected a pandas DataFrame')
+    if df.columns.nlevels > 1:
+        raise InputError(f'{where} has columns of {df.columns.nlevels} levels: give them one name '
+                         'each')
     for c in wanted:
         if c not in df.columns: raise InputError(f'{where} has no column {_hint(c, df)}')
     twice = df.columns[df.columns.duplicated()]

@@ -704,10 +704,24 @@ def _named_back(domain:Domain, theirs:dict, raw:RawTable, raw_items:RawTable|Non
 def align_ids(source:Domain, target:Domain)->tuple[Domain, Domain]:
     "Two domains whose users have ids of one kind, numbers or text, so that shared ones are found."
     if not len(source.log) or not len(target.log): return source, target
+    _tell_near_users(source, target)
     whole = [pd.api.types.is_integer_dtype(d.log['user']) for d in (source, target)]
     if whole[0] == whole[1]: return source, target
     return tuple(d.with_log(d.log.assign(user=d.log['user'].astype(str))) if number else d
                  for d, number in zip((source, target), whole))
+
+# %% ../nbs/51_readers.ipynb #26b6df7a
+def _tell_near_users(source:Domain, target:Domain)->None:
+    "A note where no user is in both domains, and many would be in another way of writing."
+    ids = [pd.Series(pd.unique(d.log['user'])).astype(str) for d in (source, target)]
+    if ids[0].isin(ids[1]).any(): return
+    for how, form in (('without zeros in front', lambda s: s.str.lstrip('0')),
+                      ('in small letters', lambda s: s.str.casefold())):
+        n = int(form(ids[0]).isin(set(form(ids[1]))).sum())
+        if n < 2 or n < .05*min(map(len, ids)): continue
+        target.notes.append(f'no user of {source.name} is in {target.name}, {how} {n:,} would be: '
+                            'if they are the same, write them alike in both files')
+        return
 
 # %% ../nbs/51_readers.ipynb #8210e249
 def _bundled(package:str, *names:str)->list[Path]:

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from .columns import is_text_column, list_names, match_ids, short
 from .core import InputError, check_type, import_optional
-from .language import guess_encoding
+from .language import doubt_encoding, guess_encoding
 
 # %% ../nbs/64_tables.ipynb #d3595eba
 def as_path(x:Any, what:str, kind:str='a file')->Path:
@@ -365,7 +365,7 @@ def _find_separator(lines:list[str], suffix:str, quote:str='"')->str:
     found = {}
     for sep in SEPARATORS:
         share, n = _agreement(lines, sep, quote)
-        if sep == ' ' and share < .9: share = 0.
+        if sep == ' ' and (share < .9 or len(lines[0].split()) < 2): share = 0.
         found[sep] = (round(share + likes.get(sep, 0), 2), n*(sep != ' '))
     best = max(found, key=lambda sep: found[sep])
     if found[best][0] > 0: return best
@@ -606,6 +606,9 @@ def _open_text(opener:Callable, where:str, head:bytes, options:TableOptions)->Ra
     if dialect.quoting == csv.QUOTE_NONE or _is_translated(dialect): df = _unquoted(df)
     else: _check_swallowed(df, dialect, where)
     table = RawTable(df, where, how)
+    if encoding == options.encoding and not encoding.startswith('utf'):
+        doubt = doubt_encoding(head, encoding)
+        table.notes += [f'{where} {doubt}'][:bool(doubt)]
     return _without_empty(table, dialect) if dialect.header is not None else table
 
 def _without_formulas(df:pd.DataFrame)->pd.DataFrame:
@@ -646,7 +649,7 @@ def _without_empty(table:RawTable, dialect:Dialect)->RawTable:
     "Without columns that have no name: empty ones, and numbers of rows."
     df = table.df
     extra = [c for c in df if c.startswith('\x00')]
-    if extra and df[extra].notna().any(axis=None): df = _shifted(table, extra)
+    if extra and _filled(df[extra]).any(axis=None): df = _shifted(table, extra)
     elif extra: df = df.drop(columns=extra)
     for c in [c for c in df if c.startswith('Unnamed: ')]:
         empty = df[c].isna().all() or (df[c].astype(str).isin(['', 'nan'])).all()
@@ -659,16 +662,21 @@ def _counts_rows(s:pd.Series)->bool:
     x = pd.to_numeric(s.iloc[:100_000], errors='coerce').to_numpy(float)
     return len(x) > 0 and bool((np.diff(x) == 1).all()) and not np.isnan(x).any()
 
+def _filled(df:pd.DataFrame)->pd.DataFrame:
+    "Which cells hold something; a text table has empty texts, too."
+    return df.notna() & (df != '')
+
 def _shifted(table:RawTable, extra:list[str])->pd.DataFrame:
     "Rows with one field more than the header: names of rows come first, as R writes them."
     df = table.df
+    filled = _filled(df[extra])
     names = [c for c in df if c not in extra]
     row_name = df[names[0]].astype(str).str.strip('"')
     counts = _counts_rows(row_name) and row_name.iloc[0] in ('0', '1')
-    if len(extra) == 1 and df[extra[0]].notna().all() and counts:
+    if len(extra) == 1 and filled.all(axis=None) and counts:
         return df.drop(columns=names[0]).set_axis(names, axis=1)
-    i = int(df[extra[0]].notna().to_numpy().argmax())
-    n = len(names) + int(df[extra].iloc[i].notna().sum())
+    i = int(filled.any(axis=1).to_numpy().argmax())
+    n = len(names) + int(filled.iloc[i].sum())
     raise InputError(f'{table.where}: row {i} has {n} fields, the header names '
                      f'{len(names)} ({list_names(names)}): name the column that lacks a name, '
                      'quote texts that hold the separator, or name it with sep (--sep)')
@@ -709,7 +717,7 @@ def _from_json(text:str, where:str, options:TableOptions)->pd.DataFrame:
     "JSON lines, an array of objects, or an object that holds one."
     lines = [line for line in text.split('\n') if line.strip()]
     try: first = json.loads(lines[0])
-    except ValueError: return _json_document(text, where, options)
+    except (ValueError, RecursionError): return _json_document(text, where, options)
     if len(lines) == 1 or not isinstance(first, dict): return _json_document(text, where, options)
     records = []
     for i, line in enumerate(text.split('\n'), 1):
@@ -786,7 +794,8 @@ def _json_frame(found:dict)->pd.DataFrame|None:
 def _json_by_key(found:dict, known:Collection[str])->pd.DataFrame|None:
     "An object of ids and what belongs to them, `{'anna': [3, 7]}`, as two columns by position."
     values = list(found.values())
-    if len(found) < 2 or set(found) & set(known): return None
+    named = [name for name in known if not name.isdigit()]
+    if len(found) < 2 or set(found) & set(named): return None
     lists = all(isinstance(v, list) and not any(isinstance(x, dict) for x in v) for v in values)
     texts = all(isinstance(v, str) for v in values) and all(key.isdigit() for key in found)
     return pd.DataFrame({'0': list(found), '1': values}) if lists or texts else None
