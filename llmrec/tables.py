@@ -784,8 +784,9 @@ def _json_frame(found:dict)->pd.DataFrame|None:
     if {'columns', 'data'} <= set(found) and _is_grid([found['columns'], *found['data']]):
         return pd.DataFrame(found['data'], columns=found['columns'])
     if len(parts) < 2: return None
-    if all(isinstance(v, list) for v in parts) and len({len(v) for v in parts}) == 1:
-        return pd.DataFrame(found)
+    ids = all(key.isdigit() for key in found) and list(found) != [str(i) for i in range(len(found))]
+    lists = all(isinstance(v, list) for v in parts) and len({len(v) for v in parts}) == 1
+    if lists and not ids: return pd.DataFrame(found)
     inner = {tuple(v) if isinstance(v, dict) else () for v in parts}
     if len(inner) > 1 or not next(iter(inner)): return None
     numbered = all(key.isdigit() for key in next(iter(inner)))
