@@ -255,8 +255,8 @@ def read_values(s:pd.Series # Numbers, or words that say yes and no
 _SAYS_NO = re.compile(r'(?i)((^|[^a-z])(dis-?like|cancel|return(ed|s)?$|refund|charge-?back|remov|'
                       r'un-?like|un-?follow|un-?fav|un-?subscri|impression|exposure|skip|'
                       r'(not?|without)[_ -]?(interest|click)|down-?vote|thumbs?[_ -]?down|negative|'
-                      r'abandon|storn|retou?r|anula|rückgabe|rücksend|annul|rembours|devol|reembols|'
-                      r'annull|zwrot|anulow|iade|iptal)|возврат|отмен|退货|退款|取消|返品|返金|'
+                      r'abandon|storn|retou?r|anula|rückgabe|rücksend|annul|rembours|devol|'
+                      r'reembols|zwrot|anulow|iade|iptal)|возврат|отмен|退货|退款|取消|返品|返金|'
                       r'キャンセル|취소|반품|환불|👎)')
 
 def says_no(event:str # A word of the column `event`
@@ -267,7 +267,8 @@ def says_no(event:str # A word of the column `event`
 # %% ../nbs/66_mapping.ipynb #2a7e0d0f
 _ENTITY = re.compile(r'&(#\d{2,6}|#[xX][0-9a-fA-F]{2,5}|[a-zA-Z]{2,8}\d{0,2});')
 _TAG = re.compile(r'(?i)</?(a|b|i|u|p|br|em|strong|span|div|li|ul|ol|h[1-6]|font|sup|sub|small|'
-                  r'table|tr|td|th|img|hr)(\s+[\w:-]+\s*=\s*("[^"]*"|\'[^\']*\'|[^\s<>]+))*\s*/?>')
+                  r'table|tr|td|th|img|hr)(\s+[\w:-]+\s*=\s*("[^"]*"|\'[^\']*\'|[^\s<>]+))*'
+                  r'\s*/?>')
 
 def without_html(items:pd.DataFrame, name:str, notes:list[str])->pd.DataFrame:
     "An item table whose texts have neither tags nor entities such as `&amp;`."
@@ -325,8 +326,8 @@ def tell_rounded(ids:pd.Series, column:str, name:str, notes:list[str])->None:
     distinct = pd.Series(pd.unique(ids.dropna())).astype(str)
     odd = distinct[distinct.str.fullmatch(_ROUNDED)]
     if not len(odd): return
-    notes.append(f'{name}: {len(odd):,} ids in {column!r} such as {odd.iloc[0]!r} were rounded by a '
-                 'spreadsheet, so that several may have become one: export the column as text')
+    notes.append(f'{name}: {len(odd):,} ids in {column!r} such as {odd.iloc[0]!r} were rounded by '
+                 'a spreadsheet, so that several may have become one: export the column as text')
 
 # %% ../nbs/66_mapping.ipynb #863627fc
 _EXCEL = 32_874, 55_153 # 1990 and 2050, in days

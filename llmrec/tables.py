@@ -697,12 +697,12 @@ def _open_bytes(opener:Callable, where:str, options:TableOptions)->RawTable:
         return RawTable(_opened_cells(df, options.known), where, how)
     return _open_text(opener, where, head, options)
 
-_NO_TABLES = {r'<(!doctype\s+html|html|head|body)\b': 'a web page (HTML), perhaps a login or an error',
-              r'<\?xml': 'XML', 'version https://git-lfs': 'a pointer of Git LFS '
-              '(git lfs pull fetches the file itself)', '%%matrixmarket': 'a matrix of MatrixMarket',
-              r'@relation\s': 'an ARFF file', r'(create|insert|drop)\s+(table|into)\s|-- mysql dump|'
-              '-- postgresql database dump': 'a dump of a database (SQL)',
-              'x\\n\\0|rdx[23]\\n': "a file of R's save"}
+_SQL = r'(create|insert|drop)\s+(table|into)\s|-- (mysql|postgresql database) dump'
+_NO_TABLES = {
+    r'<(!doctype\s+html|html|head|body)\b': 'a web page (HTML), perhaps a login or an error',
+    r'<\?xml': 'XML', r'%%matrixmarket': 'a matrix of MatrixMarket', r'@relation\s': 'an ARFF file',
+    'version https://git-lfs': 'a pointer of Git LFS (git lfs pull fetches the file itself)',
+    _SQL: 'a dump of a database (SQL)', 'x\\n\\0|rdx[23]\\n': "a file of R's save"}
 
 def _require_table(head:bytes, begin:str, where:str)->None:
     "An `InputError` for what holds text, or bytes, but no table that can be read here."
