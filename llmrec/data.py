@@ -86,11 +86,6 @@ def _labels(s:pd.Series)->np.ndarray:
     labels[labels == ''] = 'item' if s.name == 'kind' else None
     return labels
 
-def _number_doubt(column:str, found:Any, name:str)->str:
-    "The note where numbers fit with a decimal comma and with one between thousands."
-    return (f'{name}: numbers in {column!r} such as {short(found.doubt)} are read in the English '
-            'way; if that is wrong, write them without signs between thousands')
-
 def _check_prices(s:pd.Series, name:str, notes:list[str], how:dict)->np.ndarray:
     "Prices; NaN where they are negative or no number."
     found = read_numbers(s)
@@ -147,6 +142,12 @@ def _doubt(s:pd.Series, found:Times, name:str)->str:
     return (f"{name}: dates such as {short(value_at(s, i))} fit both ways, taken as "
             f"{found.how[7:]} ({day}); dates='{found.doubt}' "
             f"(--dates {found.doubt.replace(' ', '-')}) reads them the other way")
+
+# %% ../nbs/01_data.ipynb #1c75efbc
+def _number_doubt(column:str, found:Any, name:str)->str:
+    "The note where numbers fit with a decimal comma and with one between thousands."
+    return (f'{name}: numbers in {column!r} such as {short(found.doubt)} are read in the English '
+            'way; if that is wrong, write them without signs between thousands')
 
 # %% ../nbs/01_data.ipynb #46f2ece5
 def _with_ids(log:pd.DataFrame, where:str)->pd.DataFrame:
@@ -223,17 +224,19 @@ def _shown(ids:pd.Series)->str:
     first = value_at(ids, 0)
     return f'{short(first, 40)}, {type(first).__name__}'
 
+def _no_item_known(log:pd.DataFrame, name:str, items:pd.DataFrame)->str:
+    "The message where log and item table have no id in common."
+    titles = log['item'].isin(items['title']).any()
+    hint = '; the log has titles: --columns items.item=TITLE names them' if titles else ''
+    return (f'log of {name}: no item of the log is in the item table (log: {_shown(log["item"])}; '
+            f'table: {_shown(items["item"])}): the two must use the same ids{hint}')
+
 # %% ../nbs/01_data.ipynb #b155de6d
 def _known_items(log:pd.DataFrame, name:str, items:pd.DataFrame, notes:list[str])->pd.DataFrame:
     "Drop rows whose item is not in the table."
     known = log['item'].isin(items['item']).to_numpy()
     if known.all(): return log
-    if not known.any():
-        titles = log['item'].isin(items['title']).any()
-        hint = '; the log has titles: --columns items.item=TITLE names them' if titles else ''
-        raise InputError(f'log of {name}: no item of the log is in the item table '
-                         f"(log: {_shown(log['item'])}; table: {_shown(items['item'])}): "
-                         f'the two must use the same ids{hint}')
+    if not known.any(): raise InputError(_no_item_known(log, name, items))
     example = value_at(log['item'], first_true(~known))
     _note(notes, name, (~known).sum(),
           f'rows whose item is not in the item table, such as {short(example)}: dropped')
