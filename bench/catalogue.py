@@ -13,6 +13,8 @@ import argparse, time, warnings
 import numpy as np, pandas as pd
 from common import commit
 
+RUNS = commit()
+
 def domains(names):
     "Domains by name; both come with the packages."
     from llmrec.pipeline import genre_pair
@@ -49,7 +51,7 @@ def one(name, domain, seed, share, full):
             for among, mask in (('all', None), ('cold', known)):
                 report = evaluate(model, split, ks=(10,), items=items, audit=False, slices=(), beyond=False, mask=mask, bar=False)
                 yield dict(set=name, seed=seed, catalogue=catalogue, items=len(items), cold=int((~warm).sum()), among=among, system=system,
-                           users=len(report.per_user), ndcg=report['ndcg@10'], commit=commit())
+                           users=len(report.per_user), ndcg=report['ndcg@10'], commit=RUNS)
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
