@@ -347,8 +347,8 @@ def _has_blank(line:str, sep:str, quote:str)->bool:
     "Do blanks stand between a separator and a quotation mark?"
     return sep != ' ' and re.search(re.escape(sep) + ' +' + quote, line) is not None
 
-def _agreement(lines:list[str], sep:str, quote:str)->tuple[float, int]:
-    "Share of lines that a separator cuts into as many fields as most, and how many these are."
+def _agreement(lines:list[str], sep:str, quote:str)->tuple[float, int, bool]:
+    "Share of lines that a separator cuts into as many fields as most, how many; is it all lines?"
     counts = [len(_fields(line, sep, quote)) for line in lines]
     body = counts[1:] or counts
     n = max(set(body), key=body.count)
@@ -356,17 +356,17 @@ def _agreement(lines:list[str], sep:str, quote:str)->tuple[float, int]:
     if n > 2: counts = counts[titles:]                # of a report, above its header
     body = counts[1:] or counts
     even = np.mean([c == n for c in body])
-    fits = {n: 1., n - 1: .9}.get(counts[0], .5)*(1. if not titles or n < 3 else .95)
-    return (even*fits, n) if n > 1 else (0., 1)
+    fits = {n: 1., n - 1: .9}.get(counts[0], .5)
+    return (even*fits, n, even*fits == 1 and not titles) if n > 1 else (0., 1, False)
 
 def _find_separator(lines:list[str], suffix:str, quote:str='"')->str:
     "The separator that explains the lines best; on a tie the one with more fields."
     likes = {'\t': .05*suffix.startswith('.tsv')}
     found = {}
     for sep in SEPARATORS:
-        share, n = _agreement(lines, sep, quote)
+        share, n, whole = _agreement(lines, sep, quote)
         if sep == ' ' and (share < .9 or len(lines[0].split()) < 2): share = 0.
-        found[sep] = (round(share + likes.get(sep, 0), 2), n*(sep != ' '))
+        found[sep] = (round(share + likes.get(sep, 0), 2), whole and sep != ' ', n*(sep != ' '))
     best = max(found, key=lambda sep: found[sep])
     if found[best][0] > 0: return best
     return max((s for s in SEPARATORS if s not in ' ::'), key=lines[0].count)

@@ -190,3 +190,8 @@ def test_feedback_that_is_not_read_is_told(F):
     d = log_and(F, 'user,item,purchased\n7,1,x\n8,2,\n9,3,x\n')
     assert len(d.log) == 3 and any("'purchased'" in note and '--columns event=purchased' in note for note in d.notes)
     assert len(log_and(F, 'user,item,event\n7,1,return_visit\n8,2,annual subscription\n9,3,retouch\n').log) == 3
+
+def test_a_comma_in_the_line_above_the_header_is_no_separator(F):
+    rows = ''.join(f'CL-{i % 7};P{i % 5};3 janvier 2018;{i},{10 + i}\n' for i in range(30))
+    d = read(F('ventes.csv', 'Ventes par client, export du 3 janvier 2018\nClient;Réf;Jour;Prix\n' + rows, 'latin-1'), None, {'user': 'Client', 'item': 'Réf', 'title': 'Réf', 'price': 'Prix', 'time': 'Jour'}, encoding='latin-1')
+    assert len(d.log) == 30 and d.items['price'][0] == .1
