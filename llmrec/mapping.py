@@ -4,18 +4,22 @@
 
 # %% auto #0
 __all__ = ['OUR_COLUMNS', 'SYNONYMS', 'QUANTITY', 'bare_name', 'require_names', 'renamings', 'rename_columns', 'check_mapping',
-           'known_cells', 'typed_columns']
+           'known_cells', 'typed_columns', 'read_values', 'says_no', 'without_html', 'known_only', 'match_loosely',
+           'tell_rounded', 'spreadsheet_days', 'split_id_lists']
 
 # %% ../nbs/66_mapping.ipynb #cd8fa4f2
 import difflib
 import numpy as np
 import pandas as pd
+import html
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Collection, Sequence
 from typing import Any
-from .columns import list_names, read_numbers, read_times, short
+from .columns import (
+    first_true, list_names, match_ids, read_numbers, read_times, short, value_at)
 from .core import InputError
-from .tables import RawTable
+from .tables import RawTable, in_list_order
 
 # %% ../nbs/66_mapping.ipynb #273f7118
 OUR_COLUMNS = ('user', 'item', 'title', 'time', 'event', 'value', 'text', 'category', 'brand',
@@ -25,26 +29,45 @@ OUR_COLUMNS = ('user', 'item', 'title', 'time', 'event', 'value', 'text', 'categ
 SYNONYMS = dict(
     user='userid uid customer customerid client clientid visitor visitorid member memberid '
          'reviewerid account accountid session sessionid buyer buyerid householdid householdkey '
-         'msno person personid who usr profile profileid reader readerid player playerid kunde',
+         'msno person personid who usr profile profileid reader readerid player playerid kunde '
+         'kundennummer kundenid nutzer benutzer utilisateur acheteur usuario cliente utente '
+         'gebruiker klant użytkownik klient kullanıcı müşteri användare kund пользователь клиент '
+         'покупатель 用户 用户id 客户 会员 ユーザー ユーザーid 顧客 会員 사용자 고객 회원',
     item='itemid iid product productid sku asin parentasin article articleid movie movieid film '
          'stockcode isbn song songid track trackid business businessid book bookid bookisbn anime '
          'animeid game gameid news newsid video videoid aid id artist artistid offer offerid job '
-         'jobid listing listingid recipe recipeid artikel itm',
+         'jobid listing listingid recipe recipeid artikel itm artikelnummer artikelnr produkt '
+         'produktid produit référence réf articulo producto articolo prodotto artigo produto '
+         'towar ürün товар артикул 商品 商品id 物品 产品 商品コード 品番 상품 상품id 제품',
     title='name titel productname itemname movietitle booktitle description productdescription '
-          'heading headline label artistname prodname displayname',
+          'heading headline label artistname prodname displayname bezeichnung produktname '
+          'artikelbezeichnung nom libellé désignation titre intitulé nombre título descripción '
+          'nome titolo descrizione descrição naam omschrijving nazwa tytuł başlık название '
+          'наименование 标题 名称 商品名称 商品名 タイトル 이름 상품명',
     time='timestamp ts unixtime unixtimestamp unixreviewtime datetime date createdat created '
          'eventtime orderdate purchasedate invoicedate tdat reviewdate ratingtime ratingtimestamp '
-         'reviewtime dateadded timestampms timecreated transactiondate eventtimestamp when',
+         'reviewtime dateadded timestampms timecreated transactiondate eventtimestamp when '
+         'datum zeit zeitstempel kaufdatum bestelldatum heure jour fecha fechahora data dato '
+         'datahora tijd tijdstip tarih zaman czas дата время 日期 时间 時間 日時 日付 날짜 시간',
     value='rating ratings score stars overall click clicked isclick liked like islike label '
           'quantity qty purchased bought weight plays playcount listencount feedback '
-          'bookrating ratingscore isclicked clickflag response',
-    event='eventtype behavior behaviortype behaviour action actiontype interactiontype eventname')
-SYNONYMS = {ours: words.split() for ours, words in SYNONYMS.items()}
-QUANTITY = ('quantity', 'qty')
+          'bookrating ratingscore isclicked clickflag response bewertung note sterne évaluation '
+          'valoración calificación puntuación voto valutazione nota avaliação beoordeling ocena '
+          'puan betyg оценка рейтинг 评分 評価 평점 별점 menge anzahl quantité cantidad quantità '
+          'quantidade aantal ilość liczba adet miktar antal количество 数量 수량',
+    event='eventtype behavior behaviortype behaviour action actiontype interactiontype eventname '
+          'ereignis aktion événement evento acción azione событие действие 行为 行为类型 イベント '
+          '이벤트')
 
 def bare_name(name:Any)->str:
-    "A name in small letters and digits."
-    return re.sub(r'[^a-z0-9]', '', str(name).lower())
+    "A name in small letters and digits, without accents."
+    text = unicodedata.normalize('NFKD', str(name).casefold())
+    marks = ''.join(c for c in text if not unicodedata.combining(c))
+    return re.sub(r'[\W_]', '', marks)
+
+SYNONYMS = {ours: [bare_name(word) for word in words.split()] for ours, words in SYNONYMS.items()}
+QUANTITY = [bare_name(word) for word in """quantity qty menge anzahl quantité cantidad quantità
+quantidade aantal ilość liczba adet miktar antal количество 数量 수량""".split()]
 
 def _likely(ours:str, names:Sequence[str])->str|None:
     "The column that is most likely meant by one of our names."
@@ -113,13 +136,15 @@ def require_names(log:RawTable, items:RawTable|None, has:dict, name:str, columns
     line = ','.join(f'{ours}={theirs}' for ours, theirs in wish.items())
     bare = '--no-header ' if any(t and 'no header' in t.how for t in (log, items)) else ''
     raise InputError(f"{'; '.join(told)}: name yours with {bare}--columns {line[:200]}"
-                     f'{_in_python(wish)}{_flat_hint(missing, items)}')
+                     f'{_in_python(wish)}{_flat_hint(missing, items, log, items)}')
 
 def _in_python(wish:dict)->str:
     text = ', '.join(f"'{k}': '{v}'" for k, v in wish.items())
     return f' (in Python: columns={{{text}}})' if len(text) < 120 else ''
 
-def _flat_hint(missing:list, items:RawTable|None)->str:
+def _flat_hint(missing:list, items:RawTable|None, *tables:RawTable|None)->str:
+    if any(t is not None and len(t.df.columns) == 1 for t in tables):
+        return '; one column only was found: name the separator of the file with sep (--sep)'
     if items is None and ('log', 'title') in missing:
         return '; or give an item table (--target-items, --source-items)'
     return ''
@@ -208,3 +233,164 @@ def typed_columns(items:pd.DataFrame)->pd.DataFrame:
         cells = known_cells(items[c], c in ('title', 'text'))
         new[c] = cells if c in ('title', 'text', *labels) else _attribute(cells)
     return items.assign(**new)
+
+# %% ../nbs/66_mapping.ipynb #5385fbaa
+_YES = """true yes y t ja oui sí si sim evet tak da hai like liked likes love loved up thumbsup
+thumbs_up positive да 是 喜欢 はい 예 👍 ❤ ❤️ ✓ ✔ ✅"""
+_NO = """false no n f nein non não nao hayır nie net dislike disliked dislikes hate hated down
+thumbsdown thumbs_down negative нет 否 不喜欢 いいえ 아니오 아니요 👎 ✗ ✘ ❌"""
+_BOOLEAN = dict.fromkeys(_YES.split(), 1.) | dict.fromkeys(_NO.split(), 0.)
+
+def read_values(s:pd.Series # Numbers, or words that say yes and no
+               )->np.ndarray: # float64
+    "Values as numbers; yes and no are 1 and 0."
+    if pd.api.types.is_bool_dtype(s): return s.to_numpy(np.float64, na_value=np.nan)
+    if pd.api.types.is_numeric_dtype(s): return read_numbers(s).values
+    words = s.astype(object).astype(str).str.strip().str.lower().str.replace(' ', '_')
+    known = words[s.notna()]
+    if len(known) and known.isin(_BOOLEAN).all(): return words.map(_BOOLEAN).to_numpy(float)
+    return read_numbers(s).values
+
+# %% ../nbs/66_mapping.ipynb #ab667c84
+_SAYS_NO = re.compile(r'(?i)((^|[^a-z])(dis-?like|cancel|return(ed|s)?$|refund|charge-?back|remov|'
+                      r'un-?like|un-?follow|un-?fav|un-?subscri|impression|exposure|skip|'
+                      r'(not?|without)[_ -]?(interest|click)|down-?vote|thumbs?[_ -]?down|negative|'
+                      r'abandon|storn|retou?r|anula|rückgabe|rücksend|annul|rembours|devol|'
+                      r'reembols|zwrot|anulow|iade|iptal)|возврат|отмен|退货|退款|取消|返品|返金|'
+                      r'キャンセル|취소|반품|환불|👎)')
+
+def says_no(event:str # A word of the column `event`
+           )->bool:
+    "Does an event say that the user does not want the item, or did nothing with it?"
+    return _SAYS_NO.search(event) is not None
+
+# %% ../nbs/66_mapping.ipynb #2a7e0d0f
+_ENTITY = re.compile(r'&(#\d{2,6}|#[xX][0-9a-fA-F]{2,5}|[a-zA-Z]{2,8}\d{0,2});')
+_TAG = re.compile(r'(?i)</?(a|b|i|u|p|br|em|strong|span|div|li|ul|ol|h[1-6]|font|sup|sub|small|'
+                  r'table|tr|td|th|img|hr)(\s+[\w:-]+\s*=\s*("[^"]*"|\'[^\']*\'|[^\s<>]+))*'
+                  r'\s*/?>')
+
+def without_html(items:pd.DataFrame, name:str, notes:list[str])->pd.DataFrame:
+    "An item table whose texts have neither tags nor entities such as `&amp;`."
+    n = 0
+    for c in [c for c in ('title', 'text', 'category', 'brand') if c in items]:
+        cells = items[c].astype(object)
+        marked = [isinstance(x, str) and bool(_ENTITY.search(x) or _TAG.search(x)) for x in cells]
+        if not any(marked): continue
+        n += sum(marked)
+        plain = cells[marked].map(lambda x: ' '.join(html.unescape(_TAG.sub(' ', x)).split()))
+        items = items.assign(**{c: cells.where(~np.array(marked), plain.reindex(cells.index))})
+    if n: notes.append(f'{name}: {n:,} texts with marks of HTML (&amp;, <b>): read without them')
+    return items
+
+# %% ../nbs/66_mapping.ipynb #c08396a4
+def known_only(log:pd.DataFrame, items:pd.DataFrame, name:str, notes:list[str])->pd.DataFrame:
+    "The rows whose item is in the table: those of others do not decide what kind ids are."
+    in_log, in_items = match_ids(log['item'], items['item'])
+    known = in_log.isin(in_items).to_numpy()
+    if known.all() or not known.any(): return log
+    example = short(value_at(log['item'], first_true(~known)))
+    notes.append(f'{name}: {int((~known).sum()):,} rows whose item is not in the item table, such '
+                 f'as {example}: dropped')
+    return log[known]
+
+# %% ../nbs/66_mapping.ipynb #ff181049
+def match_loosely(in_log:pd.Series, in_items:pd.Series, name:str, notes:list[str]
+                 )->tuple[pd.Series, pd.Series]:
+    "Item ids of both tables, without zeros in front or capitals where they match only so."
+    texts = in_log.dropna().astype(str), in_items.dropna().astype(str)
+    if not all(map(len, texts)) or texts[0].isin(set(texts[1])).any(): return in_log, in_items
+    if all(t.str.fullmatch(r'\d+').all() for t in texts):
+        bare = [t.str.lstrip('0') for t in texts]
+        if not _matches(*bare, texts[1]): return in_log, in_items
+        _tell_match('without the zeros in front', texts, name, notes)
+        return match_ids(in_log.astype(str).str.lstrip('0'), in_items.astype(str).str.lstrip('0'))
+    small = [t.str.casefold() for t in texts]
+    if not _matches(*small, texts[1]): return in_log, in_items
+    _tell_match('in small letters', texts, name, notes)
+    return in_log.astype(str).str.casefold().map(dict(zip(small[1], texts[1]))), in_items
+
+def _matches(a:pd.Series, b:pd.Series, before:pd.Series)->bool:
+    "Do most ids of `a` stand in `b`, which tells as many apart as before?"
+    return b.nunique() == before.nunique() and a.isin(set(b)).mean() >= .5
+
+def _tell_match(how:str, texts:Sequence[pd.Series], name:str, notes:list[str])->None:
+    notes.append(f'{name}: item ids match {how} (log {texts[0].iloc[0]!r}, item table '
+                 f'{texts[1].iloc[0]!r}): these are taken for the same')
+
+# %% ../nbs/66_mapping.ipynb #6592f66d
+_ROUNDED = r'\d[.,]\d+E\+\d{2}'
+
+def tell_rounded(ids:pd.Series, column:str, name:str, notes:list[str])->None:
+    "A note where a spreadsheet has rounded ids: what is one here may have been several."
+    distinct = pd.Series(pd.unique(ids.dropna())).astype(str)
+    odd = distinct[distinct.str.fullmatch(_ROUNDED)]
+    if not len(odd): return
+    notes.append(f'{name}: {len(odd):,} ids in {column!r} such as {odd.iloc[0]!r} were rounded by '
+                 'a spreadsheet, so that several may have become one: export the column as text')
+
+# %% ../nbs/66_mapping.ipynb #863627fc
+_EXCEL = 32_874, 55_153 # 1990 and 2050, in days
+
+def spreadsheet_days(log:pd.DataFrame, name:str, notes:list[str])->pd.DataFrame:
+    "A log whose times are days since 1900, as spreadsheets count them (43924.5), with dates."
+    def days(s): return read_numbers(s).values
+    def inside(x):
+        x = x[np.isfinite(x) & (x > 0)]
+        return len(x) > 0 and bool(((x >= _EXCEL[0]) & (x <= _EXCEL[1])).all())
+    if 'time' not in log or pd.api.types.is_datetime64_any_dtype(log['time']): return log
+    if not inside(days(log['time'].iloc[:1000])): return log
+    x = days(log['time'])
+    if not inside(x): return log
+    seconds = np.round((np.where(x > 0, x, np.nan) - 25_569)*86_400)
+    day = str(np.datetime64(int(np.nanmin(seconds)), 's'))[:10]
+    notes.append(f'{name}: times from {np.nanmin(np.where(x > 0, x, np.nan)):g} are read as days '
+                 f'since 1900, as spreadsheets count them (from {day}); --drop-columns leaves '
+                 'the column out')
+    return log.assign(time=pd.to_datetime(seconds, unit='s'))
+
+# %% ../nbs/66_mapping.ipynb #61425d49
+_SPLITS = (r'\s+', r'\s*,\s*', r'\s*\|\s*', r'\s*;\s*')
+_CLICKED = r'(.+)-([01])'
+_BRACKETS = r"^[\[(]|[\])]$|['\"]"
+
+def _tokens(s:pd.Series, split:str)->pd.Series:
+    "Cells of text as lists; brackets and quotes of Python's own lists fall away."
+    bare = s.fillna('').astype(str).str.strip().str.replace(_BRACKETS, '', regex=True)
+    return bare.str.strip().map(lambda cell: [x for x in re.split(split, cell) if x])
+
+def split_id_lists(df:pd.DataFrame, # A log
+                   column:str, # Of items, perhaps several in a cell
+                   ids:Collection[str] # Known items, as text
+                  )->tuple[pd.DataFrame, str]: # One item a row, and a note
+    "Cells that hold several known ids, with or without a click, as one row for each."
+    if isinstance(df[column].dtype, pd.CategoricalDtype): cells = df[column].astype(object)
+    else: cells = df[column]
+    head = cells.iloc[:2000].dropna().astype(str)
+    head = head[~head.isin(ids)]
+    if not len(head): return df, ''
+    found = [(*_known_share(head, split, ids), split) for split in _SPLITS]
+    known, clicks, split = max(found, key=lambda x: x[0])
+    if known < .5: return df, ''
+    return _one_item_a_row(df.assign(**{column: _tokens(cells, split)}), column, clicks)
+
+def _known_share(cells:pd.Series, split:str, ids:Collection[str])->tuple[float, bool]:
+    "The share of known ids where a separator cuts cells; do they say which were clicked?"
+    lists = _tokens(cells, split)
+    tokens = lists.explode().dropna()
+    if not len(tokens): return 0., False
+    clicks = bool(tokens.str.fullmatch(_CLICKED).all())
+    bare = tokens.str.replace(r'-[01]$', '', regex=True) if clicks else tokens
+    brackets = cells.str.fullmatch(r'\s*[\[(].*[\])]\s*').mean() > .9
+    several = clicks or brackets or (lists.map(len) > 1).mean() >= .5
+    return float(bare.isin(ids).mean())*several, clicks
+
+def _one_item_a_row(df:pd.DataFrame, column:str, clicks:bool)->tuple[pd.DataFrame, str]:
+    "Lists of ids as rows; impressions without a click are left out."
+    long = in_list_order(df.reset_index(drop=True).explode(column), column)
+    note = f'{len(df):,} rows with several items each became {len(long):,}'
+    if not clicks: return long, note
+    clicked = long[column].str.endswith('-1')
+    note += f'; {int((~clicked).sum()):,} impressions without a click dropped'
+    long = long[clicked].reset_index(drop=True)
+    return long.assign(**{column: long[column].str[:-2]}), note

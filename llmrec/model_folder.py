@@ -175,6 +175,50 @@ def _stored_once(arrays:dict)->tuple: # -> (arrays, {name: the one that is the s
         else: first[key] = name
     return out, same
 
+def _without_parts(arrays:dict)->tuple: # -> (arrays, {name: [whole, columns, factor]})
+    "Large arrays without those that are the first columns of another one, times a number."
+    large = [name for name, x in arrays.items()
+             if x.ndim == 2 and x.dtype == np.float32 and x.nbytes >= SMALL]
+    large.sort(key=lambda name: -arrays[name].shape[1])
+    parts = {}
+    for i, name in enumerate(large):
+        for whole in [other for other in large[:i] if other not in parts]:
+            factor = _factor(arrays[whole], arrays[name])
+            if factor is None: continue
+            parts[name] = [whole, arrays[name].shape[1], factor]
+            break
+    return {name: x for name, x in arrays.items() if name not in parts}, parts
+
+def _factor(whole:np.ndarray, part:np.ndarray)->float|None:
+    "The number that the first columns of an array are multiplied by; None if there is none."
+    if len(whole) != len(part): return None
+    k = part.shape[1]
+    top = np.unravel_index(np.abs(whole[:, :k]).argmax(), (len(whole), k))
+    if not np.isfinite(whole[top]) or whole[top] == 0: return None
+    factor = np.float32(part[top]/whole[top])
+    most = 1e-5*np.abs(part).max()
+    rows = slice(None, None, max(1, len(whole)//200))     # most arrays differ in their first rows
+    for some in (rows, slice(None)):
+        if not np.abs(part[some] - factor*whole[some, :k]).max() <= most: return None
+    return float(factor)
+
+def _without_zeros(arrays:dict)->tuple: # -> (arrays, {name: shape})
+    "Large arrays of mostly zeros as their other values, and a bit for each place."
+    out = dict(arrays)
+    shapes = {}
+    for name, x in arrays.items():
+        if x.nbytes < SMALL or x.dtype.kind != 'f' or (x != 0).mean() > .7: continue
+        shapes[name] = list(x.shape)
+        out[f'places.{name}'] = np.packbits(x.ravel() != 0)
+        out[name] = x[x != 0]
+    return out, shapes
+
+def _with_zeros(values:np.ndarray, places:np.ndarray, shape:list)->np.ndarray:
+    "What `_without_zeros` took apart."
+    out = np.zeros(int(np.prod(shape)), values.dtype)
+    out[np.unpackbits(places, count=len(out)).view(bool)] = values
+    return out.reshape(shape)
+
 def restore_arrays(arrays:dict, packed:dict)->dict:
     "What `compact_arrays` was given, but for rounding."
     out = dict(arrays)
@@ -204,8 +248,10 @@ def write_model(folder:Path, fitted:Any, params:dict, card:str)->None:
     from safetensors.numpy import save as pack
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     arrays, meta = pack_model(fitted)
+    arrays, meta['parts'] = _without_parts(arrays)
     arrays, meta['packed'] = compact_arrays(arrays)
     arrays, meta['same'] = _stored_once(arrays)
+    arrays, meta['shapes'] = _without_zeros(arrays)
     blob = pack({name: np.ascontiguousarray(x) for name, x in arrays.items()})
     meta |= dict(params=params, sha256=hashlib.sha256(blob).hexdigest(), encoder=None)
     file = folder/f"model-{meta['sha256'][:12]}.safetensors"
@@ -260,12 +306,21 @@ def _read_encoder(folder, saved, encoder, device):
     return encoder_from_state(saved['state'], folder/name, encoder, device)
 
 # %% ../nbs/62_model_folder.ipynb #6d8f1206
+def _whole_arrays(arrays, meta):
+    "The arrays of a model as they were before they were narrowed."
+    for name, shape in meta.get('shapes', {}).items():
+        arrays[name] = _with_zeros(arrays[name], arrays.pop(f'places.{name}'), shape)
+    arrays |= {name: arrays[other] for name, other in meta.get('same', {}).items()}
+    arrays = restore_arrays(arrays, meta.get('packed', {}))
+    for name, (whole, columns, factor) in meta.get('parts', {}).items():
+        arrays[name] = np.float32(factor)*arrays[whole][:, :columns]
+    return arrays
+
 def _read_once(folder, encoder, device):
     meta = _read_meta(folder)
     found = _read_encoder(folder, meta['encoder'], encoder, device)
     arrays = _read_arrays(folder, meta)
-    arrays |= {name: arrays[other] for name, other in meta.get('same', {}).items()}
-    arrays = restore_arrays(arrays, meta.get('packed', {}))
+    arrays = _whole_arrays(arrays, meta)
     learned = unpack_model(meta, arrays)
     return check_type(meta['params'], dict, 'params'), learned | dict(encoder=found)
 

@@ -28,11 +28,11 @@ from .columns import (
 from .core import InputError, check_type, import_optional
 from .data import Domain, DomainPair, drop_missing_ids, require_columns
 from .mapping import (
-    OUR_COLUMNS, QUANTITY, SYNONYMS, bare_name, check_mapping, known_cells, rename_columns,
-    renamings, require_names, typed_columns)
+    OUR_COLUMNS, QUANTITY, SYNONYMS, bare_name, check_mapping, known_cells, known_only,
+    match_loosely, read_values, rename_columns, renamings, require_names, says_no,
+    split_id_lists, spreadsheet_days, tell_rounded, typed_columns, without_html)
 from .tables import (
-    RawTable, TableOptions, as_file, as_path, explode_lists, open_table, opener_of,
-    split_id_lists)
+    RawTable, TableOptions, as_file, as_path, explode_lists, open_table, opener_of)
 
 # %% ../nbs/51_readers.ipynb #91c98b55
 def _folder(x:Any, holding:str)->Path:
@@ -305,7 +305,11 @@ def _first_of_each(items:pd.DataFrame, name:str, notes:list)->pd.DataFrame:
         differ = int((titles > 1).sum())
     word = f' ({differ:,} items have several titles)' if differ else ''
     notes.append(f'{name}: {int(twice.sum()):,} rows repeat an item: the first kept{word}')
-    return items[~twice]
+    first = items[~twice]
+    for c in [c for c in first if c != 'item' and first[c].isna().any()]:
+        known = items[items[c].notna()].drop_duplicates('item').set_index('item')[c]
+        if len(known): first = first.assign(**{c: first[c].fillna(first['item'].map(known))})
+    return first
 
 # %% ../nbs/51_readers.ipynb #5f81a049
 def read_recbole(path:str|Path, # Folder with NAME.inter (or NAME.train.inter, …) and NAME.item
@@ -400,27 +404,13 @@ def _check_naming(columns:Any, encoding:Any)->dict[str, str]:
     return columns
 
 # %% ../nbs/51_readers.ipynb #5492e3c5
-_NEGATIVE = re.compile(r'(?i)(^|[^a-z])(dis-?like|cancel|return(ed|s)?$|refund|charge-?back|remov|'
-                       r'un-?like|un-?follow|un-?fav|un-?subscri|impression|exposure|skip|'
-                       r'not[_ -]?interested|down-?vote|thumbs?[_ -]?down|negative|abandon)')
-_BOOLEAN = dict(true=1., false=0., yes=1., no=0., y=1., n=0., t=1., f=0.)
-
-def _values(s:pd.Series)->np.ndarray:
-    "Values as numbers; yes and no are 1 and 0."
-    if pd.api.types.is_bool_dtype(s): return s.to_numpy(np.float64, na_value=np.nan)
-    if pd.api.types.is_numeric_dtype(s): return read_numbers(s).values
-    words = s.astype(object).astype(str).str.strip().str.lower()
-    known = words[s.notna()]
-    if len(known) and known.isin(_BOOLEAN).all(): return words.map(_BOOLEAN).to_numpy(float)
-    return read_numbers(s).values
-
 def _positive(log:pd.DataFrame, o:_Asked, name:str, notes:list, theirs:str)->pd.DataFrame:
     "The rows whose value says that the user likes the item."
     if 'value' not in log:
         if o.min_value is None: return log
         raise InputError(f'min_value={o.min_value}: the log of {name} has no column value (found: '
                          f'{list_names(log.columns)}): name it with --columns value=YOURS')
-    values = _values(log['value'])
+    values = read_values(log['value'])
     if pd.api.types.is_bool_dtype(log['value']) or set(np.unique(values)) <= {0., 1.}:
         log = log.assign(value=values)
     seen = set(np.unique(values[~np.isnan(values)]).tolist())
@@ -452,7 +442,7 @@ def _with_events(log:pd.DataFrame, o:_Asked, name:str, notes:list)->pd.DataFrame
         raise InputError(f'events: the log of {name} has no event {unknown[0]!r}; '
                          f'it has {list_names(there)}')
     bad = [x for x in there if x not in o.events] if o.events else [
-        x for x in there if _NEGATIVE.search(x)]
+        x for x in there if says_no(x)]
     gone = event.isin(bad)
     if not gone.any(): return log
     if gone.all():
@@ -482,7 +472,18 @@ def _adopted(log:pd.DataFrame, o:_Asked, name:str, notes:list)->tuple[pd.DataFra
         log = log.drop(columns='weight')
         notes.append(f'{name}: column weight is not used (--columns weight=weight makes it the '
                      'weight of an interaction)')
-    return log.rename(columns={theirs: ours for ours, theirs in took.items()}), took
+    if 'value' not in log and 'value' not in took: _tell_unread(log, o, took, name, notes)
+    log = log.rename(columns={theirs: ours for ours, theirs in took.items()})
+    return spreadsheet_days(log, name, notes), took
+
+def _tell_unread(log:pd.DataFrame, o:_Asked, took:dict, name:str, notes:list)->None:
+    "A note on a column that says how users liked items in words that are not read."
+    for c in [c for c in log if bare_name(c) in SYNONYMS['value']]:
+        words = log[c].dropna().astype(str).unique() if is_text_column(log[c]) else []
+        if not 0 < len(words) <= 20 or c in o.columns.values() or c in took.values(): continue
+        notes.append(f'{name}: column {c!r} ({list_names(words, 40)}) says nothing here, all rows '
+                     f'count: --columns event={c} makes it the event, and --events names those '
+                     'that count')
 
 _CLOCK = r'\d{1,2}[:.h]\d{2}([:.]\d{2}([.,]\d+)?)?\s*([AaPp]\.?[Mm]\.?)?'
 
@@ -505,7 +506,7 @@ def _fits(s:pd.Series, ours:str)->bool:
     sample = s.iloc[:1000].dropna()
     if not len(sample): return False
     if ours == 'event': return s.nunique() <= 100
-    if ours == 'value': return bool(np.isfinite(_values(sample)).mean() > .9)
+    if ours == 'value': return bool(np.isfinite(read_values(sample)).mean() > .9)
     try: found = read_times(sample, 'time')
     except InputError: return False
     return found.how != 'a counter' and bool(np.isfinite(found.seconds).mean() > .5)
@@ -598,23 +599,13 @@ def _with_matched_ids(log:pd.DataFrame, items:pd.DataFrame, name:str, notes:list
     texts = set(ids.dropna().astype(object).map(lambda x: str(x).strip()))
     log, note = split_id_lists(log, 'item', texts)
     if note: notes.append(f'{name}: {note}')
+    log = known_only(log, items, name, notes)
     user, = match_ids(log['user'])
     in_log, in_items = match_ids(log['item'], items['item'])
-    in_log, in_items = _without_zeros(in_log, in_items, name, notes)
+    in_log, in_items = match_loosely(in_log, in_items, name, notes)
+    for column, ids in (('user', user), ('item', in_items)):
+        tell_rounded(ids, column, name, notes)
     return log.assign(user=user, item=in_log), items.assign(item=in_items)
-
-def _without_zeros(in_log:pd.Series, in_items:pd.Series, name:str, notes:list
-                  )->tuple[pd.Series, pd.Series]:
-    "Item ids of both tables, without zeros in front where they match only so."
-    columns = in_log.dropna().astype(str), in_items.dropna().astype(str)
-    if columns[0].isin(set(columns[1])).any(): return in_log, in_items
-    if not all(len(c) and c.str.fullmatch(r'\d+').all() for c in columns): return in_log, in_items
-    bare = [c.str.lstrip('0') for c in columns]
-    unique = bare[1].nunique() == columns[1].nunique()
-    if not unique or bare[0].isin(set(bare[1])).mean() < .5: return in_log, in_items
-    notes.append(f'{name}: item ids match without the zeros in front (log {columns[0].iloc[0]!r}, '
-                 f'item table {columns[1].iloc[0]!r}): these are left out')
-    return match_ids(in_log.astype(str).str.lstrip('0'), in_items.astype(str).str.lstrip('0'))
 
 # %% ../nbs/51_readers.ipynb #3ed5e8e9
 def read_table(log:Any, # File, list or glob of files (CSV, TSV, JSON, Parquet, …), or a frame
@@ -682,6 +673,7 @@ def _prepared(log:pd.DataFrame, items:pd.DataFrame|None, o:_Asked, name:str, not
     if items is None: log, items = _items_of(log, name, notes)
     items = _with_text(items, o)
     if made: return log, items
+    items = without_html(items, name, notes)
     log, items = _with_matched_ids(log, items, name, notes)
     return log, _first_of_each(items, name, notes)
 
@@ -712,10 +704,24 @@ def _named_back(domain:Domain, theirs:dict, raw:RawTable, raw_items:RawTable|Non
 def align_ids(source:Domain, target:Domain)->tuple[Domain, Domain]:
     "Two domains whose users have ids of one kind, numbers or text, so that shared ones are found."
     if not len(source.log) or not len(target.log): return source, target
+    _tell_near_users(source, target)
     whole = [pd.api.types.is_integer_dtype(d.log['user']) for d in (source, target)]
     if whole[0] == whole[1]: return source, target
     return tuple(d.with_log(d.log.assign(user=d.log['user'].astype(str))) if number else d
                  for d, number in zip((source, target), whole))
+
+# %% ../nbs/51_readers.ipynb #26b6df7a
+def _tell_near_users(source:Domain, target:Domain)->None:
+    "A note where no user is in both domains, and many would be in another way of writing."
+    ids = [pd.Series(pd.unique(d.log['user'])).astype(str) for d in (source, target)]
+    if ids[0].isin(ids[1]).any(): return
+    for how, form in (('without zeros in front', lambda s: s.str.lstrip('0')),
+                      ('in small letters', lambda s: s.str.casefold())):
+        n = int(form(ids[0]).isin(set(form(ids[1]))).sum())
+        if n < 2 or n < .05*min(map(len, ids)): continue
+        target.notes.append(f'no user of {source.name} is in {target.name}, {how} {n:,} would be: '
+                            'if they are the same, write them alike in both files')
+        return
 
 # %% ../nbs/51_readers.ipynb #8210e249
 def _bundled(package:str, *names:str)->list[Path]:

@@ -1,8 +1,8 @@
 """Evaluation on real files: logs without times, catalogues of what was sold, users with nothing to rank, ids of two kinds, small folders."""
 import random, warnings
 import numpy as np, pandas as pd, pytest, torch
-from llmrec.baselines import Popularity
-from llmrec.closed_form import EASE, Markov, NextItemRidge
+from llmrec.baselines import Content, Popularity
+from llmrec.closed_form import EASE, BilinearContent, Markov, NextItemRidge
 from llmrec.core import InputError, check_id_kind
 from llmrec.data import Domain, make_synthetic_pair
 from llmrec.dataset import histories_from_items, make_dataset, mask_interactions, recency_weights, select_users
@@ -222,3 +222,25 @@ def test_privacy_refuses_gaps_and_impossible_noise():
         with pytest.raises(InputError): noise_multiplier(**(dict(epsilon=1, delta=1e-5, rate=.2, steps=10) | bad))
     for bad in (dict(steps=0), dict(rate=1.5), dict(sigma=0), dict(delta=2)):
         with pytest.raises(InputError): epsilon_spent(**(dict(sigma=1., rate=.2, steps=10, delta=1e-5) | bad))
+
+def test_parts_of_arrays_and_zeros_take_no_room(target, tmp_path, monkeypatch):
+    "What is the first columns of another array, times a number, is not stored again; zeros are one bit each. The lists stay what they are."
+    monkeypatch.setattr(model_folder, 'SMALL', 8)
+    rng = np.random.default_rng(0)
+    whole = rng.normal(size=(50, 9)).astype(np.float32)
+    sparse = np.where(rng.random((40, 30)) < .3, rng.normal(size=(40, 30)), 0).astype(np.float32)
+    arrays = dict(part=np.float32(1.3)*whole[:, :4], whole=whole, near=whole[:, :4] + np.float32(.01), short=whole[:20, :4].copy(), sparse=sparse)
+    kept, parts = model_folder._without_parts(arrays)
+    assert list(parts) == ['part'] and parts['part'][:2] == ['whole', 4] and 'near' in kept and 'short' in kept
+    stored, shapes = model_folder._without_zeros(kept)
+    assert list(shapes) == ['sparse'] and stored['sparse'].nbytes + stored['places.sparse'].nbytes < .4*sparse.nbytes
+    back = model_folder._whole_arrays(dict(stored), dict(shapes=shapes, parts=parts))
+    assert (back['sparse'] == sparse).all() and np.allclose(back['part'], arrays['part'], rtol=1e-6)
+    rec = Recommender('tfidf', experts=lambda *_: [Popularity(), Content(), BilinearContent(), EASE(10.)]).fit(target)
+    rec.save(tmp_path/'a')
+    small = Recommender.load(tmp_path/'a').recommend(target.users, 10)[0]
+    for step in ('_without_parts', '_without_zeros'): monkeypatch.setattr(model_folder, step, lambda arrays: (arrays, {}))
+    rec.save(tmp_path/'b')
+    assert (Recommender.load(tmp_path/'b').recommend(target.users, 10)[0] == small).mean() > .99
+    size = lambda name: sum(p.stat().st_size for p in (tmp_path/name).glob('model-*'))
+    assert size('a') < .9*size('b')
