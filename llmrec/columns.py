@@ -15,7 +15,7 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from .core import InputError
 
@@ -142,7 +142,8 @@ def _from_numbers(s:pd.Series, where:str)->Times:
 _CLOCK = (r'(?:[T\s,]+(?P<hour>\d{1,2})[:.h](?P<minute>\d{2})(?:[:.](?P<second>\d{2})'
           r'(?:[.,](?P<part>\d{1,9}))?)?\s*(?P<half>[AaPp]\.?[Mm]\.?)?'
           r'\s*(?P<zone>Z|UTC|GMT|[+-]\d{2}:?\d{2})?)?')
-_DATE = r'\s*(?P<a>\d{1,4})(?P<sep>[./-])(?P<b>\d{1,2})[./-](?P<c>\d{1,4})' + _CLOCK + r'\s*'
+_DATE = (r'\s*(?P<a>\d{1,4})(?P<sep>[./-]) ?(?P<b>\d{1,2})[./-] ?(?P<c>\d{1,4})\.?'
+         + _CLOCK + r'\s*')
 
 def _date_parts(texts:pd.Series)->pd.DataFrame:
     "The numbers of each date, NaN where a text is none; its separator, half of the day and zone."
@@ -217,35 +218,49 @@ def _choose_order(parts:pd.DataFrame, weight:np.ndarray, asked:str)->tuple[str, 
     return chosen, '' if same else other
 
 # %% ../nbs/63_columns.ipynb #b4debf6a
-_MONTHS = """januar jänner januari janvier janv enero gennaio janeiro stycznia января янв ocak
-februar februari février fevrier févr fév febrero febbraio fevereiro lutego февраля фев şubat
-märz maart mrt mars marzo março marco marca марта мар mart
-avril avr abril abr aprile kwietnia апреля апр nisan
-mai mei mayo maggio maio maja мая май mayıs
-juni juin junio giugno junho czerwca июня июн haziran
-juli juillet juil julio luglio julho lipca июля июл temmuz
-augustus augusti août aout agosto sierpnia августа авг ağustos
-septembre septiembre settembre setembro września сентября сен сент eylül
-oktober okt octobre octubre ottobre outubro października октября окт ekim
-novembre noviembre novembro listopada ноября ноя kasım
-dezember dez décembre decembre déc diciembre dicembre dezembro grudnia декабря дек aralık"""
+_MONTHS = """januar jänner januari janvier janv enero gennaio janeiro stycznia января янв ocak \
+ledna január ianuarie січня tammikuuta ιανουαρίου
+februar februari február février fevrier févr fév febrero febbraio fevereiro lutego февраля фев \
+şubat února februarie лютого helmikuuta φεβρουαρίου pebruari
+märz maart mrt mars marts marzo março marco marca марта мар mart března március martie березня \
+maaliskuuta μαρτίου maret
+avril avr abril abr aprile kwietnia апреля апр nisan dubna április aprilie квітня huhtikuuta \
+απριλίου
+mai mei maj mayo maggio maio maja мая май mayıs května május травня toukokuuta μαΐου
+juni juin junio giugno junho czerwca июня июн haziran června június iunie червня kesäkuuta ιουνίου
+juli juillet juil julio luglio julho lipca июля июл temmuz července július iulie липня \
+heinäkuuta ιουλίου
+augustus augusti août aout agosto sierpnia августа авг ağustos srpna augusztus серпня elokuuta \
+αυγούστου agustus
+septembre septiembre settembre setembro września сентября сен сент eylül září szeptember \
+septembrie вересня syyskuuta σεπτεμβρίου
+oktober okt octobre octubre ottobre outubro października октября окт ekim října október \
+octombrie жовтня lokakuuta οκτωβρίου
+novembre noviembre novembro listopada ноября ноя kasım listopadu noiembrie листопада \
+marraskuuta νοεμβρίου nopember
+dezember dez décembre decembre déc diciembre dicembre dezembro grudnia декабря дек aralık \
+prosince decembrie грудня joulukuuta δεκεμβρίου desember"""
 _ENGLISH = 'jan feb mar apr may jun jul aug sep oct nov dec'.split()
 _FOREIGN = {word: month for month, line in zip(_ENGLISH, _MONTHS.split('\n'))
             for word in line.split()}
 _FILLERS = set("""de del den le um uhr kl montag dienstag mittwoch donnerstag freitag samstag
 sonntag mo di mi do fr sa so lundi mardi mercredi jeudi vendredi samedi dimanche lunes martes
 miércoles jueves viernes sábado domingo lunedì martedì mercoledì giovedì venerdì sabato domenica
-maandag dinsdag woensdag donderdag vrijdag zaterdag zondag г""".split())
+maandag dinsdag woensdag donderdag vrijdag zaterdag zondag г kl klo ora року р r roku""".split())
 
 def _english_word(found:re.Match)->str:
     "The word of a date in English; '' for one that says nothing about it."
     word = found[0].lower()
     return '' if word.rstrip('.') in _FILLERS else _FOREIGN.get(word.rstrip('.'), found[0])
 
+_EAST_HALF = re.compile(r'(上午|午前|오전|下午|午後|오후)\s*(\d{1,2}:\d{2}(?::\d{2})?)')
+
 def _in_english(text:str)->str:
     "A date as it is written elsewhere (`3. Mai 2020, 10:00 Uhr`, `2020年5月3日`) in English words."
     text = re.sub(r'(\d{4})[年년]\s*(\d{1,2})[月월]\s*(\d{1,2})[日일]', r'\1-\2-\3', text.lstrip("'"))
     text = re.sub(r'(\d{1,2})[時时시点]\s*(\d{1,2})[分분]?', r'\1:\2', text)
+    text = _EAST_HALF.sub(lambda m: f"{m[2]} {'AM' if m[1] in '上午 午前 오전' else 'PM'}", text)
+    text = re.sub(r'^(\d{1,2})/([A-Za-z]{3})/(\d{4}):', r'\1 \2 \3 ', text)    # of a web server
     text = re.sub(r'[^\W\d_]+\.?', _english_word, text)
     return re.sub(r'\s+', ' ', text).strip(' ,')
 
@@ -276,11 +291,25 @@ def _date_texts(texts:pd.Series, weight:np.ndarray, order:str)->Times:
     numeric = parts['a'].notna().to_numpy()
     worded = _from_datetimes(_worded_dates(texts.where(~numeric, '')))
     if not numeric.any(): return worded
-    chosen, other = _choose_order(parts, weight, order)
-    exact = _days(parts, chosen)*86400 + _clock(parts)
-    exact = np.where(exact >= 0, exact, np.nan)
+    exact, chosen, other = _numeric_dates(parts, weight, order)
     return Times(np.where(numeric, exact, worded.seconds),
                  np.where(numeric, parts['part'], worded.fraction), f'dates, {chosen}', other)
+
+def _numeric_dates(parts:pd.DataFrame, weight:np.ndarray, asked:str
+                  )->tuple[np.ndarray, str, str]: # Seconds; the order; another that fits, or ''
+    "Dates in numbers; those that begin with the year are judged apart from the others."
+    exact = np.full(len(parts), np.nan)
+    told = []
+    year = (parts['a_digits'] == 4).to_numpy()
+    for rows in (~year & parts['a'].notna().to_numpy(), year):
+        if not rows.any(): continue
+        some = parts[rows].reset_index(drop=True)
+        chosen, other = _choose_order(some, weight[rows], asked)
+        told.append((weight[rows].sum(), chosen, other))
+        exact[rows] = _days(some, chosen)*86400 + _clock(some)
+    _, chosen, other = max(told)
+    other = next((doubt for _, _, doubt in told if doubt), '')
+    return np.where(exact >= 0, exact, np.nan), chosen, other
 
 # %% ../nbs/63_columns.ipynb #e7a1a950
 def _numeric_texts(texts:pd.Series)->pd.Series:
@@ -295,6 +324,7 @@ def _from_texts(s:pd.Series, where:str, order:str)->Times:
     cells = pd.Series([x if isinstance(x, str) else str(x) for x in s], dtype=object)
     codes, distinct = pd.factorize(cells.where(s.notna().to_numpy()))
     texts = pd.Series(distinct, dtype=object).astype(str).str.strip()
+    texts = texts.str.replace(r'^/Date\((\d+)(?:[+-]\d{4})?\)/$', r'\1', regex=True)   # of .NET
     weight = np.bincount(codes[codes >= 0], minlength=len(texts))
     numbers = _numeric_texts(texts)
     by_number = numbers.notna().to_numpy()
@@ -367,6 +397,7 @@ class Numbers:
     "A column of numbers as it was read."
     values:np.ndarray # float64; NaN where there is no number
     how:str # In words: 'numbers with a decimal comma'
+    doubt:str='' # A text that could be another number as well; '' where none could
 
 def _text_numbers(texts:list[str], weight:np.ndarray)->Numbers:
     "Distinct texts as numbers, under the decimal sign that reads more rows."
@@ -379,13 +410,16 @@ def _text_numbers(texts:list[str], weight:np.ndarray)->Numbers:
     comma = read(',')
     rows = lambda values: weight[~np.isnan(values)].sum()
     if rows(comma) > rows(point): return Numbers(comma, 'numbers with a decimal comma')
-    return Numbers(point, 'numbers')
+    differ = (point != comma) & ~np.isnan(point) & ~np.isnan(comma)
+    doubt = texts[first_true(differ)] if rows(comma) == rows(point) and differ.any() else ''
+    return Numbers(point, 'numbers', doubt)
 
 # %% ../nbs/63_columns.ipynb #c5666d07
 def read_numbers(s:pd.Series # Numbers, or texts that hold one each
                 )->Numbers:
     "A column as float64: '$1,234.50' is 1234.5, '1.234,50' too; NaN where there is no number."
     s = plain_column(s)
+    if pd.api.types.is_complex_dtype(s): return Numbers(np.full(len(s), np.nan), 'no numbers')
     if pd.api.types.is_numeric_dtype(s):
         x = s.to_numpy(np.float64, na_value=np.nan)
         return Numbers(np.where(np.isfinite(x), x, np.nan), 'numbers')
@@ -396,7 +430,7 @@ def read_numbers(s:pd.Series # Numbers, or texts that hold one each
     if (np.isfinite(quick) | empty).all(): found = Numbers(quick, 'numbers')
     else: found = _text_numbers(distinct.tolist(), weight)
     values = np.append(found.values, np.nan)[codes]
-    return Numbers(np.where(np.isfinite(values), values, np.nan), found.how)
+    return replace(found, values=np.where(np.isfinite(values), values, np.nan))
 
 # %% ../nbs/63_columns.ipynb #cde379e6
 def check_weights(s:pd.Series,     # Weights of interactions
@@ -437,8 +471,13 @@ def read_texts(s:pd.Series # Anything
 def missing_ids(s:pd.Series)->np.ndarray:
     "Rows without an id: null or empty text."
     null = s.isna().to_numpy(bool)
+    if isinstance(s.dtype, pd.CategoricalDtype):
+        names = s.cat.categories.astype(object)
+        blank = [isinstance(x, str) and not x.strip() for x in names]
+        return null | np.array([*blank, True], bool)[s.cat.codes.to_numpy()]
     if not is_text_column(s): return null
-    return null | (s.astype(object).fillna('') == '').to_numpy(bool)
+    blank = [isinstance(x, str) and not x.strip() for x in s]
+    return null | np.array(blank, bool)
 
 def _sound(text:str)->bool:
     return text.isascii() or text == text.encode('utf-8', 'replace').decode()
@@ -458,6 +497,7 @@ def _object_ids(s:pd.Series, where:str)->pd.Series:
     if kind == 'string':
         if isinstance(s.dtype, pd.StringDtype): return s
         return _written(pd.Series(s.to_numpy(object), s.index, dtype=object), where)
+    if kind == 'decimal' and (s % 1 == 0).all(): return s.map(int).astype('int64')
     if kind in ('floating', 'mixed-integer-float') and not s.isna().any():
         return _whole_ids(s.astype('float64'), where)
     if kind != 'integer': raise InputError(f'{where}: {_mixed_types(s)}')
@@ -520,13 +560,24 @@ def _id_texts(values:Any)->pd.Series|None:
     kind = pd.api.types.infer_dtype(values, skipna=True)
     s = pd.Series(values)
     if kind == 'integer': return s.astype(str)
+    if kind == 'decimal': return s.map(int).astype(str) if (s % 1 == 0).all() else None
     if kind == 'floating':
         whole = (s % 1 == 0).all() and (s.abs() < 2**53).all() and s.dtype != np.float32
         return s.astype(np.int64).astype(str) if whole else None
-    if kind not in ('string', 'empty'): return None
-    texts = s.astype(object).astype(str).str.strip()
-    floats = len(texts) > 0 and texts.str.fullmatch(_WHOLE_FLOAT).all()
-    return texts.str.replace(r'\.0+$', '', regex=True) if floats else texts
+    mixed = kind == 'mixed-integer' and all(type(x) in (str, int) for x in s.dropna())
+    if kind not in ('string', 'empty') and not mixed: return None
+    texts = pd.Series([_tidy(str(x)) for x in s], dtype=object)
+    floats = texts.str.fullmatch(_WHOLE_FLOAT).astype(bool)
+    if not floats.any() or not (floats | texts.str.fullmatch(_WHOLE)).all(): return texts
+    return texts.str.replace(r'\.0+$', '', regex=True)
+
+_INVISIBLE = '\u200b\u200c\u200d\u2060\ufeff'
+
+def _tidy(text:str)->str:
+    "An id without blanks and invisible marks around it, accents written one way."
+    text = text.strip()
+    if text.isascii(): return text
+    return unicodedata.normalize('NFC', text.strip(_INVISIBLE).strip())
 
 # %% ../nbs/63_columns.ipynb #9dadaed6
 def match_ids(*columns:pd.Series # Ids of one kind in several tables

@@ -31,6 +31,9 @@ def require_columns(df:pd.DataFrame, # A table
     "Check that `df` is a table with the `wanted` columns, each once."
     if not isinstance(df, pd.DataFrame):
         raise InputError(f'{where} is a {type(df).__name__}: expected a pandas DataFrame')
+    if df.columns.nlevels > 1:
+        raise InputError(f'{where} has columns of {df.columns.nlevels} levels: give them one name '
+                         'each')
     for c in wanted:
         if c not in df.columns: raise InputError(f'{where} has no column {_hint(c, df)}')
     twice = df.columns[df.columns.duplicated()]
@@ -88,6 +91,7 @@ def _check_prices(s:pd.Series, name:str, notes:list[str], how:dict)->np.ndarray:
     found = read_numbers(s)
     price = found.values
     how['items.price'] = found.how
+    if found.doubt: notes.append(_number_doubt('price', found, name))
     bad = (price < 0) | np.isnan(price) & ~missing_ids(s)
     _note(notes, name, bad.sum(), 'prices that are negative or no number: set to unknown')
     return np.where(bad, np.nan, price)
@@ -138,6 +142,12 @@ def _doubt(s:pd.Series, found:Times, name:str)->str:
     return (f"{name}: dates such as {short(value_at(s, i))} fit both ways, taken as "
             f"{found.how[7:]} ({day}); dates='{found.doubt}' "
             f"(--dates {found.doubt.replace(' ', '-')}) reads them the other way")
+
+# %% ../nbs/01_data.ipynb #1c75efbc
+def _number_doubt(column:str, found:Any, name:str)->str:
+    "The note where numbers fit with a decimal comma and with one between thousands."
+    return (f'{name}: numbers in {column!r} such as {short(found.doubt)} are read in the English '
+            'way; if that is wrong, write them without signs between thousands')
 
 # %% ../nbs/01_data.ipynb #46f2ece5
 def _with_ids(log:pd.DataFrame, where:str)->pd.DataFrame:
@@ -199,6 +209,7 @@ def _check_values(s:pd.Series, name:str, notes:list[str], how:dict)->pd.Series|n
     found = read_numbers(s)
     x = found.values
     how['log.value'] = found.how
+    if found.doubt: notes.append(_number_doubt('value', found, name))
     bad = np.isnan(x)
     if bad.all():
         raise InputError(f"log of {name}, column 'value': no row has a number, "
@@ -213,15 +224,19 @@ def _shown(ids:pd.Series)->str:
     first = value_at(ids, 0)
     return f'{short(first, 40)}, {type(first).__name__}'
 
+def _no_item_known(log:pd.DataFrame, name:str, items:pd.DataFrame)->str:
+    "The message where log and item table have no id in common."
+    titles = log['item'].isin(items['title']).any()
+    hint = '; the log has titles: --columns items.item=TITLE names them' if titles else ''
+    return (f'log of {name}: no item of the log is in the item table (log: {_shown(log["item"])}; '
+            f'table: {_shown(items["item"])}): the two must use the same ids{hint}')
+
 # %% ../nbs/01_data.ipynb #b155de6d
 def _known_items(log:pd.DataFrame, name:str, items:pd.DataFrame, notes:list[str])->pd.DataFrame:
     "Drop rows whose item is not in the table."
     known = log['item'].isin(items['item']).to_numpy()
     if known.all(): return log
-    if not known.any():
-        raise InputError(f'log of {name}: no item of the log is in the item table '
-                         f"(log: {_shown(log['item'])}; table: {_shown(items['item'])}): "
-                         'the two must use the same ids')
+    if not known.any(): raise InputError(_no_item_known(log, name, items))
     example = value_at(log['item'], first_true(~known))
     _note(notes, name, (~known).sum(),
           f'rows whose item is not in the item table, such as {short(example)}: dropped')

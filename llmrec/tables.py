@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SEPARATORS', 'as_path', 'as_file', 'opener_of', 'read_head', 'TableOptions', 'RawTable', 'open_table', 'decode_all',
-           'Dialect', 'read_csv_chunks', 'explode_lists', 'in_list_order', 'split_id_lists']
+           'Dialect', 'read_csv_chunks', 'explode_lists', 'in_list_order']
 
 # %% ../nbs/64_tables.ipynb #7acdff41
 import bz2
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from .columns import is_text_column, list_names, match_ids, short
 from .core import InputError, check_type, import_optional
-from .language import guess_encoding
+from .language import doubt_encoding, guess_encoding
 
 # %% ../nbs/64_tables.ipynb #d3595eba
 def as_path(x:Any, what:str, kind:str='a file')->Path:
@@ -63,7 +63,8 @@ _pickle = 'a pickle, which can run code when opened'
 _MAGIC = {b'\xd0\xcf\x11\xe0': 'an Excel file', b'\x28\xb5\x2f\xfd': 'a zstd archive',
           b'7z\xbc\xaf': 'a 7-Zip archive', b'%PDF': 'a PDF file',
           b'SQLite format 3': 'an SQLite database', b'Obj\x01': 'an Avro file',
-          b'\x89HDF': 'an HDF5 file', b'\x80\x04\x95': _pickle, b'\x80\x05\x95': _pickle}
+          b'\x89HDF': 'an HDF5 file', b'\x80\x04\x95': _pickle, b'\x80\x05\x95': _pickle,
+          b'\x93NUMPY': 'a NumPy array', b'ORC': 'an ORC file', b'RDX': "a file of R's save"}
 _PACKED = {b'\x1f\x8b': gzip.open, b'BZh': bz2.open, b'\xfd7zXZ': lzma.open}
 _BROKEN = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
@@ -111,7 +112,8 @@ def _from_frame(x:Any)->pd.DataFrame|None:
     "A frame of another library as one of pandas; None if it is none."
     home = type(x).__module__.split('.')[0]
     if home == 'polars': return _from_polars(x)
-    if home == 'pyarrow' and hasattr(x, 'to_pandas'): return x.to_pandas()
+    if home == 'pyarrow' and hasattr(x, 'to_table'): x = x.to_table()
+    if home == 'pyarrow' and hasattr(x, 'to_pandas'): return _unrounded(x.to_pandas(), x.column)
     for method in ('to_pandas', 'toPandas', 'df'):
         if not isinstance(x, (str, os.PathLike)) and callable(getattr(x, method, None)):
             return getattr(x, method)()
@@ -129,7 +131,24 @@ def _from_polars(x:Any)->pd.DataFrame:
         values = s.to_numpy() if plain else s.to_list()
         columns[c] = pd.to_datetime(pd.Series(values)) if dates else pd.Series(
             values, dtype=None if plain or kind.startswith(('Int', 'UInt', 'Float')) else object)
-    return pd.DataFrame(columns)
+    return _unrounded(pd.DataFrame(columns), x.get_column)
+
+def _unrounded(df:pd.DataFrame, column_of:Callable)->pd.DataFrame:
+    "A frame whose whole numbers beside gaps are text where float64 has rounded them."
+    for c in [c for c in df if df[c].dtype == np.float64]:
+        if not (df[c].abs() >= 2**53).any(): continue
+        column = column_of(c)
+        values = column if isinstance(column, list) else (
+            column.to_pylist() if hasattr(column, 'to_pylist') else column.to_list())
+        if any(isinstance(x, float) and x == x for x in values): continue
+        texts = [str(x) if isinstance(x, int) else None for x in values]
+        df = df.assign(**{c: pd.Series(texts, df.index, dtype=object)})
+    return df
+
+def _named_index(df:pd.DataFrame, known:Collection[str])->pd.DataFrame:
+    "A frame whose index holds a column that is asked for, with that as a column."
+    names = [n for n in df.index.names if n is not None and n in known and n not in df]
+    return df.reset_index(names) if names else df
 
 # %% ../nbs/64_tables.ipynb #0f5bd1d2
 def open_table(x:Any, # A path, a glob, a list of paths, or a frame of pandas, Polars or Arrow
@@ -137,7 +156,8 @@ def open_table(x:Any, # A path, a glob, a list of paths, or a frame of pandas, P
                options:TableOptions|None=None)->RawTable:
     "Any table as pandas has it."
     options = options or TableOptions()
-    if isinstance(x, pd.DataFrame): return RawTable(x, what, ['a DataFrame'])
+    if isinstance(x, pd.DataFrame):
+        return RawTable(_named_index(x, options.known), what, ['a DataFrame'])
     frame = _from_frame(x)
     home = type(x).__module__.split('.')[0]
     if frame is not None: return RawTable(frame, what, [f'a frame of {home}'])
@@ -153,6 +173,7 @@ def _files(x:Any, what:str)->list[Path]:
     path = as_path(x, what)
     if path.exists() and not path.is_dir(): return [as_file(path, what)]
     if path.is_dir():
+        if _is_partitioned(path): return [path]
         inside = [p for p in sorted(path.iterdir()) if p.is_file() and p.name[:1] not in '._']
         same = {''.join(p.suffixes[-2:]) for p in inside}
         if inside and len(same) == 1 and same != {''}: return [as_file(p, what) for p in inside]
@@ -166,6 +187,11 @@ def _files(x:Any, what:str)->list[Path]:
     return [as_file(path, what)]
 
 # %% ../nbs/64_tables.ipynb #abaaccc2
+def _is_partitioned(path:Path)->bool:
+    "A folder of Parquet files in folders such as `month=1`?"
+    inside = [p.relative_to(path).parts[:-1] for p in path.glob('*=*/**/*.parquet')]
+    return bool(inside)
+
 def _stacked(tables:list[RawTable], what:str)->RawTable:
     "Several files as one table; their columns must be the same."
     first = tables[0]
@@ -197,13 +223,27 @@ def _alike(frames:list[pd.DataFrame])->list[pd.DataFrame]:
 # %% ../nbs/64_tables.ipynb #a747c186
 def _open_file(path:Path, options:TableOptions, what:str)->list[RawTable]:
     "The table in a file, or those in an archive."
-    with open(path, 'rb') as file: head = file.read(8)
+    head = b'PAR1' if path.is_dir() else read_head(lambda: open(path, 'rb'), path, 8)
     if head.startswith(b'PK\x03\x04'): return _unzipped(path, options, what)
-    if head.startswith(b'PAR1') or path.suffix in ('.parquet', '.pq'):
-        return [RawTable(_arrow(path, pd.read_parquet, 'Parquet'), str(path), ['Parquet'])]
-    if head.startswith((b'ARROW1', b'FEA1')):
-        return [RawTable(_arrow(path, pd.read_feather, 'Arrow'), str(path), ['Arrow'])]
-    return [_open_bytes(opener_of(path), str(path), options)]
+    read, kind = _columnar(head, path)
+    if read is None: return [_open_bytes(opener_of(path), str(path), options)]
+    df = _named_index(_arrow(path, read, kind), options.known)
+    return [RawTable(_opened_cells(df, options.known), str(path), [kind])]
+
+def _columnar(head:bytes, path:Path)->tuple[Callable|None, str]:
+    "How to read a file of columns, and its kind; None if it is none."
+    if head.startswith(b'PAR1') or path.suffix in ('.parquet', '.pq'): return _parquet, 'Parquet'
+    if head.startswith((b'ARROW1', b'FEA1')): return pd.read_feather, 'Arrow'
+    return (_arrow_stream, 'Arrow') if head.startswith(b'\xff'*4) else (None, '')
+
+def _parquet(path:Any)->pd.DataFrame:
+    from pyarrow.parquet import read_table
+    def column_of(name): return read_table(path, columns=[name]).column(name)
+    return _unrounded(pd.read_parquet(path), column_of)
+
+def _arrow_stream(path:Path)->pd.DataFrame:
+    from pyarrow import ipc
+    with open(path, 'rb') as file: return _from_frame(ipc.open_stream(file).read_all())
 
 _SHEET = ('xl/workbook.xml', '[Content_Types].xml')
 
@@ -284,16 +324,32 @@ class Dialect:
     encoding:str
     quoting:int=csv.QUOTE_MINIMAL
     escape:str|None=None
+    quote:str='"'
+    blank:bool=False # Do blanks stand between separator and quotation mark?
 
-def _fields(line:str, sep:str, quotes:bool=True)->list[str]:
+_SINGLE = re.compile(r"(?:^|[,;|\t])\s*'[^'\[\]{}]*'\s*(?:$|[,;|\t])")
+
+def _quote_of(lines:list[str])->str:
+    "The quotation mark: single ones where nearly every line has a field in them."
+    body = lines[1:] or lines
+    if any('"' in line for line in lines): return '"'
+    single = [_SINGLE.search(line) is not None and line.count("'") % 2 == 0 for line in body]
+    return "'" if np.mean(single) > .9 else '"'
+
+def _fields(line:str, sep:str, quote:str='"')->list[str]:
     "The fields of a line."
     if sep == ' ': return line.split()
-    if not quotes or '"' not in line or len(sep) > 1: return line.split(sep)
-    return next(csv.reader([line], delimiter=sep), [])
+    if quote not in line or len(sep) > 1: return line.split(sep)
+    blank = _has_blank(line, sep, quote)
+    return next(csv.reader([line], delimiter=sep, quotechar=quote, skipinitialspace=blank), [])
 
-def _agreement(lines:list[str], sep:str)->tuple[float, int]:
-    "Share of lines that a separator cuts into as many fields as most, and how many these are."
-    counts = [len(_fields(line, sep)) for line in lines]
+def _has_blank(line:str, sep:str, quote:str)->bool:
+    "Do blanks stand between a separator and a quotation mark?"
+    return sep != ' ' and re.search(re.escape(sep) + ' +' + quote, line) is not None
+
+def _agreement(lines:list[str], sep:str, quote:str)->tuple[float, int, bool]:
+    "Share of lines that a separator cuts into as many fields as most, how many; is it all lines?"
+    counts = [len(_fields(line, sep, quote)) for line in lines]
     body = counts[1:] or counts
     n = max(set(body), key=body.count)
     titles = next((i for i, c in enumerate(counts[:10]) if c > 1 and c >= n - 1), 0)
@@ -301,16 +357,16 @@ def _agreement(lines:list[str], sep:str)->tuple[float, int]:
     body = counts[1:] or counts
     even = np.mean([c == n for c in body])
     fits = {n: 1., n - 1: .9}.get(counts[0], .5)
-    return (even*fits, n) if n > 1 else (0., 1)
+    return (even*fits, n, even*fits == 1 and not titles) if n > 1 else (0., 1, False)
 
-def _find_separator(lines:list[str], suffix:str)->str:
+def _find_separator(lines:list[str], suffix:str, quote:str='"')->str:
     "The separator that explains the lines best; on a tie the one with more fields."
     likes = {'\t': .05*suffix.startswith('.tsv')}
     found = {}
     for sep in SEPARATORS:
-        share, n = _agreement(lines, sep)
-        if sep == ' ' and share < .9: share = 0.
-        found[sep] = (round(share + likes.get(sep, 0), 2), n*(sep != ' '))
+        share, n, whole = _agreement(lines, sep, quote)
+        if sep == ' ' and (share < .9 or len(lines[0].split()) < 2): share = 0.
+        found[sep] = (round(share + likes.get(sep, 0), 2), whole and sep != ' ', n*(sep != ' '))
     best = max(found, key=lambda sep: found[sep])
     if found[best][0] > 0: return best
     return max((s for s in SEPARATORS if s not in ' ::'), key=lines[0].count)
@@ -368,14 +424,16 @@ def _dialect(head:bytes, whole:bool, encoding:str, where:str, options:TableOptio
     lines = [lines[i] for i in places]
     if not lines: raise InputError(f'{where} cannot be read: it has no line of text')
     asked = options.sep if options.sep and options.sep in ''.join(lines[:20]) else None
-    sep = asked or told or _find_separator(lines[:200], Path(where).suffix)
-    rows = [_fields(line, sep) for line in lines]
+    quote = _quote_of(lines[:200])
+    sep = asked or told or _find_separator(lines[:200], Path(where).suffix, quote)
+    rows = [_fields(line, sep, quote) for line in lines]
     titles = 0 if sep == ' ' else _title_lines(rows, options.known)
     rows = rows[titles:]
     header = _header(rows, options)
     widths = [len(row) for row in rows[1:]] or [len(rows[0])]
     width = max(widths if header is not None else [*widths, len(rows[0])])
-    return Dialect(sep, header, width, places[titles], encoding)
+    blank = any(_has_blank(line, sep, quote) for line in lines)
+    return Dialect(sep, header, width, places[titles], encoding, quote=quote, blank=blank)
 
 def _header(rows:list[list[str]], options:TableOptions)->list[str]|None:
     "Names of the columns, where the first row holds them."
@@ -415,8 +473,9 @@ def _lone_quote(sep:str)->re.Pattern:
 
 def _with_quotes(opener:Callable, dialect:Dialect)->Dialect:
     "Find out what quotation marks mean in a file."
-    if len(dialect.sep) > 1 or dialect.sep == ' ' or dialect.encoding[:6] in ('utf-16', 'utf-32'):
-        return dialect
+    single = dialect.quote != '"'
+    wide = dialect.encoding[:6] in ('utf-16', 'utf-32')
+    if len(dialect.sep) > 1 or dialect.sep == ' ' or wide or single: return dialect
     if not any(b'"' in block for block in _whole_lines(opener, 0)):
         return replace(dialect, quoting=csv.QUOTE_NONE)
     lone = _lone_quote(dialect.sep)
@@ -479,6 +538,7 @@ def _arguments(dialect:Dialect, names:list[str], options:TableOptions)->dict:
     text = str if options.all_text else {c: str for c in names if c in options.ids}
     return dict(sep=dialect.sep, header=None, names=names, index_col=False, dtype=text,
                 skiprows=dialect.skip + (dialect.header is not None), quoting=dialect.quoting,
+                quotechar=dialect.quote, skipinitialspace=dialect.blank,
                 escapechar=dialect.escape, low_memory=False,
                 na_values=_MISSING[:1] if options.all_text else _MISSING,
                 keep_default_na=not options.all_text, encoding=dialect.encoding)
@@ -539,13 +599,25 @@ def _open_text(opener:Callable, where:str, head:bytes, options:TableOptions)->Ra
     dialect = _dialect(head, len(head) < 2**17, encoding, where, options)
     dialect = _with_quotes(opener, dialect)
     df = _parse(opener, where, dialect, options)
+    if b'="' in head.replace(b'\x00', b''): df = _without_formulas(df)
     how = [f'separator {SEPARATORS.get(dialect.sep, dialect.sep)}']
     if encoding not in ('utf-8', 'utf-8-sig'): how.append(f'encoding {encoding}')
     if dialect.header is None: how.append('no header')
     if dialect.quoting == csv.QUOTE_NONE or _is_translated(dialect): df = _unquoted(df)
     else: _check_swallowed(df, dialect, where)
     table = RawTable(df, where, how)
+    if encoding == options.encoding and not encoding.startswith('utf'):
+        doubt = doubt_encoding(head, encoding)
+        table.notes += [f'{where} {doubt}'][:bool(doubt)]
     return _without_empty(table, dialect) if dialect.header is not None else table
+
+def _without_formulas(df:pd.DataFrame)->pd.DataFrame:
+    'A table whose texts are kept from a spreadsheet\'s numbers, `="007"`, as these texts.'
+    for c in df.select_dtypes(exclude='number'):
+        text = df[c].astype(object)
+        inner = text.str.extract(r'^="(.*)"$', expand=False)
+        df = df.assign(**{c: text.where(inner.isna(), inner)})
+    return df
 
 def _unquoted(df:pd.DataFrame)->pd.DataFrame:
     "Cells that are quoted from end to end without their quotes; others stay as they are."
@@ -580,7 +652,7 @@ def _without_empty(table:RawTable, dialect:Dialect)->RawTable:
     "Without columns that have no name: empty ones, and numbers of rows."
     df = table.df
     extra = [c for c in df if c.startswith('\x00')]
-    if extra and df[extra].notna().any(axis=None): df = _shifted(table, extra)
+    if extra and _filled(df[extra]).any(axis=None): df = _shifted(table, extra)
     elif extra: df = df.drop(columns=extra)
     for c in [c for c in df if c.startswith('Unnamed: ')]:
         empty = df[c].isna().all() or (df[c].astype(str).isin(['', 'nan'])).all()
@@ -593,16 +665,21 @@ def _counts_rows(s:pd.Series)->bool:
     x = pd.to_numeric(s.iloc[:100_000], errors='coerce').to_numpy(float)
     return len(x) > 0 and bool((np.diff(x) == 1).all()) and not np.isnan(x).any()
 
+def _filled(df:pd.DataFrame)->pd.DataFrame:
+    "Which cells hold something; a text table has empty texts, too."
+    return df.notna() & (df != '')
+
 def _shifted(table:RawTable, extra:list[str])->pd.DataFrame:
     "Rows with one field more than the header: names of rows come first, as R writes them."
     df = table.df
+    filled = _filled(df[extra])
     names = [c for c in df if c not in extra]
     row_name = df[names[0]].astype(str).str.strip('"')
     counts = _counts_rows(row_name) and row_name.iloc[0] in ('0', '1')
-    if len(extra) == 1 and df[extra[0]].notna().all() and counts:
+    if len(extra) == 1 and filled.all(axis=None) and counts:
         return df.drop(columns=names[0]).set_axis(names, axis=1)
-    i = int(df[extra[0]].notna().to_numpy().argmax())
-    n = len(names) + int(df[extra].iloc[i].notna().sum())
+    i = int(filled.any(axis=1).to_numpy().argmax())
+    n = len(names) + int(filled.iloc[i].sum())
     raise InputError(f'{table.where}: row {i} has {n} fields, the header names '
                      f'{len(names)} ({list_names(names)}): name the column that lacks a name, '
                      'quote texts that hold the separator, or name it with sep (--sep)')
@@ -613,25 +690,47 @@ def _open_bytes(opener:Callable, where:str, options:TableOptions)->RawTable:
     head = read_head(opener, where)
     if not head: raise InputError(f'{where} is empty')
     if head.startswith(b'PAR1'):
-        def unpacked(where): return pd.read_parquet(io.BytesIO(read_head(opener, where, -1)))
+        def unpacked(where): return _parquet(io.BytesIO(read_head(opener, where, -1)))
         return RawTable(_arrow(where, unpacked, 'Parquet'), where, ['Parquet'])
     begin = head.decode(_encoding(head, options.encoding), 'ignore').lstrip('\ufeff \t\r\n')
+    _require_table(head, begin, where)
     if begin.startswith('{') or re.match(r'\[\s*[\[{\]]', begin):
-        df = _from_json(decode_all(opener, where, options.encoding), where)
-        return RawTable(_opened_cells(df, options.known), where, ['JSON'])
+        df = _from_json(decode_all(opener, where, options.encoding), where, options)
+        how = ['JSON', 'no header'] if list(df) == ['0', '1'] else ['JSON']
+        return RawTable(_opened_cells(df, options.known), where, how)
     return _open_text(opener, where, head, options)
 
-def _from_json(text:str, where:str)->pd.DataFrame:
+_SQL = r'(create|insert|drop)\s+(table|into)\s|-- (mysql|postgresql database) dump'
+_NO_TABLES = {
+    r'<(!doctype\s+html|html|head|body)\b': 'a web page (HTML), perhaps a login or an error',
+    r'<\?xml': 'XML', r'%%matrixmarket': 'a matrix of MatrixMarket', r'@relation\s': 'an ARFF file',
+    'version https://git-lfs': 'a pointer of Git LFS (git lfs pull fetches the file itself)',
+    _SQL: 'a dump of a database (SQL)', 'x\\n\\0|rdx[23]\\n': "a file of R's save"}
+
+def _require_table(head:bytes, begin:str, where:str)->None:
+    "An `InputError` for what holds text, or bytes, but no table that can be read here."
+    low = begin[:200].lower()
+    found = [what for sign, what in _NO_TABLES.items() if re.match(sign, low)]
+    if head[257:262] == b'ustar': found = ['a tar archive']
+    if not found: return
+    raise InputError(f'{where} is {found[0]}: unpack or export a table as text (CSV), as JSON '
+                     'lines or as .parquet')
+
+def _from_json(text:str, where:str, options:TableOptions)->pd.DataFrame:
     "JSON lines, an array of objects, or an object that holds one."
     lines = [line for line in text.split('\n') if line.strip()]
     try: first = json.loads(lines[0])
-    except ValueError: return _json_document(text, where)
-    if len(lines) == 1: return _json_document(text, where)
-    if not isinstance(first, dict): return _json_document(text, where)
+    except (ValueError, RecursionError): return _json_document(text, where, options)
+    if len(lines) == 1 or not isinstance(first, dict): return _json_document(text, where, options)
     records = []
     for i, line in enumerate(text.split('\n'), 1):
         if line.strip(): records.append(_json_object(line, f'{where}, line {i}'))
-    return pd.DataFrame(records)
+    return _json_table(records)
+
+def _json_table(records:list[dict])->pd.DataFrame:
+    "Objects as rows; whole numbers beside gaps stay what they are."
+    def column_of(name): return [record.get(name) for record in records]
+    return _unrounded(pd.DataFrame(records), column_of)
 
 def _json_object(line:str, where:str)->dict:
     "One line of JSON."
@@ -644,17 +743,33 @@ def _json_object(line:str, where:str)->dict:
                      'a file of JSON lines are')
 
 # %% ../nbs/64_tables.ipynb #0f6513b6
-def _json_document(text:str, where:str)->pd.DataFrame:
-    "One JSON value as a table."
-    try: found = json.loads(text)
+def _json_values(text:str, where:str)->Any:
+    "One JSON value; several of them, one after the other, as a list."
+    decoder = json.JSONDecoder()
+    text = text.strip().lstrip('\ufeff')
+    found = []
+    at = 0
+    try:
+        while at < len(text):
+            value, at = decoder.raw_decode(text, at)
+            found.append(value)
+            at = re.compile(r'[\s,]*').match(text, at).end()
     except (ValueError, RecursionError) as error:
-        raise InputError(f'{where} is no JSON: {getattr(error, "msg", error)}') from None
+        line = text.count('\n', 0, getattr(error, 'pos', at)) + 1
+        raise InputError(f'{where} is no JSON at line {line}: {getattr(error, "msg", error)} '
+                         f'({short(text[at:at + 60].strip(), 40)})') from None
+    return found[0] if len(found) == 1 else found
+
+def _json_document(text:str, where:str, options:TableOptions)->pd.DataFrame:
+    "One JSON value as a table."
+    found = _json_values(text, where)
     if isinstance(found, dict):
         frame = _json_frame(found)
+        if frame is None: frame = _json_by_key(found, options.known)
         if frame is not None: return frame
         found = _json_records(found)
     rows = [x for x in found if isinstance(x, dict)]
-    if found and len(rows) == len(found): return pd.DataFrame(rows)
+    if found and len(rows) == len(found): return _json_table(rows)
     if _is_grid(found): return pd.DataFrame(found[1:], columns=found[0])
     raise InputError(f'{where} is JSON, but no table: expected an object a line, or an array of '
                      f'objects (found {short(found[:1] if found else found, 60)})')
@@ -672,12 +787,22 @@ def _json_frame(found:dict)->pd.DataFrame|None:
     if {'columns', 'data'} <= set(found) and _is_grid([found['columns'], *found['data']]):
         return pd.DataFrame(found['data'], columns=found['columns'])
     if len(parts) < 2: return None
-    if all(isinstance(v, list) for v in parts) and len({len(v) for v in parts}) == 1:
-        return pd.DataFrame(found)
+    ids = all(key.isdigit() for key in found) and list(found) != [str(i) for i in range(len(found))]
+    lists = all(isinstance(v, list) for v in parts) and len({len(v) for v in parts}) == 1
+    if lists and not ids: return pd.DataFrame(found)
     inner = {tuple(v) if isinstance(v, dict) else () for v in parts}
     if len(inner) > 1 or not next(iter(inner)): return None
     numbered = all(key.isdigit() for key in next(iter(inner)))
     return pd.DataFrame(found) if numbered else pd.DataFrame(parts)
+
+def _json_by_key(found:dict, known:Collection[str])->pd.DataFrame|None:
+    "An object of ids and what belongs to them, `{'anna': [3, 7]}`, as two columns by position."
+    values = list(found.values())
+    named = [name for name in known if not name.isdigit()]
+    if len(found) < 2 or set(found) & set(named): return None
+    lists = all(isinstance(v, list) and not any(isinstance(x, dict) for x in v) for v in values)
+    texts = all(isinstance(v, str) for v in values) and all(key.isdigit() for key in found)
+    return pd.DataFrame({'0': list(found), '1': values}) if lists or texts else None
 
 def _is_grid(rows:Any)->bool:
     "Is it a list of lists of one length, the first of names?"
@@ -746,44 +871,3 @@ def _widened(df:pd.DataFrame, column:str)->pd.DataFrame:
     wide = pd.DataFrame([x if isinstance(x, dict) else {} for x in cells], index=df.index)
     wide = wide.rename(columns={c: f'{column}.{c}' for c in wide if c in df})
     return pd.concat([df.drop(columns=column), wide], axis=1)
-
-# %% ../nbs/64_tables.ipynb #baf67a6f
-_SPLITS = (r'\s+', r'\s*,\s*', r'\s*\|\s*', r'\s*;\s*')
-_CLICKED = r'(.+)-([01])'
-_BRACKETS = r"^[\[(]|[\])]$|['\"]"
-
-def _tokens(s:pd.Series, split:str)->pd.Series:
-    "Cells of text as lists; brackets and quotes of Python's own lists fall away."
-    bare = s.fillna('').astype(str).str.strip().str.replace(_BRACKETS, '', regex=True)
-    return bare.str.strip().map(lambda cell: [x for x in re.split(split, cell) if x])
-
-def split_id_lists(df:pd.DataFrame, # A log
-                   column:str, # Of items, perhaps several in a cell
-                   ids:Collection[str] # Known items, as text
-                  )->tuple[pd.DataFrame, str]: # One item a row, and a note
-    "Cells that hold several known ids, with or without a click, as one row for each."
-    if isinstance(df[column].dtype, pd.CategoricalDtype): cells = df[column].astype(object)
-    else: cells = df[column]
-    head = cells.iloc[:2000].dropna().astype(str)
-    head = head[~head.isin(ids)]
-    if not len(head): return df, ''
-    for split in _SPLITS:
-        lists = _tokens(head, split)
-        tokens = lists.explode().dropna()
-        if not len(tokens): continue
-        clicks = bool(tokens.str.fullmatch(_CLICKED).all())
-        bare = tokens.str.replace(r'-[01]$', '', regex=True) if clicks else tokens
-        several = clicks or (lists.map(len) > 1).mean() > .5
-        if not several or bare.isin(ids).mean() < .5: continue
-        return _one_item_a_row(df.assign(**{column: _tokens(cells, split)}), column, clicks)
-    return df, ''
-
-def _one_item_a_row(df:pd.DataFrame, column:str, clicks:bool)->tuple[pd.DataFrame, str]:
-    "Lists of ids as rows; impressions without a click are left out."
-    long = in_list_order(df.reset_index(drop=True).explode(column), column)
-    note = f'{len(df):,} rows with several items each became {len(long):,}'
-    if not clicks: return long, note
-    clicked = long[column].str.endswith('-1')
-    note += f'; {int((~clicked).sum()):,} impressions without a click dropped'
-    long = long[clicked].reset_index(drop=True)
-    return long.assign(**{column: long[column].str[:-2]}), note
