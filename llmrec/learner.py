@@ -111,11 +111,12 @@ def to_device(batch:Any, # Tensors, nested in tuples, lists or dicts
 def adamw(params:Iterable, # Parameters, or groups of them
           lr:float=1e-3, **kw:Any # The rest as for `torch.optim.AdamW`
          )->torch.optim.Optimizer:
-    "AdamW; where all parameters are on a GPU, as one fused kernel."
+    "AdamW; where all parameters are on one CPU or GPU, as one fused kernel."
     params = list(params)
     groups = [g['params'] if isinstance(g, dict) else [g] for g in params]
     devices = {p.device.type for group in groups for p in group}
-    return torch.optim.AdamW(params, lr, **{'fused': devices == {'cuda'} or None, **kw})
+    fused = devices in ({'cpu'}, {'cuda'}) or None
+    return torch.optim.AdamW(params, lr, **{'fused': fused, **kw})
 
 # %% ../nbs/09_learner.ipynb #debe8fb1
 class Learner:
