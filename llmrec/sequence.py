@@ -204,8 +204,9 @@ def sampled_nll(hidden:torch.Tensor, table:torch.Tensor, y:torch.Tensor, lo:int,
     point = torch.rand(n_neg, device=hidden.device)
     drawn = torch.searchsorted(probs.cumsum(0), point).clamp(max=hi - lo - 1)
     rows = F.embedding(torch.cat([y, drawn + lo]), table)   # at once: a lookup's gradient is a table
-    own = (hidden*rows[:len(y)]).sum(1, keepdim=True)
-    others = hidden @ rows[len(y):].T - (probs.gather(0, drawn)*n_neg).log()
+    chosen, others = rows.split([len(y), n_neg])
+    own = (hidden*chosen).sum(1, keepdim=True)
+    others = hidden @ others.T - (probs.gather(0, drawn)*n_neg).log()
     others = others.masked_fill(drawn + lo == y.unsqueeze(1), -torch.inf)
     return torch.logsumexp(torch.cat([own, others], 1), 1) - own.squeeze(1)
 
