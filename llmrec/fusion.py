@@ -125,6 +125,7 @@ class ChoiceBatch:
     columns: torch.Tensor       # The candidates, (choices, candidates)
 
 # %% ../nbs/17_fusion.ipynb #0f65cf23
+#| code-fold: true
 def _favourites(scores, allowed, k): # (m, experts, n), (m, n) -> (m, k·experts)
     "Columns that each expert ranks first among those allowed; if level, in a fixed order."
     level = scores*np.float32(1000)
@@ -702,6 +703,7 @@ def _without_light(self:Fusion, training, least=.01):
                         training.hist, hidden=training.hidden)
 
 # %% ../nbs/17_fusion.ipynb #77b29516
+#| code-fold: true
 def _of_target(choices, experts, hist, notes):
     "Choices of joint experts as their twins score them, which know the target alone."
     own = [not x.use_source_history and not x.children() for x in experts]
@@ -739,6 +741,7 @@ def _without_sources(self:Fusion, experts, rest, hist, target):
     return replace(alone._training_set(without_sources(rest), own, target), drop_sources=True)
 
 # %% ../nbs/17_fusion.ipynb #0a12dd75
+#| code-fold: true
 @patch
 def _choices(self:Fusion, data, held_out):
     "What the gate learns from; nothing if nothing can be held out."
@@ -843,6 +846,7 @@ def summary(self:Fusion, counts:tuple=(0, 2, 10, 50, 500), lengths:tuple=(0, 3, 
     return pd.DataFrame(flat, columns=expert_names(self.experts), index=index)
 
 # %% ../nbs/17_fusion.ipynb #d958b862
+#| code-fold: true
 @patch
 def copy(self:Fusion)->Fusion:
     "A fusion that may be changed while others read this one."

@@ -203,7 +203,7 @@ def sampled_nll(hidden:torch.Tensor, table:torch.Tensor, y:torch.Tensor, lo:int,
     probs = probs.to(hidden.device)
     point = torch.rand(n_neg, device=hidden.device)
     drawn = torch.searchsorted(probs.cumsum(0), point).clamp(max=hi - lo - 1)
-    rows = F.embedding(torch.cat([y, drawn + lo]), table)   # at once: a lookup's gradient is a table
+    rows = F.embedding(torch.cat([y, drawn + lo]), table)   # one lookup: its gradient is a table
     chosen, others = rows.split([len(y), n_neg])
     own = (hidden*chosen).sum(1, keepdim=True)
     others = hidden @ others.T - (probs.gather(0, drawn)*n_neg).log()

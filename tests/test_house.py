@@ -102,7 +102,7 @@ LONG_CELLS = { # as `python tests/test_house.py` counts them; to be trimmed, not
     '09_learner': 1,        # the Learner
     '11_finetune': 2,       # the two models
     '12_expert': 1,         # files from experts
-    '17_fusion': 9,         # the Fusion
+    '17_fusion': 6,         # the Fusion
     '34_pictures': 2,       # parts of the network, a picture opened
     '36_encoder_choice': 3, # histories, candidates, and the choice
 }

@@ -15,6 +15,8 @@ MODULES = {m.name: importlib.import_module(f'llmrec.{m.name}') for m in pkgutil.
 # Source of the package
 BANNED = {'pickle', 'cPickle', 'dill', 'joblib', 'shelve', 'marshal', 'cloudpickle', 'subprocess', 'urllib.request', 'requests', 'socket', 'ctypes'}
 
+ASKS_THE_HUB = {'model_files': {'socket', 'urllib.request'}}     # does it answer, and is there a proxy? Nothing is read
+
 def names(node):
     return [a.name for a in node.names] + ([node.module] if isinstance(node, ast.ImportFrom) and node.module else [])
 
@@ -22,7 +24,7 @@ def names(node):
 def test_nothing_in_the_source_runs_what_data_say(path):
     for n in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
         where = f'{path.name}:{getattr(n, "lineno", "?")}'
-        if isinstance(n, (ast.Import, ast.ImportFrom)): assert not BANNED & set(names(n)), f'{where} imports {names(n)}'
+        if isinstance(n, (ast.Import, ast.ImportFrom)): assert not (BANNED - ASKS_THE_HUB.get(path.stem, set())) & set(names(n)), f'{where} imports {names(n)}'
         if not isinstance(n, ast.Call): continue
         call, kw = ast.unparse(n.func), {k.arg: ast.unparse(k.value) for k in n.keywords}
         assert call not in ('eval', 'exec', 'compile', 'os.system', 'os.popen', 'torch.load', 'pd.read_pickle', 'yaml.load'), f'{where}: {call}'
