@@ -411,7 +411,7 @@ def _without_order(experts):
 
 # %% ../nbs/17_fusion.ipynb #64c08fc0
 def neural_experts(data:Dataset, full:bool=False, seed:int=0)->list:
-    "Unfitted networks that make sense for these data; `full`: not only the one that pays."
+    "Unfitted networks that make sense for these data: one, or with `full` all of them."
     text = data.vectors is not None or bool(attribute_columns(data))
     own = bool((data.hist.item < data.n_target).any())
     if not full: return [SASRec(epochs=12, seed=seed)] if own and data.ordered else []
@@ -493,7 +493,7 @@ class Fusion(Expert):
     may_drop_sources: bool = True                  # Leave out sources that would hurt?
     def __init__(self,
                  make_experts:Callable|None=None, # (Dataset, budget, seed) -> experts
-                 budget:str='auto',   # 'fast': closed form; 'auto': networks, too; 'full'
+                 budget:str='auto',   # 'fast': closed form; 'auto': a network on trial; 'full'
                  repeats:bool=False,  # Also learn to recommend what users had before?
                  seed:int=0):
         self.make_experts = make_experts
@@ -556,17 +556,16 @@ def _common_experts(sets, keys, experts):
     return sets, [x for x in experts if expert_key(x) in common]
 
 # %% ../nbs/17_fusion.ipynb #31768619
-def _tenth(counts, rng): # (n,) of the target -> (n,) boolean
-    "A tenth of the items that have interactions."
-    warm = np.nonzero(counts)[0]
-    return np.isin(np.arange(len(counts)), rng.choice(warm, len(warm)//10, replace=False))
+def _tenth(rest, rng): # -> (n_items,) boolean
+    "A tenth of the target's items that have interactions."
+    warm = np.nonzero(rest.counts[:rest.n_target])[0]
+    return np.isin(np.arange(rest.n_items), rng.choice(warm, len(warm)//10, replace=False))
 
 @patch
 def _hidden_items(self:Fusion, rest, target, rng):
     "Target items that lose their interactions: a tenth, if held-out items are hardly ever new."
-    counts = rest.counts[:rest.n_target]
-    if (counts[target] == 0).sum() >= 30: return np.zeros(rest.n_items, bool)
-    return np.pad(_tenth(counts, rng), (0, rest.n_items - rest.n_target))
+    if (rest.counts[target] == 0).sum() >= 30: return np.zeros(rest.n_items, bool)
+    return _tenth(rest, rng)
 
 # %% ../nbs/17_fusion.ipynb #75cae380
 #| code-fold: true
@@ -612,8 +611,7 @@ def _add_cold_items(self:Fusion, training, rest, hidden):
     rng = np.random.default_rng(self.seed)
     fitted = [training.experts[i] for i in able]
     if not hidden.any():
-        tenth = _tenth(rest.counts[:rest.n_target], rng)
-        hidden = np.pad(tenth, (0, rest.n_items - rest.n_target))
+        hidden = _tenth(rest, rng)
         fitted = fit_experts(clone_experts(fitted), drop_items(rest, hidden), self.plan)
     rows = rng.permutation(np.nonzero(hidden[rest.hist.item])[0])
     rows = rows[:len(training.sets[0].target)//2]

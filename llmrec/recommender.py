@@ -464,7 +464,7 @@ class Recommender(BaseEstimator, ModelHubMixin):
         encoder:object='minilm', # Name, 'auto', or an object with `encode(texts)`; None: no text
         strategy:str='auto',     # 'auto', 'supervised', 'unsupervised' (users kept apart), 'target'
         seed:int=0,              # Seed of everything random
-        budget:str='auto',       # 'fast': closed form; 'auto': networks where data allow; 'full'
+        budget:str='auto',       # 'fast': closed form; 'auto': a network on trial; 'full'
         experts:Callable|None=None, # (Dataset, budget, seed) -> experts; None: the default ones
         verbose:bool=False,      # Log the plan
         repeats:bool=False,      # Also learn to recommend what users had before?
