@@ -7,8 +7,8 @@ of items without training interactions) and ranked twice by the same kinds of mo
 candidates: *of the log*, the item table is cut to what was bought, the test included; *with the unsold*, it holds the others, too. In the
 first an item without training interactions must be in the test, and a gate that learns from held-out interactions learns just that.
 Systems: popularity, content (TF-IDF of the titles), and a `Recommender` of popularity, content, EASE and kernel transfer (with `--full` the
-default experts of `budget='fast'`). NDCG@10; `cold`: items without training interactions in the catalogue; `among`: ranked among all items, or
-among those without training interactions only, as in the places that a list keeps for them."""
+default experts of `budget='fast'`). NDCG@10; `cold`: items without training and validation interactions in the catalogue; `among`: ranked among
+all items, or among those without such interactions only, as in the places that a list keeps for them."""
 import argparse, time, warnings
 import numpy as np, pandas as pd
 from common import commit
@@ -45,7 +45,7 @@ def one(name, domain, seed, share, full):
     tables = {'of the log': domain.items[domain.items['item'].isin(log['item'])], 'with the unsold': domain.items}
     for catalogue, items in tables.items():
         items = items.reset_index(drop=True)
-        warm = items['item'].isin(split.train['item'])
+        warm = items['item'].isin(pd.concat([split.train, split.valid])['item'])    # the recommender has seen both
         known = pd.MultiIndex.from_product([split.test['user'].unique(), items['item'][warm]], names=['user', 'item']).to_frame(index=False)
         for system, model in systems(split.train, split.valid, items, name, seed, full).items():
             for among, mask in (('all', None), ('cold', known)):

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Expert', 'expert_names', 'expert_key', 'map_experts', 'copy_experts', 'clone_experts', 'grid_settings', 'tune_expert',
-           'nth_best', 'fit_itself', 'pack_experts', 'unpack_experts', 'decayed_sum', 'sparse_product', 'check_expert']
+           'nth_best', 'fit_itself', 'fit_experts', 'tune_experts', 'pack_experts', 'unpack_experts', 'decayed_sum',
+           'sparse_product', 'check_expert']
 
 # %% ../nbs/12_expert.ipynb #1fad1690
 import copy
@@ -13,13 +14,14 @@ import math
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from itertools import product
 from sklearn.base import BaseEstimator, clone
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
-from .core import InputError, keep_generators
+from .core import InputError, keep_generators, progress
 from .data import Domain, make_synthetic_pair
 from .dataset import (
     Dataset, Histories, binarize, decayed_matrix, drop_users, histories, insert_items, make_dataset,
@@ -106,6 +108,8 @@ class Expert(BaseEstimator):
     def refresh(self, data:Dataset, users:np.ndarray) -> None:
         "Learn again when it is due; networks may continue from where they are."
         self.fit_dataset(data)
+    def start_from(self, other:'Expert') -> None:
+        "Let the next fit go on from one that is fitted; only networks do."
     def forget(self, data:Dataset, gone:np.ndarray) -> str: # What was done
         "Learn without users; `data` is the index without them, `gone` marks them in the old one."
         self.fit_dataset(data)
@@ -262,6 +266,65 @@ def fit_itself(expert:Expert, data:Dataset, most:int=1000, # Users to validate o
     found = clone_experts([found])[0].fit_dataset(data)
     found.tried = tried
     return found
+
+# %% ../nbs/12_expert.ipynb #8106a8fb
+#| code-fold: true
+def fit_experts(experts:list, # Unfitted experts
+                data:Dataset,
+                notes:list|None=None # Takes a line for each expert that is left out
+               )->list:
+    "Fit each that has not learned from these data; one that cannot is warned about and left out."
+    fitted = []
+    left = []
+    for expert in progress(experts, 'experts'):
+        try:
+            if getattr(expert, 'data', None) is not data: expert.fit_dataset(data)
+            fitted.append(expert)
+        except (InputError, ImportError, MemoryError) as err:
+            left.append(f'{expert.name} left out: {type(err).__name__}: {err}')
+            warnings.warn(left[-1], stacklevel=2)
+    if notes is not None: notes += left
+    if not fitted: raise InputError('no expert could be fitted: ' + '; '.join(left))
+    return fitted
+
+# %% ../nbs/12_expert.ipynb #074f0018
+#| code-fold: true
+def _in_words(expert, tried):
+    "What a search found, in one line of the plan."
+    best = tried.iloc[0]
+    values = ', '.join(f'{name} {best[name]:g}' if not isinstance(best[name], (bool, np.bool_))
+                       else f'{name} {best[name]}' for name in tried.columns[:-1])
+    if not best.iloc[-1] > 0: return f'{type(expert).__name__}: no setting ranks held-out items'
+    worst = tried['ndcg@20'].astype(float).min()
+    return (f'{type(expert).__name__}: {values} (NDCG@20 {best.iloc[-1]:.4f} on held-out '
+            f'interactions, the worst of {len(tried)} settings {worst:.4f})')
+
+# %% ../nbs/12_expert.ipynb #b15dc9df
+#| code-fold: true
+def tune_experts(experts:list, data:Dataset,
+                 hist:Histories, target:np.ndarray, # Held-out choices, which `data` lacks
+                 notes:list|None=None, # Takes a line for each class
+                 most:int=500          # Choices to try settings on, at most
+                )->list:               # Unfitted
+    "Experts with the best values of their grids; several of one class differ."
+    held = select_users(hist, np.arange(min(most, len(target)))), target[:most]
+    tables = {}
+    tuned = []
+    for expert in experts:
+        kind = type(expert)
+        if kind not in tables: tables[kind] = _try_all(expert, data, held, notes)
+        earlier = sum(type(x) is kind for x in tuned)
+        tuned.append(nth_best(expert, tables[kind], earlier) if len(tables[kind]) else expert)
+    return list({expert_key(x): x for x in tuned}.values())
+
+# %% ../nbs/12_expert.ipynb #94a2c81f
+#| code-fold: true
+def _try_all(expert, data, held, notes):
+    "The table of a search; empty if nothing is found."
+    try: _, tried = tune_expert(expert, data, *held)
+    except (InputError, ImportError, MemoryError): return pd.DataFrame()
+    if notes is not None and len(tried): notes.append(_in_words(expert, tried))
+    return tried if len(tried) and tried['ndcg@20'][0] > 0 else pd.DataFrame()
 
 # %% ../nbs/12_expert.ipynb #909ad75a
 def _pack_value(value, key, arrays, place): # key: name for arrays; place: Expert -> its number

@@ -6,11 +6,10 @@
 __all__ = ['standardize_scores', 'item_log_counts', 'user_log_counts', 'Gate', 'ChoiceBatch', 'build_choices', 'add_experts',
            'rare_item_weights', 'unique_evidence_pairs', 'gate_scores', 'choice_loss', 'fit_gate', 'fit_cold_items',
            'fit_cold_start', 'choice_ndcg', 'held_out_ndcg', 'closed_form_experts', 'neural_experts', 'default_experts',
-           'fit_experts', 'tune_experts', 'Fusion', 'n_held_out', 'paired_gain', 'weight_shares']
+           'Fusion', 'n_held_out', 'paired_gain', 'weight_shares']
 
 # %% ../nbs/17_fusion.ipynb #73cc277c
 import copy
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 import numpy as np
@@ -21,13 +20,14 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from scipy.optimize import minimize
 from torch import nn
-from .core import InputError, batch_slices, progress
+from .core import InputError, batch_slices
 from .dataset import (
     Dataset, Histories, basket_start, drop_items, has_item, history_before, hold_out_last_basket,
-    last_interactions, mask_interactions, seen_items, select_users, without_sources)
+    last_interactions, mask_interactions, seen_items, select_users, training_histories,
+    without_sources)
 from .features import attribute_columns, simulate_cold_target
 from .expert import (
-    Expert, clone_experts, copy_experts, expert_key, expert_names, nth_best, tune_expert)
+    Expert, clone_experts, copy_experts, expert_key, expert_names, fit_experts, tune_experts)
 from .baselines import (
     ALS, Content, ItemKNN, LastItems, Popularity, RepeatConsumption, Tfidf)
 from .closed_form import (
@@ -410,11 +410,19 @@ def _without_order(experts):
     return list(kept.values())
 
 # %% ../nbs/17_fusion.ipynb #64c08fc0
+def _networks_on_trial(data, seed):
+    "SASRec on all domains; where users are shared and the target is large, one on it alone, too."
+    own = (data.hist.item < data.n_target).sum()
+    both = own >= 10_000 and (training_histories(data).item >= data.n_target).any()
+    joint = SASRec(epochs=12, seed=seed)
+    alone = SASRec(epochs=12, use_source_history=False, seed=seed)
+    return [joint, alone] if both else [joint]
+
 def neural_experts(data:Dataset, full:bool=False, seed:int=0)->list:
     "Unfitted networks that make sense for these data: one, or with `full` all of them."
     text = data.vectors is not None or bool(attribute_columns(data))
     own = bool((data.hist.item < data.n_target).any())
-    if not full: return [SASRec(epochs=12, seed=seed)] if own and data.ordered else []
+    if not full: return _networks_on_trial(data, seed) if own and data.ordered else []
     base = SASRec(seed=seed)
     experts = [TwoTower(seed=seed)] if own and text else []
     if not data.ordered: return experts
@@ -428,61 +436,6 @@ def default_experts(data:Dataset, budget:str='fast', seed:int=0)->list:
     nets = budget == 'full' or budget == 'auto' and len(data.hist.item) >= 10_000
     more = neural_experts(data, budget == 'full', seed) if nets else []
     return closed_form_experts(data) + more
-
-# %% ../nbs/17_fusion.ipynb #8106a8fb
-def fit_experts(experts:list, # Unfitted experts
-                data:Dataset,
-                notes:list|None=None # Takes a line for each expert that is left out
-               )->list:
-    "Fit each that has not learned from these data; one that cannot is warned about and left out."
-    fitted = []
-    left = []
-    for expert in progress(experts, 'experts'):
-        try:
-            if getattr(expert, 'data', None) is not data: expert.fit_dataset(data)
-            fitted.append(expert)
-        except (InputError, ImportError, MemoryError) as err:
-            left.append(f'{expert.name} left out: {type(err).__name__}: {err}')
-            warnings.warn(left[-1], stacklevel=2)
-    if notes is not None: notes += left
-    if not fitted: raise InputError('no expert could be fitted: ' + '; '.join(left))
-    return fitted
-
-# %% ../nbs/17_fusion.ipynb #074f0018
-def _in_words(expert, tried):
-    "What a search found, in one line of the plan."
-    best = tried.iloc[0]
-    values = ', '.join(f'{name} {best[name]:g}' if not isinstance(best[name], (bool, np.bool_))
-                       else f'{name} {best[name]}' for name in tried.columns[:-1])
-    if not best.iloc[-1] > 0: return f'{type(expert).__name__}: no setting ranks held-out items'
-    worst = tried['ndcg@20'].astype(float).min()
-    return (f'{type(expert).__name__}: {values} (NDCG@20 {best.iloc[-1]:.4f} on held-out '
-            f'interactions, the worst of {len(tried)} settings {worst:.4f})')
-
-# %% ../nbs/17_fusion.ipynb #b15dc9df
-def tune_experts(experts:list, data:Dataset,
-                 hist:Histories, target:np.ndarray, # Held-out choices, which `data` lacks
-                 notes:list|None=None, # Takes a line for each class
-                 most:int=500          # Choices to try settings on, at most
-                )->list:               # Unfitted
-    "Experts with the best values of their grids; several of one class differ."
-    held = select_users(hist, np.arange(min(most, len(target)))), target[:most]
-    tables = {}
-    tuned = []
-    for expert in experts:
-        kind = type(expert)
-        if kind not in tables: tables[kind] = _try_all(expert, data, held, notes)
-        earlier = sum(type(x) is kind for x in tuned)
-        tuned.append(nth_best(expert, tables[kind], earlier) if len(tables[kind]) else expert)
-    return list({expert_key(x): x for x in tuned}.values())
-
-# %% ../nbs/17_fusion.ipynb #94a2c81f
-def _try_all(expert, data, held, notes):
-    "The table of a search; empty if nothing is found."
-    try: _, tried = tune_expert(expert, data, *held)
-    except (InputError, ImportError, MemoryError): return pd.DataFrame()
-    if notes is not None and len(tried): notes.append(_in_words(expert, tried))
-    return tried if len(tried) and tried['ndcg@20'][0] > 0 else pd.DataFrame()
 
 # %% ../nbs/17_fusion.ipynb #6037c3c8
 class Fusion(Expert):
@@ -544,6 +497,7 @@ class _TrainingSet:
     experts: list              # In the order of their scores
     cold_start: ChoiceBatch|None = None  # The same choices without histories
     hist: Histories|None = None  # Histories of the first set
+    alone: list|None = None    # Scores of a network of the target alone, if it gains
     drop_sources: bool = False # Do they hurt?
     hidden: bool = False       # Are the last set's choices among hidden items?
 
@@ -648,18 +602,30 @@ def _no_histories(hist, most=500):
 
 # %% ../nbs/17_fusion.ipynb #c2a8b094
 @patch
+def _trial(self:Fusion, training, network, before):
+    "What a network adds to held-out NDCG@10, 0 if less than a standard error; the set with it."
+    more = self._extended(training, [network])
+    if len(more.experts) == len(training.experts): return 0., training
+    gain, error = paired_gain(held_out_ndcg(more.sets[:1], len(more.experts)), before)
+    what = f'{network.name} adds {gain:+.4f} ± {error:.4f} to NDCG@10 of held-out interactions'
+    self.plan.append(f"network {'can join' if gain > error else 'left out'}: {what}")
+    return gain if gain > error else 0., more
+
+@patch
 def _try_networks(self:Fusion, training):
-    "Networks join if they add more than a standard error to held-out NDCG@10."
+    "The network that adds most to held-out NDCG@10 joins, if that is over a standard error."
     networks = [x for x in self.new_experts(training.experts[0].data) if x.neural]
     if not (networks and self._on_trial()): return training
-    more = self._extended(training, networks)
-    if len(more.experts) == len(training.experts): return training
     before = held_out_ndcg(training.sets[:1], len(training.experts))
-    gain, error = paired_gain(held_out_ndcg(more.sets[:1], len(more.experts)), before)
-    names = ', '.join(x.name for x in networks)
-    what = f'{names} adds {gain:+.4f} ± {error:.4f} to NDCG@10 of held-out interactions'
-    self.plan.append(f"networks {'join' if gain > error else 'left out'}: {what}")
-    return more if gain > error else training
+    best = training
+    most = 0.
+    alone = None
+    for network in networks:
+        gain, more = self._trial(training, network, before)
+        if gain and not network.use_source_history: alone = more.sets[0].scores[..., -1:]
+        if gain > most: best = more
+        most = max(gain, most)
+    return replace(best, alone=alone)
 
 # %% ../nbs/17_fusion.ipynb #17c02a03
 @patch
@@ -711,23 +677,33 @@ def _of_target(choices, experts, hist, notes):
     own_hist = mask_interactions(hist, hist.item < data.n_target)
     return add_experts(alike, fit_experts(others, without_sources(data), notes), own_hist)
 
+def _twin(training, closed, first, notes):
+    "The first choices as the model without the sources scores them, with a network if that gains."
+    choices = _some(training.sets[0], first)
+    choices.scores = choices.scores[..., closed]
+    hist = select_users(training.hist, first.numpy())
+    twin = _of_target(choices, [training.experts[i] for i in closed], hist, notes)
+    if training.alone is not None:
+        twin.scores = torch.cat([twin.scores, training.alone[first]], -1)
+    return twin
+
 @patch
 def _judge_sources(self:Fusion, training, rest, hist, target):
     "The training set, or the one without the sources if these hurt; the gain is noted."
-    closed = [x for x in training.experts if not x.neural]
+    closed = [i for i, x in enumerate(training.experts) if not x.neural]
     if rest.n_items == rest.n_target or not (closed and self.may_drop_sources): return training
-    at = [training.experts.index(x) for x in closed]
-    first = np.arange(min(len(training.sets[0].target), 1000))
-    joint = _some(training.sets[0], torch.from_numpy(first))
-    joint = replace(joint, scores=joint.scores[..., at])
-    twin = _of_target(joint, closed, select_users(training.hist, first), self.plan)
-    gain, error = paired_gain(held_out_ndcg([joint], len(closed)),
-                              held_out_ndcg([twin], twin.scores.shape[-1]))
+    first = torch.arange(len(training.sets[0].target))
+    joint = _some(training.sets[0], first)
+    if not self._on_trial(): joint.scores = joint.scores[..., closed]
+    twin = _twin(training, closed, first, self.plan)
+    gain, error = paired_gain(*(held_out_ndcg([x], x.scores.shape[-1]) for x in (joint, twin)))
     harm = gain < -2*error
     verdict = 'would hurt, left out' if harm else 'helps' if gain > 2*error else 'no gain shown'
     size = f'{gain:+.4f} ± {error:.4f} to NDCG@10 of held-out interactions'
     self.plan.append(f'source: {verdict} ({size})')
-    return self._without_sources(closed, rest, hist, target) if harm else training
+    if not harm: return training
+    closed = [training.experts[i] for i in closed]
+    return self._try_networks(self._without_sources(closed, rest, hist, target))
 
 # %% ../nbs/17_fusion.ipynb #46e5ed2a
 @patch
@@ -754,7 +730,7 @@ def _choices(self:Fusion, data, held_out):
     target = target[order]
     if len(target) >= 30:
         training = self._without_light(self._training_set(rest, hist, target))
-        return self._try_networks(self._judge_sources(training, rest, hist, target))
+        return self._judge_sources(self._try_networks(training), rest, hist, target)
     known = data.phi is not None and data.phi.any()
     if known and (data.hist.item >= data.n_target).any(): return self._simulated_choices(data)
     return _TrainingSet([], [])
@@ -771,6 +747,8 @@ def fit_dataset(self:Fusion, data:Dataset,
     self.data = data if full is None else full
     if training.drop_sources: self.data = without_sources(self.data)
     experts = clone_experts(training.experts) if training.sets else self.new_experts(self.data)
+    for new, tried in zip(experts, training.experts):
+        if self._on_trial(): new.start_from(tried)
     training.experts = experts             # what the fitted ones learned is let go
     self.experts = fit_experts(experts, self.data, self.plan)
     self.gate = self._learned_gate(training)

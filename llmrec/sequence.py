@@ -24,7 +24,7 @@ from .core import (
     InputError, batch_slices, def_device, default_device, keep_generators, set_seed)
 from .dataset import (
     Dataset, Histories, domain_ranges, mask_interactions, next_item_ndcg, select_users,
-    split_last_interaction, training_histories)
+    split_last_interaction, training_histories, without_sources)
 from .features import gp_smooth_embeddings, item_features, pca_features, project_new_items
 from .learner import (
     Callback, ClipCB, DataLoaders, EarlyStopCB, Learner, SchedCB, TransferPenaltyCB, adamw,
@@ -366,6 +366,7 @@ class SASRec(NeuralExpert):
     "Causal transformer over item ids, trained with a softmax over all of them."
     phrase = 'your history, read in order'
     needs_order = True
+    _start = None                       # Weights to go on from
     def __init__(self, dim:int=64, layers:int=2, heads:int=2, drop:float=.3,
                  size:int=50, # Predictions a window
                  lr:float=4e-3, wd:float=.01,
@@ -373,26 +374,37 @@ class SASRec(NeuralExpert):
                  tokens:int=800, # Items a batch
                  quota:int=120_000, # Interactions an epoch, at most
                  n_neg:int=1024, full:int=4000, # Negatives where a domain has over `full` items
+                 use_source_history:bool=True, # False: other domains do not exist
                  seed:int=0):
         store_attr(store_args=False)
 
 # %% ../nbs/15_sequence.ipynb #1451728a
+@patch(as_prop=True)
+def n_embedded(self:SASRec)->int:
+    "Items with vectors in the network: of all domains, or of the target."
+    return self.data.n_items if self.use_source_history else self.data.n_target
+
 @patch
 def build(self:SASRec)->SeqNet:
-    "A network over the items of all domains."
-    return SeqNet(self.data.n_items, self.dim, self.layers, self.heads, self.drop, self.size)
+    "A network over the items that it knows."
+    return SeqNet(self.n_embedded, self.dim, self.layers, self.heads, self.drop, self.size)
 
 @patch
 def train_histories(self:SASRec, data:Dataset)->Histories:
     "What it learns from: all domains if users are shared, else the target."
-    return training_histories(data)
+    return training_histories(data if self.use_source_history else without_sources(data))
+
+@patch
+def start_from(self:SASRec, other:SASRec)->None:
+    "Let the next fit go on from a fitted network of the same items, for a third of the epochs."
+    if self.epochs: self._start = other.theta.copy()
 
 # %% ../nbs/15_sequence.ipynb #05dd2cc6
 @patch
 def loss_func(self:SASRec, hist:Histories)->Callable:
     "The loss on these histories, with negatives where a domain is large."
-    ranges = domain_ranges(self.data)
-    counts = np.bincount(hist.item, minlength=self.data.n_items)
+    ranges = [x for x in domain_ranges(self.data) if x[0] < self.n_embedded]
+    counts = np.bincount(hist.item, minlength=self.n_embedded)
     probs = [negative_sampling_probs(counts[lo:hi]).to(self.device) for lo, hi in ranges]
     large = max(hi - lo for lo, hi in ranges) > self.full
     return partial(seq_loss, ranges=ranges, n_neg=self.n_neg if large else 0, probs=probs)
@@ -405,7 +417,7 @@ def train(self:SASRec, hist:Histories, epochs:int, cbs:Sequence[Callback]=(),
     if len(hist.item):
         tokens = min(self.tokens, max(64, len(hist.item)//30))
         data = self.data
-        batches = SeqBatches(hist, data.n_items, data.n_target, self.size, tokens, self.quota)
+        batches = SeqBatches(hist, self.n_embedded, data.n_target, self.size, tokens, self.quota)
         opt = partial(adamw, weight_decay=self.wd)
         learn = Learner(self._net, DataLoaders(batches), self.loss_func(hist), opt, lr or self.lr,
                         [SchedCB(cosine), ClipCB(5.), *cbs], seed=self.seed, device=self.device)
@@ -457,7 +469,11 @@ def _fit(self:SASRec, data:Dataset)->None:
     "Train on the target, and on the sources if users are shared."
     set_seed(self.seed)
     self._net = self.build()
-    self.fit_net(data)
+    if self._start is None: return self.fit_net(data)
+    nn.utils.vector_to_parameters(torch.from_numpy(self._start), self._net.parameters())
+    self._start = None
+    self.train(self.train_histories(data), max(1, self.epochs//3))
+    self.keep(self._net)
 
 # %% ../nbs/15_sequence.ipynb #69fb30f0
 @patch
@@ -470,7 +486,7 @@ def block_rows(self:SASRec)->int:
 def last_states(self:SASRec, hist:Histories, users:np.ndarray)->torch.Tensor: # (len(users), dim)
     "Hidden states after the last item of some of the histories, which begin with the start token."
     length = np.minimum(hist.lengths[users], self.size)
-    inputs = pad_ragged(hist.item, hist.ptr[users + 1] - length, length, self.data.n_items)
+    inputs = pad_ragged(hist.item, hist.ptr[users + 1] - length, length, self.n_embedded)
     hidden, _ = self.net(torch.from_numpy(inputs).to(self.net.rel.device))
     return hidden[torch.arange(len(users)), torch.from_numpy(length - 1)]
 
@@ -479,7 +495,7 @@ def last_states(self:SASRec, hist:Histories, users:np.ndarray)->torch.Tensor: # 
 @torch.no_grad()
 def score_histories(self:SASRec, hist:Histories)->np.ndarray: # (len(hist), n_target) float32
     "Inner product of the last hidden state with the vector of each target item."
-    hist = prepend_bos(hist, self.data.n_items)
+    hist = prepend_bos(self.seen(hist), self.n_embedded)
     order = np.argsort(hist.lengths, kind='stable')
     out = np.zeros((len(hist), self.data.n_target), np.float32)
     vectors = self.net.table()[:self.data.n_target].T
@@ -499,7 +515,8 @@ def item_matrix(self:SASRec)->np.ndarray: # (n_target, dim)
 @torch.no_grad()
 def query(self:SASRec, hist:Histories)->tuple: # (dim,) and None
     "State of the transformer after the last item of one history."
-    state = self.last_states(prepend_bos(hist, self.data.n_items), np.zeros(1, int))
+    hist = prepend_bos(self.seen(hist), self.n_embedded)
+    state = self.last_states(hist, np.zeros(1, int))
     return state[0].float().cpu().numpy(), None
 
 # %% ../nbs/15_sequence.ipynb #971e9951
@@ -597,8 +614,9 @@ class TextSASRec(SASRec):
 @patch
 def build(self:TextSASRec)->TextSeqNet:
     "A network over texts and ids."
-    return TextSeqNet(self.phi, self.known, self.id_drop, dim=self.dim, layers=self.layers,
-                      heads=self.heads, drop=self.drop, size=self.size)
+    n = self.n_embedded
+    return TextSeqNet(self.phi[:n], self.known[:n], self.id_drop, dim=self.dim,
+                      layers=self.layers, heads=self.heads, drop=self.drop, size=self.size)
 
 # %% ../nbs/15_sequence.ipynb #0f25eb0c
 #| code-fold: true
@@ -606,7 +624,7 @@ def build(self:TextSASRec)->TextSeqNet:
 def pretrain_net(self:TextSASRec, data:Dataset)->list[Callback]:
     "Train on the sources with text alone; what holds the weights near afterwards."
     source = mask_interactions(data.hist, data.hist.item >= data.n_target)
-    if not (self.pretrain and len(source.item)): return []
+    if not (self.pretrain and self.use_source_history and len(source.item)): return []
     self._net.use_ids = False
     self.train(source, self.pretrain)
     self._net.use_ids = True
@@ -650,7 +668,8 @@ class SmoothedSASRec(SASRec):
 @patch
 def train_histories(self:SmoothedSASRec, data:Dataset)->Histories:
     "As for `SASRec`; without a target interaction, the sources."
-    if (data.hist.item < data.n_target).any(): return training_histories(data)
+    own = (data.hist.item < data.n_target).any()
+    if own or not self.use_source_history: return SASRec.train_histories(self, data)
     return select_users(data.hist, np.nonzero(data.hist.lengths)[0])
 
 @patch
@@ -665,9 +684,10 @@ def _fit(self:SmoothedSASRec, data:Dataset)->None:
 def keep(self:SmoothedSASRec, net:SeqNet)->None:
     "Take a trained network over, and smooth the vectors of the target's items."
     data = self.data
-    counts = np.bincount(self.train_histories(data).item, minlength=data.n_items)
+    counts = np.bincount(self.train_histories(data).item, minlength=self.n_embedded)
+    phi = item_features(data)[:self.n_embedded]
     vectors = net.emb.weight.detach().cpu().numpy()
-    self.smoothed = gp_smooth_embeddings(item_features(data), counts, vectors, data.n_target,
+    self.smoothed = gp_smooth_embeddings(phi, counts, vectors, data.n_target,
                                          self.noise, self.sharp, self.max_items)
     super(SmoothedSASRec, self).keep(net)
 
@@ -701,7 +721,8 @@ def take_base(self:SmoothedSASRec)->None:
 def _squared_slopes(expert:SASRec, net:SeqNet, hist:Histories)->dict[str, torch.Tensor]:
     "Squared derivatives of the loss of one history, by parameter."
     total = {name: torch.zeros_like(p) for name, p in net.named_parameters()}
-    batches = SeqBatches(hist, expert.data.n_items, expert.data.n_target, expert.size, 10**6)
+    hist = expert.seen(hist)
+    batches = SeqBatches(hist, expert.n_embedded, expert.data.n_target, expert.size, 10**6)
     for batch in batches:
         x, y = to_device(batch, net.rel.device)
         net.zero_grad()

@@ -1,15 +1,18 @@
 """Sequence models: windows and batches, the loss in blocks, a GPU that is not there, text tables, smoothing."""
 import numpy as np
+import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from fastcore.test import test_close as close, test_eq as equal
 from llmrec.core import l2_normalize
 from llmrec.data import make_synthetic_pair
-from llmrec.dataset import Histories, histories, make_dataset, select_users
+from llmrec.dataset import Histories, histories, make_dataset, mask_interactions, select_users, without_sources
+from llmrec.expert import check_expert
 from llmrec.features import gp_extend, gp_smooth_embeddings
 from llmrec.preprocess import split_last
 from llmrec.sequence import (
-    SASRec, SeqBatches, SeqNet, TextSeqNet, _BlockedNLL, prepend_bos, seq_loss, sequence_windows, softmax_nll, softmax_nll_sum)
+    SASRec, SeqBatches, SeqNet, SmoothedSASRec, TextSASRec, TextSeqNet, _BlockedNLL, prepend_bos, seq_loss, sequence_windows,
+    softmax_nll, softmax_nll_sum)
 
 toy = make_synthetic_pair(seed=0, shared=.5)
 cut = split_last(toy.target)
@@ -121,3 +124,41 @@ def test_smoothing_is_the_extension_to_items_with_their_own_vectors():
     # much evidence: nothing moves
     close(gp_smooth_embeddings(phi, c*10**6, E, 6)[S], E[S], eps=.01)
     equal(gp_smooth_embeddings(phi, c*0, E, 5), E[:5])
+
+def test_a_network_of_the_target_is_the_twins():
+    "With `use_source_history=False` other domains do not exist: the same weights and scores as without the sources."
+    data = make_dataset(toy.target.log, toy.target.items, toy.source)
+    own = without_sources(data)
+    alone = SASRec(epochs=2, use_source_history=False).fit_dataset(data)
+    twin = SASRec(epochs=2).fit_dataset(own)
+    np.testing.assert_array_equal(alone.theta, twin.theta)
+    np.testing.assert_array_equal(alone.score_histories(data.hist), twin.score_histories(own.hist))
+    check_expert(SASRec(epochs=1, use_source_history=False))
+
+@pytest.mark.parametrize('kind', [TextSASRec, SmoothedSASRec])
+def test_networks_on_text_can_know_the_target_alone(kind):
+    data = make_dataset(toy.target.log, toy.target.items, toy.source)
+    net = kind(epochs=1, use_source_history=False).fit_dataset(data)
+    assert net.score_histories(data.hist).shape == (len(data.users), data.n_target)
+    own = np.where(data.hist.item < data.n_target)[0]
+    foreign = mask_interactions(data.hist, data.hist.item >= data.n_target)
+    assert len(own) and np.ptp(net.score_histories(foreign), axis=0).max() == 0, 'a history in other domains changes nothing'
+
+def test_a_fit_goes_on_from_a_network():
+    "A third of the epochs from the weights of the other; once."
+    data = make_dataset(toy.target.log, toy.target.items)
+    first = SASRec(epochs=6).fit_dataset(data)
+    second = SASRec(epochs=6)
+    second.start_from(first)
+    passes = []
+    train = SASRec.train
+    def counted(self, hist, epochs, *a, **kw):
+        passes.append((epochs, self._net.emb.weight.detach().numpy().copy()))
+        train(self, hist, epochs, *a, **kw)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(SASRec, 'train', counted)
+        second.fit_dataset(data)
+        second.fit_dataset(data)
+    assert [n for n, _ in passes] == [2, 6]
+    np.testing.assert_array_equal(passes[0][1], first.trained_net().emb.weight.numpy())
+    assert (passes[1][1] != passes[0][1]).any() and first.theta.shape == second.theta.shape

@@ -90,7 +90,8 @@ def test_networks_join_where_there_is_something_for_them():
              'no target interactions, full': networks(none, 'full'),
              'no text': networks(make_dataset(events, items[['item', 'title']]))}
     equal(found['no target interactions, full'], ['SmoothedSASRec', 'TextSASRec'])
-    equal(found['target and source'], ['SASRec'])
+    equal(found['target and source'], ['SASRec', 'SASRec of the target'])
+    equal(found['no source'], ['SASRec'])
     equal(found['no text'], ['SASRec'])
     equal(found['fast'] + found['no target interactions'], [])
     equal(networks(data, 'full'), ['TwoTower', 'SASRec', 'SmoothedSASRec', 'TextSASRec'])

@@ -97,12 +97,31 @@ def test_a_source_that_hurts_is_left_out(data, monkeypatch):
 def test_networks_that_add_nothing_are_left_out(data, monkeypatch):
     class Net(ItemKNN):
         neural = True
-    monkeypatch.setattr(F, 'default_experts', lambda *a: [Popularity(), EASE(100.), Net(), Net(5)])
+    monkeypatch.setattr(F, 'default_experts', lambda *a: [Popularity(), EASE(100.), Net(), Net(shrink=5.)])
     own = without_sources(data)
-    out = fitted(own, monkeypatch, [.2, .2], budget='auto')
-    assert not any(x.neural for x in out.experts) and any('networks left out' in x for x in out.plan)
-    join = fitted(own, monkeypatch, [.1, .2], budget='auto')
-    assert sum(x.neural for x in join.experts) == 2 and join.score_histories(own.hist).shape == (len(own.users), own.n_target)
+    out = fitted(own, monkeypatch, [.2, .2, .2], budget='auto')
+    assert not any(x.neural for x in out.experts) and any('network left out' in x for x in out.plan)
+    join = fitted(own, monkeypatch, [.1, .2, .3], budget='auto')
+    assert [x.shrink for x in join.experts if x.neural] == [5] and join.score_histories(own.hist).shape == (len(own.users), own.n_target)
+
+def test_the_better_of_two_networks_joins_and_the_twin_has_its_own(data, monkeypatch):
+    "One reads all domains, one the target alone; a source is judged against the model without it, network and all."
+    class Net(ItemKNN):
+        neural = True
+        def start_from(self, other): self.began = other
+    monkeypatch.setattr(F, 'default_experts', lambda *a: [Popularity(), EASE(100.), Net(), Net(use_source_history=False)])
+    seen = []
+    real = F._twin
+    monkeypatch.setattr(F, '_twin', lambda *a: seen.append(real(*a)) or seen[-1])
+    joint = fitted(data, monkeypatch, [.1, .3, .2, .3, .2], budget='auto')
+    [net] = [x for x in joint.experts if x.neural]
+    assert net.use_source_history and net.began.data is not net.data and seen[-1].scores.shape[-1] == 3
+    alone = fitted(data, monkeypatch, [.1, .2, .3, .3, .3], budget='auto')
+    assert not [x for x in alone.experts if x.neural][0].use_source_history
+    neither = fitted(data, monkeypatch, [.1, .1, .1, .3, .2], budget='auto')
+    assert not any(x.neural for x in neither.experts) and seen[-1].scores.shape[-1] == 2
+    hurts = fitted(data, monkeypatch, [.1, .3, .2, .1, .2, .1, .2, .1], budget='auto')
+    assert hurts.data.n_items == hurts.data.n_target and sum(x.neural for x in hurts.experts) == 1
 
 def test_last_items_by_hand():
     log = pd.DataFrame(dict(user=[1, 1, 1, 2, 2], item=list('abcab'), time=[0, 1, 2, 0, 1]))
