@@ -81,9 +81,10 @@ def sets(root):
             **{name: lambda name=name: (*genre(root, name), True) for name in GENRES}}
 
 NAMES = ('beauty<kitchen-k1', 'food4<kitchen-k2', 'tweets', 'lastfm', 'beauty<kitchen', 'food<kitchen', 'food4<kitchen-k1',
-         'beauty<kitchen-k2', 'food4<kitchen-k5', 'retail', 'beauty', 'toys', 'beauty<toys', 'microlens')
-# parts of the gate were chosen with test users of these in view, with any k
-CHOSEN_ON = ('beauty<kitchen', 'food4<kitchen', 'tweets', 'lastfm', 'retail', 'ml-100k', 'scifi+fantasy+horror')
+         'beauty<kitchen-k2', 'food4<kitchen-k5', 'retail', 'beauty', 'toys', 'beauty<toys', 'microlens', 'kitchen<beauty-k1',
+         'kitchen<beauty-k2', 'kitchen<beauty', 'ml-100k')
+# parts of the gate, or which networks are tried, were chosen with test users of these in view, with any k
+CHOSEN_ON = ('beauty', 'beauty<toys', 'food<kitchen', 'beauty<kitchen', 'food4<kitchen', 'tweets', 'lastfm', 'retail', 'ml-100k', 'scifi+fantasy+horror')
 
 def load(root, name, users, seed=0):
     "Target, split, source, interactions taken away."

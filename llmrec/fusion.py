@@ -410,13 +410,19 @@ def _without_order(experts):
     return list(kept.values())
 
 # %% ../nbs/17_fusion.ipynb #64c08fc0
+#| code-fold: true
+def _network_of_size(rows, seed, **kw):
+    "SASRec for so many interactions: some 800,000 predictions in all, in 6 to 25 passes."
+    passes = int(np.clip(round(800_000/min(rows, 120_000)), 6, 25))
+    return SASRec(epochs=passes, init='data', seed=seed, **kw)
+
 def _networks_on_trial(data, seed):
     "SASRec on all domains; where users are shared and the target is large, one on it alone, too."
-    own = (data.hist.item < data.n_target).sum()
-    both = own >= 10_000 and (training_histories(data).item >= data.n_target).any()
-    joint = SASRec(epochs=12, seed=seed)
-    alone = SASRec(epochs=12, use_source_history=False, seed=seed)
-    return [joint, alone] if both else [joint]
+    learned = training_histories(data).item
+    own = int((data.hist.item < data.n_target).sum())
+    joint = _network_of_size(len(learned), seed)
+    if own < 10_000 or own == len(learned): return [joint]
+    return [joint, _network_of_size(own, seed, use_source_history=False)]
 
 def neural_experts(data:Dataset, full:bool=False, seed:int=0)->list:
     "Unfitted networks that make sense for these data: one, or with `full` all of them."
@@ -601,6 +607,7 @@ def _no_histories(hist, most=500):
     return select_users(hist, np.full(min(len(hist), most), -1))
 
 # %% ../nbs/17_fusion.ipynb #c2a8b094
+#| code-fold: true
 @patch
 def _trial(self:Fusion, training, network, before):
     "What a network adds to held-out NDCG@10, 0 if less than a standard error; the set with it."

@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['prepend_bos', 'sequence_windows', 'pad_ragged', 'SeqBatches', 'Block', 'SeqNet', 'negative_sampling_probs',
            'sampled_nll', 'softmax_nll', 'softmax_nll_sum', 'seq_loss', 'flatten_params', 'evaluating', 'NeuralExpert',
-           'SASRec', 'NdcgCB', 'TextSeqNet', 'TextSASRec', 'SmoothedSASRec', 'fisher_rows', 'finetune_with_replay']
+           'SASRec', 'NdcgCB', 'history_directions', 'initial_vectors', 'TextSeqNet', 'TextSASRec', 'SmoothedSASRec',
+           'fisher_rows', 'finetune_with_replay']
 
 # %% ../nbs/15_sequence.ipynb #435e42f2
 import copy
 import numpy as np
+import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +20,7 @@ from dataclasses import replace
 from fastcore.basics import patch, store_attr
 from fastcore.meta import delegates
 from functools import partial
+from sklearn.utils.extmath import randomized_svd
 from torch import nn
 from typing import Any
 from .core import (
@@ -25,7 +28,8 @@ from .core import (
 from .dataset import (
     Dataset, Histories, domain_ranges, mask_interactions, next_item_ndcg, select_users,
     split_last_interaction, training_histories, without_sources)
-from .features import gp_smooth_embeddings, item_features, pca_features, project_new_items
+from .features import (
+    attribute_columns, gp_smooth_embeddings, item_features, pca_features, project_new_items)
 from .learner import (
     Callback, ClipCB, DataLoaders, EarlyStopCB, Learner, SchedCB, TransferPenaltyCB, adamw,
     cosine, to_device)
@@ -375,10 +379,12 @@ class SASRec(NeuralExpert):
                  quota:int=120_000, # Interactions an epoch, at most
                  n_neg:int=1024, full:int=4000, # Negatives where a domain has over `full` items
                  use_source_history:bool=True, # False: other domains do not exist
+                 init:str='random', # First item vectors; 'data': from texts and co-occurrence
                  seed:int=0):
         store_attr(store_args=False)
 
 # %% ../nbs/15_sequence.ipynb #1451728a
+#| code-fold: true
 @patch(as_prop=True)
 def n_embedded(self:SASRec)->int:
     "Items with vectors in the network: of all domains, or of the target."
@@ -456,6 +462,7 @@ def choose_epochs(self:SASRec, data:Dataset, cbs:Sequence[Callback]=())->int:
     return stop.epoch
 
 # %% ../nbs/15_sequence.ipynb #de0929e2
+#| code-fold: true
 @patch
 def fit_net(self:SASRec, data:Dataset, cbs:Sequence[Callback]=())->None:
     "Train the network in hand on all it learns from, and keep it."
@@ -467,9 +474,17 @@ def fit_net(self:SASRec, data:Dataset, cbs:Sequence[Callback]=())->None:
 @patch
 def _fit(self:SASRec, data:Dataset)->None:
     "Train on the target, and on the sources if users are shared."
+    if self.init not in ('random', 'data'):
+        raise InputError(f"init={self.init!r}: expected 'random' or 'data'")
     set_seed(self.seed)
     self._net = self.build()
-    if self._start is None: return self.fit_net(data)
+    if self._start is not None: return self.go_on(data)
+    if self.init == 'data': self.begin_with_data(data)
+    self.fit_net(data)
+
+@patch
+def go_on(self:SASRec, data:Dataset)->None:
+    "Train for a third of the epochs, from the weights that `start_from` has put aside."
     nn.utils.vector_to_parameters(torch.from_numpy(self._start), self._net.parameters())
     self._start = None
     self.train(self.train_histories(data), max(1, self.epochs//3))
@@ -503,6 +518,42 @@ def score_histories(self:SASRec, hist:Histories)->np.ndarray: # (len(hist), n_ta
         users = order[block]
         out[users] = (self.last_states(hist, users) @ vectors).float().cpu().numpy()
     return out
+
+# %% ../nbs/15_sequence.ipynb #f1257e02
+def history_directions(hist:Histories, n:int, dim:int, # Histories; items; directions
+                       seed:int=0)->np.ndarray: # (n, dim) float64
+    "Item vectors from who had what: right singular vectors, turned by a random rotation."
+    X = sp.csr_matrix((np.ones(len(hist.item)), hist.item, hist.ptr), shape=(len(hist), n))
+    lengths = np.maximum(np.asarray(X.sum(1)).ravel(), 1)
+    counts = np.maximum(np.asarray(X.sum(0)).ravel(), 1)
+    X = sp.diags_array(lengths**-.5) @ X @ sp.diags_array(counts**-.5)
+    known = min(dim, *X.shape)
+    _, size, found = randomized_svd(X, known, n_iter=4, random_state=seed)
+    turn = np.linalg.qr(np.random.default_rng(seed).normal(size=(dim, dim)))[0]
+    return (found.T*np.sqrt(size)) @ turn[:known]
+
+# %% ../nbs/15_sequence.ipynb #f1257e03
+def initial_vectors(data:Dataset, hist:Histories, n:int, dim:int, # Items, dimensions
+                    std:float=.1, noise:float=.15, # Standard deviation; share of noise
+                    seed:int=0)->np.ndarray: # (n, dim) float32
+    "Item vectors to begin with: texts and attributes, and who had what, in equal parts."
+    def scaled(x): return x/max(float(x.std()), 1e-9)
+    parts = [scaled(history_directions(hist, n, dim, seed))]
+    if data.vectors is not None or attribute_columns(data):
+        text = pca_features(item_features(data), dim)[:n]
+        parts.append(np.pad(scaled(text - text.mean(0)), [(0, 0), (0, dim - text.shape[1])]))
+    random = np.random.default_rng(seed).normal(0, noise, (n, dim))
+    return (std*scaled(sum(parts)/np.sqrt(len(parts)) + random)).astype(np.float32)
+
+# %% ../nbs/15_sequence.ipynb #f1257e04
+#| code-fold: true
+@patch
+def begin_with_data(self:SASRec, data:Dataset)->None:
+    "Set the item vectors of the network in hand to what is known before the first step."
+    hist = self.train_histories(data)
+    if not len(hist.item): return
+    found = torch.from_numpy(initial_vectors(data, hist, self.n_embedded, self.dim, seed=self.seed))
+    with torch.no_grad(): self._net.emb.weight[:len(found)] = found
 
 # %% ../nbs/15_sequence.ipynb #7393a173
 @patch

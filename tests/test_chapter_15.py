@@ -1,18 +1,20 @@
 """Sequence models: windows and batches, the loss in blocks, a GPU that is not there, text tables, smoothing."""
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from dataclasses import replace
 from torch._subclasses.fake_tensor import FakeTensorMode
 from fastcore.test import test_close as close, test_eq as equal
-from llmrec.core import l2_normalize
+from llmrec.core import InputError, l2_normalize
 from llmrec.data import make_synthetic_pair
 from llmrec.dataset import Histories, histories, make_dataset, mask_interactions, select_users, without_sources
 from llmrec.expert import check_expert
 from llmrec.features import gp_extend, gp_smooth_embeddings
 from llmrec.preprocess import split_last
 from llmrec.sequence import (
-    SASRec, SeqBatches, SeqNet, SmoothedSASRec, TextSASRec, TextSeqNet, _BlockedNLL, prepend_bos, seq_loss, sequence_windows,
-    softmax_nll, softmax_nll_sum)
+    SASRec, SeqBatches, SeqNet, SmoothedSASRec, TextSASRec, TextSeqNet, _BlockedNLL, history_directions, initial_vectors,
+    prepend_bos, seq_loss, sequence_windows, softmax_nll, softmax_nll_sum)
 
 toy = make_synthetic_pair(seed=0, shared=.5)
 cut = split_last(toy.target)
@@ -147,8 +149,8 @@ def test_networks_on_text_can_know_the_target_alone(kind):
 def test_a_fit_goes_on_from_a_network():
     "A third of the epochs from the weights of the other; once."
     data = make_dataset(toy.target.log, toy.target.items)
-    first = SASRec(epochs=6).fit_dataset(data)
-    second = SASRec(epochs=6)
+    first = SASRec(epochs=3).fit_dataset(data)
+    second = SASRec(epochs=3)
     second.start_from(first)
     passes = []
     train = SASRec.train
@@ -159,6 +161,43 @@ def test_a_fit_goes_on_from_a_network():
         patched.setattr(SASRec, 'train', counted)
         second.fit_dataset(data)
         second.fit_dataset(data)
-    assert [n for n, _ in passes] == [2, 6]
+    assert [n for n, _ in passes] == [1, 3]
     np.testing.assert_array_equal(passes[0][1], first.trained_net().emb.weight.numpy())
     assert (passes[1][1] != passes[0][1]).any() and first.theta.shape == second.theta.shape
+
+def test_first_vectors_know_who_had_what_and_what_texts_say():
+    "Two groups of items that share no user; two of texts, crosswise; an item without either."
+    rng = np.random.default_rng(0)
+    rows = [(f'u{u}', f'i{i}') for u in range(60) for i in rng.choice(np.arange(u % 2, 40, 2), 8, replace=False)]
+    log = pd.DataFrame(rows, columns=['user', 'item']).assign(time=range(len(rows)))
+    items = pd.DataFrame(dict(item=[f'i{i}' for i in range(41)], title='x'))
+    text = np.zeros((41, 8), np.float32)
+    text[:20, 0] = 1
+    text[20:40, 1] = 1
+    data = make_dataset(log, items, vectors=text)
+    hist = data.hist
+    def likeness(vectors, groups): # mean cosine within groups less that between them
+        unit = vectors[:40]/np.linalg.norm(vectors[:40], axis=1, keepdims=True)
+        same = groups[:, None] == groups
+        return (unit @ unit.T)[same].mean() - (unit @ unit.T)[~same].mean()
+    parity, half = np.arange(40) % 2, np.arange(40)//20
+    found = history_directions(hist, 41, 16)
+    assert found.shape == (41, 16) and likeness(found, parity) > .2 > 4*abs(likeness(found, half)) and np.abs(found[40]).max() < 1e-9
+    both = initial_vectors(data, hist, 41, 16)
+    assert both.dtype == np.float32 and abs(both.std() - .1) < 1e-6 and likeness(both, parity) > .1 and likeness(both, half) > .1
+    alone = initial_vectors(replace(data, vectors=None, phi=None), hist, 41, 16)
+    assert likeness(alone, parity) > .2 and abs(likeness(alone, half)) < .1
+    wide = initial_vectors(data, hist, 41, 64)
+    assert wide.shape == (41, 64) and np.isfinite(wide).all(), 'more dimensions than users or text has'
+
+def test_a_network_begins_with_data_only_if_asked():
+    data = make_dataset(toy.target.log, toy.target.items)
+    begun = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(SASRec, 'fit_net', lambda self, data: begun.append(self._net.emb.weight.detach().numpy().copy()))
+        SASRec().fit_dataset(data)
+        SASRec(init='data').fit_dataset(data)
+    np.testing.assert_allclose(begun[1][:-1], initial_vectors(data, data.hist, data.n_items, 64), atol=1e-6)
+    assert abs(begun[0].std() - .02) < .001
+    check_expert(SASRec(epochs=1, init='data'))
+    with pytest.raises(InputError, match="expected 'random' or 'data'"): SASRec(init='text').fit_dataset(data)
