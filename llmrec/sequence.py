@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['prepend_bos', 'sequence_windows', 'pad_ragged', 'SeqBatches', 'Block', 'SeqNet', 'negative_sampling_probs',
            'sampled_nll', 'softmax_nll', 'softmax_nll_sum', 'seq_loss', 'flatten_params', 'evaluating', 'NeuralExpert',
-           'SASRec', 'NdcgCB', 'history_directions', 'initial_vectors', 'TextSeqNet', 'TextSASRec', 'SmoothedSASRec',
+           'SASRec', 'NdcgCB', 'TextSeqNet', 'TextSASRec', 'SmoothedSASRec', 'history_directions', 'initial_vectors',
            'fisher_rows', 'finetune_with_replay']
 
 # %% ../nbs/15_sequence.ipynb #435e42f2
@@ -519,42 +519,6 @@ def score_histories(self:SASRec, hist:Histories)->np.ndarray: # (len(hist), n_ta
         out[users] = (self.last_states(hist, users) @ vectors).float().cpu().numpy()
     return out
 
-# %% ../nbs/15_sequence.ipynb #f1257e02
-def history_directions(hist:Histories, n:int, dim:int, # Histories; items; directions
-                       seed:int=0)->np.ndarray: # (n, dim) float64
-    "Item vectors from who had what: right singular vectors, turned by a random rotation."
-    X = sp.csr_matrix((np.ones(len(hist.item)), hist.item, hist.ptr), shape=(len(hist), n))
-    lengths = np.maximum(np.asarray(X.sum(1)).ravel(), 1)
-    counts = np.maximum(np.asarray(X.sum(0)).ravel(), 1)
-    X = sp.diags_array(lengths**-.5) @ X @ sp.diags_array(counts**-.5)
-    known = min(dim, *X.shape)
-    _, size, found = randomized_svd(X, known, n_iter=4, random_state=seed)
-    turn = np.linalg.qr(np.random.default_rng(seed).normal(size=(dim, dim)))[0]
-    return (found.T*np.sqrt(size)) @ turn[:known]
-
-# %% ../nbs/15_sequence.ipynb #f1257e03
-def initial_vectors(data:Dataset, hist:Histories, n:int, dim:int, # Items, dimensions
-                    std:float=.1, noise:float=.15, # Standard deviation; share of noise
-                    seed:int=0)->np.ndarray: # (n, dim) float32
-    "Item vectors to begin with: texts and attributes, and who had what, in equal parts."
-    def scaled(x): return x/max(float(x.std()), 1e-9)
-    parts = [scaled(history_directions(hist, n, dim, seed))]
-    if data.vectors is not None or attribute_columns(data):
-        text = pca_features(item_features(data), dim)[:n]
-        parts.append(np.pad(scaled(text - text.mean(0)), [(0, 0), (0, dim - text.shape[1])]))
-    random = np.random.default_rng(seed).normal(0, noise, (n, dim))
-    return (std*scaled(sum(parts)/np.sqrt(len(parts)) + random)).astype(np.float32)
-
-# %% ../nbs/15_sequence.ipynb #f1257e04
-#| code-fold: true
-@patch
-def begin_with_data(self:SASRec, data:Dataset)->None:
-    "Set the item vectors of the network in hand to what is known before the first step."
-    hist = self.train_histories(data)
-    if not len(hist.item): return
-    found = torch.from_numpy(initial_vectors(data, hist, self.n_embedded, self.dim, seed=self.seed))
-    with torch.no_grad(): self._net.emb.weight[:len(found)] = found
-
 # %% ../nbs/15_sequence.ipynb #7393a173
 @patch
 @torch.no_grad()
@@ -767,6 +731,42 @@ def take_base(self:SmoothedSASRec)->None:
     self.theta = self.base.theta
     self.keep(self.trained_net())
     self.theta = self.base.theta                                # one array for both
+
+# %% ../nbs/15_sequence.ipynb #f1257e02
+def history_directions(hist:Histories, n:int, dim:int, # Histories; items; directions
+                       seed:int=0)->np.ndarray: # (n, dim) float64
+    "Item vectors from who had what: right singular vectors, turned by a random rotation."
+    X = sp.csr_matrix((np.ones(len(hist.item)), hist.item, hist.ptr), shape=(len(hist), n))
+    lengths = np.maximum(np.asarray(X.sum(1)).ravel(), 1)
+    counts = np.maximum(np.asarray(X.sum(0)).ravel(), 1)
+    X = sp.diags_array(lengths**-.5) @ X @ sp.diags_array(counts**-.5)
+    known = min(dim, *X.shape)
+    _, size, found = randomized_svd(X, known, n_iter=4, random_state=seed)
+    turn = np.linalg.qr(np.random.default_rng(seed).normal(size=(dim, dim)))[0]
+    return (found.T*np.sqrt(size)) @ turn[:known]
+
+# %% ../nbs/15_sequence.ipynb #f1257e03
+def initial_vectors(data:Dataset, hist:Histories, n:int, dim:int, # Items, dimensions
+                    std:float=.1, noise:float=.15, # Standard deviation; share of noise
+                    seed:int=0)->np.ndarray: # (n, dim) float32
+    "Item vectors to begin with: texts and attributes, and who had what, in equal parts."
+    def scaled(x): return x/max(float(x.std()), 1e-9)
+    parts = [scaled(history_directions(hist, n, dim, seed))]
+    if data.vectors is not None or attribute_columns(data):
+        text = pca_features(item_features(data), dim)[:n]
+        parts.append(np.pad(scaled(text - text.mean(0)), [(0, 0), (0, dim - text.shape[1])]))
+    random = np.random.default_rng(seed).normal(0, noise, (n, dim))
+    return (std*scaled(sum(parts)/np.sqrt(len(parts)) + random)).astype(np.float32)
+
+# %% ../nbs/15_sequence.ipynb #f1257e04
+#| code-fold: true
+@patch
+def begin_with_data(self:SASRec, data:Dataset)->None:
+    "Set the item vectors of the network in hand to what is known before the first step."
+    hist = self.train_histories(data)
+    if not len(hist.item): return
+    found = torch.from_numpy(initial_vectors(data, hist, self.n_embedded, self.dim, seed=self.seed))
+    with torch.no_grad(): self._net.emb.weight[:len(found)] = found
 
 # %% ../nbs/15_sequence.ipynb #2ccc5fdf
 def _squared_slopes(expert:SASRec, net:SeqNet, hist:Histories)->dict[str, torch.Tensor]:
