@@ -108,8 +108,6 @@ class Expert(BaseEstimator):
     def refresh(self, data:Dataset, users:np.ndarray) -> None:
         "Learn again when it is due; networks may continue from where they are."
         self.fit_dataset(data)
-    def start_from(self, other:'Expert') -> None:
-        "Let the next fit go on from one that is fitted; only networks do."
     def forget(self, data:Dataset, gone:np.ndarray) -> str: # What was done
         "Learn without users; `data` is the index without them, `gone` marks them in the old one."
         self.fit_dataset(data)

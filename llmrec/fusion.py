@@ -411,18 +411,13 @@ def _without_order(experts):
 
 # %% ../nbs/17_fusion.ipynb #64c08fc0
 #| code-fold: true
-def _network_of_size(rows, seed, **kw):
-    "SASRec for so many interactions: some 800,000 predictions in all, in 6 to 25 passes."
-    passes = int(np.clip(round(800_000/min(rows, 120_000)), 6, 25))
-    return SASRec(epochs=passes, init='data', seed=seed, **kw)
-
 def _networks_on_trial(data, seed):
     "SASRec on all domains; where users are shared and the target is large, one on it alone, too."
-    learned = training_histories(data).item
-    own = int((data.hist.item < data.n_target).sum())
-    joint = _network_of_size(len(learned), seed)
-    if own < 10_000 or own == len(learned): return [joint]
-    return [joint, _network_of_size(own, seed, use_source_history=False)]
+    own = (data.hist.item < data.n_target).sum()
+    shared = (training_histories(data).item >= data.n_target).any()
+    joint = SASRec(epochs=12, seed=seed)
+    alone = SASRec(epochs=12, use_source_history=False, seed=seed)
+    return [joint, alone] if shared and own >= 10_000 else [joint]
 
 def neural_experts(data:Dataset, full:bool=False, seed:int=0)->list:
     "Unfitted networks that make sense for these data: one, or with `full` all of them."
@@ -754,8 +749,6 @@ def fit_dataset(self:Fusion, data:Dataset,
     self.data = data if full is None else full
     if training.drop_sources: self.data = without_sources(self.data)
     experts = clone_experts(training.experts) if training.sets else self.new_experts(self.data)
-    for new, tried in zip(experts, training.experts):
-        if self._on_trial(): new.start_from(tried)
     training.experts = experts             # what the fitted ones learned is let go
     self.experts = fit_experts(experts, self.data, self.plan)
     self.gate = self._learned_gate(training)

@@ -370,7 +370,6 @@ class SASRec(NeuralExpert):
     "Causal transformer over item ids, trained with a softmax over all of them."
     phrase = 'your history, read in order'
     needs_order = True
-    _start = None                       # Weights to go on from
     def __init__(self, dim:int=64, layers:int=2, heads:int=2, drop:float=.3,
                  size:int=50, # Predictions a window
                  lr:float=4e-3, wd:float=.01,
@@ -399,11 +398,6 @@ def build(self:SASRec)->SeqNet:
 def train_histories(self:SASRec, data:Dataset)->Histories:
     "What it learns from: all domains if users are shared, else the target."
     return training_histories(data if self.use_source_history else without_sources(data))
-
-@patch
-def start_from(self:SASRec, other:SASRec)->None:
-    "Let the next fit go on from a fitted network of the same items, for a third of the epochs."
-    if self.epochs: self._start = other.theta.copy()
 
 # %% ../nbs/15_sequence.ipynb #05dd2cc6
 @patch
@@ -478,17 +472,8 @@ def _fit(self:SASRec, data:Dataset)->None:
         raise InputError(f"init={self.init!r}: expected 'random' or 'data'")
     set_seed(self.seed)
     self._net = self.build()
-    if self._start is not None: return self.go_on(data)
     if self.init == 'data': self.begin_with_data(data)
     self.fit_net(data)
-
-@patch
-def go_on(self:SASRec, data:Dataset)->None:
-    "Train for a third of the epochs, from the weights that `start_from` has put aside."
-    nn.utils.vector_to_parameters(torch.from_numpy(self._start), self._net.parameters())
-    self._start = None
-    self.train(self.train_histories(data), max(1, self.epochs//3))
-    self.keep(self._net)
 
 # %% ../nbs/15_sequence.ipynb #69fb30f0
 @patch

@@ -146,25 +146,6 @@ def test_networks_on_text_can_know_the_target_alone(kind):
     foreign = mask_interactions(data.hist, data.hist.item >= data.n_target)
     assert len(own) and np.ptp(net.score_histories(foreign), axis=0).max() == 0, 'a history in other domains changes nothing'
 
-def test_a_fit_goes_on_from_a_network():
-    "A third of the epochs from the weights of the other; once."
-    data = make_dataset(toy.target.log, toy.target.items)
-    first = SASRec(epochs=3).fit_dataset(data)
-    second = SASRec(epochs=3)
-    second.start_from(first)
-    passes = []
-    train = SASRec.train
-    def counted(self, hist, epochs, *a, **kw):
-        passes.append((epochs, self._net.emb.weight.detach().numpy().copy()))
-        train(self, hist, epochs, *a, **kw)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(SASRec, 'train', counted)
-        second.fit_dataset(data)
-        second.fit_dataset(data)
-    assert [n for n, _ in passes] == [1, 3]
-    np.testing.assert_array_equal(passes[0][1], first.trained_net().emb.weight.numpy())
-    assert (passes[1][1] != passes[0][1]).any() and first.theta.shape == second.theta.shape
-
 def test_first_vectors_know_who_had_what_and_what_texts_say():
     "Two groups of items that share no user; two of texts, crosswise; an item without either."
     rng = np.random.default_rng(0)
