@@ -354,7 +354,8 @@ def _as_in_lab(cells):
 
 # %% ../nbs/58_cli.ipynb #9b5d0a71
 def _tagged(text):
-    "Labels of equations, which Quarto reads, as tags, which JupyterLab shows."
+    "Labels of equations, which Quarto reads, as tags, which JupyterLab shows; no settings of a page."
+    text = re.sub(r'\A(# .+\n\n?> .+)(?:\n+- [\w-]+: \S+)+\s*\Z', r'\1', text)
     text = re.sub(r'\$\$\s*\{#eq-([\w-]+)\}', r'\\tag{\1}$$', text)
     return re.sub(r'(?<!\w)@eq-([\w-]+)', r'(\1)', text)
 
