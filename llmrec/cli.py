@@ -329,7 +329,7 @@ def chapters()->Path:
 # %% ../nbs/58_cli.ipynb #8a308420
 _CALLOUT = re.compile(r'::: \{\.callout[^}]*\btitle="([^"]*)"\}')
 _CLOSED = re.compile(r'^#\| *(hide|export|code-fold: true) *$', re.M)
-_DIRECTIVE = re.compile(r'^#\| *(?!(?:slow|net|cuda|notest|eval)\b).*\n?', re.M)
+_DIRECTIVE = re.compile(r'^#\|(?! *(?:slow|net|cuda|notest|eval)\b).*\n?', re.M)
 
 def _code_in_lab(cell, inside):
     "A code cell without directives of the site; closed, if the site hides or folds it."
