@@ -327,6 +327,7 @@ def chapters()->Path:
                             'install llmrec from its wheel, or from a checkout')
 
 # %% ../nbs/58_cli.ipynb #8a308420
+#| code-fold: true
 _CALLOUT = re.compile(r'::: \{\.callout[^}]*\btitle="([^"]*)"\}')
 _CLOSED = re.compile(r'^#\| *(hide|export|code-fold: true) *$', re.M)
 _DIRECTIVE = re.compile(r'^#\|(?! *(?:slow|net|cuda|notest|eval)\b).*\n?', re.M)
@@ -354,7 +355,7 @@ def _as_in_lab(cells):
 
 # %% ../nbs/58_cli.ipynb #9b5d0a71
 def _tagged(text):
-    "Labels of equations, which Quarto reads, as tags, which JupyterLab shows; no settings of a page."
+    "Labels of equations as tags, which JupyterLab shows; no settings of a page."
     text = re.sub(r'\A(# .+\n\n?> .+)(?:\n+- [\w-]+: \S+)+\s*\Z', r'\1', text)
     text = re.sub(r'\$\$\s*\{#eq-([\w-]+)\}', r'\\tag{\1}$$', text)
     return re.sub(r'(?<!\w)@eq-([\w-]+)', r'(\1)', text)
