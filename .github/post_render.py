@@ -37,11 +37,11 @@ def is_prose(text):
     return bool(long) and not any(re.search(r'\S {2,}\S', line) for line in text.split('\n'))
 
 def sentences(page):
-    "Printed sentences get the class under which styles.css lets them wrap; printed tables keep their columns and scroll."
+    "Sentences that a cell prints or shows get the class under which styles.css lets them wrap; printed tables keep their columns and scroll."
     def one(m):
         text = html.unescape(re.sub(r'<[^>]+>', '', m[3]))
         return f'{m[1]} sentences{m[2]}{m[3]}' if is_prose(text) else m[0]
-    return re.sub(r'(<div class="[^"]*\bcell-output-stdout)("[^>]*>\s*)(<pre>.*?</pre>)', one, page, flags=re.S)
+    return re.sub(r'(<div class="[^"]*\bcell-output-(?:stdout|display)[^"]*)("[^>]*>\s*)(<pre>.*?</pre>)', one, page, flags=re.S)
 
 def markdown(text):
     "Links between the Markdown pages lead to Markdown pages."

@@ -78,7 +78,7 @@ def kept(x:object,       # An array or table, not written into
     key = id(x), what
     found = _KEPT.get(key)
     if found is not None and found[0]() is x: return found[1]
-    gone = weakref.ref(x, lambda _: _KEPT.pop(key, None))
+    gone = weakref.ref(x, lambda _, all_kept=_KEPT: all_kept.pop(key, None))  # at exit, too
     _KEPT[key] = gone, make()
     return _KEPT[key][1]
 

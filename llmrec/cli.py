@@ -326,9 +326,37 @@ def chapters()->Path:
     raise FileNotFoundError('the chapters did not come with this installation: '
                             'install llmrec from its wheel, or from a checkout')
 
+# %% ../nbs/58_cli.ipynb #8a308420
+#| code-fold: true
+_CALLOUT = re.compile(r'::: \{\.callout[^}]*\btitle="([^"]*)"\}')
+_CLOSED = re.compile(r'^#\| *(hide|export|code-fold: true) *$', re.M)
+_DIRECTIVE = re.compile(r'^#\|(?! *(?:slow|net|cuda|notest|eval)\b).*\n?', re.M)
+
+def _code_in_lab(cell, inside):
+    "A code cell without directives of the site; closed, if the site hides or folds it."
+    source = ''.join(cell['source'])
+    closed = dict(jupyter=dict(source_hidden=True)) if inside or _CLOSED.search(source) else {}
+    return cell | dict(source=_DIRECTIVE.sub('', source), metadata=cell['metadata'] | closed)
+
+def _as_in_lab(cells):
+    "Cells as a reader in JupyterLab needs them: a callout is a line above its closed cells."
+    inside = False
+    for cell in cells:
+        text = ''.join(cell['source']).strip()
+        if cell['cell_type'] == 'code': cell = _code_in_lab(cell, inside)
+        elif opened := _CALLOUT.fullmatch(text):
+            inside = True
+            cell = cell | dict(source=f'*{opened[1]}* (closed cells; a click on a bar opens one)')
+        elif text == ':::':
+            inside = False
+            continue
+        else: cell = cell | dict(source=_tagged(text))
+        if cell['source']: yield cell
+
 # %% ../nbs/58_cli.ipynb #9b5d0a71
 def _tagged(text):
-    "Labels of equations, which Quarto reads, as tags, which JupyterLab shows."
+    "Labels of equations as tags, which JupyterLab shows; no settings of a page."
+    text = re.sub(r'\A(# .+\n\n?> .+)(?:\n+- [\w-]+: \S+)+\s*\Z', r'\1', text)
     text = re.sub(r'\$\$\s*\{#eq-([\w-]+)\}', r'\\tag{\1}$$', text)
     return re.sub(r'(?<!\w)@eq-([\w-]+)', r'(\1)', text)
 
@@ -337,8 +365,7 @@ def _readers_copy(path):
     if path.suffix != '.ipynb': return path.read_bytes()
     nb = json.loads(path.read_text(encoding='utf-8'))
     nb['cells'] = [cell for cell in nb['cells'] if 'nbdev_export(' not in ''.join(cell['source'])]
-    for cell in nb['cells']:
-        if cell['cell_type'] == 'markdown': cell['source'] = _tagged(''.join(cell['source']))
+    nb['cells'] = list(_as_in_lab(nb['cells']))
     return json.dumps(nb, ensure_ascii=False, indent=1).encode()
 
 # %% ../nbs/58_cli.ipynb #1ab00003

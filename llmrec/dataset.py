@@ -81,6 +81,14 @@ def mask_interactions(hist:Histories, # Histories
     "Drop interactions, keep all users."
     return Histories(pointers(keep)[hist.ptr], hist.item[keep], hist.weight[keep], hist.ordered)
 
+# %% ../nbs/52_dataset.ipynb #2fe29fec
+def _check_items(item, n_items):
+    "An `InputError` if histories have items that the index lacks: scipy would read anything."
+    if not len(item) or item.min() >= 0 and item.max() < n_items: return
+    raise InputError(f'histories have item numbers {item.min()} to {item.max()}, the index has '
+                     f'{n_items} items: take histories of the index that the expert learned '
+                     'from, its .data')
+
 # %% ../nbs/52_dataset.ipynb #940052bd
 def recency_weights(hist:Histories, half_life:float, floor:float=.01)->np.ndarray: # (interactions,)
     "Weight of each interaction, halved every `half_life` of them; zero below `floor`."
@@ -100,6 +108,7 @@ def decayed_matrix(hist:Histories,           # Histories
     if cols is not None:
         item = np.searchsorted(cols, hist.item)
         keep &= np.append(cols, -1)[item] == hist.item
+    else: _check_items(item, n_items)
     shape = (len(hist), n_items if cols is None else len(cols))
     ptr = pointers(keep)[hist.ptr]
     matrix = sp.csr_matrix((weight[keep].astype(np.float32), item[keep], ptr), shape)

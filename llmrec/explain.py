@@ -332,7 +332,10 @@ def _list(words): return ' and '.join([', '.join(words[:-1])]*(len(words) > 1) +
 def _together(y):
     "The sentence about history and item."
     own = y.score - y.history - y.unexplained
-    return (f'All {len(y.rows)} interactions of the history together add {y.history:+.2f}, '
+    n = len(y.rows)
+    all_of_it = 'The one interaction of the history adds' if n == 1 else (
+        f'All {n} interactions of the history together add')
+    return (f'{all_of_it} {y.history:+.2f}, '
             f'what is known of the item itself {own:+.2f}.')
 
 # %% ../nbs/20_explain.ipynb #1c74ef35

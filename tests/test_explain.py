@@ -18,3 +18,9 @@ def test_words_without_captum_name_the_extra(monkeypatch):
     monkeypatch.setattr(sys, 'meta_path', [Missing, *sys.meta_path])
     with pytest.raises(ImportError, match=r'llmrec\[explain\]'): rec.token_attributions(user, item)
     assert len(rec.token_attributions(user, item, how='delete').words)        # the other way needs no extra
+
+def test_one_interaction_is_no_plural():
+    from types import SimpleNamespace
+    def said(n): return llmrec.explain._together(SimpleNamespace(score=1.5, history=.5, unexplained=0., rows=[0]*n))
+    assert said(1).startswith('The one interaction of the history adds +0.50, what is known')
+    assert said(3).startswith('All 3 interactions of the history together add +0.50, what is known')

@@ -353,6 +353,8 @@ def test_printed_sentences_wrap_and_tables_do_not():
     words = 'Transfer helped: NDCG@10 0.2868 against 0.2113 from scratch, and so on &amp; so forth, in one line that is long.'
     table = 'model     precision@10\nllmrec    0.194 [0.140, 0.260]' + '   0.296 [0.217, 0.370]'*4
     assert 'cell-output-stdout sentences"' in post.sentences(stdout(words)) and words in post.sentences(stdout(words))
+    shown = stdout(f"('supervised', '{words}')").replace('cell-output-stdout"', 'cell-output-display" data-execution_count="3"')
+    assert 'cell-output-display sentences" data-execution_count' in post.sentences(shown)
     for other in (table, 'short'): assert post.sentences(stdout(other)) == stdout(other)
 
 def test_markdown_leads_to_markdown():

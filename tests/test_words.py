@@ -112,6 +112,7 @@ def form(name):
     asked, _, solved = md[-1].partition('<details>')
     n = [len(re.findall(r'^\d+\. ', part, re.M)) for part in (asked, solved)]
     if n[0] < 3 or n[0] != n[1]: yield f'{n[0]} exercises with {n[1]} folded solutions: expected three or more, each solved'
+    if not re.search('experiment', asked, re.I): yield 'no exercise that is an experiment, and says so'
     if not solutions(name): yield 'no solution with code (```python in <details>), which the tests would run'
 
 
