@@ -476,12 +476,13 @@ def plot(self:Report, metrics:list|None=None # None: those between 0 and 1 with 
     names = metrics or _shares(self)
     cells = self.slices[self.slices['slice'] == 'evidence'] if len(self.slices) else self.slices
     panels = 1 + bool(len(cells))
-    size = (.5 + 4.5*panels, 1.2 + .27*max(len(names), 8))
-    fig, axes = plt.subplots(1, panels, figsize=size, squeeze=False, layout='constrained')
+    heights = [1.2 + .27*max(len(names), 8), 4.2][:panels]
+    fig, axes = plt.subplots(panels, 1, figsize=(6, sum(heights)), height_ratios=heights,
+                             squeeze=False, layout='constrained')
     values = np.array([self.metrics[name] for name in names])
     lo, hi = np.array([self.intervals[name] for name in names]).T
     _error_bars(axes[0, 0], values, lo, hi, names, self.name)
-    if len(cells): _heat(axes[0, 1], cells, cells.columns[5])
+    if len(cells): _heat(axes[1, 0], cells, cells.columns[5])
     return fig
 
 # %% ../nbs/04_evaluation.ipynb #d5710b51
@@ -495,7 +496,7 @@ def _heat(axis:Any, cells:pd.DataFrame, metric:str):
     few = (rows < FEW_TESTS).to_numpy()
     axis.imshow(np.where(few, np.nan, wide), aspect='auto', vmin=0,
                 cmap=plt.get_cmap('cividis').with_extremes(bad='#eee'))
-    colour = np.where(few, '#888', np.where(wide >= .6*np.nanmax(wide), 'k', 'w'))
+    colour = np.where(few, '#666', np.where(wide >= .6*np.nanmax(wide), 'k', 'w'))
     for cell in cells.itertuples(): _write_cell(axis, cell, wide, colour)
     axis.set(xticks=range(len(users)), xticklabels=users, yticks=range(len(items)),
              yticklabels=items, xlabel="interactions in the user's history",
@@ -506,7 +507,7 @@ def _write_cell(axis:Any, cell:Any, wide:pd.DataFrame, colour:np.ndarray):
     "The text of one cell at its place."
     y = wide.index.get_loc(cell.item)
     x = wide.columns.get_loc(cell.user)
-    axis.text(x, y, _cell_text(cell, wide.iloc[y, x]), ha='center', va='center', fontsize=7,
+    axis.text(x, y, _cell_text(cell, wide.iloc[y, x]), ha='center', va='center', fontsize=8,
               c=colour[y, x])
 
 # %% ../nbs/04_evaluation.ipynb #b4a7f755
@@ -842,9 +843,19 @@ class Comparison:
         return ' '.join(_sentence(row, self.alpha) for row in self.table.itertuples())
     def __repr__(self)->str: return self.verdict
     def _repr_html_(self)->str:
-        return self.table.round(4).to_html(index=False) + f'<p>{escape(self.verdict)}</p>'
+        return _readable(self.table).to_html(index=False) + f'<p>{escape(self.verdict)}</p>'
 
 # %% ../nbs/04_evaluation.ipynb #75ccd16d
+def _readable(table:pd.DataFrame)->pd.DataFrame:
+    "Comparisons as a page shows them: words for columns, an interval and the users in one column each."
+    interval = [f'{row.lo:+.4f} to {row.hi:+.4f}' for row in table.itertuples()]
+    users = [f'{row.wins}, {row.ties}, {row.losses}' for row in table.itertuples()]
+    out = {'metric': table.metric, 'first': table.a, 'second': table.b, 'mean of first': table.mean_a.round(4),
+           'mean of second': table.mean_b.round(4), 'difference': table.difference.map('{:+.4f}'.format),
+           '95 % interval': interval, 'p (Holm)': table.p_holm.map('{:.4f}'.format),
+           'users: win, tie, lose': users}
+    return pd.DataFrame(out).drop(columns='metric' if table.metric.nunique() == 1 else [])
+
 def _sentence(row:Any, alpha:float)->str:
     "What one comparison says."
     how = f'no statistically significant difference in {row.metric} from'
@@ -869,9 +880,10 @@ def plot(self:Comparison)->Any: # A Matplotlib figure
         fill = '#0072B2' if row.p_holm < self.alpha else 'w'
         axis.errorbar(row.difference, i, xerr=span, fmt='o', c='#0072B2', mfc=fill)
     axis.axvline(0, c='k', lw=.8)
-    labels = [f'{row.a} − {row.b}, {row.metric}' for row in self.table.itertuples()]
-    axis.set(yticks=range(len(labels)), yticklabels=labels,
-             xlabel='paired difference, with 95 % interval')
+    one = self.table.metric.nunique() == 1                  # then the axis names it
+    labels = [f'{row.a} − {row.b}' + ('' if one else f', {row.metric}') for row in self.table.itertuples()]
+    what = f'paired difference in {self.table.metric[0]}' if one else 'paired difference'
+    axis.set(yticks=range(len(labels)), yticklabels=labels, xlabel=f'{what}, with 95 % interval')
     axis.invert_yaxis()
     return fig
 
