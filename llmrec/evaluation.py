@@ -85,14 +85,12 @@ def _masked(split:Split, users:pd.Index, items:pd.Index, mask:pd.DataFrame|None)
     require_columns(mask, ['user', 'item'], 'mask')
     return past, seen + _counted(mask, users, items)
 
-# %% ../nbs/04_evaluation.ipynb #b4d15aa6
 def _candidate_index(ids:Iterable)->pd.Index:
     "Ids of the candidates, each once."
     items = pd.Index(ids)
     if items.is_unique: return items
     raise InputError(f'items: {items[items.duplicated()][0]!r} stands twice among the candidates')
 
-# %% ../nbs/04_evaluation.ipynb #93cebcaa
 def _check_kinds(split:Split, items:pd.Index)->None:
     "Ids of the test must be of the kind of the training log's and the candidates'."
     check_id_kind(split.test['item'], items, 'items of the test')
@@ -338,7 +336,6 @@ def _diagnosis_line(found:dict)->list:
             f"{found['success']:.3f} = hit@{found['k']} {found['hit']:.3f} of the test rows: "
             f"{found['fails']} loses more"]
 
-# %% ../nbs/04_evaluation.ipynb #b9b32ead
 def _notes_of_data(protocol:dict)->list:
     "Candidates, catalogue and order of the log, as far as the protocol knows them."
     out = []
@@ -454,7 +451,6 @@ def _error_bars(axis:Any, values:np.ndarray, lo:np.ndarray, hi:np.ndarray, label
              xlabel='mean over users, with interval')
     axis.invert_yaxis()
 
-# %% ../nbs/04_evaluation.ipynb #a74b8b39
 def _cell_text(cell:Any, value:float)->str:
     "Value, interval and n of a cell."
     interval = '' if cell.lo != cell.lo else f'\n[{cell.lo:.2f}, {cell.hi:.2f}]'
@@ -568,7 +564,6 @@ def _catalogue_of_log(split:Split, task:EvalTask)->dict:
     if found['of_log']: warnings.warn(catalogue_note(found), stacklevel=3)
     return found
 
-# %% ../nbs/04_evaluation.ipynb #e74c674b
 def _leaks(split:Split, table:pd.DataFrame)->list:
     "Findings of the audit that are leaks, as text; also as a warning."
     audit = leakage_audit(split, table)
@@ -634,7 +629,6 @@ def _check_users(rec:Any, split:Split)->None:
     if _are_lists(rec): known = list_table(rec)[0]['user']
     check_id_kind(split.test['user'], known, 'users of the test')
 
-# %% ../nbs/04_evaluation.ipynb #d80854c9
 def _catalogue(rec:Any, items:pd.DataFrame|None, domain:Any, vectors:np.ndarray|None)->tuple:
     "Item table and candidate ids."
     table = items if items is not None else getattr(domain, 'items', None)
@@ -643,7 +637,6 @@ def _catalogue(rec:Any, items:pd.DataFrame|None, domain:Any, vectors:np.ndarray|
         raise InputError(f'vectors has {len(vectors)} rows, but there are {len(ids)} candidates')
     return (pd.DataFrame({'item': ids}) if table is None else table), ids
 
-# %% ../nbs/04_evaluation.ipynb #03bfea1a
 @dataclass
 class _Ranked:
     "A task after ranking; lists have no mid-ranks."
@@ -693,7 +686,6 @@ def _evidence_log(split:Split, evidence:str, candidates:int|None)->pd.DataFrame:
         raise InputError(f'candidates is {candidates}: expected a number above 0, or None for all')
     return split.train if evidence == 'train' else pd.concat([split.train, split.valid])
 
-# %% ../nbs/04_evaluation.ipynb #28cb0d47
 def _ranked(rec:Any, task:EvalTask, k:int, seed:int, block:int|None, candidates:int|None)->_Ranked:
     "Rank the task, or look the test items up in finished lists."
     if _are_lists(rec): return _Ranked(*list_task(rec, task, k))
@@ -742,7 +734,6 @@ def _diagnosis(ranked:_Ranked, k:int, candidates:int|None)->dict:
     n = min(max(100, 10*k), int(np.median(ranked.n_candidates)/2))
     return diagnose_ranks(ranked.rank, k, n) if n > k else {}
 
-# %% ../nbs/04_evaluation.ipynb #344a1fe6
 def _bar(split:Split, table:pd.DataFrame, task:EvalTask, ndcg:pd.Series, source:Any,
          seconds:float, k:int, ranking:tuple, options:dict)->dict:
     "What shortcuts reach, ranked as the model was."
@@ -843,19 +834,15 @@ class Comparison:
         return ' '.join(_sentence(row, self.alpha) for row in self.table.itertuples())
     def __repr__(self)->str: return self.verdict
     def _repr_html_(self)->str:
-        return _readable(self.table).to_html(index=False) + f'<p>{escape(self.verdict)}</p>'
+        words = dict(a='first', b='second', mean_a='mean of first', mean_b='mean of second')
+        t = self.table.rename(columns=words)
+        interval = t.lo.map('{:+.4f} to '.format) + t.hi.map('{:+.4f}'.format)
+        users = t[['wins', 'ties', 'losses']].astype(str).agg(', '.join, axis=1)
+        rest = {'95 % interval': interval, 'p (Holm)': t.p_holm, 'users: win, tie, lose': users}
+        shown = t.loc[:, 'metric':'difference'].assign(**rest).round(4).to_html(index=False)
+        return f'{shown}<p>{escape(self.verdict)}</p>'
 
 # %% ../nbs/04_evaluation.ipynb #75ccd16d
-def _readable(table:pd.DataFrame)->pd.DataFrame:
-    "Comparisons as a page shows them: words for columns, an interval and the users in one column each."
-    interval = [f'{row.lo:+.4f} to {row.hi:+.4f}' for row in table.itertuples()]
-    users = [f'{row.wins}, {row.ties}, {row.losses}' for row in table.itertuples()]
-    out = {'metric': table.metric, 'first': table.a, 'second': table.b, 'mean of first': table.mean_a.round(4),
-           'mean of second': table.mean_b.round(4), 'difference': table.difference.map('{:+.4f}'.format),
-           '95 % interval': interval, 'p (Holm)': table.p_holm.map('{:.4f}'.format),
-           'users: win, tie, lose': users}
-    return pd.DataFrame(out).drop(columns='metric' if table.metric.nunique() == 1 else [])
-
 def _sentence(row:Any, alpha:float)->str:
     "What one comparison says."
     how = f'no statistically significant difference in {row.metric} from'
@@ -874,16 +861,18 @@ def _sentence(row:Any, alpha:float)->str:
 def plot(self:Comparison)->Any: # A Matplotlib figure
     "Differences with intervals; filled where Holm's p is below alpha."
     import matplotlib.pyplot as plt
-    fig, axis = plt.subplots(figsize=(6, 1 + .35*len(self.table)), layout='constrained')
-    for i, row in enumerate(self.table.itertuples()):
-        span = [[row.difference - row.lo], [row.hi - row.difference]]
-        fill = '#0072B2' if row.p_holm < self.alpha else 'w'
-        axis.errorbar(row.difference, i, xerr=span, fmt='o', c='#0072B2', mfc=fill)
+    t = self.table
+    at = range(len(t))
+    bars = [t.difference - t.lo, t.hi - t.difference]
+    fill = np.where(t.p_holm < self.alpha, '#0072B2', 'w')
+    fig, axis = plt.subplots(figsize=(6, 1 + .35*len(t)), layout='constrained')
+    axis.errorbar(t.difference, at, xerr=bars, fmt='none', c='#0072B2')
+    axis.scatter(t.difference, at, c=fill, ec='#0072B2', zorder=3)
     axis.axvline(0, c='k', lw=.8)
-    one = self.table.metric.nunique() == 1                  # then the axis names it
-    labels = [f'{row.a} − {row.b}' + ('' if one else f', {row.metric}') for row in self.table.itertuples()]
-    what = f'paired difference in {self.table.metric[0]}' if one else 'paired difference'
-    axis.set(yticks=range(len(labels)), yticklabels=labels, xlabel=f'{what}, with 95 % interval')
+    metrics = list(dict.fromkeys(t.metric))
+    labels = [f'{a} − {b}' + f', {m}'*(len(metrics) > 1) for m, a, b in zip(t.metric, t.a, t.b)]
+    axis.set(yticks=at, yticklabels=labels,
+             xlabel=f"paired difference in {' and '.join(metrics)}, with 95 % interval")
     axis.invert_yaxis()
     return fig
 
@@ -900,7 +889,6 @@ def _check_reports(reports:dict)->None:
     for name, report in reports.items(): check_type(report, Report, f'report {name!r}')
     if len(reports) < 2: raise InputError(f'compare needs two reports, got {len(reports)}')
 
-# %% ../nbs/04_evaluation.ipynb #bfd58ed3
 def _report_pairs(reports:dict, metrics:list)->Iterable:
     "The first report beside each other one, and their values, metric by metric."
     _check_reports(reports)
