@@ -77,6 +77,7 @@ def _distinct_pairs(test:pd.DataFrame, grades:str|None)->tuple:
     return test, users[np.argsort(hash_ids(users), kind='stable')]
 
 # %% ../nbs/04_evaluation.ipynb #13a4e72d
+#| code-fold: true
 def _masked(split:Split, users:pd.Index, items:pd.Index, mask:pd.DataFrame|None)->tuple:
     "Training interactions, and everything that is no candidate, two sparse matrices."
     past = _counted(split.train, users, items)
@@ -329,6 +330,7 @@ def notes(self:Report)->list:
     return [line, *more, *label, *_diagnosis_line(self.diagnosis), *leaks, *again, *beside]
 
 # %% ../nbs/04_evaluation.ipynb #ee8a3286
+#| code-fold: true
 def _diagnosis_line(found:dict)->list:
     "Which half fails, in a line."
     if not found: return []
@@ -442,6 +444,7 @@ def from_json(cls:Report, source:str # Text, or a file
                content.get('diagnosis', {}), content.get('bar', {}))
 
 # %% ../nbs/04_evaluation.ipynb #86adedc9
+#| code-fold: true
 def _error_bars(axis:Any, values:np.ndarray, lo:np.ndarray, hi:np.ndarray, labels:list, title:str):
     "One metric a line, with its interval."
     below = np.nan_to_num(values - lo).clip(0)
@@ -623,6 +626,7 @@ def _candidates_of(rec:Any, table:pd.DataFrame|None)->np.ndarray:
     return table['item'].to_numpy()
 
 # %% ../nbs/04_evaluation.ipynb #5dc01b28
+#| code-fold: true
 def _check_users(rec:Any, split:Split)->None:
     "The test's users must have ids of the kind that the model knows."
     known = getattr(getattr(rec, 'data', None), 'users', ())
@@ -677,6 +681,7 @@ def _lengths(ks)->list:
     return sorted(set(ks.tolist()))
 
 # %% ../nbs/04_evaluation.ipynb #440fbe4e
+#| code-fold: true
 def _evidence_log(split:Split, evidence:str, candidates:int|None)->pd.DataFrame:
     "The interactions that count as evidence; an error where an argument of `evaluate` is wrong."
     if evidence not in ('train', 'train+valid'):
@@ -723,6 +728,7 @@ def _masks(exclude_seen:bool, mask:pd.DataFrame|None)->str|bool:
     return exclude_seen and ('masked' if mask is None else f'masked, with {len(mask):,} rows more')
 
 # %% ../nbs/04_evaluation.ipynb #758cb9e8
+#| code-fold: true
 def _regime_of(rec:Any, split:Split, source:Any)->dict:
     "What was known: of the source that is named, or whose users the model remembers."
     known = getattr(getattr(rec, 'data', None), 'source_users', None)
@@ -877,6 +883,7 @@ def plot(self:Comparison)->Any: # A Matplotlib figure
     return fig
 
 # %% ../nbs/04_evaluation.ipynb #d95e40e5
+#| code-fold: true
 def _values(name:str, report:Report, metric:str)->np.ndarray:
     "A metric of each user."
     if metric in report.per_user: return report.per_user[metric].to_numpy(float)
