@@ -88,10 +88,11 @@ def layer_edges():
 
 def layers()->str:
     "The layers as a Mermaid figure: a box for each, few enough for a narrow page."
+    known = files()
     number = {name: i for i, name in enumerate(LAYERS)}
     out = ['```mermaid', 'flowchart TB']
     for name, i in number.items():
-        modules = '<br/>'.join(textwrap.wrap(', '.join(m for m in LAYERS[name] if m in files()), 26))
+        modules = '<br/>'.join(textwrap.wrap(', '.join(m for m in LAYERS[name] if m in known), 26))
         out.append(f'  s{i}["<b>{name}</b><br/>{modules}"]')
     for name, needed in layer_edges().items():
         if needed: out.append(f"  s{number[name]} --> {' & '.join(sorted(f's{number[x]}' for x in needed))}")
@@ -101,10 +102,11 @@ def drawing()->str:
     "The figure, and a table of what each module needs."
     now, ever = edges(False), edges()
     later = {m: {x for x in ever[m] - reach(now, m)} for m in ever}
+    direct = straight(now)
     rows = ['| module | needs | when called |', '|---|---|---|']
     for m in sorted(now, key=ORDER.index):
         called = later[m].difference(*(reach(ever, x) for x in later[m]))
-        rows.append(f"| {m} | {', '.join(sorted(straight(now)[m]))} | {', '.join(sorted(called))} |")
+        rows.append(f"| {m} | {', '.join(sorted(direct[m]))} | {', '.join(sorted(called))} |")
     table = '\n'.join(rows)
     return f'{layers()}\n\n<details><summary>What each module needs</summary>\n\n{table}\n\n</details>'
 
