@@ -77,6 +77,7 @@ def _distinct_pairs(test:pd.DataFrame, grades:str|None)->tuple:
     return test, users[np.argsort(hash_ids(users), kind='stable')]
 
 # %% ../nbs/04_evaluation.ipynb #13a4e72d
+#| code-fold: true
 def _masked(split:Split, users:pd.Index, items:pd.Index, mask:pd.DataFrame|None)->tuple:
     "Training interactions, and everything that is no candidate, two sparse matrices."
     past = _counted(split.train, users, items)
@@ -85,14 +86,12 @@ def _masked(split:Split, users:pd.Index, items:pd.Index, mask:pd.DataFrame|None)
     require_columns(mask, ['user', 'item'], 'mask')
     return past, seen + _counted(mask, users, items)
 
-# %% ../nbs/04_evaluation.ipynb #b4d15aa6
 def _candidate_index(ids:Iterable)->pd.Index:
     "Ids of the candidates, each once."
     items = pd.Index(ids)
     if items.is_unique: return items
     raise InputError(f'items: {items[items.duplicated()][0]!r} stands twice among the candidates')
 
-# %% ../nbs/04_evaluation.ipynb #93cebcaa
 def _check_kinds(split:Split, items:pd.Index)->None:
     "Ids of the test must be of the kind of the training log's and the candidates'."
     check_id_kind(split.test['item'], items, 'items of the test')
@@ -331,6 +330,7 @@ def notes(self:Report)->list:
     return [line, *more, *label, *_diagnosis_line(self.diagnosis), *leaks, *again, *beside]
 
 # %% ../nbs/04_evaluation.ipynb #ee8a3286
+#| code-fold: true
 def _diagnosis_line(found:dict)->list:
     "Which half fails, in a line."
     if not found: return []
@@ -338,7 +338,6 @@ def _diagnosis_line(found:dict)->list:
             f"{found['success']:.3f} = hit@{found['k']} {found['hit']:.3f} of the test rows: "
             f"{found['fails']} loses more"]
 
-# %% ../nbs/04_evaluation.ipynb #b9b32ead
 def _notes_of_data(protocol:dict)->list:
     "Candidates, catalogue and order of the log, as far as the protocol knows them."
     out = []
@@ -445,6 +444,7 @@ def from_json(cls:Report, source:str # Text, or a file
                content.get('diagnosis', {}), content.get('bar', {}))
 
 # %% ../nbs/04_evaluation.ipynb #86adedc9
+#| code-fold: true
 def _error_bars(axis:Any, values:np.ndarray, lo:np.ndarray, hi:np.ndarray, labels:list, title:str):
     "One metric a line, with its interval."
     below = np.nan_to_num(values - lo).clip(0)
@@ -454,7 +454,6 @@ def _error_bars(axis:Any, values:np.ndarray, lo:np.ndarray, hi:np.ndarray, label
              xlabel='mean over users, with interval')
     axis.invert_yaxis()
 
-# %% ../nbs/04_evaluation.ipynb #a74b8b39
 def _cell_text(cell:Any, value:float)->str:
     "Value, interval and n of a cell."
     interval = '' if cell.lo != cell.lo else f'\n[{cell.lo:.2f}, {cell.hi:.2f}]'
@@ -476,12 +475,13 @@ def plot(self:Report, metrics:list|None=None # None: those between 0 and 1 with 
     names = metrics or _shares(self)
     cells = self.slices[self.slices['slice'] == 'evidence'] if len(self.slices) else self.slices
     panels = 1 + bool(len(cells))
-    size = (.5 + 4.5*panels, 1.2 + .27*max(len(names), 8))
-    fig, axes = plt.subplots(1, panels, figsize=size, squeeze=False, layout='constrained')
+    heights = [1.2 + .27*max(len(names), 8), 4.2][:panels]
+    fig, axes = plt.subplots(panels, 1, figsize=(6, sum(heights)), height_ratios=heights,
+                             squeeze=False, layout='constrained')
     values = np.array([self.metrics[name] for name in names])
     lo, hi = np.array([self.intervals[name] for name in names]).T
     _error_bars(axes[0, 0], values, lo, hi, names, self.name)
-    if len(cells): _heat(axes[0, 1], cells, cells.columns[5])
+    if len(cells): _heat(axes[1, 0], cells, cells.columns[5])
     return fig
 
 # %% ../nbs/04_evaluation.ipynb #d5710b51
@@ -495,7 +495,7 @@ def _heat(axis:Any, cells:pd.DataFrame, metric:str):
     few = (rows < FEW_TESTS).to_numpy()
     axis.imshow(np.where(few, np.nan, wide), aspect='auto', vmin=0,
                 cmap=plt.get_cmap('cividis').with_extremes(bad='#eee'))
-    colour = np.where(few, '#888', np.where(wide >= .6*np.nanmax(wide), 'k', 'w'))
+    colour = np.where(few, '#666', np.where(wide >= .6*np.nanmax(wide), 'k', 'w'))
     for cell in cells.itertuples(): _write_cell(axis, cell, wide, colour)
     axis.set(xticks=range(len(users)), xticklabels=users, yticks=range(len(items)),
              yticklabels=items, xlabel="interactions in the user's history",
@@ -506,7 +506,7 @@ def _write_cell(axis:Any, cell:Any, wide:pd.DataFrame, colour:np.ndarray):
     "The text of one cell at its place."
     y = wide.index.get_loc(cell.item)
     x = wide.columns.get_loc(cell.user)
-    axis.text(x, y, _cell_text(cell, wide.iloc[y, x]), ha='center', va='center', fontsize=7,
+    axis.text(x, y, _cell_text(cell, wide.iloc[y, x]), ha='center', va='center', fontsize=8,
               c=colour[y, x])
 
 # %% ../nbs/04_evaluation.ipynb #b4a7f755
@@ -567,7 +567,6 @@ def _catalogue_of_log(split:Split, task:EvalTask)->dict:
     if found['of_log']: warnings.warn(catalogue_note(found), stacklevel=3)
     return found
 
-# %% ../nbs/04_evaluation.ipynb #e74c674b
 def _leaks(split:Split, table:pd.DataFrame)->list:
     "Findings of the audit that are leaks, as text; also as a warning."
     audit = leakage_audit(split, table)
@@ -627,13 +626,13 @@ def _candidates_of(rec:Any, table:pd.DataFrame|None)->np.ndarray:
     return table['item'].to_numpy()
 
 # %% ../nbs/04_evaluation.ipynb #5dc01b28
+#| code-fold: true
 def _check_users(rec:Any, split:Split)->None:
     "The test's users must have ids of the kind that the model knows."
     known = getattr(getattr(rec, 'data', None), 'users', ())
     if _are_lists(rec): known = list_table(rec)[0]['user']
     check_id_kind(split.test['user'], known, 'users of the test')
 
-# %% ../nbs/04_evaluation.ipynb #d80854c9
 def _catalogue(rec:Any, items:pd.DataFrame|None, domain:Any, vectors:np.ndarray|None)->tuple:
     "Item table and candidate ids."
     table = items if items is not None else getattr(domain, 'items', None)
@@ -642,7 +641,6 @@ def _catalogue(rec:Any, items:pd.DataFrame|None, domain:Any, vectors:np.ndarray|
         raise InputError(f'vectors has {len(vectors)} rows, but there are {len(ids)} candidates')
     return (pd.DataFrame({'item': ids}) if table is None else table), ids
 
-# %% ../nbs/04_evaluation.ipynb #03bfea1a
 @dataclass
 class _Ranked:
     "A task after ranking; lists have no mid-ranks."
@@ -683,6 +681,7 @@ def _lengths(ks)->list:
     return sorted(set(ks.tolist()))
 
 # %% ../nbs/04_evaluation.ipynb #440fbe4e
+#| code-fold: true
 def _evidence_log(split:Split, evidence:str, candidates:int|None)->pd.DataFrame:
     "The interactions that count as evidence; an error where an argument of `evaluate` is wrong."
     if evidence not in ('train', 'train+valid'):
@@ -692,7 +691,6 @@ def _evidence_log(split:Split, evidence:str, candidates:int|None)->pd.DataFrame:
         raise InputError(f'candidates is {candidates}: expected a number above 0, or None for all')
     return split.train if evidence == 'train' else pd.concat([split.train, split.valid])
 
-# %% ../nbs/04_evaluation.ipynb #28cb0d47
 def _ranked(rec:Any, task:EvalTask, k:int, seed:int, block:int|None, candidates:int|None)->_Ranked:
     "Rank the task, or look the test items up in finished lists."
     if _are_lists(rec): return _Ranked(*list_task(rec, task, k))
@@ -730,6 +728,7 @@ def _masks(exclude_seen:bool, mask:pd.DataFrame|None)->str|bool:
     return exclude_seen and ('masked' if mask is None else f'masked, with {len(mask):,} rows more')
 
 # %% ../nbs/04_evaluation.ipynb #758cb9e8
+#| code-fold: true
 def _regime_of(rec:Any, split:Split, source:Any)->dict:
     "What was known: of the source that is named, or whose users the model remembers."
     known = getattr(getattr(rec, 'data', None), 'source_users', None)
@@ -741,7 +740,6 @@ def _diagnosis(ranked:_Ranked, k:int, candidates:int|None)->dict:
     n = min(max(100, 10*k), int(np.median(ranked.n_candidates)/2))
     return diagnose_ranks(ranked.rank, k, n) if n > k else {}
 
-# %% ../nbs/04_evaluation.ipynb #344a1fe6
 def _bar(split:Split, table:pd.DataFrame, task:EvalTask, ndcg:pd.Series, source:Any,
          seconds:float, k:int, ranking:tuple, options:dict)->dict:
     "What shortcuts reach, ranked as the model was."
@@ -842,7 +840,13 @@ class Comparison:
         return ' '.join(_sentence(row, self.alpha) for row in self.table.itertuples())
     def __repr__(self)->str: return self.verdict
     def _repr_html_(self)->str:
-        return self.table.round(4).to_html(index=False) + f'<p>{escape(self.verdict)}</p>'
+        words = dict(a='first', b='second', mean_a='mean of first', mean_b='mean of second')
+        t = self.table.rename(columns=words)
+        interval = t.lo.map('{:+.4f} to '.format) + t.hi.map('{:+.4f}'.format)
+        users = t[['wins', 'ties', 'losses']].astype(str).agg(', '.join, axis=1)
+        rest = {'95 % interval': interval, 'p (Holm)': t.p_holm, 'users: win, tie, lose': users}
+        shown = t.loc[:, 'metric':'difference'].assign(**rest).round(4).to_html(index=False)
+        return f'{shown}<p>{escape(self.verdict)}</p>'
 
 # %% ../nbs/04_evaluation.ipynb #75ccd16d
 def _sentence(row:Any, alpha:float)->str:
@@ -863,19 +867,23 @@ def _sentence(row:Any, alpha:float)->str:
 def plot(self:Comparison)->Any: # A Matplotlib figure
     "Differences with intervals; filled where Holm's p is below alpha."
     import matplotlib.pyplot as plt
-    fig, axis = plt.subplots(figsize=(6, 1 + .35*len(self.table)), layout='constrained')
-    for i, row in enumerate(self.table.itertuples()):
-        span = [[row.difference - row.lo], [row.hi - row.difference]]
-        fill = '#0072B2' if row.p_holm < self.alpha else 'w'
-        axis.errorbar(row.difference, i, xerr=span, fmt='o', c='#0072B2', mfc=fill)
+    t = self.table
+    at = range(len(t))
+    bars = [t.difference - t.lo, t.hi - t.difference]
+    fill = np.where(t.p_holm < self.alpha, '#0072B2', 'w')
+    fig, axis = plt.subplots(figsize=(6, 1 + .35*len(t)), layout='constrained')
+    axis.errorbar(t.difference, at, xerr=bars, fmt='none', c='#0072B2')
+    axis.scatter(t.difference, at, c=fill, ec='#0072B2', zorder=3)
     axis.axvline(0, c='k', lw=.8)
-    labels = [f'{row.a} − {row.b}, {row.metric}' for row in self.table.itertuples()]
-    axis.set(yticks=range(len(labels)), yticklabels=labels,
-             xlabel='paired difference, with 95 % interval')
+    metrics = list(dict.fromkeys(t.metric))
+    labels = [f'{a} − {b}' + f', {m}'*(len(metrics) > 1) for m, a, b in zip(t.metric, t.a, t.b)]
+    axis.set(yticks=at, yticklabels=labels,
+             xlabel=f"paired difference in {' and '.join(metrics)}, with 95 % interval")
     axis.invert_yaxis()
     return fig
 
 # %% ../nbs/04_evaluation.ipynb #d95e40e5
+#| code-fold: true
 def _values(name:str, report:Report, metric:str)->np.ndarray:
     "A metric of each user."
     if metric in report.per_user: return report.per_user[metric].to_numpy(float)
@@ -888,7 +896,6 @@ def _check_reports(reports:dict)->None:
     for name, report in reports.items(): check_type(report, Report, f'report {name!r}')
     if len(reports) < 2: raise InputError(f'compare needs two reports, got {len(reports)}')
 
-# %% ../nbs/04_evaluation.ipynb #bfd58ed3
 def _report_pairs(reports:dict, metrics:list)->Iterable:
     "The first report beside each other one, and their values, metric by metric."
     _check_reports(reports)

@@ -1,6 +1,6 @@
 """The layers of the package, and what its modules import, read from the code: the figure in CONTRIBUTING.md comes from here
 (`python tests/architecture.py`), and tests/test_house.py holds the code to it."""
-import ast, re
+import ast, re, textwrap
 from pathlib import Path
 from llms import ROOT
 
@@ -79,17 +79,36 @@ def straight(to):
     "Edges without those that a longer way implies."
     return {m: to[m].difference(*(reach(to, x) for x in to[m])) for m in to}
 
+def layer_edges():
+    "Layer to the set of layers that its modules need, those left out that a longer way implies."
+    layer = {m: name for name, modules in LAYERS.items() for m in modules}
+    to = {name: set() for name in LAYERS}
+    for m, needed in edges().items(): to[layer[m]] |= {layer[x] for x in needed} - {layer[m]}
+    return straight(to)
+
+def layers()->str:
+    "The layers as a Mermaid figure: a box for each, few enough for a narrow page."
+    known = files()
+    number = {name: i for i, name in enumerate(LAYERS)}
+    out = ['```mermaid', 'flowchart TB']
+    for name, i in number.items():
+        modules = '<br/>'.join(textwrap.wrap(', '.join(m for m in LAYERS[name] if m in known), 26))
+        out.append(f'  s{i}["<b>{name}</b><br/>{modules}"]')
+    for name, needed in layer_edges().items():
+        if needed: out.append(f"  s{number[name]} --> {' & '.join(sorted(f's{number[x]}' for x in needed))}")
+    return '\n'.join([*out, '```'])
+
 def drawing()->str:
-    "The figure as Mermaid text; layers are its boxes."
+    "The figure, and a table of what each module needs."
     now, ever = edges(False), edges()
     later = {m: {x for x in ever[m] - reach(now, m)} for m in ever}
-    out = ['```mermaid', 'flowchart BT']
-    for i, (layer, modules) in enumerate(LAYERS.items()):
-        out.append(f'  subgraph s{i}["{layer}"]\n    {" ~~~ ".join(m for m in modules if m in now)}\n  end')
+    direct = straight(now)
+    rows = ['| module | needs | when called |', '|---|---|---|']
     for m in sorted(now, key=ORDER.index):
-        arrows = (('-->', straight(now)[m]), ('-.->', later[m].difference(*(reach(ever, x) for x in later[m]))))
-        out += [f'  {m} {arrow} {" & ".join(sorted(xs))}' for arrow, xs in arrows if xs]
-    return '\n'.join([*out, '```'])
+        called = later[m].difference(*(reach(ever, x) for x in later[m]))
+        rows.append(f"| {m} | {', '.join(sorted(direct[m]))} | {', '.join(sorted(called))} |")
+    table = '\n'.join(rows)
+    return f'{layers()}\n\n<details><summary>What each module needs</summary>\n\n{table}\n\n</details>'
 
 def contributing()->str:
     "CONTRIBUTING.md with the figure of today."

@@ -211,7 +211,7 @@ def test_contributing_is_short():
 
 def test_the_figure_is_drawn_from_the_imports():
     t = (ROOT/'CONTRIBUTING.md').read_text(encoding='utf-8')
-    assert t == contributing() and 'fusion --> ' in t, 'run  python tests/architecture.py'
+    assert t == contributing() and '| fusion | ' in t, 'run  python tests/architecture.py'
 
 
 def test_controls_are_shown_where_somebody_can_turn_them(monkeypatch):

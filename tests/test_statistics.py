@@ -126,7 +126,7 @@ def test_cells_of_few_test_interactions_are_grey():
     few = int((r.slices.rows < FEW_TESTS).sum())
     assert few and r._repr_html_().count('color: #999') >= 1
     colours = [t.get_color() for t in r.plot().axes[1].texts]
-    assert colours.count('#888') == few and len(colours) == len(r.slices)
+    assert colours.count('#666') == few and len(colours) == len(r.slices)
 
 
 # Mistakes of the book
