@@ -11,8 +11,8 @@ beside each other: Sci-Fi, fantasy and horror of MovieLens, two training interac
 zero-shot, few-shot (three other users' films in the prompt), tuned (LoRA on the training films of `--tune` users, target and source together,
 a pass). First, on users who are not tested (lm_length.csv): the last training film of each among others, scored with length penalties of 0 (sum of
 log-probabilities), .5 and 1 (mean a token); the default of `LMRecommender` is chosen by this. Then two questions. *All* (lm.csv): each writes the
-first ten titles of the whole catalogue that the user has not rated (beam search in the tree of titles), by the sum and by the mean a token; `gain` is
-the mean minus the sum on the same users; a title that two films share is a hit of half. *Among 101* (lm_candidates.csv): the user's film among a
+first ten titles of the whole catalogue that the user has not rated (beam search in the tree of titles), by the sum and by the mean a token; `gain` is the
+mean minus the sum on the same users, in both tables; a title that two films share is a hit of half. *Among 101* (lm_candidates.csv): the user's film among a
 hundred others, the first that the user has not rated of one random order of the films (one order for all users), scored by log-likelihood and read
 in three ways: `sum`, `per token`, and `lift` (the sum minus the same without a history). All readings are shown, none is chosen on these users.
 Among 101 a blind
@@ -148,7 +148,8 @@ def table(part, found, bar, name):
         if not question.startswith(part): continue
         for reading, ranks in readings.items():
             rows.append(row(question, system, reading, name, ranks, bar, best, seconds))
-            if question == 'all, per token' and ('all, sum', system) in found: rows[-1] |= gain(ranks, found['all, sum', system][0]['sum'])
+            other = readings if part != 'all' else found.get(('all, sum', system), ({},))[0]
+            if reading == 'per token' and 'sum' in other: rows[-1] |= gain(ranks, other['sum'])
     return pd.DataFrame(rows)
 
 def gain(ranks, others):
