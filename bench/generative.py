@@ -10,7 +10,7 @@ is all other films, cut before each user's test interaction. food: food of four 
 the test, among all items new to the user. Users and item ids are shared, so every system reads histories of both domains, except the twins
 `from scratch`, which never see the source. `cold` are test items without an interaction in training. Equal scores share their places, so a hit
 is counted on items. `diff` is the system minus the best shortcut, paired by user, with a bootstrap interval of 95 %;
-`gain` is the system minus its twin that never saw the source, the same way.
+`gain` is the system minus its twin that never saw the source, `tiger` ours minus Cornac's, the same way.
 `Cornac: TIGER` is the library's own (residual k-means IDs of the text vectors, a level that tells collisions apart, T5), with our widths, layers,
 beams, batches and learning rate, searching among the target's items. It learns from all histories for as many processor seconds as the fit of
 `semantic IDs` took on that set (`examples`: how many it saw); neither generator was tuned on these sets. Beside libraries that are: `bench/peers.py`.
@@ -161,11 +161,12 @@ def save(rows, per_user, out):
             low, high = bootstrap(gap)
             table.loc[i, ['diff', 'diff_low', 'diff_high']] = gap.mean(), low[0], high[0]
     for i, (name, system) in table[['set', 'system']].iterrows():
-        twin = per_user.get((name, f'{system}, from scratch'))
-        if twin is None or (name, system) not in per_user: continue
-        gap = per_user[name, system] - twin
-        low, high = bootstrap(gap)
-        table.loc[i, ['gain', 'gain_low', 'gain_high']] = gap.mean(), low[0], high[0]
+        others = dict(gain=f'{system}, from scratch', tiger='Cornac: TIGER' if system == 'semantic IDs' else None)
+        for column, other in others.items():
+            if (name, system) not in per_user or (name, other) not in per_user: continue
+            gap = per_user[name, system] - per_user[name, other]
+            low, high = bootstrap(gap)
+            table.loc[i, [column, f'{column}_low', f'{column}_high']] = gap.mean(), low[0], high[0]
     write(table, out)
     return table
 
