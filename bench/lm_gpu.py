@@ -18,7 +18,8 @@ in three ways: `sum`, `per token`, and `lift` (the sum minus the same without a 
 Among 101 a blind
 guess reaches a known value (row `chance`), so a failure there says something, where no hit among thousands of films may be bad luck.
 `hits_low` and `hits_high`: the exact binomial interval of 95 % of the share of hits, which is not empty where there are none. `place`: mean
-share of the other candidates that stand above the user's film (.5 by chance). Titles are written with the article in front. Other intervals: bootstrap over users, 95 %; `diff` is paired
+share of the other candidates that stand above the user's film (.5 by chance). Titles are written with the article in front (not in the rows
+of lm.csv in the repository, which are older than this: there they are as filed, *Matrix, The (1999)*, and by the sum alone). Other intervals: bootstrap over users, 95 %; `diff` is paired
 with the best shortcut of the question. The recite test hides the year of a film's title, and the second half of the titles, with a shuffled
 control; invented titles are the catalogue that no model can know. With --work each stage that is done is kept, and not run again.
 """
