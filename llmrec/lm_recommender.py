@@ -51,7 +51,7 @@ def _index(self:LMRecommender)->None:
     for row in sorted(self.columns, key=len):
         self.longest |= {row[:place]: len(row) for place in range(len(row) + 1)}
 
-# %% ../nbs/29_lm_recommender.ipynb #60c8561c
+# %% ../nbs/29_lm_recommender.ipynb #50f0720b
 def _check_penalty(length_penalty):
     "A finite number that is not negative."
     number = isinstance(length_penalty, (int, float, np.number))
@@ -60,7 +60,7 @@ def _check_penalty(length_penalty):
     raise InputError(f'length_penalty is {length_penalty!r}: expected a number of at least 0, '
                      'such as 0 (sum of log-probabilities) or 1 (mean a token)')
 
-# %% ../nbs/29_lm_recommender.ipynb #a0a31631
+# %% ../nbs/29_lm_recommender.ipynb #7f80c0aa
 @patch
 def value(self:LMRecommender, logp:Any, n_tokens:Any)->Any: # Numbers or arrays of one shape
     "Scores of titles (@eq-length): log-likelihoods over their tokens to the power of α."
@@ -141,7 +141,7 @@ def recommend(self:LMRecommender, hist:Histories, # Of the target's items
         scores[user, :len(pairs)] = [value for _, value in pairs]
     return items, scores
 
-# %% ../nbs/29_lm_recommender.ipynb #b41e939c
+# %% ../nbs/29_lm_recommender.ipynb #6e872a3d
 @patch
 def _last_among(self:LMRecommender, past, others, rng): # -> log-likelihoods, tokens: the last first
     "The last title of a history and `others` that are not in it, scored after the rest."
@@ -150,7 +150,7 @@ def _last_among(self:LMRecommender, past, others, rng): # -> log-likelihoods, to
     prompt = self.prompt([self.titles[item] for item in past[:-1]])
     return self.loglik(prompt, [self.titles[item] for item in items])
 
-# %% ../nbs/29_lm_recommender.ipynb #3639133f
+# %% ../nbs/29_lm_recommender.ipynb #d7a5a6c1
 def _penalty_table(found, penalties):
     "NDCG@10 by length penalty, with 95 % intervals over histories."
     rows = {}
@@ -161,7 +161,7 @@ def _penalty_table(found, penalties):
         rows[alpha] = dict(users=len(gains), ndcg=gains.mean(), low=low[0], high=high[0])
     return pd.DataFrame(rows).T.rename_axis('length_penalty')
 
-# %% ../nbs/29_lm_recommender.ipynb #47c885d6
+# %% ../nbs/29_lm_recommender.ipynb #78caf2b3
 @patch
 def choose_length_penalty(self:LMRecommender,
                           hist:Histories, # Of users who are not tested: the last item is held out
@@ -219,6 +219,14 @@ def _batches(rows, bs, seed):
 def _surprise(logits, following):
     return F.cross_entropy(logits.float().transpose(1, 2), following, ignore_index=-100)
 
+# %% ../nbs/29_lm_recommender.ipynb #3b827421
+def _with_lora(model, r):
+    "The model with frozen weights and additions of rank r to its linear layers."
+    peft = import_optional('peft', 'lora')
+    rank = check_int(r, 'r', 1)
+    config = peft.LoraConfig(r=rank, lora_alpha=2*rank, target_modules='all-linear')
+    return peft.get_peft_model(model, config)
+
 # %% ../nbs/29_lm_recommender.ipynb #f6e07b1c
 @patch
 def fit(self:LMRecommender, hist:Histories, # What users consumed, of the target's items
@@ -235,14 +243,6 @@ def fit(self:LMRecommender, hist:Histories, # What users consumed, of the target
     self.model.eval()
     self.alone.clear()
     return self
-
-# %% ../nbs/29_lm_recommender.ipynb #3b827421
-def _with_lora(model, r):
-    "The model with frozen weights and additions of rank r to its linear layers."
-    peft = import_optional('peft', 'lora')
-    rank = check_int(r, 'r', 1)
-    config = peft.LoraConfig(r=rank, lora_alpha=2*rank, target_modules='all-linear')
-    return peft.get_peft_model(model, config)
 
 # %% ../nbs/29_lm_recommender.ipynb #a7585a2e
 @dataclass
@@ -308,6 +308,16 @@ def _by_heart(lm, prompt, shown, hidden, batch): # -> (n,) boolean, (n,) float
     found = [_recited(lm, first[block], then[block]) for block in batch_slices(len(first), batch)]
     return [np.array([x for part in found for x in part[i]]) for i in range(2)]
 
+# %% ../nbs/29_lm_recommender.ipynb #90ce4889
+def _recitation(table):
+    "Shares, differences and their intervals."
+    gap = table['recited'].astype(float) - table['guessed']
+    nats = table['nats'] - table['nats_control']
+    low, high = bootstrap(np.stack([gap, nats], 1))
+    return Recitation(table, float(table['recited'].mean()), float(table['guessed'].mean()),
+                      float(gap.mean()), (float(low[0]), float(high[0])),
+                      float(nats.mean()), (float(low[1]), float(high[1])))
+
 # %% ../nbs/29_lm_recommender.ipynb #bf5a0f1a
 def recite_test(lm:CausalLM, titles:Iterable[str],
                 hidden:int|None=None,  # Words to hide at the end; None: the second half
@@ -321,13 +331,3 @@ def recite_test(lm:CausalLM, titles:Iterable[str],
     guessed, control = _by_heart(lm, prompt, shown, others, batch)
     return _recitation(pd.DataFrame(dict(shown=shown, hidden=ends, control=others, recited=recited,
                                          guessed=guessed, nats=nats, nats_control=control)))
-
-# %% ../nbs/29_lm_recommender.ipynb #90ce4889
-def _recitation(table):
-    "Shares, differences and their intervals."
-    gap = table['recited'].astype(float) - table['guessed']
-    nats = table['nats'] - table['nats_control']
-    low, high = bootstrap(np.stack([gap, nats], 1))
-    return Recitation(table, float(table['recited'].mean()), float(table['guessed'].mean()),
-                      float(gap.mean()), (float(low[0]), float(high[0])),
-                      float(nats.mean()), (float(low[1]), float(high[1])))

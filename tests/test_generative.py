@@ -275,3 +275,10 @@ def test_a_length_penalty_that_is_none_is_named(lm, bad):
 def test_no_title_to_hold_out_is_said(lm):
     data = make_dataset(pd.DataFrame(dict(user=['a', 'b'], item=[0, 1], time=0)), pd.DataFrame(dict(item=range(2), title=lm.titles[:2])))
     with pytest.raises(InputError, match='no title to hold out'): LMRecommender(lm.model, lm.tokenizer, lm.titles[:2]).choose_length_penalty(data.hist)
+
+def test_the_default_length_penalty_is_the_one_that_held_out_titles_chose():
+    "On users who are not tested (bench/lm_gpu.py)."
+    import inspect
+    from pathlib import Path
+    table = pd.read_csv(Path(__file__).resolve().parents[1]/'bench'/'lm_length.csv').set_index('length_penalty')
+    assert inspect.signature(LMRecommender).parameters['length_penalty'].default == table['ndcg'].idxmax()
