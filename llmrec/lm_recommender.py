@@ -150,12 +150,21 @@ def _last_among(self:LMRecommender, past, others, rng): # -> log-likelihoods, to
     prompt = self.prompt([self.titles[item] for item in past[:-1]])
     return self.loglik(prompt, [self.titles[item] for item in items])
 
+@patch
+def _held_out(self:LMRecommender, hist, n, rng): # -> users
+    "At most `n` users, drawn at random, whose last item has a title of the catalogue."
+    last = [hist[user][-1] if hist.lengths[user] > 1 else -1 for user in range(len(hist))]
+    users = np.nonzero((np.array(last) >= 0) & (np.array(last) < len(self.rows)))[0]
+    if not len(users): raise InputError('no history has two items: there is no title to hold out')
+    return rng.permutation(users)[:n]
+
 # %% ../nbs/29_lm_recommender.ipynb #d7a5a6c1
 def _penalty_table(found, penalties):
     "NDCG@10 by length penalty, with 95 % intervals over histories."
     rows = {}
     for alpha in penalties:
-        ranks = [rank_of_target((logp/tokens**alpha)[None], np.array([0]))[0] for logp, tokens in found]
+        scores = [(logp/tokens**alpha)[None] for logp, tokens in found]
+        ranks = [rank_of_target(row, np.array([0]))[0] for row in scores]
         gains = ndcg_of_ranks(np.array(ranks))
         low, high = bootstrap(gains)
         rows[alpha] = dict(users=len(gains), ndcg=gains.mean(), low=low[0], high=high[0])
@@ -163,19 +172,14 @@ def _penalty_table(found, penalties):
 
 # %% ../nbs/29_lm_recommender.ipynb #78caf2b3
 @patch
-def choose_length_penalty(self:LMRecommender,
-                          hist:Histories, # Of users who are not tested: the last item is held out
-                          penalties:Sequence[float]=(0., .5, 1.),
-                          n:int=20,       # Histories, at most
-                          others:int=50,  # Titles beside the right one
+def choose_length_penalty(self:LMRecommender, hist:Histories, # Of users who are not tested
+                          penalties:Sequence[float]=(0., .5, 1.), n:int=20, # Histories, at most
+                          others:int=50,   # Titles beside the one that is held out, the last
                           seed:int=0
-                         )->pd.DataFrame: # NDCG@10 by length penalty
+                         )->pd.DataFrame:  # NDCG@10 by length penalty
     "Set `length_penalty` to the value that ranks held-out titles best; of equals the first."
-    last = np.array([hist[user][-1] if hist.lengths[user] > 1 else -1 for user in range(len(hist))])
-    users = np.nonzero((last >= 0) & (last < len(self.rows)))[0]
-    if not len(users): raise InputError('no history has two items: there is no title to hold out')
     rng = np.random.default_rng(seed)
-    users = rng.permutation(users)[:check_int(n, 'n', 1)]
+    users = self._held_out(hist, check_int(n, 'n', 1), rng)
     found = [self._last_among(hist[user], check_int(others, 'others', 1), rng) for user in users]
     table = _penalty_table(found, [_check_penalty(alpha) for alpha in penalties])
     self.length_penalty = float(table['ndcg'].idxmax())
