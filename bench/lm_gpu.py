@@ -9,14 +9,17 @@ its share of what is left, and says on how many users it stopped. Tuning changes
 beside each other: Sci-Fi, fantasy and horror of MovieLens, two training interactions a user, each user's last film is the test.
 
 zero-shot, few-shot (three other users' films in the prompt), tuned (LoRA on the training films of `--tune` users, target and source together,
-a pass). Two questions. *All* (lm.csv): each writes the first ten titles of the whole catalogue that the user has not rated (beam
-search in the tree of titles); a title that two films share is a hit of half. *Among 101* (lm_candidates.csv): the user's film among a hundred others, the first that the
-user has not rated of one random order of the films (one order for all users), scored by log-likelihood and read in three ways: `sum` (what
-the search maximises), `per token`, and `lift` (the sum minus the same without a history). All three are shown, none is chosen. Among 101 a blind
+a pass). First, on users who are not tested (lm_length.csv): the last training film of each among others, scored with length penalties of 0 (sum of
+log-probabilities), .5 and 1 (mean a token); the default of `LMRecommender` is chosen by this. Then two questions. *All* (lm.csv): each writes the
+first ten titles of the whole catalogue that the user has not rated (beam search in the tree of titles), by the sum and by the mean a token; `gain` is the
+mean minus the sum on the same users, in both tables; a title that two films share is a hit of half. *Among 101* (lm_candidates.csv): the user's film among a
+hundred others, the first that the user has not rated of one random order of the films (one order for all users), scored by log-likelihood and read
+in three ways: `sum`, `per token`, and `lift` (the sum minus the same without a history). All readings are shown, none is chosen on these users.
+Among 101 a blind
 guess reaches a known value (row `chance`), so a failure there says something, where no hit among thousands of films may be bad luck.
 `hits_low` and `hits_high`: the exact binomial interval of 95 % of the share of hits, which is not empty where there are none. `place`: mean
 share of the other candidates that stand above the user's film (.5 by chance). Titles are written with the article in front (not in the rows
-of lm.csv in the repository, which are older than this: there they are as filed, *Matrix, The (1999)*). Other intervals: bootstrap over users, 95 %; `diff` is paired
+of lm.csv in the repository, which are older than this: there they are as filed, *Matrix, The (1999)*, and by the sum alone). Other intervals: bootstrap over users, 95 %; `diff` is paired
 with the best shortcut of the question. The recite test hides the year of a film's title, and the second half of the titles, with a shuffled
 control; invented titles are the catalogue that no model can know. With --work each stage that is done is kept, and not run again.
 """
@@ -35,6 +38,7 @@ from llmrec.metrics import bootstrap, ndcg_of_ranks
 
 WORDS = 'Films watched, oldest first: {}. The next film:'
 READINGS = ('sum', 'per token', 'lift')
+ALPHA = {'sum': 0., 'per token': 1.}      # length penalties of the lists
 OTHERS = 100
 
 
@@ -77,9 +81,9 @@ def loglik(lm, prompt, titles):
     back = np.argsort(order)
     return found[0][back], found[1][back]
 
-def lists(lm, past, seen, y, until):
+def lists(lm, past, seen, y, until, reading):
     "Ranks of the films that came next, one user after the other until the time is up; `past` is read, `seen` is no candidate."
-    ranks = []
+    ranks, lm.length_penalty = [], ALPHA[reading]
     for user in range(len(y)):
         if time.time() > until and user >= 5: break
         banned = {lm.rows[item] for item in seen[user] if item < lm.n_target}
@@ -87,7 +91,7 @@ def lists(lm, past, seen, y, until):
         items = [set(lm.columns[row]) for row, _ in found]
         rank = next((i for i, ids in enumerate(items) if y[user] in ids), None)
         ranks.append(np.inf if rank is None else rank + (len(items[rank]) - 1)/2)
-    return {'sum': np.array(ranks)}
+    return {reading: np.array(ranks)}
 
 def among(lm, past, pools, until):
     "Ranks of the films that came next among their candidates, for each reading."
@@ -125,7 +129,8 @@ def row(question, system, reading, model, ranks, bar, best, seconds):
     share = binomtest(hits, len(ranks)).proportion_ci(.95, 'exact')
     out = dict(system=system, model=model, users=len(ranks), ndcg=gains.mean(), low=low[0], high=high[0],
                hits=hits, recall=hits/len(ranks), hits_low=share.low, hits_high=share.high)
-    if question != 'all': out |= dict(reading=reading, candidates=int(question), place=ranks.mean()/OTHERS)
+    if reading: out |= dict(reading=reading)
+    if not question.startswith('all'): out |= dict(candidates=OTHERS + 1, place=ranks.mean()/OTHERS)
     gap = gains - ndcg_of_ranks(bar[best])[:len(gains)]
     low, high = bootstrap(gap)
     return out | dict(diff=gap.mean(), diff_low=low[0], diff_high=high[0], best_shortcut=best, seconds_a_user=seconds)
@@ -135,14 +140,25 @@ def chance():
     ranks = np.arange(OTHERS + 1)
     return dict(system='chance', candidates=OTHERS + 1, ndcg=ndcg_of_ranks(ranks).mean(), recall=10/len(ranks), place=.5)
 
-def table(question, found, bar, name):
+def table(part, found, bar, name):
     "Rows of a question: the shortcuts, then the model's stages that are done."
     best = max(SHORTCUTS, key=lambda s: ndcg_of_ranks(bar[s]).mean())
-    rows = [] if question == 'all' else [chance()]
-    rows += [row(question, s, '', '', bar[s], bar, best, 0.) for s in SHORTCUTS]
-    rows += [row(question, system, reading, name, ranks, bar, best, seconds)
-             for (q, system), (readings, seconds) in found.items() if q == question for reading, ranks in readings.items()]
+    rows = [] if part == 'all' else [chance()]
+    rows += [row(part, s, '', '', bar[s], bar, best, 0.) for s in SHORTCUTS]
+    for (question, system), (readings, seconds) in found.items():
+        if not question.startswith(part): continue
+        for reading, ranks in readings.items():
+            rows.append(row(question, system, reading, name, ranks, bar, best, seconds))
+            other = readings if part != 'all' else found.get(('all, sum', system), ({},))[0]
+            if reading == 'per token' and 'sum' in other: rows[-1] |= gain(ranks, other['sum'])
     return pd.DataFrame(rows)
+
+def gain(ranks, others):
+    "NDCG@10 with the mean a token minus with the sum, on the users of both."
+    n = min(len(ranks), len(others))
+    gap = ndcg_of_ranks(ranks[:n]) - ndcg_of_ranks(others[:n])
+    low, high = bootstrap(gap)
+    return dict(gain=gap.mean(), gain_low=low[0], gain_high=high[0])
 
 class Kept:
     "Ranks of the stages that are done, in a folder if there is one."
@@ -163,7 +179,7 @@ def main():
     p.add_argument('--users', type=int, default=600); p.add_argument('--lists', type=int, help='users of the first question; --users if not given')
     p.add_argument('--tune', type=int, default=600); p.add_argument('--last', type=int, default=8)
     p.add_argument('--stages', nargs='*', default=['zero-shot', 'few-shot', 'tuned'])
-    p.add_argument('--beams', type=int, default=20); p.add_argument('--minutes', type=float, default=10.); p.add_argument('--recite', type=int, default=300)
+    p.add_argument('--beams', type=int, default=20); p.add_argument('--minutes', type=float, default=10.); p.add_argument('--recite', type=int, default=300); p.add_argument('--valid', type=int, default=100)
     p.add_argument('--work'); p.add_argument('--out', default=str(Path(__file__).with_name('lm.csv')))
     a = p.parse_args()
     end = time.time() + 60*a.minutes
@@ -177,16 +193,22 @@ def main():
     everything, few = shortcuts(data, test['user'], y, pools)
     n_lists = len(y) if a.lists is None else min(a.lists, len(y))
     bars = {str(OTHERS + 1): few}
-    if n_lists: bars['all'] = {s: ranks[:n_lists] for s, ranks in everything.items()}
+    if n_lists: bars |= {f'all, {reading}': {s: ranks[:n_lists] for s, ranks in everything.items()} for reading in ALPHA}
     model, tokenizer = load_causal_lm(a.model, a.device, a.dtype)
     name = f"{Path(a.model).stem}, {sum(x.numel() for x in model.parameters())/1e6:.0f}M"
     every = data.table['title'].astype(str).map(natural).tolist()
     kept, found = Kept(a.work), {}
     def recommender(**options):
         lm = LMRecommender(model, tokenizer, every[:data.n_target], a.beams, last=a.last, words=WORDS, **options)
-        lm.all_titles = every; lm.n_target = data.n_target
+        lm.all_titles = lm.titles = every                    # histories of both domains are read and learned from
+        lm.n_target = data.n_target
         return lm
     zero = recommender()
+    if a.valid:
+        untested = select_users(data.hist, np.nonzero(~data.users.isin(test['user']))[0])
+        chosen = zero.choose_length_penalty(untested, n=a.valid).reset_index().assign(model=name)
+        print(chosen.round(3).to_string(), flush=True)
+        write(chosen, Path(a.out).with_name(Path(a.out).stem + '_length.csv'))
     if a.recite:
         recite = pd.DataFrame([dict(r, model=name) for r in recitals(zero, target, a.recite)])
         print(recite.round(3).to_string(), flush=True)
@@ -203,18 +225,17 @@ def main():
                 lm = lm or make()
                 start = clock()
                 until = left(share/len(bars))
-                readings = lists(lm, hist, hist, y[:n_lists], until) if question == 'all' else among(lm, hist, pools, until)
+                readings = lists(lm, hist, hist, y[:n_lists], until, question[5:]) if question.startswith('all') else among(lm, hist, pools, until)
                 seconds = (clock() - start)/len(readings['sum'])
                 kept.put(question, system, readings, seconds)
                 found[question, system] = readings, seconds
             readings, seconds = found[question, system]
             print(question, system, len(readings['sum']), 'users', {r: int((ranks < 10).sum()) for r, ranks in readings.items()}, f'{seconds:.2f} s a user', flush=True)
         for question, bar in bars.items():
-            part = '' if question == 'all' else '_candidates'
-            write(table(question, found, bar, name), Path(a.out).with_name(f'{Path(a.out).stem}{part}.csv'))
+            part, end = ('all', '') if question.startswith('all') else (question, '_candidates')
+            write(table(part, found, bar, name), Path(a.out).with_name(f'{Path(a.out).stem}{end}.csv'))
     def tuned():
         lm = recommender()
-        lm.titles = lm.all_titles                            # histories of both domains are read and learned from
         rest = sequences(data.hist, a.tune)
         start = clock()
         lm.fit(rest, cbs=[DeadlineCB(left(.5))])

@@ -328,23 +328,34 @@ def cornac_net(kind):
     return make
 
 def cornac_tiger(D, user, item, X, cfg, epochs):
-    "TIGER: semantic IDs of the text vectors by residual k-means, a T5 that writes the next one; its constrained beam search."
+    """TIGER: semantic IDs of the text vectors by residual k-means, a T5 that writes the next one; its constrained beam search.
+
+    Training stops when the seconds for tuning are used up; the best setting learns anew on as many batches (`epochs`)."""
     from collections import OrderedDict
+    from unittest import mock
     import torch
     from cornac.data import FeatureModality
     from cornac.data.dataset import SequentialDataset
     from cornac.models import TIGER
+    from cornac.models.tiger import recom_tiger
     torch.set_num_threads(1)
     N, numbers = X.shape[1], lambda n: OrderedDict((x, x) for x in range(n))
     ds = SequentialDataset(D.U, D.U, N, numbers(D.U), numbers(D.U), numbers(N), (user.astype('int'), item.astype('int'), np.ones(len(user))),
                            session_indices=user.astype('int'), timestamps=np.arange(len(user)), seed=0)
     ds.item_feature = FeatureModality(features=D.vectors()[:N], ids=list(range(N)))
     ds.item_feature.build(id_map=ds.iid_map)
-    m = TIGER(tokenizer='rkmeans', n_beams=TOP, device='cpu', verbose=False, seed=0, **cfg)
-    m.fit(ds)
+    m, done, until, every = TIGER(tokenizer='rkmeans', n_beams=TOP, device='cpu', verbose=False, seed=0, **cfg), [], None, recom_tiger.session_seq_iter
+    def batches(*a, **kw):
+        nonlocal until
+        until = until or time.process_time() + D.seconds
+        for batch in every(*a, **kw):
+            if len(done) == epochs or epochs is None and time.process_time() > until: return
+            done.append(len(batch[0]))
+            yield batch
+    with mock.patch.object(recom_tiger, 'session_seq_iter', batches): m.fit(ds)
     ptr = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=D.U))])
     score = lambda us: np.stack([m.score(int(u), item[ptr[u]:ptr[u+1]].tolist())[:D.n] for u in us])
-    yield None, by_score(score), sum(p.numel() for p in m.model.parameters())
+    yield len(done), by_score(score), sum(p.numel() for p in m.model.parameters())
 
 def product(**kw):
     "Settings one at a time around the first values, then pairs."
@@ -392,6 +403,17 @@ def searched(make, grid, D, seconds):
     model = make(**best).fit_dataset(D.data)
     return model, dict(tuning=tuning, fit=time.process_time() - began, settings=len(tried), setting=json.dumps(best, default=str))
 
+def stopped(make, seconds, **setting):
+    "A generator of ours whose training stops when the seconds for tuning are used up, as a library's does."
+    from llmrec.learner import Callback, CancelFit
+    class Deadline(Callback):
+        def __init__(self): self.until = time.process_time() + seconds
+        def after_batch(self, learn):
+            if time.process_time() > self.until: raise CancelFit
+    class Stopped(make):
+        def train_phase(self, data, own, phase, cbs=()): return super().train_phase(data, own, phase, [*cbs, Deadline()])
+    return Stopped(**setting)
+
 def valid_ndcg(model, D):
     "NDCG@10 on validation interactions of at most 2,000 users."
     from llmrec.preprocess import Split
@@ -401,6 +423,7 @@ def valid_ndcg(model, D):
 
 def own_systems():
     "Name to a function of what is handed over and the seconds, which gives a model and facts."
+    from functools import partial
     from llmrec.baselines import ItemKNN, LastItems
     from llmrec.closed_form import EASE
     from llmrec.recommender import Recommender
@@ -419,7 +442,7 @@ def own_systems():
             model, spent = timed(lambda: shortcut_experts()[name](D.data))
             return model, dict(tuning=0., fit=spent, settings=1, setting=repr(model))
         return run
-    def tuned(make, grid): return lambda D, seconds: searched(make, grid, D, seconds)
+    def tuned(make, grid, stop=False): return lambda D, seconds: searched(partial(stopped, make, seconds) if stop else make, grid, D, seconds)
     nets = product(lr=[4e-3, 1e-3, 1e-2], drop=[.3, .5, .1], epochs=[10, 25, 50], dim=[64, 128])
     return {'llmrec fast': whole, 'llmrec fast without text': lambda D, seconds: whole(D, seconds, text=False),
             **{f'shortcut: {n}': shortcut(n) for n in ('popularity', 'last two items + TF-IDF', 'EASE + TF-IDF')},
@@ -427,7 +450,7 @@ def own_systems():
             'ours: EASE': tuned(EASE, product(lam=[500., *np.geomspace(10, 10000, 10).round(1).tolist()], half_life=[np.inf, 10., 3.])),
             'ours: last items': tuned(LastItems, product(n_last=[2, 1, 5, 10], half_life=[1., .5, 3., 10., np.inf])),
             'ours: SASRec': tuned(SASRec, nets), 'ours: TextSASRec (as UniSRec)': tuned(TextSASRec, nets),
-            'ours: semantic IDs': tuned(SemanticID, product(lr=[3e-3, 1e-3], epochs=[12, 25, 5], size=[None, 32, 64], levels=[3, 2]))}
+            'ours: semantic IDs': tuned(SemanticID, product(lr=[3e-3, 1e-3], epochs=[2, 5, 12], size=[None, 32, 64], levels=[3, 2]), True)}
 
 OWN = ['llmrec fast', 'llmrec fast without text', 'shortcut: popularity', 'shortcut: last two items + TF-IDF', 'shortcut: EASE + TF-IDF',
        'ours: ItemKNN', 'ours: EASE', 'ours: last items', 'ours: SASRec', 'ours: TextSASRec (as UniSRec)', 'ours: semantic IDs']

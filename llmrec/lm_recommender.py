@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from torch import nn
 from typing import Any
 from .core import InputError, batch_slices, check_int, import_optional, progress, set_seed
-from .metrics import bootstrap
+from .metrics import bootstrap, ndcg_of_ranks, rank_of_target
 from .dataset import Histories
 from .learner import Callback, ClipCB, DataLoaders, Learner, SchedCB, cosine
 from .semantic_ids import prefix_tree
@@ -28,10 +28,12 @@ class LMRecommender(LMScorer):
     def __init__(self, model:Any, tokenizer:Any,
                  titles:Sequence[str], # (n,) titles of the target's items
                  beams:int=20,         # Beginnings of titles that the search keeps
+                 length_penalty:float=1., # α: 0 the sum of log-probabilities, 1 their mean a token
                  shots:Sequence[tuple[Sequence[str], str]]=(), # Examples: history, next title
                  **options:Any):       # Of `LMScorer`: last, batch, words
         super().__init__(model, tokenizer, **options)
         self.beams = check_int(beams, 'beams', 1)
+        self.length_penalty = _check_penalty(length_penalty)
         self.shots = list(shots)
         self.titles = [' '.join(str(title).split()) for title in titles]
         if not self.titles: raise InputError('titles is empty: pass the titles of the items')
@@ -45,6 +47,24 @@ def _index(self:LMRecommender)->None:
     self.columns: dict[tuple, list[int]] = {}
     for item, row in enumerate(self.rows): self.columns.setdefault(row, []).append(item)
     self.tree = prefix_tree(list(self.columns))
+    self.longest: dict[tuple, int] = {}
+    for row in sorted(self.columns, key=len):
+        self.longest |= {row[:place]: len(row) for place in range(len(row) + 1)}
+
+# %% ../nbs/29_lm_recommender.ipynb #50f0720b
+def _check_penalty(length_penalty):
+    "A finite number that is not negative."
+    number = isinstance(length_penalty, (int, float, np.number))
+    if number and not isinstance(length_penalty, bool) and 0 <= length_penalty < np.inf:
+        return float(length_penalty)
+    raise InputError(f'length_penalty is {length_penalty!r}: expected a number of at least 0, '
+                     'such as 0 (sum of log-probabilities) or 1 (mean a token)')
+
+# %% ../nbs/29_lm_recommender.ipynb #7f80c0aa
+@patch
+def value(self:LMRecommender, logp:Any, n_tokens:Any)->Any: # Numbers or arrays of one shape
+    "Scores of titles (@eq-length): log-likelihoods over their tokens to the power of α."
+    return logp/n_tokens**self.length_penalty
 
 # %% ../nbs/29_lm_recommender.ipynb #13757930
 @patch
@@ -70,8 +90,8 @@ def next_logp(self:LMRecommender, tokens:list[list[int]], cache:Any=None)->tuple
 @torch.no_grad()
 def write(self:LMRecommender, prompt:str, k:int=10, # Titles to find
           banned:Iterable[tuple]=()  # Rows of tokens that are not wanted
-         )->list[tuple[tuple, float]]: # Rows of tokens and log-likelihoods, best first
-    "The most likely titles after a prompt, by beam search along the tree."
+         )->list[tuple[tuple, float]]: # Rows of tokens and scores, best first
+    "The best titles after a prompt, by beam search along the tree."
     unwanted = set(banned)
     logp, cache = self.next_logp([self.token_ids(prompt, True)])
     done, beams = self.advance([((), 0., 0)], logp, [], k, unwanted)
@@ -88,10 +108,12 @@ def advance(self:LMRecommender, beams:list, logp:np.ndarray, done:list, k:int, u
            )->tuple[list, list]:
     "One step: titles that are whole, best first, and the beams that may still overtake the k-th."
     longer = self.grow(beams, logp)[:self.beams + len(unwanted)]
-    whole = [beam[:2] for beam in longer if beam[0] in self.columns and beam[0] not in unwanted]
+    whole = [(row, self.value(value, len(row))) for row, value, _ in longer
+             if row in self.columns and row not in unwanted]
     done = sorted(done + whole, key=lambda found: -found[1])
     least = done[k - 1][1] if len(done) >= k else -np.inf
-    open_ones = [beam for beam in longer if beam[0] in self.tree and beam[1] > least]
+    open_ones = [beam for beam in longer if beam[0] in self.tree
+                 and self.value(beam[1], self.longest[beam[0]]) > least]
     return done, open_ones[:self.beams]
 
 # %% ../nbs/29_lm_recommender.ipynb #369f3945
@@ -118,6 +140,50 @@ def recommend(self:LMRecommender, hist:Histories, # Of the target's items
         items[user, :len(pairs)] = [item for item, _ in pairs]
         scores[user, :len(pairs)] = [value for _, value in pairs]
     return items, scores
+
+# %% ../nbs/29_lm_recommender.ipynb #6e872a3d
+@patch
+def _last_among(self:LMRecommender, past, others, rng): # -> log-likelihoods, tokens: the last first
+    "The last title of a history and `others` that are not in it, scored after the rest."
+    free = np.setdiff1d(np.arange(len(self.rows)), past)
+    items = [past[-1], *rng.permutation(free)[:others]]
+    prompt = self.prompt([self.titles[item] for item in past[:-1]])
+    return self.loglik(prompt, [self.titles[item] for item in items])
+
+@patch
+def _held_out(self:LMRecommender, hist, n, rng): # -> users
+    "At most `n` users, drawn at random, whose last item has a title of the catalogue."
+    last = [hist[user][-1] if hist.lengths[user] > 1 else -1 for user in range(len(hist))]
+    users = np.nonzero((np.array(last) >= 0) & (np.array(last) < len(self.rows)))[0]
+    if not len(users): raise InputError('no history has two items: there is no title to hold out')
+    return rng.permutation(users)[:n]
+
+# %% ../nbs/29_lm_recommender.ipynb #d7a5a6c1
+def _penalty_table(found, penalties):
+    "NDCG@10 by length penalty, with 95 % intervals over histories."
+    rows = {}
+    for alpha in penalties:
+        scores = [(logp/tokens**alpha)[None] for logp, tokens in found]
+        ranks = [rank_of_target(row, np.array([0]))[0] for row in scores]
+        gains = ndcg_of_ranks(np.array(ranks))
+        low, high = bootstrap(gains)
+        rows[alpha] = dict(users=len(gains), ndcg=gains.mean(), low=low[0], high=high[0])
+    return pd.DataFrame(rows).T.rename_axis('length_penalty')
+
+# %% ../nbs/29_lm_recommender.ipynb #78caf2b3
+@patch
+def choose_length_penalty(self:LMRecommender, hist:Histories, # Of users who are not tested
+                          penalties:Sequence[float]=(0., .5, 1.), n:int=20, # Histories, at most
+                          others:int=50,   # Titles beside the one that is held out, the last
+                          seed:int=0
+                         )->pd.DataFrame:  # NDCG@10 by length penalty
+    "Set `length_penalty` to the value that ranks held-out titles best; of equals the first."
+    rng = np.random.default_rng(seed)
+    users = self._held_out(hist, check_int(n, 'n', 1), rng)
+    found = [self._last_among(hist[user], check_int(others, 'others', 1), rng) for user in users]
+    table = _penalty_table(found, [_check_penalty(alpha) for alpha in penalties])
+    self.length_penalty = float(table['ndcg'].idxmax())
+    return table
 
 # %% ../nbs/29_lm_recommender.ipynb #892230c3
 @patch
@@ -157,6 +223,14 @@ def _batches(rows, bs, seed):
 def _surprise(logits, following):
     return F.cross_entropy(logits.float().transpose(1, 2), following, ignore_index=-100)
 
+# %% ../nbs/29_lm_recommender.ipynb #3b827421
+def _with_lora(model, r):
+    "The model with frozen weights and additions of rank r to its linear layers."
+    peft = import_optional('peft', 'lora')
+    rank = check_int(r, 'r', 1)
+    config = peft.LoraConfig(r=rank, lora_alpha=2*rank, target_modules='all-linear')
+    return peft.get_peft_model(model, config)
+
 # %% ../nbs/29_lm_recommender.ipynb #f6e07b1c
 @patch
 def fit(self:LMRecommender, hist:Histories, # What users consumed, of the target's items
@@ -173,14 +247,6 @@ def fit(self:LMRecommender, hist:Histories, # What users consumed, of the target
     self.model.eval()
     self.alone.clear()
     return self
-
-# %% ../nbs/29_lm_recommender.ipynb #3b827421
-def _with_lora(model, r):
-    "The model with frozen weights and additions of rank r to its linear layers."
-    peft = import_optional('peft', 'lora')
-    rank = check_int(r, 'r', 1)
-    config = peft.LoraConfig(r=rank, lora_alpha=2*rank, target_modules='all-linear')
-    return peft.get_peft_model(model, config)
 
 # %% ../nbs/29_lm_recommender.ipynb #a7585a2e
 @dataclass
@@ -246,6 +312,16 @@ def _by_heart(lm, prompt, shown, hidden, batch): # -> (n,) boolean, (n,) float
     found = [_recited(lm, first[block], then[block]) for block in batch_slices(len(first), batch)]
     return [np.array([x for part in found for x in part[i]]) for i in range(2)]
 
+# %% ../nbs/29_lm_recommender.ipynb #90ce4889
+def _recitation(table):
+    "Shares, differences and their intervals."
+    gap = table['recited'].astype(float) - table['guessed']
+    nats = table['nats'] - table['nats_control']
+    low, high = bootstrap(np.stack([gap, nats], 1))
+    return Recitation(table, float(table['recited'].mean()), float(table['guessed'].mean()),
+                      float(gap.mean()), (float(low[0]), float(high[0])),
+                      float(nats.mean()), (float(low[1]), float(high[1])))
+
 # %% ../nbs/29_lm_recommender.ipynb #bf5a0f1a
 def recite_test(lm:CausalLM, titles:Iterable[str],
                 hidden:int|None=None,  # Words to hide at the end; None: the second half
@@ -259,13 +335,3 @@ def recite_test(lm:CausalLM, titles:Iterable[str],
     guessed, control = _by_heart(lm, prompt, shown, others, batch)
     return _recitation(pd.DataFrame(dict(shown=shown, hidden=ends, control=others, recited=recited,
                                          guessed=guessed, nats=nats, nats_control=control)))
-
-# %% ../nbs/29_lm_recommender.ipynb #90ce4889
-def _recitation(table):
-    "Shares, differences and their intervals."
-    gap = table['recited'].astype(float) - table['guessed']
-    nats = table['nats'] - table['nats_control']
-    low, high = bootstrap(np.stack([gap, nats], 1))
-    return Recitation(table, float(table['recited'].mean()), float(table['guessed'].mean()),
-                      float(gap.mean()), (float(low[0]), float(high[0])),
-                      float(nats.mean()), (float(low[1]), float(high[1])))

@@ -11,8 +11,7 @@ CHAPTERS = '''01_data 02_preprocess 03_metrics 04_evaluation 05_encode 06_pretra
               11_finetune 12_expert 13_baselines 14_closed_form 15_sequence 16_two_tower 17_fusion 18_lists 19_judge 20_explain 21_online 22_privacy
               23_recommender 24_pipeline 25_service 26_own_files
               27_confidence 28_semantic_ids 29_lm_recommender 30_ecommerce 31_social 32_video 33_more_scenarios 34_pictures
-              35_embedding_space 36_encoder_choice 37_tuned_text 38_off_policy 39_transfer_study 40_results 41_leakage 42_shortcuts'''.split()
-MEDIAN = {'29_lm_recommender': 7}   # lines of a code cell that stands open, functions too; 6 for all others
+MEDIAN = {}
 
 def seen(stem): return shape.seen(cells(stem), stem)
 

@@ -108,10 +108,15 @@ def test_a_prompt_does_not_end_the_text(lm):
 
 def test_the_search_is_the_judge_over_the_whole_catalogue(lm):
     prompt = lm.prompt(lm.titles[:2])
-    exact, _ = LMScorer(lm.model, lm.tokenizer).loglik(prompt, lm.titles)
+    loglik, tokens = LMScorer(lm.model, lm.tokenizer).loglik(prompt, lm.titles)
+    for alpha in (0., .5, 1., 2.):
+        search = LMRecommender(lm.model, lm.tokenizer, lm.titles, beams=30, length_penalty=alpha)
+        exact = loglik/tokens**alpha
+        for k in (1, 3, 30):                                   # stopping early loses nothing
+            found = search.write(prompt, k)[:k]
+            assert [search.columns[row][0] for row, _ in found] == np.argsort(-exact)[:k].tolist()
+            assert np.allclose([value for _, value in found], np.sort(exact)[::-1][:k], atol=1e-3)
     found = lm.write(prompt, k=30)
-    assert [lm.columns[row][0] for row, _ in found] == np.argsort(-exact).tolist()
-    assert np.allclose([value for _, value in found], np.sort(exact)[::-1], atol=1e-3)
     few = LMRecommender(lm.model, lm.tokenizer, lm.titles, beams=3).write(prompt, k=3)
     assert all(row in lm.columns for row, _ in few) and few[0][1] <= found[0][1] + 1e-4
 
@@ -193,7 +198,7 @@ def test_a_model_that_copies_puts_the_titles_of_the_history_first(ten, history):
     for value in (loglik, loglik/tokens): assert set(np.argsort(-value)[:len(set(history))]) <= set(history)
     found = lm.write(prompt, len(set(history)))
     assert {item for row, _ in found for item in lm.columns[row]} == set(history)
-    assert np.allclose([value for _, value in found], np.sort(loglik)[::-1][:len(found)], atol=1e-3)
+    assert np.allclose([value for _, value in found], np.sort(loglik/tokens)[::-1][:len(found)], atol=1e-3)
 
 def test_a_tuned_model_learns_ten_items_by_heart(ten):
     "Item i is followed by item i + 1: after `fit` each list begins with the right one, and the same candidate has the highest likelihood."
@@ -208,3 +213,72 @@ def test_a_tuned_model_learns_ten_items_by_heart(ten):
         prompt = lm.prompt([TEN[(first + place) % 10] for place in range(3)])
         assert lm.columns[lm.write(prompt, 1)[0][0]] == [(first + 3) % 10]
         assert np.argmax(lm.loglik(prompt, TEN)[0]) == (first + 3) % 10
+
+class Chain(torch.nn.Module):
+    "The next token depends on the last one alone: probabilities by (last token, next token), the rest shared by all others."
+    def __init__(self, vocabulary, steps):
+        super().__init__()
+        self.vocabulary, self.steps, self.device = vocabulary, steps, torch.device('cpu')
+    def forward(self, tokens, attention_mask=None, past_key_values=None, use_cache=False):
+        seen = tokens if past_key_values is None else torch.cat([past_key_values.tokens, tokens], 1)
+        p = torch.zeros(*tokens.shape, self.vocabulary)
+        for row, ids in enumerate(tokens.tolist()):
+            for at, last in enumerate(ids):
+                for token, value in self.steps.get(last, {}).items(): p[row, at, token] = value
+        p[p == 0] = 1e-4
+        return SimpleNamespace(logits=p.log(), past_key_values=Read(seen))
+
+SHORT, LONG = 'Boat', 'The very long night train over a blue valley'
+
+@pytest.fixture(scope='module')
+def planted():
+    "A language model that begins the short title with .3 and the long one with .25, and is then nearly sure."
+    tok = train_tokenizer([SHORT, LONG, *TEN], 300, True, 256)
+    plain = LMRecommender(Chain(len(tok), {}), tok, [SHORT, LONG, *TEN])
+    start = plain.token_ids('Taken next:', False)[-1]
+    steps = {start: {plain.rows[0][0]: .3, plain.rows[1][0]: .25}}
+    for row in plain.rows[:2]:
+        for last, token in zip(row, row[1:]): steps.setdefault(last, {}).setdefault(token, .9)
+    return Chain(len(tok), steps), tok
+
+@pytest.mark.parametrize('beams', [2, 12])
+def test_the_sum_favours_the_short_title_and_the_mean_finds_the_long_one(planted, beams):
+    model, tok = planted
+    first = {}
+    for alpha in (0., 1.):
+        lm = LMRecommender(model, tok, [SHORT, LONG, *TEN], beams=beams, length_penalty=alpha, words='{} Taken next:')
+        assert len(lm.rows[1]) > 2*len(lm.rows[0])
+        [(row, value)] = lm.write(lm.prompt([]), 1)[:1]
+        loglik, tokens = lm.loglik(lm.prompt([]), lm.titles)
+        assert value == pytest.approx((loglik/tokens**alpha).max(), abs=1e-3)
+        first[alpha] = lm.titles[lm.columns[row][0]]
+    assert first == {0.: SHORT, 1.: LONG}
+
+def test_held_out_titles_choose_the_length_penalty(planted):
+    "Whose held-out title is the long one gets the mean, whose is the short one the sum; of equals the first."
+    model, tok = planted
+    titles = [SHORT, LONG, *TEN]
+    table = pd.DataFrame(dict(item=range(12), title=titles))
+    for right, alpha in ((1, 1.), (0, 0.)):
+        log = pd.DataFrame([(user, item, time) for user in range(8) for time, item in enumerate([2 + user, right])], columns=['user', 'item', 'time'])
+        lm = LMRecommender(model, tok, titles, length_penalty=.3, words='{} Taken next:')
+        found = lm.choose_length_penalty(make_dataset(log, table).hist, penalties=(0., 1.), n=8, others=10)
+        assert lm.length_penalty == alpha == found['ndcg'].idxmax() and (found['users'] == 8).all()
+        assert found.loc[alpha, 'ndcg'] == 1 > found.loc[1 - alpha, 'ndcg']
+    lm.choose_length_penalty(make_dataset(log, table).hist, penalties=(.5, .5), n=2)
+    assert lm.length_penalty == .5
+
+@pytest.mark.parametrize('bad', [-1, np.nan, np.inf, '1', None, True])
+def test_a_length_penalty_that_is_none_is_named(lm, bad):
+    with pytest.raises(InputError, match='length_penalty'): LMRecommender(lm.model, lm.tokenizer, lm.titles, length_penalty=bad)
+
+def test_no_title_to_hold_out_is_said(lm):
+    data = make_dataset(pd.DataFrame(dict(user=['a', 'b'], item=[0, 1], time=0)), pd.DataFrame(dict(item=range(2), title=lm.titles[:2])))
+    with pytest.raises(InputError, match='no title to hold out'): LMRecommender(lm.model, lm.tokenizer, lm.titles[:2]).choose_length_penalty(data.hist)
+
+def test_the_default_length_penalty_is_the_one_that_held_out_titles_chose():
+    "On users who are not tested (bench/lm_gpu.py)."
+    import inspect
+    from pathlib import Path
+    table = pd.read_csv(Path(__file__).resolve().parents[1]/'bench'/'lm_length.csv').set_index('length_penalty')
+    assert inspect.signature(LMRecommender).parameters['length_penalty'].default == table['ndcg'].idxmax()
