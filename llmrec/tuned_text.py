@@ -4,24 +4,36 @@
 
 # %% auto #0
 __all__ = ['TunedNet', 'contrastive_loss', 'item_groups', 'draw_from_group', 'MappedText', 'TunedText', 'found_again',
-           'collaborative_vectors', 'distil', 'DistilledText']
+           'collaborative_vectors', 'distil', 'DistilledText', 'consecutive_pairs', 'pad_tokens', 'PairBatches',
+           'tune_encoder']
 
 # %% ../nbs/37_tuned_text.ipynb #c9501d67
 import copy
+import warnings
 import numpy as np
 import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from fastcore.basics import patch, store_attr
+from pathlib import Path
 from sklearn.utils.extmath import randomized_svd
 from torch import nn
-from .core import InputError, def_device, l2_normalize, set_seed
+from torch.nn.utils.rnn import pad_sequence
+from typing import Any
+from .core import InputError, def_device, keep_generators, l2_normalize, set_seed
+from .encoder_models import as_devices
+from .model_files import dense_folders, load_model
+from .encode import TextEncoder, TfidfEncoder, as_encoder, check_texts, pool
+from .pretrain import ContrastiveModel, add_lora, save_trained
 from .dataset import (
     Dataset, Histories, binarize, decayed_matrix, prefix_examples, recency_weights,
     restricted_attributions)
 from .features import apply_whitening, whitening_map
 from .expert import Expert, decayed_sum
-from .learner import DataLoaders, EarlyStopCB, Learner, SchedCB, TensorLoader, cosine
+from .learner import (
+    Callback, DataLoaders, EarlyStopCB, Learner, SchedCB, TensorLoader, cosine)
 
 # %% ../nbs/37_tuned_text.ipynb #07bda9ea
 #| code-fold: true
@@ -62,13 +74,14 @@ def contrastive_loss(logits:torch.Tensor, # (b, 2b)
 # %% ../nbs/37_tuned_text.ipynb #85399104
 #| code-fold: true
 def item_groups(data:Dataset,   # Its table may have a column category
-                phi:np.ndarray, # (N, d) text vectors
+                phi:np.ndarray|None, # (N, d) text vectors
                 seed:int=0
                )->np.ndarray:   # (N,)
-    "Number of each item's category, or of its cluster of text."
+    "Number of each item's category, or of its cluster of text; one group if there is neither."
     if 'category' in data.table and data.table['category'].notna().mean() > .5:
         first = data.table['category'].fillna('').astype(str).str.split('|').str[0]
         return first.factorize()[0]
+    if phi is None: return np.zeros(data.n_items, int)
     from sklearn.cluster import MiniBatchKMeans
     n = max(1, min(50, len(phi)//20))
     return MiniBatchKMeans(n, n_init=1, random_state=seed).fit_predict(phi)
@@ -276,3 +289,180 @@ class DistilledText(MappedText):
         "The map from text to collaborative vectors."
         X = binarize(decayed_matrix(data.hist, data.n_items))
         return distil(phi, collaborative_vectors(X, self.rank, self.seed), data.counts, self.ridge)
+
+# %% ../nbs/37_tuned_text.ipynb #3916c444
+#| code-fold: true
+def consecutive_pairs(data:Dataset,       # Interactions of all domains
+                      allowed:np.ndarray, # (N,) boolean: items that may stand in a pair
+                      most:int=4000,      # Pairs, half of them the target's if there are so many
+                      seed:int=0
+                     )->np.ndarray:       # (m, 2) the target's first
+    "Different items that a user consumed one after the other."
+    first = data.hist.item[:-1]
+    second = data.hist.item[1:]
+    same_user = data.hist.user[1:] == data.hist.user[:-1]
+    kept = same_user & (first != second) & allowed[first] & allowed[second]
+    pairs = np.unique(np.stack([first, second], 1)[kept], axis=0)
+    pairs = np.random.default_rng(seed).permutation(pairs)
+    own = (pairs < data.n_target).all(1)
+    n_own = max(most//2, most - int((~own).sum()))
+    return np.concatenate([pairs[own][:n_own], pairs[~own]])[:most]
+
+# %% ../nbs/37_tuned_text.ipynb #60e0b62e
+#| code-fold: true
+def pad_tokens(ids:Sequence, # Lists of token ids
+               pad:int=0     # What stands behind the short ones
+              )->tuple:      # ids, mask; both (b, t)
+    "Token ids as one tensor, and which of them are text."
+    rows = [torch.as_tensor(row) for row in ids]
+    tokens = pad_sequence(rows, batch_first=True, padding_value=pad)
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    return tokens, mask
+
+# %% ../nbs/37_tuned_text.ipynb #98338966
+#| code-fold: true
+class PairBatches:
+    "Batches of pairs of texts; in each run of pairs the second texts are of one group."
+    def __init__(self, ids:Sequence,     # Token ids of each text
+                 pairs:np.ndarray,       # (m, 2) numbers of texts
+                 group:np.ndarray,       # The group of each text
+                 pad:int=0, bs:int=32, run:int=8):
+        store_attr()
+    def __len__(self)->int: return max(1, len(self.pairs)//self.bs)
+    def order(self)->np.ndarray: # (m,)
+        "Pairs in random order, but in runs of one group."
+        chance = torch.randperm(len(self.pairs)).numpy()
+        grouped = chance[np.argsort(self.group[self.pairs[chance, 1]], kind='stable')]
+        runs = [grouped[i:i + self.run] for i in range(0, len(grouped), self.run)]
+        return np.concatenate([runs[i] for i in torch.randperm(len(runs))])
+    def __iter__(self)->Iterator[tuple]:
+        order = self.order()
+        for start in range(0, len(self)*self.bs, self.bs):
+            texts = self.pairs[order[start:start + self.bs]].T.reshape(-1)
+            numbers = torch.as_tensor(texts)
+            yield *pad_tokens([self.ids[j] for j in texts], self.pad), numbers, numbers
+
+# %% ../nbs/37_tuned_text.ipynb #a686b49f
+@torch.no_grad()
+def _text_vectors(model:ContrastiveModel, ids:list, pad:int, bs:int=64)->np.ndarray: # (n, d)
+    "Unit vectors of texts by a model in training, the long ones together."
+    training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    order = np.argsort([len(row) for row in ids], kind='stable')
+    found = []
+    for start in range(0, len(ids), bs):
+        rows = [ids[j] for j in order[start:start + bs]]
+        tokens, mask = (x.to(device) for x in pad_tokens(rows, pad))
+        h = model.body(input_ids=tokens, attention_mask=mask).last_hidden_state
+        found.append(pool(h, mask, model.pooling).float().cpu().numpy())
+    model.train(training)
+    return l2_normalize(np.concatenate(found)[np.argsort(order)])
+
+# %% ../nbs/37_tuned_text.ipynb #93806559
+@dataclass
+class _Tuning:
+    "What an encoder is tuned on, and asked."
+    ids: list           # Token ids of each distinct text
+    text: np.ndarray    # (N,) the text of each item, as a number
+    pairs: np.ndarray   # (m, 2) numbers of texts
+    group: np.ndarray   # The category of each text
+    X: sp.csr_matrix    # (q, N) histories of items that do not play new
+    y: np.ndarray       # (q,) the item that came next and plays new
+    pad: int
+    def found(self, model:ContrastiveModel)->float:
+        "How well the histories find the items that play new; see `found_again`."
+        items = np.union1d(self.X.indices, self.y)
+        texts, place = np.unique(self.text[items], return_inverse=True)
+        Z = _text_vectors(model, [self.ids[j] for j in texts], self.pad)[place]
+        phi = apply_whitening(Z, *whitening_map(Z, .25)).astype(np.float32)
+        own = np.searchsorted(items, self.y)
+        return found_again(TunedNet(phi, 1), self.X[:, items] @ phi, np.stack([own, own], 1))
+
+# %% ../nbs/37_tuned_text.ipynb #7946ee21
+def _tuning(encoder:TextEncoder, data:Dataset, texts:list, max_pairs:int, n_asked:int, seed:int
+           )->_Tuning:
+    "Pairs of items that play no new ones, and questions about those that do."
+    new = np.random.default_rng(seed).random(data.n_items) < .1
+    own = np.arange(data.n_items) < data.n_target
+    X, y = _decayed(data, 3., own & new, ~new, n_asked)
+    if len(y) < 50: X, y = _decayed(data, 3., new, ~new, n_asked)   # a thin target
+    distinct = list(dict.fromkeys(texts))
+    number = {text: j for j, text in enumerate(distinct)}
+    text = np.array([number[t] for t in texts])
+    pairs = text[consecutive_pairs(data, ~new, max_pairs, seed)]
+    group = np.zeros(len(distinct), int)
+    group[text] = item_groups(data, data.vectors, seed)
+    return _Tuning(encoder.tokenize(distinct), text, pairs[pairs[:, 0] != pairs[:, 1]], group, X, y,
+                   encoder.tokenizer.pad_token_id or 0)
+
+# %% ../nbs/37_tuned_text.ipynb #2350a16a
+class _FindsNewCB(Callback):
+    "Write into the row of each epoch how well items that play new are found."
+    def __init__(self, ask:Callable): self.ask = ask
+    def after_epoch(self, learn:Learner)->None: learn.recorder.rows[-1]['found'] = self.ask()
+
+def _pair_loss(found:dict, numbers:Any)->torch.Tensor: return found['loss']
+
+# %% ../nbs/37_tuned_text.ipynb #c4d2a20d
+def _check_tunable(encoder:Any, data:Dataset, texts:Sequence)->TextEncoder:
+    "The encoder, if its layers can be tuned on these texts."
+    encoder = as_encoder(encoder)
+    if not isinstance(encoder, TextEncoder) or isinstance(encoder, TfidfEncoder):
+        raise InputError(f'{encoder!r:.60} has no layers to tune: take TextEncoder(...) of a '
+                         'language model, or TunedText, which needs vectors only')
+    if dense_folders(encoder.path):
+        raise InputError(f'{encoder.name} has dense layers behind its pooling, which tuning would '
+                         'leave behind: take a model without them')
+    if len(texts) != data.n_items:
+        raise InputError(f'{len(texts)} texts for {data.n_items} items: expected one for each '
+                         'item of the target and then of its sources')
+    return encoder
+
+# %% ../nbs/37_tuned_text.ipynb #fcad1269
+#| code-fold: true
+@keep_generators()
+def tune_encoder(encoder:TextEncoder|str, # Stays as it is
+                 data:Dataset,            # Target and sources, from `make_dataset`
+                 texts:Sequence[str],     # The text of each item, the target's first
+                 out:str|Path,            # Directory of the tuned encoder
+                 rank:int=8,              # Of LoRA; 0: all weights
+                 lr:float=1e-3, epochs:int=3, bs:int=32, tau:float=.05,
+                 max_pairs:int=4000,      # Pairs to learn from, at most
+                 n_asked:int=300,         # Questions after each pass, at most
+                 precision:str='no',      # Or 'bf16', 'fp16'
+                 seed:int=0
+                )->TextEncoder:
+    "The encoder tuned on what is consumed together; as it was if that finds new items no better."
+    encoder = _check_tunable(encoder, data, texts)
+    set_seed(seed)
+    task = _tuning(encoder, data, check_texts(texts), max_pairs, n_asked, seed)
+    model = _tunable(encoder, rank, tau)
+    found = dict(pairs=len(task.pairs))
+    if len(task.pairs) < 2*bs or len(task.y) < 20:
+        warnings.warn(f'{len(task.pairs)} pairs to learn from and {len(task.y)} questions about '
+                      f'items that play new: {encoder.name} stays as it is')
+    else: found |= _tune(model, task, bs, epochs, as_devices(encoder.device)[0],
+                         lr=lr, precision=precision, seed=seed)
+    better = found.get('tuned', 0) > found.get('frozen', 0)
+    path = save_trained(encoder, model.body, out) if better else encoder.save(out)
+    tuned = TextEncoder(path, device=encoder.device, dtype=encoder.asked, cache=encoder.cache)
+    tuned.found = found
+    return tuned
+
+# %% ../nbs/37_tuned_text.ipynb #e85b710b
+def _tunable(encoder:TextEncoder, rank:int, tau:float)->ContrastiveModel:
+    "A copy of the encoder's model, with LoRA or wholly trainable."
+    body, _ = load_model(encoder.path, as_devices(encoder.device)[0], 'float32')
+    body = add_lora(body, rank) if rank else body.requires_grad_(True)
+    return ContrastiveModel(body, encoder.pooling, tau)
+
+def _tune(model:ContrastiveModel, task:_Tuning, bs:int, epochs:int, device:Any, **how:Any)->dict:
+    "Train; keep the pass that finds items that play new best. How well they are found."
+    frozen = task.found(model)
+    batches = PairBatches(task.ids, task.pairs, task.group, task.pad, bs)
+    cbs = [SchedCB(cosine), _FindsNewCB(lambda: task.found(model)),
+           EarlyStopCB('found', patience=2, higher=True)]
+    learn = Learner(model, DataLoaders(batches), _pair_loss, cbs=cbs, device=device, **how)
+    learn.fit(epochs)
+    return dict(frozen=frozen, tuned=max(row['found'] for row in learn.recorder.rows))
