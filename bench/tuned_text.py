@@ -4,6 +4,7 @@
     python bench/tuned_text.py DIR --work W --sets "beauty<kitchen" --fusion 2         # in the fusion `fast`, two target interactions a user
     python bench/tuned_text.py DIR --work W --sets "beauty<kitchen" --curve 2          # over the share of the source's users
     python bench/tuned_text.py DIR --work W --sets "scifi<films" --mlm 2500            # rows of an encoder pretrained on so many texts
+    python bench/tuned_text.py DIR --work W --sets "scifi<films" --lora 2000 --ks cold 1 2    # rows of an encoder tuned on so many pairs
     python bench/tuned_text.py --work W --csv bench/tuned_text.csv                     # the table that 37_tuned_text reads
 
 The last target interaction of each user is the test, among all target items that are new to the user. k: so many of the latest target
@@ -13,9 +14,12 @@ asked, and these items alone are ranked. Text is MiniLM's, whitened by a quarter
 alone) are found on last interactions of training, for words and for frozen text; the tuned and distilled rows take those of frozen text.
 `no source`: the map is learned from the target's interactions alone; the rest is the same. `MLM`: the same encoder after masked
 language modelling (LoRA of rank 8, one pass) on --mlm texts drawn at random from both domains, then frozen, with settings of its own;
-seconds are those of this training. --vectors FILE --label NAME: rows of vectors from elsewhere, treated like frozen ones.
-`diff` is to frozen text (in the fusion: to the fusion without the tuned expert), paired by user, bootstrap of 95 %. Seconds: processor
-time of one thread, without encoding.
+seconds are those of this training; --twin: on texts of the target alone, too. `LoRA`: the encoder's own layers tuned by `tune_encoder`
+on at most --lora pairs of what k = 1 and `cold` both may know, so one encoder serves k = 1, k = 2 and `cold`; its settings were
+never changed after a look at test users. The target alone has no pairs there: its twin without the source is frozen text.
+--vectors FILE --label NAME: rows of vectors from elsewhere, treated like frozen ones.
+`diff` is to frozen text (in the fusion: to the fusion without the tuned expert), `words` to TF-IDF, `gain` to `no source`, paired by
+user, bootstrap of 95 %. Seconds: processor time of one thread, without encoding.
 
 Learning rate, rank and the order of the domains (the source first, then the target) were chosen with the test users of beauty<kitchen and
 food4<kitchen at k = 2 in view: the rows of these two are no test of the choice, and k = 1, `cold` and k = 0 have the same users.
@@ -249,7 +253,8 @@ def table(work):
         low, high = bootstrap(x['ndcg'])
         row = dict(set=name, k=k, system=system, users=len(x['ndcg']), ndcg=x['ndcg'].mean(), low=low[0], high=high[0],
                    recall=x['hit'].mean(), seconds=float(x['seconds']), source=int(x['source']) if 'source' in x else np.nan)
-        for other, label in ((base, 'diff'), (found.get((name, k, f'{system}, no source')), 'gain')):
+        words = None if system.startswith('fast') else found.get((name, k, 'TF-IDF'))
+        for other, label in ((base, 'diff'), (found.get((name, k, f'{system}, no source')), 'gain'), (words, 'words')):
             if other is None: continue
             gap = x['ndcg'] - other['ndcg']
             low, high = bootstrap(gap)
