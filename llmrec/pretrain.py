@@ -596,7 +596,7 @@ def save_trained(enc:TextEncoder, # Whose tokenizer and settings stay
     out = Path(out)
     if hasattr(model, 'merge_and_unload'): model = model.merge_and_unload()
     with quiet_libraries(), _saved(out) as folder:
-        model.save_pretrained(folder)
+        model.cpu().save_pretrained(folder)
         (enc._tok or enc.tokenizer).save_pretrained(folder)
     enc._dump_settings(out)
     return out
