@@ -260,7 +260,7 @@ def table(work):
             low, high = bootstrap(gap)
             row |= {label: gap.mean(), f'{label}_low': low[0], f'{label}_high': high[0]}
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype(dict(source='Int64'))
 
 def main():
     global VECTORS, CACHE

@@ -329,18 +329,22 @@ class PairBatches:
                  pad:int=0, bs:int=32, run:int=8):
         store_attr()
     def __len__(self)->int: return max(1, len(self.pairs)//self.bs)
-    def order(self)->np.ndarray: # (m,)
-        "Pairs in random order, but in runs of one group."
-        chance = torch.randperm(len(self.pairs)).numpy()
-        grouped = chance[np.argsort(self.group[self.pairs[chance, 1]], kind='stable')]
-        runs = [grouped[i:i + self.run] for i in range(0, len(grouped), self.run)]
-        return np.concatenate([runs[i] for i in torch.randperm(len(runs))])
-    def __iter__(self)->Iterator[tuple]:
+    def __iter__(self)->Iterator[tuple]: # Of ids, mask, and twice the numbers of the texts
         order = self.order()
         for start in range(0, len(self)*self.bs, self.bs):
             texts = self.pairs[order[start:start + self.bs]].T.reshape(-1)
             numbers = torch.as_tensor(texts)
             yield *pad_tokens([self.ids[j] for j in texts], self.pad), numbers, numbers
+
+# %% ../nbs/37_tuned_text.ipynb #075a4b60
+#| code-fold: true
+@patch
+def order(self:PairBatches)->np.ndarray: # (m,)
+    "Pairs in random order, but in runs of one group."
+    chance = torch.randperm(len(self.pairs)).numpy()
+    grouped = chance[np.argsort(self.group[self.pairs[chance, 1]], kind='stable')]
+    runs = [grouped[i:i + self.run] for i in range(0, len(grouped), self.run)]
+    return np.concatenate([runs[i] for i in torch.randperm(len(runs))])
 
 # %% ../nbs/37_tuned_text.ipynb #a686b49f
 @torch.no_grad()
@@ -370,23 +374,32 @@ class _Tuning:
     X: sp.csr_matrix    # (q, N) histories of items that do not play new
     y: np.ndarray       # (q,) the item that came next and plays new
     pad: int
-    def found(self, model:ContrastiveModel)->float:
-        "How well the histories find the items that play new; see `found_again`."
-        items = np.union1d(self.X.indices, self.y)
-        texts, place = np.unique(self.text[items], return_inverse=True)
-        Z = _text_vectors(model, [self.ids[j] for j in texts], self.pad)[place]
-        phi = apply_whitening(Z, *whitening_map(Z, .25)).astype(np.float32)
-        own = np.searchsorted(items, self.y)
-        return found_again(TunedNet(phi, 1), self.X[:, items] @ phi, np.stack([own, own], 1))
 
-# %% ../nbs/37_tuned_text.ipynb #7946ee21
-def _tuning(encoder:TextEncoder, data:Dataset, texts:list, max_pairs:int, n_asked:int, seed:int
-           )->_Tuning:
-    "Pairs of items that play no new ones, and questions about those that do."
+# %% ../nbs/37_tuned_text.ipynb #859eec6b
+@patch
+def found(self:_Tuning, model:ContrastiveModel)->float:
+    "How well the histories find the items that play new; see `found_again`."
+    items = np.union1d(self.X.indices, self.y)
+    texts, place = np.unique(self.text[items], return_inverse=True)
+    Z = _text_vectors(model, [self.ids[j] for j in texts], self.pad)[place]
+    phi = apply_whitening(Z, *whitening_map(Z, .25)).astype(np.float32)
+    own = np.searchsorted(items, self.y)
+    return found_again(TunedNet(phi, 1), self.X[:, items] @ phi, np.stack([own, own], 1))
+
+# %% ../nbs/37_tuned_text.ipynb #f9d4ef0b
+def _questions(data:Dataset, n_asked:int, seed:int)->tuple: # new (N,), X (q, N), y (q,)
+    "Which items play new, and histories before one of them: of the target where it has enough."
     new = np.random.default_rng(seed).random(data.n_items) < .1
     own = np.arange(data.n_items) < data.n_target
     X, y = _decayed(data, 3., own & new, ~new, n_asked)
-    if len(y) < 50: X, y = _decayed(data, 3., new, ~new, n_asked)   # a thin target
+    if len(y) < 50: X, y = _decayed(data, 3., new, ~new, n_asked)
+    return new, X, y
+
+# %% ../nbs/37_tuned_text.ipynb #028e30e4
+def _tuning(encoder:TextEncoder, data:Dataset, texts:list, max_pairs:int, n_asked:int, seed:int
+           )->_Tuning:
+    "Pairs without items that play new, and questions about these."
+    new, X, y = _questions(data, n_asked, seed)
     distinct = list(dict.fromkeys(texts))
     number = {text: j for j, text in enumerate(distinct)}
     text = np.array([number[t] for t in texts])
