@@ -4,6 +4,7 @@
     python bench/tuned_text.py DIR --work W --sets "beauty<kitchen" --fusion 2         # in the fusion `fast`, two target interactions a user
     python bench/tuned_text.py DIR --work W --sets "beauty<kitchen" --curve 2          # over the share of the source's users
     python bench/tuned_text.py DIR --work W --sets "scifi<films" --mlm 2500            # rows of an encoder pretrained on so many texts
+    python bench/tuned_text.py DIR --work W --sets "scifi<films" --lora 2000 --ks cold 1 2    # rows of an encoder tuned on so many pairs
     python bench/tuned_text.py --work W --csv bench/tuned_text.csv                     # the table that 37_tuned_text reads
 
 The last target interaction of each user is the test, among all target items that are new to the user. k: so many of the latest target
@@ -13,9 +14,12 @@ asked, and these items alone are ranked. Text is MiniLM's, whitened by a quarter
 alone) are found on last interactions of training, for words and for frozen text; the tuned and distilled rows take those of frozen text.
 `no source`: the map is learned from the target's interactions alone; the rest is the same. `MLM`: the same encoder after masked
 language modelling (LoRA of rank 8, one pass) on --mlm texts drawn at random from both domains, then frozen, with settings of its own;
-seconds are those of this training. --vectors FILE --label NAME: rows of vectors from elsewhere, treated like frozen ones.
-`diff` is to frozen text (in the fusion: to the fusion without the tuned expert), paired by user, bootstrap of 95 %. Seconds: processor
-time of one thread, without encoding.
+seconds are those of this training; --twin: on texts of the target alone, too. `LoRA`: the encoder's own layers tuned by `tune_encoder`
+on at most --lora pairs of what k = 1 and `cold` both may know, so one encoder serves k = 1, k = 2 and `cold`; its settings were
+never changed after a look at test users. The target alone has no pairs there: its twin without the source is frozen text.
+--vectors FILE --label NAME: rows of vectors from elsewhere, treated like frozen ones.
+`diff` is to frozen text (in the fusion: to the fusion without the tuned expert), `words` to TF-IDF, `gain` to `no source`, paired by
+user, bootstrap of 95 %. Seconds: processor time of one thread, without encoding.
 
 Learning rate, rank and the order of the domains (the source first, then the target) were chosen with the test users of beauty<kitchen and
 food4<kitchen at k = 2 in view: the rows of these two are no test of the choice, and k = 1, `cold` and k = 0 have the same users.
@@ -48,17 +52,19 @@ def load(root, name, k, users, seed=0):
     train = pd.concat([split.train, split.valid]).sort_values(['user', 'time'], kind='stable')
     test = split.test.sort_values('user').sample(frac=1, random_state=seed)
     open_items = np.ones(len(target.items), bool)
+    cold = np.random.default_rng(seed + 1).random(len(target.items)) < .2
+    new = set(target.items['item'].to_numpy()[cold])
     if k == 'cold':
-        open_items = np.random.default_rng(seed + 1).random(len(target.items)) < .2
-        new = set(target.items['item'].to_numpy()[open_items])
+        open_items = cold
         train, test = train[~train['item'].isin(new)], test[test['item'].isin(new)]
-    elif k != 'all': train = train[train.groupby('user').cumcount(ascending=False) < int(k)]
+    elif k != 'all': train = train[train.groupby('user').cumcount(ascending=False) < int(k.removesuffix(WARM))]
+    if k.endswith(WARM): train = train[~train['item'].isin(new)]
     test = test.iloc[:users]
     data = make_dataset(train, target.items, source, vectors(target, source))
     y = data.all_items[0].get_indexer(pd.Index(test['item'], dtype=object))
     return data, histories(data, test['user']), y, open_items
 
-VECTORS, CACHE = None, True
+VECTORS, CACHE, WARM = None, True, ', warm'    # '1, warm': what is known at k = 1 and, at the same time, when items play cold
 
 def vectors(target, source):
     "Text vectors of all items; from a file where one was named."
@@ -91,26 +97,67 @@ def settings(expert, data):
     if (data.hist.item < data.n_target).sum() < 200: return expert.fit_dataset(data)
     return fit_itself(expert, data, 500)
 
-def mlm(a, name, n):
+def some_texts(parts, n, seed=0):
+    "So many distinct texts of some item tables, each in the share that it has."
+    from llmrec.preprocess import item_text
+    texts = [list(dict.fromkeys(item_text(items))) for items in parts]
+    rng, whole = np.random.default_rng(seed), sum(map(len, texts))
+    return [[part[i] for i in rng.permutation(len(part))[:max(1, round(n*len(part)/whole))]] for part in texts]
+
+def mlm(a, name, n, target_alone=False):
     "Vectors of all texts by an encoder that was pretrained on `n` of them, in a file; and processor seconds of the training."
     import llmrec.pretrain                                  # TextEncoder.pretrain
     from llmrec.encode import TextEncoder
-    from llmrec.preprocess import item_text
-    path = Path(a.work)/f'{name}.mlm{n}.npy'.replace('<', '_from_')
-    clock = path.with_suffix('.seconds')
-    if path.exists(): return path, float(clock.read_text())
+    from llmrec.encoder_models import has_bf16
     target, source, _ = read(a.data, name)
-    texts = [list(dict.fromkeys(item_text(d.items))) for d in (target, source)]
-    rng, whole = np.random.default_rng(0), sum(map(len, texts))
-    some = [[part[i] for i in rng.permutation(len(part))[:max(1, round(n*len(part)/whole))]] for part in texts]
-    encoder = TextEncoder('minilm', cache=False, device='cpu')
-    began = time.process_time()
-    encoder.pretrain(*some, objective='mlm', lora=8, epochs=1, out=path.with_suffix(''))
-    clock.write_text(str(time.process_time() - began))
-    print(name, 'MLM', clock.read_text(), 's', encoder.report.round(3).to_string(), flush=True)
-    reader = TextEncoder(path.with_suffix(''), cache=False, device='cpu', dtype='auto')
-    np.save(path, reader.encode([*item_text(target.items), *item_text(source.items)]).astype(np.float16))
-    return path, float(clock.read_text())
+    # beauty<kitchen and kitchen<beauty have the same texts: one encoder
+    folder = Path(a.work)/f'mlm{n}.{target.name if target_alone else "+".join(sorted((target.name, source.name)))}'
+    clock = folder.with_suffix(folder.suffix + '.seconds')
+    if not clock.exists():
+        parts = some_texts([target.items] if target_alone else [target.items, source.items], n)
+        encoder = TextEncoder('minilm', cache=False, device='cpu')
+        began = time.process_time()
+        encoder.pretrain(*parts, objective='mlm', lora=8, epochs=1, valid=.02, bf16=has_bf16('cpu'), out=folder)
+        clock.write_text(str(time.process_time() - began))
+        print(name, 'MLM', clock.read_text(), 's', encoder.report.round(3).to_string(), flush=True)
+    return encoded(a, name, folder), float(clock.read_text())
+
+def encoded(a, name, folder):
+    "A file with the vectors of all texts of a pair by the encoder of a folder."
+    from llmrec.encode import TextEncoder
+    from llmrec.preprocess import item_text
+    path = Path(a.work)/f'{name}.{folder.name}.npy'.replace('<', '_from_')
+    if not path.exists():
+        target, source, _ = read(a.data, name)
+        reader = TextEncoder(folder, cache=CACHE, device='cpu', dtype='auto')
+        np.save(path, reader.encode([*item_text(target.items), *item_text(source.items)]).astype(np.float16))
+    return path
+
+def tuned_layers(a, name):
+    "Rows of the encoder whose own layers LoRA tuned, on what k = 1, k = 2 and `cold` may all know: the same encoder for the three."
+    from llmrec.dataset import keep_interactions
+    from llmrec.encode import TextEncoder
+    from llmrec.encoder_models import has_bf16
+    from llmrec.preprocess import item_text
+    from llmrec.tuned_text import consecutive_pairs, tune_encoder
+    global VECTORS
+    target, source, _ = read(a.data, name)
+    data = load(a.data, name, '1' + WARM, a.users)[0]
+    folder = Path(a.work)/f'lora{a.lora}.{name}'.replace('<', '_from_')
+    clock = folder.with_suffix(folder.suffix + '.seconds')
+    if not clock.exists():
+        began = time.process_time()
+        tuned = tune_encoder(TextEncoder('minilm', cache=CACHE, device='cpu'), data, [*item_text(target.items), *item_text(source.items)],
+                             folder, max_pairs=a.lora, epochs=a.epochs, precision='bf16' if has_bf16('cpu') else 'no')
+        clock.write_text(str(time.process_time() - began))
+        print(name, 'LoRA', clock.read_text(), 's', tuned.found, flush=True)
+    VECTORS, a.label = encoded(a, name, folder), 'LoRA'
+    for k in a.ks: given(a, name, k, float(clock.read_text()))
+    own = keep_interactions(data, data.hist.item < data.n_target)
+    if len(consecutive_pairs(own, np.ones(data.n_items, bool))) >= 64: return
+    for k in a.ks:                                          # no pair of the target to learn from: without the source it stays frozen
+        x = np.load(place(a.work, name, k, 'frozen'))
+        save(a.work, name, k, 'LoRA, no source', (x['ndcg'], x['hit']), np.nan)
 
 def content(data):
     "Name to (fitted expert, processor seconds)."
@@ -131,10 +178,13 @@ def content(data):
             M = make().learn(index, phi)
             yield name + kind, mapped(frozen, M, phi), time.process_time() - began
 
+def place(work, name, k, system):
+    "The file of one row."
+    return Path(work)/f'{name}.{k}.{system}.npz'.replace('<', '_from_').replace(' ', '_')
+
 def save(work, name, k, system, found, seconds, **more):
     "Values of the users of one row."
-    path = Path(work)/f'{name}.{k}.{system}.npz'.replace('<', '_from_').replace(' ', '_')
-    np.savez(path, ndcg=found[0], hit=found[1], name=name, k=str(k), system=system, seconds=seconds, **more)
+    np.savez(place(work, name, k, system), ndcg=found[0], hit=found[1], name=name, k=str(k), system=system, seconds=seconds, **more)
     print(f'{name:16} k={k:5} {system:24} {found[0].mean():.4f} {found[1].mean():.4f} {seconds:.1f} s', flush=True)
 
 def given(a, name, k, seconds=np.nan):
@@ -203,13 +253,14 @@ def table(work):
         low, high = bootstrap(x['ndcg'])
         row = dict(set=name, k=k, system=system, users=len(x['ndcg']), ndcg=x['ndcg'].mean(), low=low[0], high=high[0],
                    recall=x['hit'].mean(), seconds=float(x['seconds']), source=int(x['source']) if 'source' in x else np.nan)
-        for other, label in ((base, 'diff'), (found.get((name, k, f'{system}, no source')), 'gain')):
+        words = None if system.startswith('fast') else found.get((name, k, 'TF-IDF'))
+        for other, label in ((base, 'diff'), (found.get((name, k, f'{system}, no source')), 'gain'), (words, 'words')):
             if other is None: continue
             gap = x['ndcg'] - other['ndcg']
             low, high = bootstrap(gap)
             row |= {label: gap.mean(), f'{label}_low': low[0], f'{label}_high': high[0]}
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype(dict(source='Int64'))
 
 def main():
     global VECTORS, CACHE
@@ -220,7 +271,7 @@ def main():
     p.add_argument('--ks', nargs='*', default=['2', 'cold', '1', '0'])
     p.add_argument('--users', type=int, default=1500)
     p.add_argument('--fusion', nargs='*', default=[]); p.add_argument('--curve', nargs='*', default=[])
-    p.add_argument('--mlm', type=int); p.add_argument('--vectors'); p.add_argument('--label', default='MLM'); p.add_argument('--cache'); p.add_argument('--csv')
+    p.add_argument('--mlm', type=int); p.add_argument('--twin', action='store_true'); p.add_argument('--lora', type=int); p.add_argument('--epochs', type=int, default=2); p.add_argument('--vectors'); p.add_argument('--label', default='MLM'); p.add_argument('--cache'); p.add_argument('--csv')
     a = p.parse_args()
     warnings.filterwarnings('ignore')
     import torch
@@ -230,10 +281,15 @@ def main():
     for name in a.sets:
         for k in a.fusion: fused(a, name, k)
         for k in a.curve: curve(a, name, k)
-        seconds = np.nan
-        if a.mlm: VECTORS, seconds = mlm(a, name, a.mlm)
+        for a.label, target_alone in (('MLM', False), ('MLM, no source', True))[:(1 + a.twin)*bool(a.mlm)]:
+            VECTORS, seconds = mlm(a, name, a.mlm, target_alone)
+            for k in a.ks: given(a, name, k, seconds)
+        if a.lora: tuned_layers(a, name)
+        if a.mlm or a.lora:
+            VECTORS = None
+            continue
         for k in () if a.fusion or a.curve else a.ks:
-            if VECTORS: given(a, name, k, seconds)
+            if VECTORS: given(a, name, k)
             else: alone(a, name, k)
     rows = table(a.work)
     if a.csv: rows.to_csv(a.csv, index=False, float_format='%.5g')   # rows of several runs: python bench/common.py --stamps

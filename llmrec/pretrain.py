@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['split_texts', 'domain_sampling_probs', 'sample_mixture', 'tiny_encoder', 'perplexity', 'info_nce',
-           'cooccurrence_pairs', 'ContrastiveModel', 'pair_recall_at_k', 'pretrain']
+           'cooccurrence_pairs', 'ContrastiveModel', 'pair_recall_at_k', 'add_lora', 'pretrain', 'save_trained']
 
 # %% ../nbs/06_pretrain.ipynb #14a34941
 import contextlib
@@ -312,7 +312,11 @@ def pair_recall_at_k(enc:TextEncoder,
     return float(np.mean([row[b] in near[row[a]] for a, b in pairs]))
 
 # %% ../nbs/06_pretrain.ipynb #4147935a
-def _lora(model:nn.Module, r:int, heads:Iterable[str]=())->nn.Module:
+#| code-fold: true
+def add_lora(model:nn.Module, # Of `transformers`
+             r:int=8,         # Rank
+             heads:Iterable[str]=() # Parts that are trained whole
+            )->nn.Module:
     "The model with frozen weights and low-rank additions to every linear layer (`heads` whole)."
     peft = import_optional('peft', 'lora')
     config = peft.LoraConfig(r=r, lora_alpha=2*r, target_modules='all-linear',
@@ -336,7 +340,7 @@ def _lm_task(enc:TextEncoder, train:list[str], held:dict, objective:str, lora:in
     model, new = _with_head(enc, objective, seed)
     collate = _lm_collate(enc.tokenizer, objective == 'clm')
     rows = lambda texts: [dict(input_ids=ids) for ids in enc.tokenize(texts) if len(ids) > 1]
-    if lora: model = _lora(model, lora, new)
+    if lora: model = add_lora(model, lora, new)
     frozen = {domain: _frozen(rows(texts), collate, seed) for domain, texts in held.items()}
     return model, collate, rows(train), frozen, new
 
@@ -351,7 +355,7 @@ def _pair_task(enc:TextEncoder, train:list[tuple], held:dict, lora:int, tau:floa
     set_seed(seed)
     # a copy to train, even if vectors are computed in bfloat16
     enc._model, enc._tok = load_model(enc.path, as_devices(enc.device)[0], 'float32')
-    body = _lora(enc._model, lora) if lora else enc._model
+    body = add_lora(enc._model, lora) if lora else enc._model
     model = ContrastiveModel(body, enc.pooling, tau).train()
     collate = _pair_collate(ids, enc.tokenizer.pad_token_id or 0, seed)
     return model, collate, rows(train), {domain: rows(ps) for domain, ps in held.items()}, set()
@@ -582,16 +586,26 @@ def _losses(trainer:Any)->dict[str, float]:
     del trainer.state.log_history[n:]
     return losses
 
+# %% ../nbs/06_pretrain.ipynb #7e1b06a2
+#| code-fold: true
+def save_trained(enc:TextEncoder, # Whose tokenizer and settings stay
+                 model:nn.Module, # Trained from its own; LoRA is merged
+                 out:str|Path     # Directory, made if need be
+                )->Path:
+    "Write a trained model as an encoder that `TextEncoder(out)` opens."
+    out = Path(out)
+    if hasattr(model, 'merge_and_unload'): model = model.merge_and_unload()
+    with quiet_libraries(), _saved(out) as folder:
+        model.cpu().save_pretrained(folder)
+        (enc._tok or enc.tokenizer).save_pretrained(folder)
+    enc._dump_settings(out)
+    return out
+
 # %% ../nbs/06_pretrain.ipynb #c4dc8c78
 @patch
 def _finish(self:TextEncoder, out:Path, model:nn.Module, about:dict)->None:
-    "Write the trained model, its tokenizer and the encoder's settings; drop the checkpoints."
-    model = model.body if isinstance(model, ContrastiveModel) else model
-    if hasattr(model, 'merge_and_unload'): model = model.merge_and_unload()
-    with quiet_libraries(), _saved(out) as folder:
-        model.save_pretrained(folder)
-        self._tok.save_pretrained(folder)
-    self._dump_settings(out)
+    "Write what was trained, and what is known of the training; drop the checkpoints."
+    save_trained(self, model.body if isinstance(model, ContrastiveModel) else model, out)
     write_json(out/'pretrain.json', about)
     shutil.rmtree(out/'checkpoints', ignore_errors=True)
 

@@ -203,8 +203,24 @@ def learners():
         torch.manual_seed(0)
         model = GPT2LMHeadModel(GPT2Config(vocab_size=97, n_positions=64, n_embd=16, n_layer=1, n_head=2))
         return LMScorer(model.to(def_device()), Letters(), words='after {}:').loglik('after tea:', ['milk', 'bread'])[0]
+    def layers():
+        "The trained additions to a small encoder's layers, and its vectors when it is saved and opened again."
+        import tempfile
+        from pathlib import Path
+        from llmrec import tuned_text
+        from llmrec.encode import TextEncoder
+        from llmrec.pretrain import save_trained, tiny_encoder
+        texts = [f'thing {j % 7} of kind {j % 3}' for j in range(data.n_items)]
+        with tempfile.TemporaryDirectory() as folder:
+            small = tiny_encoder(texts, dim=16, layers=1, heads=2, vocab=60, out=Path(folder)/'small', cache=False)
+            model = tuned_text._tunable(small, 4, .05)
+            task = tuned_text._tuning(small, data, texts, 64, 30, 0)
+            tuned_text._tune(model, task, 16, 2, def_device(), lr=1e-2, precision='no', seed=0)
+            own = [p.detach().cpu().numpy().ravel() for n, p in model.named_parameters() if 'lora_' in n]
+            path = save_trained(small, model.body, Path(folder)/'tuned')
+            return np.concatenate([*own, TextEncoder(path, cache=False).encode(texts).ravel()])
     from llmrec.core import def_device
-    tasks = dict(TunedText=tuned, judge=judged, **{strategy: lambda s=strategy: finetuned(s) for strategy in ('supervised', 'gradual', 'lora', 'adapter')},
+    tasks = dict(TunedText=tuned, layers=layers, judge=judged, **{strategy: lambda s=strategy: finetuned(s) for strategy in ('supervised', 'gradual', 'lora', 'adapter')},
                  **{kind: lambda k=kind: finetuned('full', [DomainAlignCB(X[::-1].copy(), k)]) for kind in ('mmd', 'coral', 'dann')})
     found = {}
     for name, task in tasks.items():

@@ -1,13 +1,17 @@
 """Text vectors tuned on behaviour: the loss by hand, items that play new, and what happens where there is little to learn from."""
 import numpy as np, pandas as pd, pytest, torch
+from safetensors.torch import load_file
 from llmrec import Recommender
 from llmrec.baselines import Content, Popularity
 from llmrec.core import InputError
 from llmrec.data import Domain
 from llmrec.dataset import insert_items, make_dataset
+from llmrec.encode import TextEncoder
+from llmrec.pretrain import save_trained, tiny_encoder
 import llmrec.tuned_text as tuned_text
 from llmrec.tuned_text import (
-    DistilledText, MappedText, TunedNet, TunedText, contrastive_loss, draw_from_group, found_again, item_groups)
+    DistilledText, MappedText, PairBatches, TunedNet, TunedText, consecutive_pairs, contrastive_loss, draw_from_group,
+    found_again, item_groups, tune_encoder)
 
 def shop(n_users=80, own=True, seed=0, n=40):
     "A source and a target of `n` items each, in eight kinds that the first eight numbers of a vector name quietly."
@@ -115,3 +119,144 @@ def test_it_enters_the_fusion_by_name_and_comes_back_from_a_file(tmp_path):
     rec.save(tmp_path/'model')
     back = Recommender.load(tmp_path/'model')
     np.testing.assert_allclose(back.score([0, 1, 2]), rec.score([0, 1, 2]), atol=1e-5)
+
+
+# ---- the encoder's own layers
+
+KINDS = ('tea', 'lamp', 'soap', 'rope')
+
+@pytest.fixture(scope='module')
+def words(tmp_path_factory):
+    "A small encoder that knows no word, a catalogue of four kinds that the titles name, and its index."
+    rng = np.random.default_rng(0)
+    kind = np.tile(np.arange(4), 30)
+    titles = [f'maker{a} {KINDS[k]} ornament{b}' for k, a, b in zip(kind, rng.integers(9, size=120), rng.integers(9, size=120))]
+    rows = [(u, j) for u in range(160) for j in rng.permutation(np.nonzero(kind == u % 4)[0])[:6]]
+    log = pd.DataFrame(rows, columns=['user', 'item']).assign(time=range(len(rows)))
+    items = pd.DataFrame(dict(item=range(120), title=titles))
+    encoder = tiny_encoder(titles, dim=32, heads=2, vocab=120, out=tmp_path_factory.mktemp('small'), cache=False)
+    return encoder, make_dataset(log, items), titles, Domain('shop', log, items)
+
+@pytest.fixture(scope='module')
+def tuned(words, tmp_path_factory):
+    encoder, data, titles, _ = words
+    return tune_encoder(encoder, data, titles, tmp_path_factory.mktemp('tuned'), lr=3e-3, epochs=3, max_pairs=600)
+
+def weights(path): return load_file(path/'model.safetensors')
+
+def test_tuned_layers_find_new_items_better_and_the_encoder_given_stays(words, tuned):
+    encoder, _, titles, _ = words
+    assert tuned.found['tuned'] > tuned.found['frozen'] and 500 < tuned.found['pairs'] <= 600     # of one text are none
+    again = TextEncoder(encoder.path, cache=False)
+    np.testing.assert_array_equal(again.encode(titles), encoder.encode(titles))
+    assert not any(p.requires_grad and 'lora' in n for n, p in encoder.model.named_parameters())
+    assert np.abs(tuned.encode(titles) - encoder.encode(titles)).max() > .01
+
+def test_only_linear_layers_move(words, tuned):
+    before = {k.removeprefix('bert.'): v for k, v in weights(words[0].path).items()}
+    after = weights(tuned.path)
+    both = [k for k in after if k in before]
+    assert len(both) >= len(after) - 2                       # the small one was saved without a pooler, which no vector asks for
+    moved = {k for k in both if not torch.allclose(after[k], before[k], atol=1e-7)}
+    assert moved and all(k.endswith('weight') and ('dense' in k or 'query' in k or 'key' in k or 'value' in k) for k in moved)
+
+def test_frozen_weights_stay_while_lora_learns(words):
+    encoder, data, titles, _ = words
+    model = tuned_text._tunable(encoder, 4, .05)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    task = tuned_text._tuning(encoder, data, titles, 100, 50, 0)
+    tuned_text._tune(model, task, 32, 1, torch.device('cpu'), lr=1e-2, precision='no', seed=0)
+    for name, p in model.named_parameters():
+        assert p.requires_grad == ('lora_' in name)
+        if 'lora_' not in name: assert torch.equal(p, before[name]), name
+    assert any(not torch.equal(p, before[n]) for n, p in model.named_parameters() if 'lora_B' in n)
+
+@pytest.mark.parametrize('rank', [4, 0])
+def test_merged_is_unmerged_and_comes_back_from_the_folder(words, rank, tmp_path):
+    encoder, _, titles, _ = words
+    model = tuned_text._tunable(encoder, rank, .05)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if p.requires_grad: p.add_(.05*torch.randn_like(p))
+    ids = encoder.tokenize(titles)
+    unmerged = tuned_text._text_vectors(model, ids, encoder.tokenizer.pad_token_id)
+    path = save_trained(encoder, model.body, tmp_path/'out')
+    np.testing.assert_allclose(TextEncoder(path, cache=False).encode(titles), unmerged, atol=1e-5)
+    assert np.abs(unmerged - encoder.encode(titles)).max() > .01
+    assert sorted(weights(path)) == sorted(k for k in weights(path) if 'lora' not in k)
+
+def test_vectors_of_a_model_in_training_are_the_encoders(words):
+    encoder, _, titles, _ = words
+    model = tuned_text._tunable(encoder, 4, .05).train()
+    found = tuned_text._text_vectors(model, encoder.tokenize(titles), encoder.tokenizer.pad_token_id, bs=7)
+    np.testing.assert_allclose(found, encoder.encode(titles), atol=1e-5)
+    assert model.training
+
+def test_where_new_items_are_found_no_better_the_frozen_encoder_comes_back(words, tmp_path, monkeypatch):
+    encoder, data, titles, _ = words
+    monkeypatch.setattr(tuned_text._Tuning, 'found', lambda self, model: .5)
+    same = tune_encoder(encoder, data, titles, tmp_path, epochs=1, max_pairs=80)
+    assert same.found['frozen'] == same.found['tuned'] == .5
+    np.testing.assert_array_equal(same.encode(titles), encoder.encode(titles))
+
+def test_too_few_pairs_leave_the_encoder_as_it_is_and_say_so(words, tmp_path):
+    encoder, data, titles, _ = words
+    with pytest.warns(UserWarning, match=r'\d+ pairs to learn from and .* stays as it is'):
+        same = tune_encoder(encoder, data, titles, tmp_path, max_pairs=10)
+    np.testing.assert_array_equal(same.encode(titles), encoder.encode(titles))
+
+def test_the_same_seed_gives_the_same_encoder(words, tmp_path):
+    encoder, data, titles, _ = words
+    two = [tune_encoder(encoder, data, titles, tmp_path/str(n), lr=3e-3, epochs=1, max_pairs=200) for n in range(2)]
+    np.testing.assert_allclose(two[0].encode(titles), two[1].encode(titles), atol=1e-5)
+
+@pytest.mark.parametrize('encoder, match', [('tfidf', 'has no layers to tune'), (None, 'has no layers to tune')])
+def test_what_has_no_layers_is_named(words, encoder, match, tmp_path):
+    _, data, titles, _ = words
+    with pytest.raises(InputError, match=match): tune_encoder(encoder, data, titles, tmp_path)
+
+def test_a_text_for_each_item(words, tmp_path):
+    encoder, data, titles, _ = words
+    with pytest.raises(InputError, match='119 texts for 120 items: expected one for each'):
+        tune_encoder(encoder, data, titles[1:], tmp_path)
+
+def test_pairs_follow_each_other_hold_no_new_item_and_begin_with_the_target():
+    target, source, V, _ = shop()
+    data = make_dataset(target.log, target.items, source, V)
+    allowed = np.arange(80) % 5 > 0
+    pairs = consecutive_pairs(data, allowed, 50)
+    neighbours = {(a, b) for u in range(len(data.hist)) for a, b in zip(data.hist[u][:-1], data.hist[u][1:])}
+    assert len(pairs) == 50 and allowed[pairs].all() and {tuple(p) for p in pairs} <= neighbours
+    own = (pairs < data.n_target).all(1)
+    assert own[:25].all() and not own[25:].any()
+    every = consecutive_pairs(data, np.ones(80, bool), 10_000)
+    assert {tuple(p) for p in every} == neighbours and len(every) == len(neighbours)
+
+def test_runs_of_pairs_share_a_group():
+    rng = np.random.default_rng(0)
+    pairs, group = rng.integers(40, size=(64, 2)), np.arange(40) % 4
+    batches = PairBatches([[1, 2], [3]]*20, pairs, group, bs=16, run=4)
+    order = batches.order()
+    assert sorted(order) == list(range(64))
+    groups = group[pairs[order, 1]].reshape(-1, 4)
+    assert (groups == groups[:, :1]).all(1).sum() >= 12                  # where one group ends, a run is mixed
+    for ids, mask, numbers, same in batches:
+        assert ids.shape == mask.shape == (32, 2) and torch.equal(numbers, same)
+        assert (mask.sum(1) == torch.where(numbers % 2 == 0, 2, 1)).all()
+    assert len(list(batches)) == len(batches) == 4
+
+@pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU'))])
+def test_it_is_trained_and_read_where_the_encoder_is(words, device, tmp_path):
+    encoder, data, titles, _ = words
+    there = TextEncoder(encoder.path, device=device, cache=False)
+    model = tuned_text._tunable(there, 4, .05)
+    assert {p.device.type for p in model.parameters()} == {device}
+    found = tune_encoder(there, data, titles, tmp_path, lr=3e-3, epochs=1, max_pairs=200)
+    assert found.device == device and np.isfinite(found.encode(titles)).all()
+
+def test_a_recommender_reads_by_it_and_takes_it_along(words, tuned, tmp_path):
+    domain = words[-1]
+    make = lambda data, budget, seed: [Popularity(), MappedText()]
+    rec = Recommender(encoder=tuned, experts=make, budget='fast').fit(domain)
+    rec.save(tmp_path/'model')
+    np.testing.assert_allclose(Recommender.load(tmp_path/'model').score([0, 1, 2]), rec.score([0, 1, 2]), atol=1e-4)
