@@ -274,7 +274,7 @@ def recbole_net(kind):
             (Path(d)/'x').mkdir()
             u, i = (user, item) if kind == 'SASRec' else X.nonzero()
             rows = '\n'.join(f'{a}\t{b}\t{c}' for c, (a, b) in enumerate(zip(u, i)))
-            (Path(d)/'x'/'inter').write_text('user_id:token\titem_id:token\ttimestamp:float\n' + rows + '\n')
+            (Path(d)/'x'/'x.inter').write_text('user_id:token\titem_id:token\ttimestamp:float\n' + rows + '\n')
             c = Config(model=kind, dataset='x', config_dict=dict(
                 data_path=d, checkpoint_dir=d, use_gpu=False, show_progress=False, seed=0, reproducibility=True, worker=0, state='ERROR',
                 load_col={'inter': ['user_id', 'item_id', 'timestamp']}, train_batch_size=2048, MAX_ITEM_LIST_LENGTH=50, eval_args=dict(
