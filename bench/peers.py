@@ -24,9 +24,11 @@ import numpy as np
 HERE, TOP = Path(__file__).resolve(), 100
 REQUIRES = dict(implicit=['implicit==0.7.3'], lightfm=['lightfm-next==1.19.0'],
                 rectools=['rectools[torch]==0.19.0', 'implicit==0.7.3'], recbole=['recbole==1.2.1', 'numpy<2', 'scipy<1.12', 'pandas<3'],
-                cornac=['cornac==3.0.1', 'transformers>=4.45'])
+                cornac=['cornac==3.0.1', 'transformers>=4.45'], irspack=['irspack==0.5.2'], lenskit=['lenskit==2025.8.1'])
 ABSENT = {'UniSRec': 'no package on PyPI; our TextSASRec is of its kind and counted as published',
-          'warm-transfer': 'scores for items without interactions only: another question than this table asks'}
+          'warm-transfer': 'scores for items without interactions only: another question than this table asks',
+          'elliot': 'no distribution on PyPI for this Python',
+          'Surprise': 'predicts ratings; lists from interactions without ratings are not its task'}
 
 
 # ---- what a system is handed, and what it hands over (this part runs in the peers' environments: NumPy and SciPy only)
@@ -200,6 +202,33 @@ def knn(D, user, item, X, cfg, epochs):
     S = m.similarity.tocsc()[:, :D.n]
     yield None, by_score(lambda u: (X[u] @ S).toarray()), m.similarity.nnz
 
+def irspack_model(kind):
+    def make(D, user, item, X, cfg, epochs):
+        import irspack
+        cfg = dict(n_threads=1, **cfg)
+        m = getattr(irspack, kind + 'Recommender')(X, **cfg).learn()
+        yield None, by_score(lambda u: np.asarray(m.get_score(u))[:, :D.n]), irspack_size(m)
+    return make
+
+def irspack_size(m):
+    "Numbers that a model of irspack has learned."
+    if not hasattr(m, '_W'): return m.get_user_embedding().size + m.get_item_embedding().size
+    return getattr(m.W, 'nnz', m.W.size)
+
+def lenskit_als(D, user, item, X, cfg, epochs):
+    import pandas as pd
+    from lenskit.als import ImplicitMFScorer
+    from lenskit.data import from_interactions_df
+    from lenskit.training import TrainingOptions
+    u, i = X.nonzero()
+    ds = from_interactions_df(pd.DataFrame(dict(user_id=u, item_id=i)))
+    m = ImplicitMFScorer(**cfg)
+    m.train(ds, TrainingOptions(rng=0, device='cpu'))
+    users, items = (np.zeros((n, m.item_embeddings.shape[1]), np.float32) for n in X.shape)
+    users[m.users.ids()], items[m.items.ids()] = m.user_embeddings, m.item_embeddings
+    known = np.where(np.isin(np.arange(D.n), m.items.ids()), 0, -np.inf)
+    yield None, by_score(lambda u: users[u] @ items[:D.n].T + known), np.size(m.user_embeddings) + np.size(m.item_embeddings)
+
 def lightfm(D, user, item, X, cfg, epochs):
     from lightfm import LightFM
     import scipy.sparse as sp
@@ -274,7 +303,7 @@ def recbole_net(kind):
             (Path(d)/'x').mkdir()
             u, i = (user, item) if kind == 'SASRec' else X.nonzero()
             rows = '\n'.join(f'{a}\t{b}\t{c}' for c, (a, b) in enumerate(zip(u, i)))
-            (Path(d)/'x'/'inter').write_text('user_id:token\titem_id:token\ttimestamp:float\n' + rows + '\n')
+            (Path(d)/'x'/'x.inter').write_text('user_id:token\titem_id:token\ttimestamp:float\n' + rows + '\n')
             c = Config(model=kind, dataset='x', config_dict=dict(
                 data_path=d, checkpoint_dir=d, use_gpu=False, show_progress=False, seed=0, reproducibility=True, worker=0, state='ERROR',
                 load_col={'inter': ['user_id', 'item_id', 'timestamp']}, train_batch_size=2048, MAX_ITEM_LIST_LENGTH=50, eval_args=dict(
@@ -368,6 +397,9 @@ PEERS = {
     'implicit: ALS': (als, lambda D: joints(D, product(factors=[64, 32, 128], alpha=[10., 1., 40.], regularization=[.05, 1., 10.]))),
     'implicit: BPR': (bpr, lambda D: joints(D, product(factors=[64, 128, 32], learning_rate=[.05, .01], regularization=[.01, .1], iterations=[100, 300]))),
     'implicit: ItemKNN': (knn, lambda D: joints(D, product(kind=['Cosine', 'TFIDF', 'BM25'], K=[20, 5, 10, 50, 100, 200, 500]))),
+    'irspack: RP3beta': (irspack_model('RP3beta'), lambda D: joints(D, product(beta=[.6, .3, 0., .9], alpha=[1., .5, 1.5], top_k=[None, 100, 500]))),
+    'irspack: iALS': (irspack_model('IALS'), lambda D: joints(D, product(n_components=[20, 64, 128], alpha0=[0., .1, .01, 1.], reg=[1e-3, 1e-2], train_epochs=[16, 8]))),
+    'LensKit: ALS': (lenskit_als, lambda D: joints(D, product(embedding_size=[50, 25, 100], weight=[40., 10., 2.], regularization=[.1, 1., 10.]))),
     'RecTools: EASE': (rectools_ease, lambda D: joints(D, product(regularization=[500., *np.geomspace(10, 10000, 19).round(1).tolist()]), 3e5 if D.n_items < 12000 else 0)),
     'RecTools: SASRec': (rectools_net('SASRec'), lambda D: joints(D, NETS)),
     'RecTools: eSASRec': (rectools_net('eSASRec'), lambda D: joints(D, NETS)),
@@ -385,7 +417,8 @@ PEERS = {
         n_epochs=[5, 10, 2], learning_rate=[1e-3, 3e-3], rqvae_codebook_size=[32, 64], d_model=[64], d_ff=[256], num_heads=[4], d_kv=[16],
         num_enc_layers=[2, 1], num_dec_layers=[2], max_len=[8]), 3e5)),
 }
-LIBRARY = {p: dict(implicit='implicit', RecTools='rectools', RecBole='recbole', LightFM='lightfm', Cornac='cornac')[p.split(':')[0]] for p in PEERS}
+LIBRARY = {p: dict(implicit='implicit', RecTools='rectools', RecBole='recbole', LightFM='lightfm', Cornac='cornac', irspack='irspack',
+                   LensKit='lenskit')[p.split(':')[0]] for p in PEERS}
 
 
 # ---- our own systems, through the same door

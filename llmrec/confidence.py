@@ -235,11 +235,15 @@ class _Constant:
     def predict_proba(self, features): return np.tile([1 - self.p, self.p], (len(features), 1))
 
 # %% ../nbs/27_confidence.ipynb #d31b40b0
-def fit_platt(promise:np.ndarray, length:np.ndarray, hit:np.ndarray)->Any: # (m,) log odds, ...
+def fit_platt(promise:np.ndarray, # Log odds, (m,), or columns of them, (m, columns)
+              length:np.ndarray, hit:np.ndarray, # (m,) each
+              weight:np.ndarray|None=None        # (m,) of the events; None: all alike
+             )->Any:
     "A regression from log odds and length to the probability of a hit (eq-platt)."
     if hit.all() or not hit.any(): return _Constant((hit.sum() + 1)/(len(hit) + 2))
     model = make_pipeline(StandardScaler(), LogisticRegression())
-    return model.fit(np.column_stack([promise, np.log1p(length)]), hit)
+    columns = np.column_stack([promise, np.log1p(length)])
+    return model.fit(columns, hit, logisticregression__sample_weight=weight)
 
 def platt_probability(model:Any, promise:np.ndarray, length:np.ndarray)->np.ndarray: # (m,)
     "Probabilities that the regression gives."
@@ -362,16 +366,29 @@ def table(self:Confidence, k:int=10, coverage:float=.9)->pd.DataFrame:
     frame['abstain'] = (frame['p'] > self.level) | (not self.enough)
     return frame
 
+# %% ../nbs/27_confidence.ipynb #ed17a5a1
+def _odds(mass, k):
+    "Log odds of lists of one, of k and of ten times as many items, (m, 3)."
+    return np.column_stack([logit(mass_at(mass, size)) for size in (1, k, 10*k)])
+
+def _bent(odds, length):
+    "The same, and how the middle one bends, alone and with the length, (m, 5)."
+    middle = odds[:, 1]
+    return np.column_stack([odds, middle*np.log1p(length), middle**2])
+
 # %% ../nbs/27_confidence.ipynb #177985da
 @patch
 def _probability(self:Confidence, mass, length, k):
     "Calibrated probability that lists of k items hold the next one, (m,)."
-    earlier = logit(mass_at(self.events.mass, k))
+    events = self.events
+    earlier = _odds(events.mass, k)
     if k not in self._models:
-        self._models[k] = fit_platt(earlier, self.events.length, self.events.rank < k)
-    wanted = earlier if self.mass_then is None else logit(mass_at(self.mass_then, k))
-    promise = match_moments(logit(mass_at(mass, k)), logit(mass_at(self.mass_now, k)), wanted)
-    return platt_probability(self._models[k], promise, length)
+        columns = _bent(earlier, events.length)
+        self._models[k] = fit_platt(columns, events.length, events.rank < k, self.weight)
+    wanted = earlier if self.mass_then is None else _odds(self.mass_then, k)
+    each = zip(_odds(mass, k).T, _odds(self.mass_now, k).T, wanted.T)
+    odds = np.column_stack([match_moments(*columns) for columns in each])
+    return platt_probability(self._models[k], _bent(odds, length), length)
 
 # %% ../nbs/27_confidence.ipynb #19be2f31
 def masses(fusion:Fusion, hist:Histories)->np.ndarray: # (len(hist), len(SIZES))
@@ -393,14 +410,23 @@ def judge(self:Confidence, fusion:Fusion, hist:Histories, # The fitted model, (m
          )->pd.DataFrame: # p_hit, size, abstain, reason
     "Probability of a hit in k items, list size at a coverage, abstention and its reason."
     if not self.enough: return _promise_nothing(len(hist), len(self.events), self.n_items)
-    table = self.table(k, coverage)
     length = restrict_domain(hist, fusion.data.n_target, False).lengths
+    return self.answer(masses(fusion, hist), length, hist.lengths == 0, k, coverage)
+
+# %% ../nbs/27_confidence.ipynb #209f2b22
+@patch
+def answer(self:Confidence, mass:np.ndarray, # (m, len(SIZES)) of the fitted model's lists
+           length:np.ndarray, empty:np.ndarray, # (m,) target interactions; none at all?
+           k:int=10, coverage:float=.9
+          )->pd.DataFrame: # p_hit, size, abstain, reason
+    "What `judge` says of users whose masses are known."
+    table = self.table(k, coverage)
     group = np.digitize(length, self.edges)
     silent = table['abstain'].to_numpy()[group]
-    p = self._probability(masses(fusion, hist), length, k)
     nobody = self.events.nobody
     everybody = np.mean(nobody < k), conformal_size(nobody, coverage, self.n_items)
-    return _answers(p, table['size'].to_numpy()[group], silent, hist.lengths == 0, everybody)
+    p = self._probability(mass, length, k)
+    return _answers(p, table['size'].to_numpy()[group], silent, empty, everybody)
 
 # %% ../nbs/27_confidence.ipynb #a05b4103
 def _answers(p, size, silent, empty, everybody):

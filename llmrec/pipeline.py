@@ -451,7 +451,7 @@ def _evidence_labels(split, users):
 
 # %% ../nbs/24_pipeline.ipynb #5a240335
 def _worth(effect):
-    "Where the source helps and where it brings no significant gain, as a table."
+    "Where the source helps and where its effect is not significant, as a table."
     if effect is None or effect.slices is None: return None
     by = effect.slices
     order = [f'{name} interactions' for name, _, _ in _RANGES if f'{name} interactions' in by.index]
@@ -750,7 +750,7 @@ def _show(say, table):
     with pd.option_context(*wide): print(table.to_string())
 
 # %% ../nbs/24_pipeline.ipynb #c6714bdc
-_NOT_WORTH = 'what the source is worth, and where it brings no significant gain:'
+_NOT_WORTH = 'what the source is worth, and where its effect is not significant:'
 
 # %% ../nbs/24_pipeline.ipynb #c17911dd
 def print_results(run:Run, say:StageLog, o:Options)->None:

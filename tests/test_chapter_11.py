@@ -138,7 +138,7 @@ def test_gradual_frees_the_encoder_and_frozen_does_not(task):
     assert torch.equal(frozen.model.encoder[0].weight, source.encoder[0].weight)
 
 def test_effects_match_users():
-    equal(transfer_effect(base + np.random.default_rng(1).normal(0, .1, 400), base).word, 'no effect')
+    equal(transfer_effect(base + np.random.default_rng(1).normal(0, .1, 400), base).word, 'not significant')
     close(transfer_effect([base + .1]*2, [base]*2).difference, .1, eps=1e-9)
     users = pd.Series(base, index=np.arange(400))
     mixed = users.sample(frac=1, random_state=1)
@@ -150,6 +150,26 @@ def test_an_effect_has_slices():
     split = np.where(base > .5, 'warm', 'cold')
     v = transfer_effect(base + np.where(base > .5, .1, -.1), base, slices=split)
     equal(list(v.slices.word), ['hurt', 'helped'])
+
+def test_equality_needs_a_test_a_margin_and_users():
+    "Words are helped, hurt, equal, not significant; equal only if the 90 % interval lies within the margin, and never of few users."
+    many, quick = np.random.default_rng(2).random(3000), dict(n_boot=300)
+    noise = np.random.default_rng(3).normal(0, .1, 3000)
+    noise -= noise.mean()
+    near = transfer_effect(many + noise, many, **quick)
+    equal(near.word, 'equal')
+    assert 'equal to none within ±0.005' in str(near) and near.margin == .005
+    equal(transfer_effect(many + noise, many, margin=0., **quick).word, 'not significant')
+    wide = transfer_effect(many + 5*noise, many, **quick)
+    equal(wide.word, 'not significant')
+    assert str(wide).startswith('Transfer effect not significant: ')
+    equal([transfer_effect(many[:n], many[:n], **quick).word for n in (1, 35, 599, 600)], ['not significant']*3 + ['equal'])
+    equal(transfer_effect([many + noise]*2, [many]*2, **quick).word, 'equal')
+    equal(transfer_effect(many + .001, many, **quick).word, 'helped')          # significant, however small
+    slices = transfer_effect(many, many, slices=np.where(np.arange(3000) < 7, 'few', 'many'), **quick).slices
+    equal(list(slices.word), ['not significant', 'equal'])
+    for margin in (-.1, np.nan):
+        with pytest.raises(InputError, match='margin'): transfer_effect(many, many, margin=margin)
 
 def test_nothing_is_loaded_in_silence():
     "What does not fit is in the report or an error."

@@ -5,9 +5,16 @@
 
 All numbers agree within .001 at one and at two threads. The fusion did not before (.004): the factors of `KernelTransfer` were rounding noise where
 singular values are small or level, the gate's search ended where single precision saw no slope, and candidates that are level to the last digits
-were drawn by these. `tests/test_numbers.py` holds each of the three. Films at two
-threads, other Pythons and MKL have not been tried. Other kernels of OpenBLAS (OPENBLAS_CORETYPE): Haswell within .0003 on toy and shop; Nehalem .005
-off on shop, where ALS ranks next to nothing and its search takes another setting by rounding: a known limit. --check compares any other machine."""
+were drawn by these. `tests/test_numbers.py` holds each of the three.
+
+**Elsewhere** (all fifteen numbers, one thread, x86-64): Python 3.10.13 (NumPy 2.2.6, SciPy 1.15.3, pandas 2.3.3), 3.12.1 and 3.13.0 (NumPy 2.4.6,
+SciPy 1.17.1, pandas 3.1.1), each with the versions of constraints.txt: no digit of five differs.
+NumPy and SciPy on MKL 2026.2 (Python 3.12): fourteen the same, EASE on shop .0005 lower.
+**Which BLAS**: NumPy and SciPy bring an OpenBLAS each in their wheels, and dense algebra of closed forms, kernels and ALS (through SciPy) runs on them;
+torch brings MKL inside, for the gate's tensors. A wheel of NumPy with MKL is not on PyPI: `tests/mkl_shim.py` puts MKL behind the names of both OpenBLAS.
+Not tried: two threads on other Pythons, Accelerate (macOS), ARM. Other kernels of OpenBLAS (OPENBLAS_CORETYPE): Haswell within .0003 on toy and shop;
+Nehalem .005 off on shop, where ALS ranks next to nothing and its search takes another setting by rounding: a known limit. --check compares any other
+machine."""
 import json, os, subprocess, sys, warnings
 from pathlib import Path
 import numpy as np, pandas as pd, pytest

@@ -338,3 +338,27 @@ def test_the_error_beyond_chance():
     assert np.mean(exact) < .012 and abs(np.mean(wrong) - .04) < .01
     assert np.mean(grouped, axis=0)[0] < .75*np.mean(grouped, axis=0)[1]
     assert debiased_error(np.zeros(0), np.zeros(0)) == 0
+
+def bent(seed, n=4000):
+    "Events whose odds of a hit bend: a parabola of what the model promises; all lists have the same mass."
+    g = np.random.default_rng(seed)
+    odds = g.normal(-1, 1.5, n)
+    hit = g.random(n) < 1/(1 + np.exp(-(.25*odds**2 - 1.5)))
+    mass = np.tile((1/(1 + np.exp(-odds)))[:, None], (1, len(SIZES)))
+    rank = np.where(hit, 3, 50)
+    return Events(rank=rank, popular=rank, nobody=rank, random=rank, length=np.full(n, 5), mass=mass, user=np.arange(n))
+
+def test_a_bent_promise_is_straightened():
+    "The regression of a list has a square: where hits are no straight line of the promise in log odds, its probabilities are right all the same."
+    then, now = bent(0), bent(1)
+    sure = Confidence(then, then.mass, 1000, 10**5)
+    hit = now.rank < 10
+    p = sure.answer(now.mass, now.length, np.zeros(len(hit), bool))['p_hit'].to_numpy()
+    odds = [np.log(e.mass[:, 0]/(1 - e.mass[:, 0])) for e in (then, now)]
+    straight = platt_probability(fit_platt(odds[0], then.length, then.rank < 10), odds[1], now.length)
+    assert debiased_error(p, hit) < .015 < .05 < debiased_error(straight, hit)
+
+def test_events_of_users_who_are_met_more_often_weigh_more():
+    odds, hit = np.zeros(400), np.arange(400) < 100
+    p = platt_probability(fit_platt(odds, odds, hit, np.where(hit, 3., 1.)), odds[:1], odds[:1])
+    assert abs(p[0] - .5) < 1e-3

@@ -53,6 +53,20 @@ def test_a_peer_from_rows_to_lists(folder):
     assert not any(set(t) & set(seen[u].indices) for u, t in enumerate(top))
     assert (top[40][:3] >= 0).all()                                # who is not known gets what is popular
 
+@pytest.mark.parametrize('system', ['irspack: RP3beta', 'irspack: iALS', 'LensKit: ALS', 'RecBole: BPR', 'RecBole: SASRec'])
+def test_a_peer_with_packages_of_its_own(folder, system, tmp_path, monkeypatch):
+    "Where its library is installed: lists of new items, whatever was tried."
+    pytest.importorskip(peers.LIBRARY[system])
+    monkeypatch.setattr('sys.argv', ['peers.py'])                  # RecBole reads it
+    peers.work(system, folder, tmp_path/'out', 1.)
+    top = np.load(tmp_path/'out.npz')['top']
+    seen = peers.matrix(*peers.Data(folder).rows(True, False), 41, 12)
+    assert not any(set(t[t >= 0]) & set(seen[u].indices) for u, t in enumerate(top)) and (top[:, 0] >= 0).all()
+
+def test_the_file_that_recbole_reads_has_its_name():
+    "RecBole looks for `x/x.inter`; a change of names had made it `x/inter`, and all its settings failed."
+    assert "(Path(d)/'x'/'x.inter').write_text" in Path(peers.__file__).read_text()
+
 def test_settings_begin_with_the_first_values():
     s = peers.product(a=[1, 2], b=['x', 'y'])
     assert s[0] == dict(a=1, b='x') and len(s) == 4 and s[-1] == dict(a=2, b='y')
@@ -82,7 +96,7 @@ def test_our_models_have_twenty_settings_too():
     assert len(closures) == 6 and all(len(c['grid']) >= 20 for _, c in closures)
 
 def test_one_rule_for_all():
-    "In the table: the same budget on a set, twenty settings or the seconds spent; no average over sets, and one set at least has six libraries' models."
+    "In the table: the same budget on a set, twenty settings or the seconds spent; no average over sets, and each set has six models of libraries or more."
     path = Path(peers.__file__).with_suffix('.csv')
     table = pd.read_csv(path)
     assert not table.duplicated(['set', 'system']).any() and (table.groupby('set').budget_s.nunique() == 1).all()
@@ -90,7 +104,7 @@ def test_one_rule_for_all():
     searched = table[table.system.isin(peers.PEERS) | table.system.str.startswith('ours')]
     enough = (searched.settings >= 20) | (searched.tuning_s >= .75*searched.budget_s)
     assert enough.all(), searched[~enough][['set', 'system', 'settings', 'tuning_s', 'budget_s']]
-    assert table[table.system.isin(peers.PEERS)].groupby('set').size().max() >= 6
+    assert table[table.system.isin(peers.PEERS)].groupby('set').size().min() >= 6
 
 def test_what_the_split_took_away_is_no_candidate(folder):
     "Lists of a library leave it out, in tuning and at the end."

@@ -290,3 +290,17 @@ def test_an_order_without_meaning_is_no_alarm_one_that_tells_is():
         auc = [stats.mannwhitneyu(G(s).normal(size=n), G(s + 10**6).normal(size=m)).statistic/(n*m) for s in range(600)]
         assert np.isclose(np.std(auc), _auc_error(n, m), rtol=.12)
     assert 4 < ALARM_Z < 4.1
+
+def test_one_word_for_what_is_not_significant():
+    "No code, no stored output, no table says *no effect*: words are helped, hurt, equal (by a test, within a margin that is stated) and not significant."
+    from llmrec.finetune import EFFECT_MARGIN
+    said = {p.name: p.read_text(encoding='utf-8') for p in (ROOT/'llmrec').glob('*.py')}
+    for path in (ROOT/'nbs').glob('*.ipynb'):
+        cells = [c for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
+        said[path.name] = json.dumps([[c['source'], c['outputs']] for c in cells])
+    assert not [name for name, text in said.items() if 'no effect' in text or 'statistically significant effect' in text]
+    table = pd.read_csv(ROOT/'bench'/'transfer.csv')
+    assert set(table.verdict) | set(table.auto_word.dropna()) == {'helped', 'hurt', 'equal', 'not significant'}
+    equal = table[table.verdict == 'equal']
+    assert (equal.gain.abs() < EFFECT_MARGIN).all() and (equal.users*EFFECT_MARGIN >= 3).all() and ((equal.lo <= 0) & (equal.hi >= 0)).all()
+    assert f'MARGIN = {EFFECT_MARGIN}'.replace('0.', '.') in (ROOT/'bench'/'common.py').read_text()
