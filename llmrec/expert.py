@@ -19,7 +19,7 @@ from itertools import product
 from sklearn.base import BaseEstimator, clone
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
-from .core import InputError, keep_generators
+from .core import InputError, keep_generators, renamed, take_old_methods
 from .data import Domain, make_synthetic_pair
 from .dataset import (
     Dataset, Histories, binarize, decayed_matrix, drop_users, histories, insert_items, make_dataset,
@@ -141,6 +141,14 @@ class Expert(BaseEstimator):
     def sparse_scorer(self) -> Callable|None:
         "Function of one history: sorted columns, their scores; all others score 0. None: dense."
     def _repr_mimebundle_(self, **kwargs) -> dict: return {'text/plain': repr(self)}
+
+    fit_data = renamed('fit_data', 'fit_dataset', 'Expert')      # names of the first edition
+    learn = renamed('learn', '_fit', 'Expert')
+    grow = renamed('grow', 'add_items', 'Expert')
+    contributions = renamed('contributions', 'attributions', 'Expert')
+    def __init_subclass__(cls, **options:object) -> None:
+        super().__init_subclass__(**options)
+        take_old_methods(cls, dict(learn='_fit', grow='add_items', contributions='attributions'))
 
 # %% ../nbs/12_expert.ipynb #b10491a4
 def expert_names(experts:Sequence[Expert]) -> list[str]:

@@ -898,6 +898,11 @@ class Recommender(BaseEstimator, ModelHubMixin):
     why = renamed('why', 'explain')
     without = renamed('without', 'counterfactual')
     word_parts = renamed('word_parts', 'token_attributions')
+    def _index(self, target:Domain, sources:list, vectors:dict|None=None)->Dataset:
+        warnings.warn('Recommender._index was never public and goes with the next version: fit '
+                      'decides on shared users, .plan tells it, .data is the index',
+                      DeprecationWarning, stacklevel=2)
+        return self.fit(target, sources, vectors=vectors).data
 
 # %% ../nbs/23_recommender.ipynb #80eb759e
 @patch(cls_method=True)
