@@ -28,7 +28,8 @@ from dataclasses import dataclass, field, replace
 from pandas.api.types import union_categoricals
 from pathlib import Path
 from typing import Any, BinaryIO
-from .columns import is_text_column, list_names, match_ids, open_cells, short
+from .columns import (
+    holds_texts, is_text_column, list_names, match_ids, open_cells, short)
 from .core import InputError, check_type, import_optional
 from .language import doubt_encoding, guess_encoding, require_table, require_text
 
@@ -709,7 +710,7 @@ def _without_headers(df:pd.DataFrame)->pd.DataFrame:
 
 def _without_formulas(df:pd.DataFrame)->pd.DataFrame:
     'A table whose texts are kept from a spreadsheet\'s numbers, `="007"`, as these texts.'
-    for c in df.select_dtypes(exclude='number'):
+    for c in [c for c in df if holds_texts(df[c])]:
         text = df[c].astype(object)
         inner = text.str.extract(r'^="(.*)"$', expand=False)
         df = df.assign(**{c: text.where(inner.isna(), inner)})
@@ -718,7 +719,7 @@ def _without_formulas(df:pd.DataFrame)->pd.DataFrame:
 def _unquoted(df:pd.DataFrame)->pd.DataFrame:
     "Cells that are quoted from end to end without their quotes; others stay as they are."
     for c in df:
-        if df[c].dtype != object and not isinstance(df[c].dtype, pd.StringDtype): continue
+        if not holds_texts(df[c]): continue
         text = df[c].astype(object)
         whole = text.str.startswith('"').fillna(False).astype(bool)
         if not whole.any(): continue
@@ -732,7 +733,7 @@ def _unquoted(df:pd.DataFrame)->pd.DataFrame:
 def _check_swallowed(df:pd.DataFrame, dialect:Dialect, where:str)->None:
     "An `InputError` where a quotation mark that is never closed has swallowed lines."
     for c in df:
-        if df[c].dtype != object and not isinstance(df[c].dtype, pd.StringDtype): continue
+        if not holds_texts(df[c]): continue
         text = df[c] if isinstance(df[c].dtype, pd.StringDtype) else df[c].astype(object)
         lines = text[text.str.contains('\n', regex=False).fillna(False).astype(bool)]
         for i, cell in lines.items():

@@ -98,3 +98,33 @@ def test_what_says_nothing_is_kept(name, cells, F):
     due = ',due_date' if name == 'return_date' else ''
     log = f'user,item,{name}{due}\n' + ''.join(f'{u},{u},{x}{",2020-05-01" if due else ""}\n' for u, x in enumerate(cells, 1))
     assert len(log_and(F, log).log) == 3
+
+
+# names of the first edition
+def test_methods_of_the_first_edition_answer():
+    from llmrec.baselines import Popularity
+    from llmrec.dataset import make_dataset
+    from llmrec.expert import Expert
+    d = domain('films', ['a', 'b', 'c'])
+    data = make_dataset(d.log, d.items)
+    with pytest.warns(DeprecationWarning, match='Expert.fit_data is now Expert.fit_dataset'): old = Popularity().fit_data(data)
+    assert np.array_equal(old.score(['a']), Popularity().fit_dataset(data).score(['a']))
+    with pytest.warns(DeprecationWarning, match='Dataset.n is now'): assert (data.n, data.N) == (3, 3)
+    with pytest.warns(DeprecationWarning, match='learn: this method is now _fit'):
+        class Old(Expert):
+            def learn(self, d): self.pop = d.counts[:d.n_target]
+            def score_histories(self, h): return np.tile(self.pop, (len(h), 1))
+    assert Old().fit_dataset(data).score(['a']).tolist() == [[1, 1, 1]]
+
+def test_an_index_of_the_first_edition_is_that_of_a_fit():
+    from llmrec import Recommender
+    rec = Recommender(None, budget='fast')
+    with pytest.warns(DeprecationWarning, match='never public'), warnings.catch_warnings():
+        warnings.simplefilter('default')
+        data = rec._index(domain('films', list('abcdefgh')*3), [domain('books', list('abcdwxyz')*3)], None)
+    assert data is rec.data and any('both domains' in line for line in rec.plan)
+
+def test_an_epsilon_that_no_noise_reaches_is_refused_before_opacus_is_asked(monkeypatch):
+    from llmrec import privacy
+    monkeypatch.setattr(privacy, 'import_optional', lambda *a: pytest.fail('opacus was asked'))
+    with pytest.raises(InputError, match='states no less than 0.1'): privacy.noise_multiplier(1e-4, 1e-5, .2, 1000)
