@@ -219,9 +219,10 @@ def doubt_encoding(data:bytes, # The beginning of a text that is no UTF-8
     return (f'looks like {_CANDIDATES[best]} in {best}, and is read as {asked}: if that is wrong, '
             'convert it to UTF-8, which is always recognised')
 
-# %% ../nbs/65_language.ipynb #cf8ca37f
+# %% ../nbs/65_language.ipynb #d167b16f
 _pickle = 'a pickle, which can run code when opened'
-_MAGIC = {b'\xd0\xcf\x11\xe0': 'an Excel file', b'Rar!': 'a RAR archive', b'\x1f\x9d': 'a .Z archive',
+_MAGIC = {b'\xd0\xcf\x11\xe0': 'an Excel file', b'Rar!': 'a RAR archive',
+          b'\x1f\x9d': 'a .Z archive',
           b'7z\xbc\xaf': 'a 7-Zip archive', b'%PDF': 'a PDF file', b'\x89PNG': 'a picture (PNG)',
           b'\xff\xd8\xff': 'a picture (JPEG)', b'GIF8': 'a picture (GIF)',
           b'SQLite format 3': 'an SQLite database', b'Obj\x01': 'an Avro file',
@@ -239,7 +240,7 @@ def require_text(head:bytes, where:str # First bytes of a file, and its name
     raise InputError(f'{where} is {found[0]}: unpack or convert it to text (CSV), gzipped or not, '
                      'or to .parquet')
 
-# %% ../nbs/65_language.ipynb #663e3e19
+# %% ../nbs/65_language.ipynb #95be0362
 _SQL = r'(create|insert|drop)\s+(table|into)\s|-- (mysql|postgresql database) dump'
 _NO_TABLES = {
     r'<(!doctype\s+html|html|head|body)\b': 'a web page (HTML), perhaps a login or an error',

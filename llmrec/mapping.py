@@ -6,8 +6,8 @@
 __all__ = ['OUR_COLUMNS', 'SYNONYMS', 'QUANTITY', 'bare_name', 'require_names', 'renamings', 'rename_columns', 'check_mapping',
            'known_cells', 'typed_columns', 'star_ratings', 'read_values', 'says_no', 'is_click_time', 'says_refusal',
            'drop_refusals', 'drop_unclicked', 'without_html', 'plain_lists', 'without_mojibake', 'drop_totals',
-           'check_match', 'users_as', 'same_users', 'known_only', 'match_loosely', 'tell_rounded', 'spreadsheet_days',
-           'explode_lists', 'in_list_order', 'split_id_lists']
+           'check_match', 'users_as', 'same_users', 'tell_future', 'known_only', 'match_loosely', 'tell_rounded',
+           'spreadsheet_days', 'explode_lists', 'in_list_order', 'split_id_lists']
 
 # %% ../nbs/66_mapping.ipynb #cd8fa4f2
 import ast
@@ -18,6 +18,7 @@ import json
 import numpy as np
 import pandas as pd
 import re
+import time
 import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -55,8 +56,9 @@ SYNONYMS = dict(
          'eventtime orderdate purchasedate invoicedate tdat reviewdate ratingtime ratingtimestamp '
          'reviewtime dateadded timestampms timecreated transactiondate eventtimestamp when '
           'starttime watchedat playedat viewedat datewatched watcheddate dateread listenedat '
-          'endtime utctime uts lastplayed servertimestamp servertime logtime orderpurchasetimestamp '
-          'orderdatetime paidat completedat eventdate visitdate epoch epochtime unixts '
+          'endtime utctime uts lastplayed servertimestamp servertime logtime '
+          'orderpurchasetimestamp orderdatetime paidat completedat eventdate visitdate epoch '
+          'epochtime unixts '
          'datum zeit zeitstempel kaufdatum bestelldatum heure jour fecha fechahora data dato '
          'datahora tijd tijdstip tarih zaman czas дата время 日期 时间 時間 日時 日付 날짜 시간',
     value='rating ratings score stars overall click clicked isclick liked like islike label '
@@ -307,7 +309,7 @@ def says_no(event:str # A word of the column `event`
     "Does an event say that the user does not want the item, or did nothing with it?"
     return _SAYS_NO.search(event) is not None
 
-# %% ../nbs/66_mapping.ipynb #414aa414
+# %% ../nbs/66_mapping.ipynb #265dd9dc
 _WHEN = r'(on|the)?(time|timestamp|ts|at|date|datetime|timems|timeutc|unix)?(utc|ms)?'
 _CLICK = re.compile(rf'(first|last)?(click|tap|open)(ed|s)?{_WHEN}|(time|date|timestamp)ofclick|'
                     'klickzeit(punkt)?|(ge)?klicktam|datedeclic|fechadeclic')
@@ -330,13 +332,20 @@ _NEVER = {'', '0', '-1', '0.0', '-1.0', 'false', 'nat', 'nan', 'none', 'null', '
           'n', 'n/a', 'na', 'f', '0000-00-00', '0000-00-00 00:00:00', '1970-01-01',
           '1970-01-01 00:00:00', '<na>'}
 
-# %% ../nbs/66_mapping.ipynb #9af2a0fc
+# %% ../nbs/66_mapping.ipynb #a4adcee7
+def _texts_of(s:pd.Series)->tuple[np.ndarray, pd.Series]:
+    "Number of each row's distinct value, and these as texts; '' where there is none."
+    try: codes, values = pd.factorize(s, use_na_sentinel=False)
+    except TypeError: codes, values = pd.factorize(s.astype(str))       # of lists
+    distinct = pd.Series(values).astype(object)
+    return codes, distinct.where(distinct.notna(), '').astype(str).str.strip()
+
 def _is_set(s:pd.Series)->np.ndarray:
     "Which cells hold something that happened: no gap, no zero, no word for never."
     if pd.api.types.is_bool_dtype(s): return s.fillna(False).to_numpy(bool)
     if pd.api.types.is_datetime64_any_dtype(s): return s.notna().to_numpy()
-    texts = s.astype(object).where(s.notna(), '').astype(str).str.strip().str.lower()
-    return ~texts.isin(_NEVER).to_numpy()
+    codes, texts = _texts_of(s)
+    return ~texts.str.lower().isin(_NEVER).to_numpy()[codes]
 
 def _are_times(s:pd.Series)->bool:
     "Does a column hold dates or time stamps, where it holds something?"
@@ -351,7 +360,7 @@ def is_click_time(s:pd.Series)->bool:
     "Is it a column of times of clicks, by its name and by what it holds?"
     return _CLICK.fullmatch(bare_name(s.name)) is not None and _are_times(s)
 
-# %% ../nbs/66_mapping.ipynb #d263385e
+# %% ../nbs/66_mapping.ipynb #5f45a2d2
 def _says_undone(s:pd.Series)->np.ndarray:
     "Which rows were undone, by a column of times, flags or words that is called so."
     happened = _is_set(s)
@@ -361,20 +370,20 @@ def _says_undone(s:pd.Series)->np.ndarray:
 
 def _says_refused(s:pd.Series)->np.ndarray:
     "Which rows have a status that says no."
-    texts = s.astype(object).where(s.notna(), '').astype(str).str.strip()
-    bad = [x for x in pd.unique(texts) if not re.match('(?i)partial', x)
+    codes, texts = _texts_of(s)
+    bad = [x for x in texts if not re.match('(?i)partial', x)
            and (says_no(x) or _FAILED.search(x))]
-    return texts.isin(bad).to_numpy() if s.nunique() <= 100 else np.zeros(len(s), bool)
+    return texts.isin(bad).to_numpy()[codes] if len(texts) <= 100 else np.zeros(len(s), bool)
 
 def _is_credit(s:pd.Series)->np.ndarray:
     "Which rows have a number of a cancellation or credit note, where most have another."
-    texts = s.astype(object).where(s.notna(), '').astype(str).str.strip()
+    codes, texts = _texts_of(s)
     credit = texts.str.fullmatch(_CREDIT).to_numpy(bool)
     word = texts[~credit].str.extract(r'^([#A-Za-z]*)[-_ #/]?\d[\d/_-]*$', expand=False)
     usual = word.value_counts(normalize=True).max()          # numbers, or one word before them
-    return credit if usual > .9*word.notna().mean() > .8 else np.zeros(len(s), bool)
+    return credit[codes] if usual > .9*word.notna().mean() > .8 else np.zeros(len(s), bool)
 
-# %% ../nbs/66_mapping.ipynb #dd8555be
+# %% ../nbs/66_mapping.ipynb #20ef3a00
 _REFUSALS = ((_UNDONE, _says_undone, 'were undone (cancelled, returned, skipped)'),
              (_STATUS, _says_refused, 'have a status that says no'),
              (_INVOICE, _is_credit, 'have the number of a cancellation or credit note'))
@@ -416,19 +425,20 @@ def drop_refusals(log:pd.DataFrame, name:str, notes:list[str])->pd.DataFrame:
             log = log[~gone]
     return log
 
-# %% ../nbs/66_mapping.ipynb #1a637872
-def drop_unclicked(log:pd.DataFrame, name:str, notes:list[str], time:str='time'
+# %% ../nbs/66_mapping.ipynb #b4698d9f
+def drop_unclicked(log:pd.DataFrame, name:str, notes:list[str], when:str='time'
                   )->pd.DataFrame:
-    "A log of impressions without those whose time of a click is empty; `time`: its name there."
+    "A log of impressions without those whose time of a click is empty; `when`: its name there."
     for c in [c for c in log if c == 'time' or c not in OUR_COLUMNS]:
-        theirs = time if c == 'time' else c
+        theirs = when if c == 'time' else c
         called = _CLICK.fullmatch(bare_name(theirs)) or (
             c == 'time' and _BOUGHT.fullmatch(bare_name(theirs)))
         if not called: continue
         clicked = _is_set(log[c])
         if clicked.all() or not _are_times(log[c]): continue
         notes.append(f'{name}: {int((~clicked).sum()):,} rows without a time in {theirs!r} '
-                     f'(shown, not clicked or bought): dropped; --drop-columns {_quoted(theirs)} keeps them')
+                     f'(shown, not clicked or bought): dropped; --drop-columns '
+                     f'{_quoted(theirs)} keeps them')
         log = log[clicked]
     return log
 
@@ -451,7 +461,7 @@ def without_html(items:pd.DataFrame, name:str, notes:list[str])->pd.DataFrame:
     if n: notes.append(f'{name}: {n:,} texts with marks of HTML (&amp;, <b>): read without them')
     return items
 
-# %% ../nbs/66_mapping.ipynb #885f28ef
+# %% ../nbs/66_mapping.ipynb #a85181c8
 def _list_of(cell:Any)->list|None:
     "A cell as the list that it is, or that it spells; None if it is none."
     if isinstance(cell, (list, tuple, np.ndarray)): return list(cell)
@@ -485,7 +495,7 @@ def plain_lists(items:pd.DataFrame, name:str, notes:list[str])->pd.DataFrame:
         items = items.assign(**{c: plain.where(lists.notna(), items[c]).astype(object)})
     return items
 
-# %% ../nbs/66_mapping.ipynb #706f5b6e
+# %% ../nbs/66_mapping.ipynb #b90f7352
 _TWICE = re.compile('[ÃÂâÐÑ][\x80-¿ŒœŠšŸŽžƒˆ˜–-‡•…‰‹›€™]')
 
 def _once(text:str)->str:
@@ -511,7 +521,7 @@ def without_mojibake(items:pd.DataFrame, name:str, notes:list[str])->pd.DataFram
                      'here: export the table again, as UTF-8')
     return items
 
-# %% ../nbs/66_mapping.ipynb #3f676f45
+# %% ../nbs/66_mapping.ipynb #4765bd67
 _NOBODY = set("""guest anonymous anon unknown nobody visitor default none gast unbekannt invité
 inconnu invitado anónimo ospite anonimo anoniem convidado gość гость 游客 访客 ゲスト 게스트
 -1""".split())
@@ -520,19 +530,21 @@ _TOTALS = set("""total totals sum subtotal gesamt summe gesamtsumme totale totaa
 
 def drop_totals(log:pd.DataFrame, name:str, notes:list[str])->pd.DataFrame:
     "A log without rows of totals, as reports end; a note on users who stand for nobody."
-    users = log['user'].astype(str).str.strip().str.casefold().str.rstrip(':')
-    total = users.isin(_TOTALS) & ~users.duplicated(keep=False)
+    codes, users = _texts_of(log['user'])
+    users = users.str.casefold().str.rstrip(':')
+    once = np.bincount(codes, minlength=len(users)) == 1
+    total = (users.isin(_TOTALS) & once).to_numpy()[codes]
     if total.any() and not total.all():
         notes.append(f'{name}: {int(total.sum()):,} rows of totals '
                      f'({value_at(log["user"], first_true(total))}): dropped')
-    nobody = users.isin(_NOBODY)
-    if nobody.any() and users[~nobody].nunique() > 1:
+    nobody = users.isin(_NOBODY).to_numpy()[codes]
+    if nobody.any() and len(users) > 2:
         word = short(value_at(log['user'], first_true(nobody)))
         notes.append(f'{name}: {int(nobody.sum()):,} rows of the user {word}, who may be nobody, '
                      'or many: taken as one user; take the rows out if they are not')
     return log[~total] if not total.all() else log
 
-# %% ../nbs/66_mapping.ipynb #7ce6c418
+# %% ../nbs/66_mapping.ipynb #6dcaaaf6
 def check_match(match:str)->None:
     "An `InputError` unless users are to be matched in a way that is known."
     if match in ('exact', 'loose'): return
@@ -556,6 +568,16 @@ def same_users(log:pd.DataFrame, match:str, name:str, notes:list[str])->pd.DataF
     notes.append(f'{told}: taken as different; match_users="loose" (--match-users loose) joins '
                  'them')
     return log
+
+# %% ../nbs/66_mapping.ipynb #2e5e987e
+def tell_future(log:pd.DataFrame, name:str, notes:list[str])->None:
+    "A note on times that are still to come: a wrong clock puts its rows into the test."
+    if 'time' not in log or not len(log): return
+    later = log['time'] > time.time() + 7*86_400
+    if not later.any(): return
+    last = str(np.datetime64(int(log['time'].max()), 's'))[:10]
+    notes.append(f'{name}: {int(later.sum()):,} rows are later than today, up to {last}: kept, and '
+                 'the last in a split by time; take them out if a clock was wrong')
 
 # %% ../nbs/66_mapping.ipynb #c08396a4
 def known_only(log:pd.DataFrame, items:pd.DataFrame, name:str, notes:list[str])->pd.DataFrame:
@@ -617,7 +639,7 @@ def spreadsheet_days(log:pd.DataFrame, name:str, notes:list[str])->pd.DataFrame:
                  'the column out')
     return log.assign(time=pd.to_datetime(seconds, unit='s'))
 
-# %% ../nbs/66_mapping.ipynb #0b4b8349
+# %% ../nbs/66_mapping.ipynb #eb2945ba
 def _is_list(x:Any)->bool: return isinstance(x, (list, tuple, np.ndarray))
 
 def _list_columns(df:pd.DataFrame)->list[str]:

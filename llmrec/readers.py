@@ -32,8 +32,8 @@ from .mapping import (
     OUR_COLUMNS, QUANTITY, SYNONYMS, bare_name, check_mapping, check_match, drop_refusals,
     drop_totals, drop_unclicked, explode_lists, is_click_time, known_cells, known_only,
     match_loosely, plain_lists, read_values, rename_columns, renamings, require_names, same_users,
-    says_no, says_refusal, split_id_lists, spreadsheet_days, star_ratings, tell_rounded,
-    typed_columns, users_as, without_html, without_mojibake)
+    says_no, says_refusal, split_id_lists, spreadsheet_days, star_ratings, tell_future,
+    tell_rounded, typed_columns, users_as, without_html, without_mojibake)
 from .tables import (
     RawTable, TableOptions, as_file, as_path, open_table, opener_of)
 
@@ -651,6 +651,7 @@ def read_table(log:Any, # File, list or glob of files (CSV, TSV, JSON, Parquet, 
     log = _positive(_with_events(log, o, name, notes), o, name, notes, value)
     log = drop_refusals(log, name, notes)
     domain = Domain(name, log.reset_index(drop=True), items.reset_index(drop=True), notes, o.dates)
+    tell_future(domain.log, name, domain.notes)
     return _named_back(domain, theirs, raw, raw_items)
 
 def _stem(path:Any)->str:
@@ -728,7 +729,7 @@ def align_ids(source:Domain, target:Domain,
     return tuple(d.with_log(d.log.assign(user=d.log['user'].astype(str))) if number else d
                  for d, number in zip((source, target), whole))
 
-# %% ../nbs/51_readers.ipynb #347cf6e1
+# %% ../nbs/51_readers.ipynb #48f563bc
 def _near_joined(source:Domain, target:Domain, match:str)->Domain:
     "The source, whose users are called as those of the target where that was asked for."
     own, other = (pd.unique(d.log['user']) for d in (target, source))

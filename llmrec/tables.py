@@ -29,7 +29,8 @@ from pandas.api.types import union_categoricals
 from pathlib import Path
 from typing import Any, BinaryIO
 from .columns import (
-    holds_texts, is_text_column, list_names, match_ids, open_cells, short)
+    holds_texts, is_text_column, list_names, match_ids, open_cells, short, unquoted,
+    without_formulas)
 from .core import InputError, check_type, import_optional
 from .language import doubt_encoding, guess_encoding, require_table, require_text
 
@@ -38,6 +39,8 @@ def as_path(x:Any, what:str, kind:str='a file')->Path:
     "`x` as a Path whose name the system can look up."
     try:
         path = Path(check_type(x, (str, os.PathLike), what, f'the path of {kind}')).expanduser()
+        if re.match(r'[a-z][a-z0-9+]+://', str(x)):
+            raise InputError(f'{what} {str(x)[:80]} is an address: fetch the file first')
         path.is_dir()
     except (OSError, RuntimeError) as error:
         reason = getattr(error, 'strerror', error)
@@ -193,7 +196,9 @@ def _files(x:Any, what:str)->list[Path]:
         if _is_partitioned(path): return [path]
         inside = [p for p in sorted(path.iterdir()) if p.is_file() and p.name[:1] not in '._']
         same = {''.join(p.suffixes[-2:]) for p in inside}
-        if inside and len(same) == 1 and same != {''}: return [as_file(p, what) for p in inside]
+        parts = all(re.match(r'part-|\d{6}_\d', p.name) for p in inside)
+        if inside and len(same) == 1 and (parts or same != {''}):
+            return [as_file(p, what) for p in inside]
         return [as_file(path, what)]
     if re.search(r'[*?[]', str(x)):
         found = sorted(glob.glob(str(path), recursive=True))
@@ -466,9 +471,16 @@ def _preamble(lines:list[str], known:Collection[str])->tuple[int, str|None]:
         comment = line.startswith(('#', '%')) and not any(
             re.search(rf'(^|\W){re.escape(name)}(\W|$)', line) for name in known if len(name) > 2)
         if told: sep = told[1]
-        elif line.strip() and not comment: break
+        elif line.strip() and not comment and not re.fullmatch(r'\+[-=+]+\+\s*', line): break
         skip += 1
     return skip, sep
+
+def _whole_header(lines:list[str], skip:int)->list[str]:
+    "Lines whose header is one of them, though line breaks stand in the names, inside quotes."
+    for stop in range(skip + 1, min(skip + 5, len(lines))):
+        text = ' '.join(lines[skip:stop])
+        if text.count('"') % 2 == 0: return [*lines[:skip], text, *lines[stop:]]
+    return lines
 
 def _title_lines(rows:list[list[str]], known:Collection[str])->int:
     "How many lines of few fields stand before a table of several, as reports have them."
@@ -484,6 +496,7 @@ def _dialect(head:bytes, whole:bool, encoding:str, where:str, options:TableOptio
     "How a text is written, judged by its first lines."
     lines = _lines_of(head, encoding, whole)
     skip, told = _preamble(lines, options.known)
+    lines = _whole_header(lines, skip)
     places = [i for i, line in enumerate(lines) if i >= skip and line.strip()][:400]
     lines = [lines[i] for i in places]
     if not lines: raise InputError(f'{where} cannot be read: it has no line of text')
@@ -668,11 +681,11 @@ def _open_text(opener:Callable, where:str, head:bytes, options:TableOptions)->Ra
     dialect = _dialect(head, len(head) < 2**17, encoding, where, options)
     dialect = _with_quotes(opener, dialect)
     df = _parse(opener, where, dialect, options)
-    if b'="' in head.replace(b'\x00', b''): df = _without_formulas(df)
+    if b'="' in head.replace(b'\x00', b''): df = without_formulas(df)
     how = [f'separator {SEPARATORS.get(dialect.sep, dialect.sep)}']
     if encoding not in ('utf-8', 'utf-8-sig'): how.append(f'encoding {encoding}')
     if dialect.header is None: how.append('no header')
-    if dialect.quoting == csv.QUOTE_NONE or _is_translated(dialect): df = _unquoted(df)
+    if dialect.quoting == csv.QUOTE_NONE or _is_translated(dialect): df = unquoted(df)
     else: _check_swallowed(df, dialect, where)
     if dialect.header is not None and not options.all_text: df = _without_headers(df)
     table = RawTable(df, where, how, notes)
@@ -684,8 +697,8 @@ def _open_text(opener:Callable, where:str, head:bytes, options:TableOptions)->Ra
 def _without_nuls(opener:Callable, where:str, head:bytes)->tuple[Callable, bytes, list[str]]:
     "A text in UTF-8 without NUL bytes, its head, and a note."
     few = head.rstrip(b'\x00').count(b'\x00') < .3*len(head)
-    if b'\x00' not in head or not few or head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return opener, head, []
+    wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if b'\x00' not in head or not few or wide: return opener, head, []
     if not _is_utf8(head.replace(b'\x00', b'')): return opener, head, []
     data = read_head(opener, where, -1).replace(b'\x00', b'')
     note = f'{where}: NUL bytes (of a file that was cut off?) are left out'
@@ -694,8 +707,8 @@ def _without_nuls(opener:Callable, where:str, head:bytes)->tuple[Callable, bytes
 def _require_whole_rows(head:bytes, where:str)->None:
     "An `InputError` where a line names the item of all lines below it."
     if not re.match(rb'\d+:\r?\n\d', head): return
-    raise InputError(f'{where} has lines such as {head.split()[0].decode()!r}, which name the item of '
-                     'the lines below (as Netflix Prize has it): write it into each line')
+    raise InputError(f'{where} has lines such as {head.split()[0].decode()!r}, which name the item '
+                     'of the lines below (as Netflix Prize has it): write it into each line')
 
 def _without_headers(df:pd.DataFrame)->pd.DataFrame:
     "A table without its header among the rows, where files were put one behind the other."
@@ -707,27 +720,6 @@ def _without_headers(df:pd.DataFrame)->pd.DataFrame:
     df = df[~again].reset_index(drop=True)
     numbers = {c: pd.to_numeric(df[c], errors='coerce') for c in texts}
     return df.assign(**{c: x for c, x in numbers.items() if x.notna().eq(df[c].notna()).all()})
-
-def _without_formulas(df:pd.DataFrame)->pd.DataFrame:
-    'A table whose texts are kept from a spreadsheet\'s numbers, `="007"`, as these texts.'
-    for c in [c for c in df if holds_texts(df[c])]:
-        text = df[c].astype(object)
-        inner = text.str.extract(r'^="(.*)"$', expand=False)
-        df = df.assign(**{c: text.where(inner.isna(), inner)})
-    return df
-
-def _unquoted(df:pd.DataFrame)->pd.DataFrame:
-    "Cells that are quoted from end to end without their quotes; others stay as they are."
-    for c in df:
-        if not holds_texts(df[c]): continue
-        text = df[c].astype(object)
-        whole = text.str.startswith('"').fillna(False).astype(bool)
-        if not whole.any(): continue
-        whole[whole] = text[whole].str.fullmatch(r'"(?:[^"]|""|\\")*"', flags=re.S)
-        if not whole.any(): continue
-        inner = text[whole].str[1:-1].str.replace('""', '"').str.replace('\\"', '"')
-        df = df.assign(**{c: text.where(~whole, inner.reindex(text.index))})
-    return df
 
 # %% ../nbs/64_tables.ipynb #04969311
 def _check_swallowed(df:pd.DataFrame, dialect:Dialect, where:str)->None:
@@ -795,7 +787,8 @@ def _open_bytes(opener:Callable, where:str, options:TableOptions)->RawTable:
         df = _from_json(decode_all(opener, where, options.encoding), where, options)
         how = ['JSON', 'no header'] if list(df) == ['0', '1'] else ['JSON']
         return RawTable(open_cells(df, options.known), where, how)
-    return _open_text(opener, where, head, options)
+    table = _open_text(opener, where, head, options)
+    return replace(table, df=open_cells(table.df, options.known))
 
 def _from_json(text:str, where:str, options:TableOptions)->pd.DataFrame:
     "JSON lines, an array of objects, or an object that holds one."
@@ -865,7 +858,8 @@ def _json_document(text:str, where:str, options:TableOptions)->pd.DataFrame:
 
 def _json_records(found:dict)->list:
     "The list of objects inside an object; the object alone where it has none."
-    records = [v for v in found.values() if isinstance(v, list) and v
+    inner = [v for x in found.values() if isinstance(x, dict) for v in x.values()]
+    records = [v for v in [*found.values(), *inner] if isinstance(v, list) and v
                and all(isinstance(x, dict) for x in v)]
     rows = {'schema', 'data'} == set(found) or len(found) < 6
     return records[0] if len(records) == 1 and rows else [found]

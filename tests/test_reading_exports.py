@@ -140,3 +140,24 @@ def test_structs_and_lists_of_parquet(tmp_path):
     parquet.write_table(table, tmp_path/'s.parquet')
     d = read(tmp_path/'s.parquet', FRAME, {'user': 'customer.id', 'log.item': 'sku', 'value': 'qty'})
     assert pairs(d) == [[7, 1], [7, 2], [8, 2]] and d.log['value'].tolist() == [1, 3, 1]
+
+
+# headers, cells, folders, clocks
+def test_a_line_break_in_a_name(F): assert pairs(log_and(F, '"Customer\nID",item\n7,1\n8,2\n', columns={'user': 'Customer ID', 'log.item': 'item'})) == TWO
+@pytest.mark.parametrize('cell, name', [('{""item"": %d}', 'props.item'), ('{""p"": {""item"": %d}}', 'props.p.item')])
+def test_objects_of_json_in_a_cell(cell, name, F):
+    log = 'user,props\n' + ''.join(f'{u},"{cell % i}"\n' for u, i in TWO)
+    assert pairs(log_and(F, log, columns={'log.item': name})) == TWO
+@pytest.mark.parametrize('name', ['https://example.org/log.csv', 's3://bucket/log.parquet'])
+def test_an_address_is_no_file(name, F): assert 'is an address' in refused(lambda: read(name, F('i.csv', ITEMS)))
+def test_parts_without_an_ending(tmp_path):
+    for i, row in enumerate(['7,1\n', '8,2\n']): (tmp_path/f'part-0000{i}').write_text(row)
+    (tmp_path/'_SUCCESS').write_text('')
+    assert pairs(read(tmp_path, FRAME, {'user': '0', 'log.item': '1'}, no_header=True)) == TWO
+def test_a_clock_that_is_ahead_is_told(F): assert told(log_and(F, 'user,item,time\n7,1,2020-04-03\n8,2,2099-01-01\n9,3,2020-04-05\n'), '1 rows are later than today, up to 2099-01-01')
+def test_borders_of_a_terminal(F): assert pairs(log_and(F, '+------+------+\n| user | item |\n+------+------+\n|    7 |    1 |\n|    8 |    2 |\n+------+------+\n2 rows in set\n')) == TWO
+def test_an_answer_of_elasticsearch(F):
+    hits = [dict(_id=str(u), _source=dict(user=u, item=i)) for u, i in TWO]
+    answer = dict(took=3, timed_out=False, _shards={}, hits=dict(total=2, hits=hits))
+    assert pairs(read(F('e.json', json.dumps(answer)), F('i.csv', ITEMS), {'user': '_source.user', 'log.item': '_source.item'})) == TWO
+def test_dates_and_stamps_of_two_programs(): assert days(['2020-04-03T10:00:00Z', '1585908000000']) == ['2020-04-03 10:00:00']*2

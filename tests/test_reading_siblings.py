@@ -149,8 +149,7 @@ def test_users_who_would_be_shared_in_another_way_of_writing_are_told():
 def test_ids_of_python(F):
     assert pairs(read(pd.DataFrame(dict(item=[1, 2]), index=pd.Index([7, 8], name='user')), FRAME)) == [[7, 1], [8, 2]]
     assert Domain('a', pd.DataFrame(dict(user=[Decimal('7'), Decimal('8')], item=[1, 2])), FRAME).log['user'].tolist() == [7, 8]
-    assert Domain('a', pd.DataFrame(dict(user=[b'a', b'b'], item=[1, 2])), FRAME).log['user'].tolist() == ['a', 'b']
-    for bad in ([Decimal('1.5'), Decimal('2')], [True, False]): refused(lambda: Domain('a', pd.DataFrame(dict(user=bad, item=[1, 2])), FRAME))
+    for bad in ([Decimal('1.5'), Decimal('2')], [True, False], [b'a', b'b']): refused(lambda: Domain('a', pd.DataFrame(dict(user=bad, item=[1, 2])), FRAME))
     refused(lambda: Domain('a', pd.DataFrame([[1, 1]], columns=pd.MultiIndex.from_tuples([('user', ''), ('item', '')])), FRAME))
     refused(lambda: Domain('a', pd.DataFrame(dict(user=[1, 2], item=[1, 1], value=[1j, 2j])), FRAME))
 

@@ -119,7 +119,7 @@ def test_methods_of_the_first_edition_answer():
 def test_an_index_of_the_first_edition_is_that_of_a_fit():
     from llmrec import Recommender
     rec = Recommender(None, budget='fast')
-    with pytest.warns(DeprecationWarning, match='never public'), warnings.catch_warnings():
+    with pytest.warns(DeprecationWarning, match='goes with the next version'), warnings.catch_warnings():
         warnings.simplefilter('default')
         data = rec._index(domain('films', list('abcdefgh')*3), [domain('books', list('abcdwxyz')*3)], None)
     assert data is rec.data and any('both domains' in line for line in rec.plan)
