@@ -609,10 +609,12 @@ def _with_matched_ids(log:pd.DataFrame, items:pd.DataFrame, name:str, notes:list
     texts = set(ids.dropna().astype(object).map(lambda x: str(x).strip()))
     log, note = split_id_lists(log, 'item', texts)
     if note: notes.append(f'{name}: {note}')
-    in_log, in_items = match_loosely(*match_ids(log['item'], items['item']), name, notes)
-    log = known_only(log.assign(item=in_log), items.assign(item=in_items), name, notes)
+    in_log, in_items = match_ids(log['item'], items['item'])
+    if not in_log.isin(in_items).all():
+        in_log, in_items = match_loosely(in_log, in_items, name, notes)
+        log = known_only(log.assign(item=in_log), items.assign(item=in_items), name, notes)
+        in_log, in_items = match_ids(log['item'], in_items)
     user, = match_ids(log['user'])
-    in_log, in_items = match_ids(log['item'], in_items)
     for column, ids in (('user', user), ('item', in_items)):
         tell_rounded(ids, column, name, notes)
     return log.assign(user=user, item=in_log), items.assign(item=in_items)
