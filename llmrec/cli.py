@@ -83,7 +83,8 @@ def cli_run(data:str='movielens', # Built-in pair: movielens, journey or toy
 
 def _check_no_reading(how):
     "Options that say how files are read mean nothing for built-in data."
-    given = [name for name, value in how.items() if value not in (None, False, 'utf-8', 'auto', 'exact')]
+    unset = (None, False, 'utf-8', 'auto', 'exact')
+    given = [name for name, value in how.items() if value not in unset]
     for name in given:
         if name == 'min_value': continue
         option = '--' + name.replace('_', '-')

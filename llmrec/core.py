@@ -133,11 +133,12 @@ def renamed_call(old:str, instead:str, # Name of a method, and what to use
     method.__name__ = old
     return method
 
-def take_old_methods(cls:type, names:dict[str, str] # Old name to new
+def take_old_methods(cls:type, names:dict # Old name to the new one and the number of arguments
                     )->None:
     "Let methods that a subclass writes under their old names be those of today."
-    for old, new in names.items():
+    for old, (new, arguments) in names.items():
         if old not in vars(cls) or new in vars(cls): continue
+        if vars(cls)[old].__code__.co_argcount != arguments: continue    # something else
         warnings.warn(f'{cls.__name__}.{old}: this method is now {new}', DeprecationWarning,
                       stacklevel=3)
         setattr(cls, new, vars(cls)[old])

@@ -148,7 +148,8 @@ class Expert(BaseEstimator):
     contributions = renamed('contributions', 'attributions', 'Expert')
     def __init_subclass__(cls, **options:object) -> None:
         super().__init_subclass__(**options)
-        take_old_methods(cls, dict(learn='_fit', grow='add_items', contributions='attributions'))
+        take_old_methods(cls, dict(learn=('_fit', 2), grow=('add_items', 3),
+                                   contributions=('attributions', 3)))
 
 # %% ../nbs/12_expert.ipynb #b10491a4
 def expert_names(experts:Sequence[Expert]) -> list[str]:

@@ -529,7 +529,7 @@ _TOTALS = set("""total totals sum subtotal gesamt summe gesamtsumme totale totaa
 всего 合計 总计 合计 소계 합계""".split()) | {'grand total', 'total general', 'total général'}
 
 def drop_totals(log:pd.DataFrame, name:str, notes:list[str])->pd.DataFrame:
-    "A log without rows of totals, as reports end; a note on users who stand for nobody."
+    "A log without rows of totals, as reports end; a note on users such as guest."
     codes, users = _texts_of(log['user'])
     users = users.str.casefold().str.rstrip(':')
     once = np.bincount(codes, minlength=len(users)) == 1
