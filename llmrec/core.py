@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['InputError', 'import_optional', 'check_type', 'check_int', 'check_fraction', 'default_device', 'def_device',
-           'device_of', 'renamed', 'set_seed', 'keep_generators', 'cache_dir', 'atomic_write', 'write_json', 'progress',
-           'batch_slices', 'free_memory', 'peak_memory_mb', 'check_memory', 'interactive', 'l2_normalize',
-           'package_versions', 'id_kind', 'check_id_kind', 'hash_ids']
+           'device_of', 'renamed', 'renamed_attribute', 'renamed_call', 'take_old_methods', 'set_seed',
+           'keep_generators', 'cache_dir', 'atomic_write', 'write_json', 'progress', 'batch_slices', 'free_memory',
+           'peak_memory_mb', 'check_memory', 'interactive', 'l2_normalize', 'package_versions', 'id_kind',
+           'check_id_kind', 'hash_ids']
 
 # %% ../nbs/50_core.ipynb #f2c0143e
 import contextlib
@@ -110,6 +111,37 @@ def renamed(old:str, new:str, # Names of a method
     method.__name__ = old
     method.__doc__ = f'Deprecated: `{new}`.'
     return method
+
+def renamed_attribute(old:str, new:str, # Names of an attribute
+                      owner:str # Name of its class
+                     )->property:
+    "An attribute under its old name, which warns; it goes with the next version."
+    def attribute(self):
+        warnings.warn(f'{owner}.{old} is now {owner}.{new}', DeprecationWarning, stacklevel=2)
+        return getattr(self, new)
+    return property(attribute, doc=f'Deprecated: `{new}`.')
+
+def renamed_call(old:str, instead:str, # Name of a method, and what to use
+                 call:Callable, # What it does today
+                 owner:str='Recommender' # Name of its class
+                )->Callable:
+    "A method whose work others do now, under its old name, which warns."
+    def method(self, *args, **kwargs):
+        warnings.warn(f'{owner}.{old} goes with the next version: use {instead}',
+                      DeprecationWarning, stacklevel=2)
+        return call(self, *args, **kwargs)
+    method.__name__ = old
+    return method
+
+def take_old_methods(cls:type, names:dict # Old name to the new one and the number of arguments
+                    )->None:
+    "Let methods that a subclass writes under their old names be those of today."
+    for old, (new, arguments) in names.items():
+        if old not in vars(cls) or new in vars(cls): continue
+        if vars(cls)[old].__code__.co_argcount != arguments: continue    # something else
+        warnings.warn(f'{cls.__name__}.{old}: this method is now {new}', DeprecationWarning,
+                      stacklevel=3)
+        setattr(cls, new, vars(cls)[old])
 
 # %% ../nbs/50_core.ipynb #5c34b469
 def set_seed(seed:int=0, # Any integer

@@ -4,22 +4,30 @@
 
 # %% auto #0
 __all__ = ['OUR_COLUMNS', 'SYNONYMS', 'QUANTITY', 'bare_name', 'require_names', 'renamings', 'rename_columns', 'check_mapping',
-           'known_cells', 'typed_columns', 'read_values', 'says_no', 'without_html', 'known_only', 'match_loosely',
-           'tell_rounded', 'spreadsheet_days', 'split_id_lists']
+           'known_cells', 'typed_columns', 'star_ratings', 'read_values', 'says_no', 'is_click_time', 'says_refusal',
+           'drop_refusals', 'drop_unclicked', 'without_html', 'plain_lists', 'without_mojibake', 'drop_totals',
+           'check_match', 'users_as', 'same_users', 'tell_future', 'known_only', 'match_loosely', 'tell_rounded',
+           'spreadsheet_days', 'explode_lists', 'in_list_order', 'split_id_lists']
 
 # %% ../nbs/66_mapping.ipynb #cd8fa4f2
+import ast
+import csv
 import difflib
+import html
+import json
 import numpy as np
 import pandas as pd
-import html
 import re
+import time
 import unicodedata
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 from .columns import (
-    first_true, list_names, match_ids, read_numbers, read_times, short, value_at)
+    are_whole, first_true, is_text_column, list_names, match_ids, near_users,
+    read_numbers, read_times, short, twin_ids, value_at)
 from .core import InputError
-from .tables import RawTable, in_list_order
+from .tables import RawTable
 
 # %% ../nbs/66_mapping.ipynb #273f7118
 OUR_COLUMNS = ('user', 'item', 'title', 'time', 'event', 'value', 'text', 'category', 'brand',
@@ -47,10 +55,15 @@ SYNONYMS = dict(
     time='timestamp ts unixtime unixtimestamp unixreviewtime datetime date createdat created '
          'eventtime orderdate purchasedate invoicedate tdat reviewdate ratingtime ratingtimestamp '
          'reviewtime dateadded timestampms timecreated transactiondate eventtimestamp when '
+          'starttime watchedat playedat viewedat datewatched watcheddate dateread listenedat '
+          'endtime utctime uts lastplayed servertimestamp servertime logtime '
+          'orderpurchasetimestamp orderdatetime paidat completedat eventdate visitdate epoch '
+          'epochtime unixts '
          'datum zeit zeitstempel kaufdatum bestelldatum heure jour fecha fechahora data dato '
          'datahora tijd tijdstip tarih zaman czas дата время 日期 时间 時間 日時 日付 날짜 시간',
     value='rating ratings score stars overall click clicked isclick liked like islike label '
           'quantity qty purchased bought weight plays playcount listencount feedback '
+          'lineitemquantity itemquantity qtyordered units unitssold clicks clickcount purchases '
           'bookrating ratingscore isclicked clickflag response bewertung note sterne évaluation '
           'valoración calificación puntuación voto valutazione nota avaliação beoordeling ocena '
           'puan betyg оценка рейтинг 评分 評価 평점 별점 menge anzahl quantité cantidad quantità '
@@ -66,7 +79,8 @@ def bare_name(name:Any)->str:
     return re.sub(r'[\W_]', '', marks)
 
 SYNONYMS = {ours: [bare_name(word) for word in words.split()] for ours, words in SYNONYMS.items()}
-QUANTITY = [bare_name(word) for word in """quantity qty menge anzahl quantité cantidad quantità
+QUANTITY = [bare_name(word) for word in """quantity qty lineitemquantity itemquantity qtyordered
+units unitssold clicks clickcount purchases menge anzahl quantité cantidad quantità
 quantidade aantal ilość liczba adet miktar antal количество 数量 수량""".split()]
 
 def _likely(ours:str, names:Sequence[str])->str|None:
@@ -135,8 +149,18 @@ def require_names(log:RawTable, items:RawTable|None, has:dict, name:str, columns
     wish = _wish(missing, log, items, columns)
     line = ','.join(f'{ours}={theirs}' for ours, theirs in wish.items())
     bare = '--no-header ' if any(t and 'no header' in t.how for t in (log, items)) else ''
+    if _is_matrix(log.df, missing):
+        raise InputError(f"{'; '.join(told)}: it looks like a matrix with a column for each item: "
+                         'write a row for each user and item, as DataFrame.melt of pandas does')
     raise InputError(f"{'; '.join(told)}: name yours with {bare}--columns {line[:200]}"
                      f'{_in_python(wish)}{_flat_hint(missing, items, log, items)}')
+
+def _is_matrix(df:pd.DataFrame, missing:list)->bool:
+    "Numbers in all columns but the first, none of which is called like one of ours?"
+    called = {word for ours in ('item', 'time', 'value') for word in (ours, *SYNONYMS[ours])}
+    rest = [c for c in df.columns[1:] if bare_name(c) not in called]
+    numbers = all(pd.api.types.is_numeric_dtype(df[c]) for c in rest)
+    return ('log', 'item') in missing and len(rest) == df.shape[1] - 1 >= 3 and numbers
 
 def _in_python(wish:dict)->str:
     text = ', '.join(f"'{k}': '{v}'" for k, v in wish.items())
@@ -241,6 +265,25 @@ _NO = """false no n f nein non não nao hayır nie net dislike disliked dislikes
 thumbsdown thumbs_down negative нет 否 不喜欢 いいえ 아니오 아니요 👎 ✗ ✘ ❌"""
 _BOOLEAN = dict.fromkeys(_YES.split(), 1.) | dict.fromkeys(_NO.split(), 0.)
 
+_STARS = re.compile(r'[★⭐🌟✭✮✯☆✩½*\s\ufe0f]+')
+_OF = re.compile(r'(\d+(?:[.,]\d+)?)\s*(?:/|out of|von|sur|of|de|su|из)\s*(\d+)(?:\s*[^\W\d]+\.?)?')
+
+def star_ratings(s:pd.Series # Ratings
+                )->np.ndarray|None: # float64
+    "Ratings such as ★★★½, 4/5 and 4 out of 5; shares where wholes differ; None for others."
+    if not is_text_column(s): return None
+    texts = s.astype(object).where(s.notna(), '').astype(str).str.strip().str.lower()
+    distinct = [text for text in pd.unique(texts) if text]
+    if distinct and all(_STARS.fullmatch(text) for text in distinct):
+        number = {x: len(re.findall('[★⭐🌟✭✮✯*]', x)) + .5*x.count('½') for x in distinct}
+        return texts.map(number).to_numpy(float)
+    found = {text: _OF.fullmatch(text) for text in distinct}
+    if not distinct or not all(found.values()): return None
+    wholes = {m[2] for m in found.values()}
+    parts = {x: float(m[1].replace(',', '.')) for x, m in found.items()}
+    if len(wholes) > 1: parts = {x: parts[x]/float(m[2]) for x, m in found.items() if m[2] != '0'}
+    return texts.map(parts).to_numpy(float)
+
 def read_values(s:pd.Series # Numbers, or words that say yes and no
                )->np.ndarray: # float64
     "Values as numbers; yes and no are 1 and 0."
@@ -249,6 +292,8 @@ def read_values(s:pd.Series # Numbers, or words that say yes and no
     words = s.astype(object).astype(str).str.strip().str.lower().str.replace(' ', '_')
     known = words[s.notna()]
     if len(known) and known.isin(_BOOLEAN).all(): return words.map(_BOOLEAN).to_numpy(float)
+    stars = star_ratings(s)
+    if stars is not None: return stars
     return read_numbers(s).values
 
 # %% ../nbs/66_mapping.ipynb #ab667c84
@@ -263,6 +308,139 @@ def says_no(event:str # A word of the column `event`
            )->bool:
     "Does an event say that the user does not want the item, or did nothing with it?"
     return _SAYS_NO.search(event) is not None
+
+# %% ../nbs/66_mapping.ipynb #265dd9dc
+_WHEN = r'(on|the)?(time|timestamp|ts|at|date|datetime|timems|timeutc|unix)?(utc|ms)?'
+_CLICK = re.compile(rf'(first|last)?(click|tap|open)(ed|s)?{_WHEN}|(time|date|timestamp)ofclick|'
+                    'klickzeit(punkt)?|(ge)?klicktam|datedeclic|fechadeclic')
+_BOUGHT = re.compile(rf'(purchase|buy|bought|order|conver(t|sion)|subscri(be|ption)|watch|play|'
+                     rf'finish|read|rate|rating|review)e?d?{_WHEN}|date(read|watched|played|rated)')
+_UNDONE = re.compile(r'(order)?(is|was)?(cancel(l?ed)?|cancell?ation|refund(ed)?|return(ed)?|'
+                     r'reversed|reversal|void(ed)?|chargeback|storno|storniert|retou?r(niert)?|'
+                     r'skip(ped)?)'
+                     r'(time|timestamp|ts|at|am|on|date|datum|datetime|flag|indicator)?')
+_LOAN = re.compile(r'(due|loan|rent|borrow|checkout|checkedout|ausleih|lend|emprunt|prestamo)')
+_STATUS = re.compile(r'(order|payment|financial|transaction|item|line|sale|invoice|bestell|'
+                     r'auftrags)?(status|state|zustand|estado|statut|stato|статус|状态|ステータス)|'
+                     r'(transaction|order|document|sales?|movement|invoice|beleg)(type|art|kind)')
+_INVOICE = re.compile(r'(invoice|order|receipt|bill|document|voucher|transaction|rechnungs?|beleg|'
+                      r'bestell|bon|facture|factura|fattura)(no|nr|num|number|id|nummer|code)?')
+_CREDIT = re.compile(r'(?i)(C|CN|CR|CM|CRN|CRED|CREDIT|CANCEL|RET|RTN|RMA|REFUND|GS|STORNO|VOID)'
+                     r'[-_ #/]?\d[\d/_-]*')
+_FAILED = re.compile(r'(?i)\b(wc-)?(failed|void(ed)?|declined|trash|fraud|ungültig)')
+_NEVER = {'', '0', '-1', '0.0', '-1.0', 'false', 'nat', 'nan', 'none', 'null', '\\n', '-', 'no',
+          'n', 'n/a', 'na', 'f', '0000-00-00', '0000-00-00 00:00:00', '1970-01-01',
+          '1970-01-01 00:00:00', '<na>'}
+
+# %% ../nbs/66_mapping.ipynb #a4adcee7
+def _texts_of(s:pd.Series)->tuple[np.ndarray, pd.Series]:
+    "Number of each row's distinct value, and these as texts; '' where there is none."
+    try: codes, values = pd.factorize(s, use_na_sentinel=False)
+    except TypeError: codes, values = pd.factorize(s.astype(str))       # of lists
+    distinct = pd.Series(values).astype(object)
+    return codes, distinct.where(distinct.notna(), '').astype(str).str.strip()
+
+def _is_set(s:pd.Series)->np.ndarray:
+    "Which cells hold something that happened: no gap, no zero, no word for never."
+    if pd.api.types.is_bool_dtype(s): return s.fillna(False).to_numpy(bool)
+    if pd.api.types.is_datetime64_any_dtype(s): return s.notna().to_numpy()
+    codes, texts = _texts_of(s)
+    return ~texts.str.lower().isin(_NEVER).to_numpy()[codes]
+
+def _are_times(s:pd.Series)->bool:
+    "Does a column hold dates or time stamps, where it holds something?"
+    if pd.api.types.is_bool_dtype(s): return False
+    known = s[_is_set(s)].iloc[:1000]
+    if not len(known): return False
+    try: found = read_times(known, 'time')
+    except InputError: return False
+    return found.how != 'a counter' and bool(np.isfinite(found.seconds).mean() > .9)
+
+def is_click_time(s:pd.Series)->bool:
+    "Is it a column of times of clicks, by its name and by what it holds?"
+    return _CLICK.fullmatch(bare_name(s.name)) is not None and _are_times(s)
+
+# %% ../nbs/66_mapping.ipynb #5f45a2d2
+def _says_undone(s:pd.Series)->np.ndarray:
+    "Which rows were undone, by a column of times, flags or words that is called so."
+    happened = _is_set(s)
+    words = s[happened].astype(str).str.strip().str.lower()
+    flags = words.isin([*_BOOLEAN, '1', '1.0']).all()
+    return happened if flags or _are_times(s) else np.zeros(len(s), bool)
+
+def _says_refused(s:pd.Series)->np.ndarray:
+    "Which rows have a status that says no."
+    codes, texts = _texts_of(s)
+    bad = [x for x in texts if not re.match('(?i)partial', x)
+           and (says_no(x) or _FAILED.search(x))]
+    return texts.isin(bad).to_numpy()[codes] if len(texts) <= 100 else np.zeros(len(s), bool)
+
+def _is_credit(s:pd.Series)->np.ndarray:
+    "Which rows have a number of a cancellation or credit note, where most have another."
+    codes, texts = _texts_of(s)
+    credit = texts.str.fullmatch(_CREDIT).to_numpy(bool)
+    word = texts[~credit].str.extract(r'^([#A-Za-z]*)[-_ #/]?\d[\d/_-]*$', expand=False)
+    usual = word.value_counts(normalize=True).max()          # numbers, or one word before them
+    return credit[codes] if usual > .9*word.notna().mean() > .8 else np.zeros(len(s), bool)
+
+# %% ../nbs/66_mapping.ipynb #20ef3a00
+_REFUSALS = ((_UNDONE, _says_undone, 'were undone (cancelled, returned, skipped)'),
+             (_STATUS, _says_refused, 'have a status that says no'),
+             (_INVOICE, _is_credit, 'have the number of a cancellation or credit note'))
+
+def _quoted(column:Any)->str:
+    "A name as a shell takes it."
+    return f'"{column}"' if ' ' in str(column) else str(column)
+
+def says_refusal(column:Any)->bool:
+    "Is a column called as those that say no?"
+    name = bare_name(column)
+    return any(pattern.fullmatch(name) for pattern, *_ in _REFUSALS)
+
+def _order_of(log:pd.DataFrame)->pd.Series|None:
+    "The number of the order, where the first row of an order alone says what became of it."
+    status = [c for c in log if _STATUS.fullmatch(bare_name(c))]
+    for c in [c for c in log if status and (_INVOICE.fullmatch(bare_name(c)) or c == 'Name')]:
+        blank = ~_is_set(log[status[0]])
+        if blank.any() and (blank == log[c].duplicated().to_numpy()).all(): return log[c]
+    return None
+
+def _in_orders(order:pd.Series, gone:np.ndarray)->np.ndarray:
+    "Which rows are of the orders of others."
+    return order.isin(order[gone]).to_numpy()
+
+def drop_refusals(log:pd.DataFrame, name:str, notes:list[str])->pd.DataFrame:
+    "A log without the rows that columns beside ours call undone; they are counted."
+    order = _order_of(log)
+    lent = any(_LOAN.match(bare_name(c)) for c in log)        # what is lent comes back
+    for c in [c for c in log if c not in OUR_COLUMNS]:
+        for pattern, says, words in _REFUSALS:
+            if not pattern.fullmatch(bare_name(c)) or lent and 'return' in bare_name(c): continue
+            gone = says(log[c])
+            if order is not None: gone = gone | _in_orders(order[log.index], gone)
+            if not 0 < gone.mean() <= .5: continue
+            example = short(value_at(log[c], first_true(gone)), 30)
+            notes.append(f'{name}: {int(gone.sum()):,} rows {words}, by column {c!r} ({example}): '
+                         f'dropped; --drop-columns {_quoted(c)} keeps them')
+            log = log[~gone]
+    return log
+
+# %% ../nbs/66_mapping.ipynb #b4698d9f
+def drop_unclicked(log:pd.DataFrame, name:str, notes:list[str], when:str='time'
+                  )->pd.DataFrame:
+    "A log of impressions without those whose time of a click is empty; `when`: its name there."
+    for c in [c for c in log if c == 'time' or c not in OUR_COLUMNS]:
+        theirs = when if c == 'time' else c
+        called = _CLICK.fullmatch(bare_name(theirs)) or (
+            c == 'time' and _BOUGHT.fullmatch(bare_name(theirs)))
+        if not called: continue
+        clicked = _is_set(log[c])
+        if clicked.all() or not _are_times(log[c]): continue
+        notes.append(f'{name}: {int((~clicked).sum()):,} rows without a time in {theirs!r} '
+                     f'(shown, not clicked or bought): dropped; --drop-columns '
+                     f'{_quoted(theirs)} keeps them')
+        log = log[clicked]
+    return log
 
 # %% ../nbs/66_mapping.ipynb #2a7e0d0f
 _ENTITY = re.compile(r'&(#\d{2,6}|#[xX][0-9a-fA-F]{2,5}|[a-zA-Z]{2,8}\d{0,2});')
@@ -283,6 +461,124 @@ def without_html(items:pd.DataFrame, name:str, notes:list[str])->pd.DataFrame:
     if n: notes.append(f'{name}: {n:,} texts with marks of HTML (&amp;, <b>): read without them')
     return items
 
+# %% ../nbs/66_mapping.ipynb #a85181c8
+def _list_of(cell:Any)->list|None:
+    "A cell as the list that it is, or that it spells; None if it is none."
+    if isinstance(cell, (list, tuple, np.ndarray)): return list(cell)
+    if not isinstance(cell, str): return None
+    if re.fullmatch(r'\{[^:{}]*\}', cell): return next(csv.reader([cell[1:-1]]), [])
+    if not re.fullmatch(r'(?s)\s*\[.*\]\s*', cell): return None
+    for read in (json.loads, ast.literal_eval):
+        try: return list(read(cell))
+        except (ValueError, SyntaxError, TypeError, RecursionError): continue
+    bare = re.fullmatch(r'\[([\w ,.&-]*)\]', cell.strip())
+    return [x.strip() for x in bare[1].split(',') if x.strip()] if bare else None
+
+def _label(x:Any)->str:
+    "One element of a list: of an object, its name."
+    if isinstance(x, dict):
+        texts = [v for v in x.values() if isinstance(v, str)] or list(x.values())
+        x = next((x[k] for k in ('name', 'title', 'label', 'value') if k in x), (texts or [''])[0])
+    return str(x).replace('|', ' ').strip()
+
+def plain_lists(items:pd.DataFrame, name:str, notes:list[str])->pd.DataFrame:
+    "An item table whose cells of lists are labels, joined by '|', or sentences in `text`."
+    for c in [c for c in items if c not in ('item', 'title', 'price')]:
+        if not is_text_column(items[c]): continue
+        head = items[c].dropna().iloc[:200]
+        if not len(head) or head.map(lambda x: _list_of(x) is not None).mean() < .9: continue
+        sign = '. ' if c == 'text' else '|'
+        lists = items[c].map(_list_of)
+        plain = lists.map(lambda x: sign.join(filter(None, map(_label, x))) or None
+                          if isinstance(x, list) else None)
+        notes.append(f'{name}: lists in {c!r} ({short(head.iloc[0], 40)}) are read as labels')
+        items = items.assign(**{c: plain.where(lists.notna(), items[c]).astype(object)})
+    return items
+
+# %% ../nbs/66_mapping.ipynb #b90f7352
+_TWICE = re.compile('[ÃÂâÐÑ][\x80-¿ŒœŠšŸŽžƒˆ˜–-‡•…‰‹›€™]')
+
+def _once(text:str)->str:
+    "A text that was encoded twice as it was; others as they are."
+    if not _TWICE.search(text): return text
+    for encoding in ('cp1252', 'latin-1'):
+        try: return text.encode(encoding).decode('utf-8')
+        except UnicodeError: continue
+    return text
+
+def without_mojibake(items:pd.DataFrame, name:str, notes:list[str])->pd.DataFrame:
+    "An item table whose texts are encoded once; a note where letters were lost before."
+    turned = lost = 0
+    for c in [c for c in ('title', 'text', 'category', 'brand') if c in items]:
+        cells = items[c].astype(object)
+        plain = cells.map(lambda x: _once(x) if isinstance(x, str) else x)
+        turned += int((plain != cells)[cells.notna()].sum())
+        lost += int(cells.map(lambda x: isinstance(x, str) and '\ufffd' in x).sum())
+        items = items.assign(**{c: plain})
+    if turned: notes.append(f'{name}: {turned:,} texts were encoded twice (CafÃ©): read as Café')
+    if lost:
+        notes.append(f'{name}: {lost:,} texts have \ufffd where letters were lost before they came '
+                     'here: export the table again, as UTF-8')
+    return items
+
+# %% ../nbs/66_mapping.ipynb #4765bd67
+_NOBODY = set("""guest anonymous anon unknown nobody visitor default none gast unbekannt invité
+inconnu invitado anónimo ospite anonimo anoniem convidado gość гость 游客 访客 ゲスト 게스트
+-1""".split())
+_TOTALS = set("""total totals sum subtotal gesamt summe gesamtsumme totale totaal suma somme итого
+всего 合計 总计 合计 소계 합계""".split()) | {'grand total', 'total general', 'total général'}
+
+def drop_totals(log:pd.DataFrame, name:str, notes:list[str])->pd.DataFrame:
+    "A log without rows of totals, as reports end; a note on users such as guest."
+    codes, users = _texts_of(log['user'])
+    users = users.str.casefold().str.rstrip(':')
+    once = np.bincount(codes, minlength=len(users)) == 1
+    total = (users.isin(_TOTALS) & once).to_numpy()[codes]
+    if total.any() and not total.all():
+        notes.append(f'{name}: {int(total.sum()):,} rows of totals '
+                     f'({value_at(log["user"], first_true(total))}): dropped')
+    nobody = users.isin(_NOBODY).to_numpy()[codes]
+    if nobody.any() and len(users) > 2:
+        word = short(value_at(log['user'], first_true(nobody)))
+        notes.append(f'{name}: {int(nobody.sum()):,} rows of the user {word}, who may be nobody, '
+                     'or many: taken as one user; take the rows out if they are not')
+    return log[~total] if not total.all() else log
+
+# %% ../nbs/66_mapping.ipynb #6dcaaaf6
+def check_match(match:str)->None:
+    "An `InputError` unless users are to be matched in a way that is known."
+    if match in ('exact', 'loose'): return
+    raise InputError(f"match_users (--match-users) is {match!r}: expected 'exact' or 'loose'")
+
+def users_as(log:pd.DataFrame, to:dict)->pd.DataFrame:
+    "A log whose users are called as in `to`; those who are not in it keep their ids."
+    called = log['user'].astype(object).map(lambda x: to.get(x, x))
+    return log.assign(user=called.astype('int64' if are_whole(pd.unique(called)) else str))
+
+def same_users(log:pd.DataFrame, match:str, name:str, notes:list[str])->pd.DataFrame:
+    "A log whose users are written in one way, where that was asked for; else a note on them."
+    if not len(log): return log
+    users = log['user'].value_counts().index
+    near = twin_ids(users if match == 'loose' else users[:200_000])
+    if not near.to or len(near.to) < .01*len(users): return log
+    told = f'{name}: {len(near.to):,} users differ from others only in {near.how} ({near.example})'
+    if match == 'loose':
+        notes.append(f'{told}: joined, as asked')
+        return users_as(log, near.to)
+    notes.append(f'{told}: taken as different; match_users="loose" (--match-users loose) joins '
+                 'them')
+    return log
+
+# %% ../nbs/66_mapping.ipynb #2e5e987e
+def tell_future(log:pd.DataFrame, name:str, notes:list[str])->None:
+    "A note on times that are still to come: a wrong clock puts its rows into the test."
+    if 'time' not in log or not len(log): return
+    later = log['time'] > time.time() + 7*86_400
+    if not later.any(): return
+    last = str(np.datetime64(int(log['time'].max()), 's'))[:10]
+    notes.append(f'{name}: {int(later.sum()):,} rows are later than today, up to {last}: kept, and '
+                 'the last in a split by time; take them out if a clock was wrong')
+
 # %% ../nbs/66_mapping.ipynb #c08396a4
 def known_only(log:pd.DataFrame, items:pd.DataFrame, name:str, notes:list[str])->pd.DataFrame:
     "The rows whose item is in the table: those of others do not decide what kind ids are."
@@ -297,26 +593,20 @@ def known_only(log:pd.DataFrame, items:pd.DataFrame, name:str, notes:list[str])-
 # %% ../nbs/66_mapping.ipynb #ff181049
 def match_loosely(in_log:pd.Series, in_items:pd.Series, name:str, notes:list[str]
                  )->tuple[pd.Series, pd.Series]:
-    "Item ids of both tables, without zeros in front or capitals where they match only so."
-    texts = in_log.dropna().astype(str), in_items.dropna().astype(str)
-    if not all(map(len, texts)) or texts[0].isin(set(texts[1])).any(): return in_log, in_items
-    if all(t.str.fullmatch(r'\d+').all() for t in texts):
-        bare = [t.str.lstrip('0') for t in texts]
-        if not _matches(*bare, texts[1]): return in_log, in_items
-        _tell_match('without the zeros in front', texts, name, notes)
-        return match_ids(in_log.astype(str).str.lstrip('0'), in_items.astype(str).str.lstrip('0'))
-    small = [t.str.casefold() for t in texts]
-    if not _matches(*small, texts[1]): return in_log, in_items
-    _tell_match('in small letters', texts, name, notes)
-    return in_log.astype(str).str.casefold().map(dict(zip(small[1], texts[1]))), in_items
-
-def _matches(a:pd.Series, b:pd.Series, before:pd.Series)->bool:
-    "Do most ids of `a` stand in `b`, which tells as many apart as before?"
-    return b.nunique() == before.nunique() and a.isin(set(b)).mean() >= .5
-
-def _tell_match(how:str, texts:Sequence[pd.Series], name:str, notes:list[str])->None:
-    notes.append(f'{name}: item ids match {how} (log {texts[0].iloc[0]!r}, item table '
-                 f'{texts[1].iloc[0]!r}): these are taken for the same')
+    "Item ids of both tables, where those of the log are in the table but for zeros, capitals, …."
+    try: logged, listed = (pd.unique(s.dropna()) for s in (in_log, in_items))
+    except TypeError: return in_log, in_items               # lists and the like, named later
+    unknown = ~pd.Index(logged.astype(str)).isin(listed.astype(str))
+    if not unknown.any(): return in_log, in_items
+    near = near_users(listed, logged)
+    if len(near.to) < .5*unknown.sum(): return in_log, in_items
+    bare = [s.astype(str).str.lstrip('0') for s in (in_log, in_items)]
+    digits = unknown.all() and all(s.str.fullmatch(r'\d+').all() for s in bare)
+    notes.append(f'{name}: {len(near.to):,} item ids of the log are in the item table but for '
+                 f'{near.how} (table and log: {near.example}): these are taken for the same')
+    if digits and bare[1].nunique() == len(listed): return match_ids(*bare)
+    called = in_log.astype(object).map(lambda x: near.to.get(x, x))
+    return match_ids(called, in_items)
 
 # %% ../nbs/66_mapping.ipynb #6592f66d
 _ROUNDED = r'\d[.,]\d+E\+\d{2}'
@@ -348,6 +638,50 @@ def spreadsheet_days(log:pd.DataFrame, name:str, notes:list[str])->pd.DataFrame:
                  f'since 1900, as spreadsheets count them (from {day}); --drop-columns leaves '
                  'the column out')
     return log.assign(time=pd.to_datetime(seconds, unit='s'))
+
+# %% ../nbs/66_mapping.ipynb #eb2945ba
+def _is_list(x:Any)->bool: return isinstance(x, (list, tuple, np.ndarray))
+
+def _list_columns(df:pd.DataFrame)->list[str]:
+    "Columns whose cells are lists."
+    found = []
+    for c in df:
+        if df[c].dtype != object: continue
+        cells = df[c].iloc[:200].dropna()
+        if len(cells) and cells.map(_is_list).mean() > .5: found.append(c)
+    return found
+
+def explode_lists(table:RawTable # A log, perhaps with lists in its cells
+                 )->RawTable:
+    "One row for each element; columns of lists of one length go together, objects become columns."
+    df = table.df
+    lists = _list_columns(df)
+    if not lists: return table
+    length = df[lists].map(lambda x: len(x) if _is_list(x) else 0)
+    main = max(lists, key=lambda c: length[c].sum())
+    together = [c for c in lists if (length[c] == length[main]).all()]
+    df = df.assign(**{c: df[c].map(lambda x: list(x) if _is_list(x) else []) for c in together})
+    rest = df.drop(columns=[c for c in lists if c not in together])
+    long = in_list_order(rest.reset_index(drop=True).explode(together), main)
+    for c in together: long = _widened(long, c)
+    note = f'{table.where}: lists in {list_names(together)}: {len(df):,} rows became {len(long):,}'
+    return replace(table, df=long, notes=[*table.notes, note])
+
+def in_list_order(long:pd.DataFrame, # Exploded rows, under the numbers of the rows they were
+                  column:str)->pd.DataFrame:
+    "Rows with an element, whose place in the list is kept as a part of a second."
+    place = long.groupby(level=0).cumcount()
+    length = place.groupby(level=0).transform('size')
+    long = long.assign(subsecond=(place/(length + 1)).to_numpy())
+    return long[long[column].notna()].reset_index(drop=True)
+
+def _widened(df:pd.DataFrame, column:str)->pd.DataFrame:
+    "A column of objects as columns of their own."
+    cells = df[column]
+    if not len(cells) or not isinstance(cells.iloc[0], dict): return df
+    wide = pd.DataFrame([x if isinstance(x, dict) else {} for x in cells], index=df.index)
+    wide = wide.rename(columns={c: f'{column}.{c}' for c in wide if c in df})
+    return pd.concat([df.drop(columns=column), wide], axis=1)
 
 # %% ../nbs/66_mapping.ipynb #61425d49
 _SPLITS = (r'\s+', r'\s*,\s*', r'\s*\|\s*', r'\s*;\s*')

@@ -545,6 +545,11 @@ def _check_steps(rate:float, steps:int)->None:
                          'at most 1')
     check_int(steps, 'steps', 1)
 
+def _least_epsilon(delta:float)->float:
+    "The ε that the accountant of Opacus (Rényi orders up to 63) states for endless noise."
+    orders = np.append(np.arange(11, 110)/10, np.arange(12, 64))
+    return float(np.min(np.log1p(-1/orders) - np.log(delta*orders)/(orders - 1)))
+
 # %% ../nbs/22_privacy.ipynb #ae55c574
 def noise_multiplier(epsilon:float, delta:float, # ε and δ to be kept
                      rate:float, steps:int # q, steps of training
@@ -557,6 +562,10 @@ def noise_multiplier(epsilon:float, delta:float, # ε and δ to be kept
         raise InputError(f'delta is {delta}: expected a number between 0 and 1, well below one '
                          'over the number of people')
     _check_steps(rate, steps)
+    least = _least_epsilon(delta)
+    if epsilon <= least:
+        raise InputError(f'epsilon={epsilon} cannot be reached: for delta={delta} the accountant '
+                         f'states no less than {least:.3g}')
     utils = import_optional('opacus.accountants.utils', 'privacy')
     with _quiet_opacus(), clear_errors(f'epsilon={epsilon} cannot be reached'):
         return utils.get_noise_multiplier(target_epsilon=epsilon, target_delta=delta,

@@ -23,16 +23,19 @@ from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, IO
-from .columns import (
-    is_text_column, list_names, match_ids, missing_ids, read_numbers, read_times, short)
+from llmrec.columns import (
+    is_text_column, list_names, match_ids, missing_ids, near_users, read_numbers, read_times,
+    short)
 from .core import InputError, check_type, import_optional
 from .data import Domain, DomainPair, drop_missing_ids, require_columns
 from .mapping import (
-    OUR_COLUMNS, QUANTITY, SYNONYMS, bare_name, check_mapping, known_cells, known_only,
-    match_loosely, read_values, rename_columns, renamings, require_names, says_no,
-    split_id_lists, spreadsheet_days, tell_rounded, typed_columns, without_html)
+    OUR_COLUMNS, QUANTITY, SYNONYMS, bare_name, check_mapping, check_match, drop_refusals,
+    drop_totals, drop_unclicked, explode_lists, is_click_time, known_cells, known_only,
+    match_loosely, plain_lists, read_values, rename_columns, renamings, require_names, same_users,
+    says_no, says_refusal, split_id_lists, spreadsheet_days, star_ratings, tell_future,
+    tell_rounded, typed_columns, users_as, without_html, without_mojibake)
 from .tables import (
-    RawTable, TableOptions, as_file, as_path, explode_lists, open_table, opener_of)
+    RawTable, TableOptions, as_file, as_path, open_table, opener_of)
 
 # %% ../nbs/51_readers.ipynb #91c98b55
 def _folder(x:Any, holding:str)->Path:
@@ -380,10 +383,11 @@ def _asked(columns:Any, encoding:Any, sep:Any, no_header:bool, min_value:Any, te
     dates = str(dates).replace('-', ' ')
     if dates not in ('auto', 'day first', 'month first'):
         raise InputError(f"dates is {dates!r}: expected 'auto', 'day first' or 'month first'")
-    ids = [v for k, v in columns.items() if k.rpartition('.')[2] in ('user', 'item', 'event')]
+    users, items, happened = ([x, *(v for k, v in columns.items() if k.rpartition('.')[2] == x)]
+                              for x in ('user', 'item', 'event'))
     known = set(OUR_COLUMNS) | set(columns.values())
-    table = TableOptions(encoding, sep or None, bool(no_header), [*ids, 'user', 'item', 'event'],
-                         known=known)
+    table = TableOptions(encoding, sep or None, bool(no_header),
+                         [*users, *items, *happened], known=known, needed=(users, items))
     return _Asked(columns, table, min_value, _strings_of(text_columns, 'text_columns'),
                   _strings_of(drop_columns, 'drop_columns'), _strings_of(events, 'events'), dates)
 
@@ -395,6 +399,8 @@ def _check_naming(columns:Any, encoding:Any)->dict[str, str]:
     except (LookupError, TypeError):
         raise InputError(f'encoding is {short(encoding)}: Python knows no such encoding; '
                          'try "utf-8" or "cp1252"') from None
+    columns = {ours: str(theirs) if type(theirs) is int else theirs
+               for ours, theirs in columns.items()}
     for ours, theirs in columns.items():
         check_type(ours, str, 'a key of columns')
         check_type(theirs, str, f'columns[{ours!r}]', 'a column name')
@@ -411,7 +417,8 @@ def _positive(log:pd.DataFrame, o:_Asked, name:str, notes:list, theirs:str)->pd.
         raise InputError(f'min_value={o.min_value}: the log of {name} has no column value (found: '
                          f'{list_names(log.columns)}): name it with --columns value=YOURS')
     values = read_values(log['value'])
-    if pd.api.types.is_bool_dtype(log['value']) or set(np.unique(values)) <= {0., 1.}:
+    stars = star_ratings(log['value']) is not None
+    if stars or pd.api.types.is_bool_dtype(log['value']) or set(np.unique(values)) <= {0., 1.}:
         log = log.assign(value=values)
     seen = set(np.unique(values[~np.isnan(values)]).tolist())
     zero = seen <= {-1., 0., 1.} or bare_name(theirs) in QUANTITY
@@ -460,9 +467,11 @@ def _adopted(log:pd.DataFrame, o:_Asked, name:str, notes:list)->tuple[pd.DataFra
     log = _with_day(log, name, notes)
     for ours in ('time', 'value', 'event'):
         if ours in log: continue
-        for theirs in [c for c in log if bare_name(c) in SYNONYMS[ours] and c not in took.values()]:
+        clicks = [c for c in log if ours == 'time' and is_click_time(log[c])]
+        named = [c for c in log if bare_name(c) in SYNONYMS[ours] and c not in took.values()]
+        for theirs in named + clicks:
             if theirs in o.columns: continue
-            if not _fits(log[theirs], ours): continue
+            if theirs not in clicks and not _fits(log[theirs], ours): continue
             took[ours] = theirs
             notes.append(f'{name}: column {theirs!r} is taken for {ours} (--columns '
                          f'{ours}=OTHER names another, --drop-columns {theirs} leaves it out)')
@@ -506,7 +515,7 @@ def _fits(s:pd.Series, ours:str)->bool:
     sample = s.iloc[:1000].dropna()
     if not len(sample): return False
     if ours == 'event': return s.nunique() <= 100
-    if ours == 'value': return bool(np.isfinite(read_values(sample)).mean() > .9)
+    if ours == 'value': return bool(np.isfinite(read_values(sample)).mean() > .6)
     try: found = read_times(sample, 'time')
     except InputError: return False
     return found.how != 'a counter' and bool(np.isfinite(found.seconds).mean() > .5)
@@ -518,7 +527,8 @@ def _items_of(log:pd.DataFrame, name:str, notes:list)->tuple[pd.DataFrame, pd.Da
     used = {'user', 'item', 'time', 'event', 'value', 'weight', 'subsecond', *ours}
     by_item = log.groupby('item', observed=True)
     often = by_item.size().median() > 1
-    same = [c for c in log if c not in used and often and _one_each(by_item, c)]
+    same = [c for c in log if c not in used and often and not says_refusal(c)
+            and _one_each(by_item, c)]
     items = log[['item', *ours, *same]].drop_duplicates('item')
     for c in [c for c in ours if items[c].isna().any()]:
         first = by_item[c].first()                       # of the rows that have one
@@ -599,10 +609,12 @@ def _with_matched_ids(log:pd.DataFrame, items:pd.DataFrame, name:str, notes:list
     texts = set(ids.dropna().astype(object).map(lambda x: str(x).strip()))
     log, note = split_id_lists(log, 'item', texts)
     if note: notes.append(f'{name}: {note}')
-    log = known_only(log, items, name, notes)
-    user, = match_ids(log['user'])
     in_log, in_items = match_ids(log['item'], items['item'])
-    in_log, in_items = match_loosely(in_log, in_items, name, notes)
+    if not in_log.isin(in_items).all():
+        in_log, in_items = match_loosely(in_log, in_items, name, notes)
+        log = known_only(log.assign(item=in_log), items.assign(item=in_items), name, notes)
+        in_log, in_items = match_ids(log['item'], in_items)
+    user, = match_ids(log['user'])
     for column, ids in (('user', user), ('item', in_items)):
         tell_rounded(ids, column, name, notes)
     return log.assign(user=user, item=in_log), items.assign(item=in_items)
@@ -619,11 +631,13 @@ def read_table(log:Any, # File, list or glob of files (CSV, TSV, JSON, Parquet, 
                text_columns:Sequence[str]|str|None=None, # Columns of items to be read as one text
                drop_columns:Sequence[str]|str|None=None, # Columns to be left out
                events:Sequence[str]|str|None=None, # Events that count; None: all but dislikes, …
-               dates:str='auto' # Of dates that fit both ways: 'day first' or 'month first'
+               dates:str='auto', # Of dates that fit both ways: 'day first' or 'month first'
+               match_users:str='exact' # 'loose': one user but for zeros, capitals, blanks, signs
               )->Domain:
     "Read a domain from any two tables, or from one that holds both."
     o = _asked(columns, encoding, sep, no_header, min_value, text_columns, drop_columns, events,
                dates)
+    check_match(match_users)
     name = name or _stem(log)
     made = isinstance(log, pd.DataFrame) and isinstance(items, pd.DataFrame)
     raw, raw_items = _opened(log, items, o)
@@ -632,10 +646,14 @@ def read_table(log:Any, # File, list or glob of files (CSV, TSV, JSON, Parquet, 
     log, items = _both_named(raw, raw_items, o, name)
     log, took = _adopted(log, o, name, notes)
     log, items = _prepared(log, items, o, name, notes, made)
+    log = same_users(log, match_users, name, notes)
     theirs = _names_back(raw, raw_items, o, took)
+    log = drop_unclicked(log, name, notes, theirs.get(('log', 'time'), 'time'))
     value = theirs.get(('log', 'value'), 'value')
     log = _positive(_with_events(log, o, name, notes), o, name, notes, value)
+    log = drop_refusals(log, name, notes)
     domain = Domain(name, log.reset_index(drop=True), items.reset_index(drop=True), notes, o.dates)
+    tell_future(domain.log, name, domain.notes)
     return _named_back(domain, theirs, raw, raw_items)
 
 def _stem(path:Any)->str:
@@ -669,11 +687,11 @@ def _both_named(raw:RawTable, raw_items:RawTable|None, o:_Asked, name:str
 def _prepared(log:pd.DataFrame, items:pd.DataFrame|None, o:_Asked, name:str, notes:list,
               made:bool)->tuple[pd.DataFrame, pd.DataFrame]:
     "Both tables with ids that match, one row for each item, and one text."
-    if len(log): log = drop_missing_ids(log, name, notes)
+    if len(log): log = drop_totals(drop_missing_ids(log, name, notes), name, notes)
     if items is None: log, items = _items_of(log, name, notes)
     items = _with_text(items, o)
     if made: return log, items
-    items = without_html(items, name, notes)
+    for mend in (without_html, without_mojibake, plain_lists): items = mend(items, name, notes)
     log, items = _with_matched_ids(log, items, name, notes)
     return log, _first_of_each(items, name, notes)
 
@@ -701,27 +719,34 @@ def _named_back(domain:Domain, theirs:dict, raw:RawTable, raw_items:RawTable|Non
     return domain
 
 # %% ../nbs/51_readers.ipynb #9c051681
-def align_ids(source:Domain, target:Domain)->tuple[Domain, Domain]:
+def align_ids(source:Domain, target:Domain,
+              match:str='exact' # 'loose': users are the same but for zeros, capitals, blanks, signs
+             )->tuple[Domain, Domain]:
     "Two domains whose users have ids of one kind, numbers or text, so that shared ones are found."
+    check_match(match)
     if not len(source.log) or not len(target.log): return source, target
-    _tell_near_users(source, target)
+    source = _near_joined(source, target, match)
     whole = [pd.api.types.is_integer_dtype(d.log['user']) for d in (source, target)]
     if whole[0] == whole[1]: return source, target
     return tuple(d.with_log(d.log.assign(user=d.log['user'].astype(str))) if number else d
                  for d, number in zip((source, target), whole))
 
-# %% ../nbs/51_readers.ipynb #26b6df7a
-def _tell_near_users(source:Domain, target:Domain)->None:
-    "A note where no user is in both domains, and many would be in another way of writing."
-    ids = [pd.Series(pd.unique(d.log['user'])).astype(str) for d in (source, target)]
-    if ids[0].isin(ids[1]).any(): return
-    for how, form in (('without zeros in front', lambda s: s.str.lstrip('0')),
-                      ('in small letters', lambda s: s.str.casefold())):
-        n = int(form(ids[0]).isin(set(form(ids[1]))).sum())
-        if n < 2 or n < .05*min(map(len, ids)): continue
-        target.notes.append(f'no user of {source.name} is in {target.name}, {how} {n:,} would be: '
-                            'if they are the same, write them alike in both files')
-        return
+# %% ../nbs/51_readers.ipynb #48f563bc
+def _near_joined(source:Domain, target:Domain, match:str)->Domain:
+    "The source, whose users are called as those of the target where that was asked for."
+    own, other = (pd.unique(d.log['user']) for d in (target, source))
+    near = near_users(own, other)
+    if not near.to or len(near.to) < .05*min(len(own), len(other)): return source
+    if match == 'loose':
+        target.notes.append(f'{len(near.to):,} users of {source.name} are users of {target.name} '
+                            f'but for {near.how} ({near.example}): joined, as asked')
+        return source.with_log(users_as(source.log, near.to))
+    n = int(pd.Index(own.astype(str)).isin(other.astype(str)).sum())
+    target.notes.append(
+        f'{n:,} users are in both {source.name} and {target.name}; {len(near.to):,} more would be '
+        f'but for {near.how} ({near.example}): if they are the same, match_users="loose" '
+        '(--match-users loose) joins them')
+    return source
 
 # %% ../nbs/51_readers.ipynb #8210e249
 def _bundled(package:str, *names:str)->list[Path]:

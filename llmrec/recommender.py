@@ -23,7 +23,7 @@ from huggingface_hub import ModelHubMixin
 from sklearn.base import BaseEstimator, clone
 from .core import (
     InputError, batch_slices, check_int, check_memory, check_type, def_device,
-    default_device, l2_normalize, renamed)
+    default_device, l2_normalize, renamed, renamed_call)
 from .data import Domain, check_interactions, require_columns
 from .language import warn_unread
 from .preprocess import TEXT_COLUMNS, item_text, log_order, price_edges
@@ -898,6 +898,8 @@ class Recommender(BaseEstimator, ModelHubMixin):
     why = renamed('why', 'explain')
     without = renamed('without', 'counterfactual')
     word_parts = renamed('word_parts', 'token_attributions')
+    _index = renamed_call('_index', 'fit, .plan and .data', lambda self, target, source, more=None:
+                          self.fit(target, source, vectors=more).data)
 
 # %% ../nbs/23_recommender.ipynb #80eb759e
 @patch(cls_method=True)

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['SEPARATORS', 'as_path', 'as_file', 'opener_of', 'read_head', 'TableOptions', 'RawTable', 'open_table', 'decode_all',
-           'Dialect', 'read_csv_chunks', 'explode_lists', 'in_list_order']
+           'Dialect', 'read_csv_chunks']
 
 # %% ../nbs/64_tables.ipynb #7acdff41
+import ast
 import bz2
 import codecs
 import csv
@@ -27,15 +28,19 @@ from dataclasses import dataclass, field, replace
 from pandas.api.types import union_categoricals
 from pathlib import Path
 from typing import Any, BinaryIO
-from .columns import is_text_column, list_names, match_ids, short
+from .columns import (
+    holds_texts, is_text_column, list_names, match_ids, open_cells, short, unquoted,
+    without_formulas)
 from .core import InputError, check_type, import_optional
-from .language import doubt_encoding, guess_encoding
+from .language import doubt_encoding, guess_encoding, require_table, require_text
 
 # %% ../nbs/64_tables.ipynb #d3595eba
 def as_path(x:Any, what:str, kind:str='a file')->Path:
     "`x` as a Path whose name the system can look up."
     try:
         path = Path(check_type(x, (str, os.PathLike), what, f'the path of {kind}')).expanduser()
+        if re.match(r'[a-z][a-z0-9+]+://', str(x)):
+            raise InputError(f'{what} {str(x)[:80]} is an address: fetch the file first')
         path.is_dir()
     except (OSError, RuntimeError) as error:
         reason = getattr(error, 'strerror', error)
@@ -59,23 +64,23 @@ def as_file(path:Any, what:str='file')->Path:
     return path
 
 # %% ../nbs/64_tables.ipynb #2c2b8ae6
-_pickle = 'a pickle, which can run code when opened'
-_MAGIC = {b'\xd0\xcf\x11\xe0': 'an Excel file', b'\x28\xb5\x2f\xfd': 'a zstd archive',
-          b'7z\xbc\xaf': 'a 7-Zip archive', b'%PDF': 'a PDF file',
-          b'SQLite format 3': 'an SQLite database', b'Obj\x01': 'an Avro file',
-          b'\x89HDF': 'an HDF5 file', b'\x80\x04\x95': _pickle, b'\x80\x05\x95': _pickle,
-          b'\x93NUMPY': 'a NumPy array', b'ORC': 'an ORC file', b'RDX': "a file of R's save"}
-_PACKED = {b'\x1f\x8b': gzip.open, b'BZh': bz2.open, b'\xfd7zXZ': lzma.open}
+def _by_arrow(kind:str)->Callable:
+    "Unpack a stream by Arrow, from a file or from bytes."
+    def unpack(source, mode):
+        arrow = import_optional('pyarrow', 'data')
+        file = open(source, 'rb') if isinstance(source, (str, os.PathLike)) else source
+        return io.BufferedReader(arrow.CompressedInputStream(arrow.PythonFile(file, 'rb'), kind))
+    return unpack
+
+_PACKED = {b'\x1f\x8b': gzip.open, b'BZh': bz2.open, b'\xfd7zXZ': lzma.open,
+           b'\x28\xb5\x2f\xfd': _by_arrow('zstd'), b'\x04\x22\x4d\x18': _by_arrow('lz4')}
 _BROKEN = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 def opener_of(path:Path # A file
              )->Callable[[], BinaryIO]: # Opens it for reading bytes, unpacked
     "How to open a file, packed or not; what is no text at all is refused by its first bytes."
     with open(path, 'rb') as file: head = file.read(16)
-    for magic, what in _MAGIC.items():
-        if head.startswith(magic):
-            raise InputError(f'{path} is {what}: unpack or convert it to text (CSV), gzipped '
-                             'or not, or to .parquet')
+    require_text(head, str(path))
     for magic, unpack in _PACKED.items():
         if head.startswith(magic): return lambda: unpack(path, 'rb')
     return lambda: open(path, 'rb')
@@ -98,6 +103,7 @@ class TableOptions:
     all_text:bool=False # Are all columns read as text?
     known:Collection[str]=() # Names that a header may have
     positions:bool=False # Are the columns named by their positions?
+    needed:tuple=() # Names that a user may have, and names that an item may have
 
 @dataclass
 class RawTable:
@@ -114,7 +120,7 @@ def _from_frame(x:Any)->pd.DataFrame|None:
     if home == 'polars': return _from_polars(x)
     if home == 'pyarrow' and hasattr(x, 'to_table'): x = x.to_table()
     if home == 'pyarrow' and hasattr(x, 'to_pandas'): return _unrounded(x.to_pandas(), x.column)
-    for method in ('to_pandas', 'toPandas', 'df'):
+    for method in ('to_pandas', 'toPandas', 'df', 'compute'):
         if not isinstance(x, (str, os.PathLike)) and callable(getattr(x, method, None)):
             return getattr(x, method)()
     return None
@@ -156,14 +162,28 @@ def open_table(x:Any, # A path, a glob, a list of paths, or a frame of pandas, P
                options:TableOptions|None=None)->RawTable:
     "Any table as pandas has it."
     options = options or TableOptions()
+    x = _from_memory(x)
     if isinstance(x, pd.DataFrame):
-        return RawTable(_named_index(x, options.known), what, ['a DataFrame'])
+        df = open_cells(_named_index(x, options.known), options.known)
+        return RawTable(df, what, ['a DataFrame'])
     frame = _from_frame(x)
     home = type(x).__module__.split('.')[0]
-    if frame is not None: return RawTable(frame, what, [f'a frame of {home}'])
+    if frame is not None:
+        return RawTable(open_cells(frame, options.known), what, [f'a frame of {home}'])
     parts = [_open_file(path, options, what) for path in _files(x, what)]
     tables = [table for several in parts for table in several]
+    tables = _joined_all(tables, options.needed)
     return tables[0] if len(tables) == 1 else _stacked(tables, what)
+
+def _from_memory(x:Any)->Any:
+    "Records, columns and arrays with names as a frame whose columns are called by texts."
+    if isinstance(x, pd.Series): x = x.rename('value' if x.name is None else x.name).reset_index()
+    rows = isinstance(x, list) and len(x) and all(isinstance(row, dict) for row in x)
+    named = isinstance(x, np.ndarray) and x.dtype.names
+    if rows or named or isinstance(x, dict): x = pd.DataFrame(x)
+    if not isinstance(x, pd.DataFrame) or not all(isinstance(c, (int, np.integer)) for c in x):
+        return x
+    return x.set_axis([str(c) for c in x], axis=1)
 
 def _files(x:Any, what:str)->list[Path]:
     "The files that a path, a glob, a folder or a list of them stands for."
@@ -176,7 +196,9 @@ def _files(x:Any, what:str)->list[Path]:
         if _is_partitioned(path): return [path]
         inside = [p for p in sorted(path.iterdir()) if p.is_file() and p.name[:1] not in '._']
         same = {''.join(p.suffixes[-2:]) for p in inside}
-        if inside and len(same) == 1 and same != {''}: return [as_file(p, what) for p in inside]
+        parts = all(re.match(r'part-|\d{6}_\d', p.name) for p in inside)
+        if inside and len(same) == 1 and (parts or same != {''}):
+            return [as_file(p, what) for p in inside]
         return [as_file(path, what)]
     if re.search(r'[*?[]', str(x)):
         found = sorted(glob.glob(str(path), recursive=True))
@@ -206,6 +228,36 @@ def _stacked(tables:list[RawTable], what:str)->RawTable:
     how = [f'{len(tables)} files', *first.how]
     return RawTable(df, f'{what} ({len(tables)} files)', how, notes)
 
+def _joined_all(tables:list[RawTable], needed:tuple)->list[RawTable]:
+    "Tables none of which has user and item as one, as long as two of them share a key."
+    if any(all(set(names) & set(t.df) for names in needed) for t in tables): return tables
+    while len({frozenset(table.df.columns) for table in tables}) > 1:
+        joined = _joined(tables)
+        if joined is None: break
+        tables = joined
+    return tables
+
+def _joined(tables:list[RawTable])->list[RawTable]|None:
+    "Two tables of one key, which one of them has once a row, as one: orders and their lines."
+    for lines in tables:
+        for other in tables:
+            keys = [c for c in lines.df if c in other.df]
+            if other is lines or len(keys) != 1 or other.df[keys[0]].duplicated().any(): continue
+            table = _merged(lines, other, keys[0])
+            if table is None: continue
+            return [table, *[t for t in tables if t is not lines and t is not other]]
+    return None
+
+def _merged(lines:RawTable, other:RawTable, key:str)->RawTable|None:
+    "Lines with what belongs to their key in another table; None where no key is in both."
+    left, right = match_ids(lines.df[key], other.df[key])
+    found = left.isin(right)
+    if not found.any(): return None
+    df = lines.df.assign(**{key: left}).merge(other.df.assign(**{key: right}), on=key, how='left')
+    note = (f'{lines.where} and {other.where} are joined by {key!r}: {int(found.sum()):,} of '
+            f'{len(found):,} rows are in both')
+    return replace(lines, df=df, notes=[*lines.notes, *other.notes, note])
+
 def _plain_ids(df:pd.DataFrame)->pd.DataFrame:
     "A table without categories, whose numbers differ from file to file."
     coded = [c for c in df if isinstance(df[c].dtype, pd.CategoricalDtype)]
@@ -228,7 +280,7 @@ def _open_file(path:Path, options:TableOptions, what:str)->list[RawTable]:
     read, kind = _columnar(head, path)
     if read is None: return [_open_bytes(opener_of(path), str(path), options)]
     df = _named_index(_arrow(path, read, kind), options.known)
-    return [RawTable(_opened_cells(df, options.known), str(path), [kind])]
+    return [RawTable(open_cells(df, options.known), str(path), [kind])]
 
 def _columnar(head:bytes, path:Path)->tuple[Callable|None, str]:
     "How to read a file of columns, and its kind; None if it is none."
@@ -245,7 +297,8 @@ def _arrow_stream(path:Path)->pd.DataFrame:
     from pyarrow import ipc
     with open(path, 'rb') as file: return _from_frame(ipc.open_stream(file).read_all())
 
-_SHEET = ('xl/workbook.xml', '[Content_Types].xml')
+_PAPERS = re.compile(r'(?i)(^|/)(readme|licen[sc]e)|\.(md|pdf|html?)$')
+_SHEET = ('xl/workbook.xml', '[Content_Types].xml', 'content.xml')
 
 def _unzipped(path:Path, options:TableOptions, what:str)->list[RawTable]:
     "The tables in a ZIP archive, one after the other."
@@ -255,14 +308,28 @@ def _unzipped(path:Path, options:TableOptions, what:str)->list[RawTable]:
                          f'to text (CSV); it cannot be opened ({error})') from error
     with archive: names = [i.filename for i in archive.infolist() if not i.is_dir() and i.file_size]
     if any(name in _SHEET for name in names):
-        raise InputError(f'{path} is an Excel file: save the sheet as text (CSV) or .parquet')
+        kind = 'a LibreOffice sheet' if 'mimetype' in names else 'an Excel file'
+        raise InputError(f'{path} is {kind}: save the sheet as text (CSV) or .parquet')
     names = [n for n in names if not n.startswith('__MACOSX') and Path(n).name[:1] != '.']
-    kinds = {Path(name).suffix for name in names}
-    if not names or len(kinds) > 1:
+    tables = [n for n in names if not _PAPERS.search(n)]
+    kinds = {Path(name).suffix for name in tables}
+    if not tables or len(kinds) > 1:
         raise InputError(f'{path} is a ZIP archive with {list_names(names)}: unpack it, and name '
                          f'the file that is the {what}')
-    def opener(name): return lambda: io.BytesIO(zipfile.ZipFile(path).read(name))
-    return [_open_bytes(opener(name), f'{path}, {name}', options) for name in names]
+    return [_from_zip(path, name, options) for name in tables]
+
+def _from_zip(path:Path, name:str, options:TableOptions)->RawTable:
+    "One table of a ZIP archive, which may be packed once more."
+    try: data = zipfile.ZipFile(path).read(name)
+    except RuntimeError as error:
+        raise InputError(f'{path}, {name}: {error}: unpack it with its password') from None
+    where = f'{path}, {name}'
+    require_text(data[:300], where)
+    if data.startswith(b'PK\x03\x04'):
+        raise InputError(f'{where} is a ZIP archive inside a ZIP archive: unpack the outer one')
+    for magic, unpack in _PACKED.items():
+        if data.startswith(magic): data = unpack(io.BytesIO(data), 'rb').read()
+    return _open_bytes(lambda: io.BytesIO(data), where, options)
 
 # %% ../nbs/64_tables.ipynb #7628b748
 def _arrow(path:Any, read:Callable, kind:str)->pd.DataFrame:
@@ -339,6 +406,8 @@ def _quote_of(lines:list[str])->str:
 def _fields(line:str, sep:str, quote:str='"')->list[str]:
     "The fields of a line."
     if sep == ' ': return line.split()
+    if len(sep) == 1 and '\\' + sep in line:
+        return next(csv.reader([line], delimiter=sep, quotechar=quote, escapechar='\\'), [])
     if quote not in line or len(sep) > 1: return line.split(sep)
     blank = _has_blank(line, sep, quote)
     return next(csv.reader([line], delimiter=sep, quotechar=quote, skipinitialspace=blank), [])
@@ -402,9 +471,16 @@ def _preamble(lines:list[str], known:Collection[str])->tuple[int, str|None]:
         comment = line.startswith(('#', '%')) and not any(
             re.search(rf'(^|\W){re.escape(name)}(\W|$)', line) for name in known if len(name) > 2)
         if told: sep = told[1]
-        elif line.strip() and not comment: break
+        elif line.strip() and not comment and not re.fullmatch(r'\+[-=+]+\+\s*', line): break
         skip += 1
     return skip, sep
+
+def _whole_header(lines:list[str], skip:int)->list[str]:
+    "Lines whose header is one of them, though line breaks stand in the names, inside quotes."
+    for stop in range(skip + 1, min(skip + 5, len(lines))):
+        text = ' '.join(lines[skip:stop])
+        if text.count('"') % 2 == 0: return [*lines[:skip], text, *lines[stop:]]
+    return lines
 
 def _title_lines(rows:list[list[str]], known:Collection[str])->int:
     "How many lines of few fields stand before a table of several, as reports have them."
@@ -420,6 +496,7 @@ def _dialect(head:bytes, whole:bool, encoding:str, where:str, options:TableOptio
     "How a text is written, judged by its first lines."
     lines = _lines_of(head, encoding, whole)
     skip, told = _preamble(lines, options.known)
+    lines = _whole_header(lines, skip)
     places = [i for i, line in enumerate(lines) if i >= skip and line.strip()][:400]
     lines = [lines[i] for i in places]
     if not lines: raise InputError(f'{where} cannot be read: it has no line of text')
@@ -476,6 +553,9 @@ def _with_quotes(opener:Callable, dialect:Dialect)->Dialect:
     single = dialect.quote != '"'
     wide = dialect.encoding[:6] in ('utf-16', 'utf-32')
     if len(dialect.sep) > 1 or dialect.sep == ' ' or wide or single: return dialect
+    before = b'\\' + dialect.sep.encode()
+    if any(before in block for block in _whole_lines(opener, 0)):
+        dialect = replace(dialect, escape='\\')
     if not any(b'"' in block for block in _whole_lines(opener, 0)):
         return replace(dialect, quoting=csv.QUOTE_NONE)
     lone = _lone_quote(dialect.sep)
@@ -594,49 +674,58 @@ def _first_bad(data:bytes, encoding:str, start:int)->int:
 def _open_text(opener:Callable, where:str, head:bytes, options:TableOptions)->RawTable:
     "A text table, and how it was read."
     encoding = _encoding(head, options.encoding)
+    opener, head, notes = _without_nuls(opener, where, head)
+    _require_whole_rows(head, where)
     if encoding == 'utf-8' and b'\x00' in head:
         raise _encoding_error(where, head, encoding, head.index(b'\x00'))
     dialect = _dialect(head, len(head) < 2**17, encoding, where, options)
     dialect = _with_quotes(opener, dialect)
     df = _parse(opener, where, dialect, options)
-    if b'="' in head.replace(b'\x00', b''): df = _without_formulas(df)
+    if b'="' in head.replace(b'\x00', b''): df = without_formulas(df)
     how = [f'separator {SEPARATORS.get(dialect.sep, dialect.sep)}']
     if encoding not in ('utf-8', 'utf-8-sig'): how.append(f'encoding {encoding}')
     if dialect.header is None: how.append('no header')
-    if dialect.quoting == csv.QUOTE_NONE or _is_translated(dialect): df = _unquoted(df)
+    if dialect.quoting == csv.QUOTE_NONE or _is_translated(dialect): df = unquoted(df)
     else: _check_swallowed(df, dialect, where)
-    table = RawTable(df, where, how)
+    if dialect.header is not None and not options.all_text: df = _without_headers(df)
+    table = RawTable(df, where, how, notes)
     if encoding == options.encoding and not encoding.startswith('utf'):
         doubt = doubt_encoding(head, encoding)
         table.notes += [f'{where} {doubt}'][:bool(doubt)]
     return _without_empty(table, dialect) if dialect.header is not None else table
 
-def _without_formulas(df:pd.DataFrame)->pd.DataFrame:
-    'A table whose texts are kept from a spreadsheet\'s numbers, `="007"`, as these texts.'
-    for c in df.select_dtypes(exclude='number'):
-        text = df[c].astype(object)
-        inner = text.str.extract(r'^="(.*)"$', expand=False)
-        df = df.assign(**{c: text.where(inner.isna(), inner)})
-    return df
+def _without_nuls(opener:Callable, where:str, head:bytes)->tuple[Callable, bytes, list[str]]:
+    "A text in UTF-8 without NUL bytes, its head, and a note."
+    few = head.rstrip(b'\x00').count(b'\x00') < .3*len(head)
+    wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if b'\x00' not in head or not few or wide: return opener, head, []
+    if not _is_utf8(head.replace(b'\x00', b'')): return opener, head, []
+    data = read_head(opener, where, -1).replace(b'\x00', b'')
+    note = f'{where}: NUL bytes (of a file that was cut off?) are left out'
+    return lambda: io.BytesIO(data), data[:2**17], [note]
 
-def _unquoted(df:pd.DataFrame)->pd.DataFrame:
-    "Cells that are quoted from end to end without their quotes; others stay as they are."
-    for c in df:
-        if df[c].dtype != object and not isinstance(df[c].dtype, pd.StringDtype): continue
-        text = df[c].astype(object)
-        whole = text.str.startswith('"').fillna(False).astype(bool)
-        if not whole.any(): continue
-        whole[whole] = text[whole].str.fullmatch(r'"(?:[^"]|""|\\")*"', flags=re.S)
-        if not whole.any(): continue
-        inner = text[whole].str[1:-1].str.replace('""', '"').str.replace('\\"', '"')
-        df = df.assign(**{c: text.where(~whole, inner.reindex(text.index))})
-    return df
+def _require_whole_rows(head:bytes, where:str)->None:
+    "An `InputError` where a line names the item of all lines below it."
+    if not re.match(rb'\d+:\r?\n\d', head): return
+    raise InputError(f'{where} has lines such as {head.split()[0].decode()!r}, which name the item '
+                     'of the lines below (as Netflix Prize has it): write it into each line')
+
+def _without_headers(df:pd.DataFrame)->pd.DataFrame:
+    "A table without its header among the rows, where files were put one behind the other."
+    texts = [c for c in df if is_text_column(df[c])]
+    if len(texts) < 2 and df.shape[1] > 1: return df
+    again = df[texts[0]].astype(object) == texts[0] if texts else pd.Series(False, df.index)
+    for c in texts[1:]: again &= df[c].astype(object) == c
+    if not again.any() or again.all(): return df
+    df = df[~again].reset_index(drop=True)
+    numbers = {c: pd.to_numeric(df[c], errors='coerce') for c in texts}
+    return df.assign(**{c: x for c, x in numbers.items() if x.notna().eq(df[c].notna()).all()})
 
 # %% ../nbs/64_tables.ipynb #04969311
 def _check_swallowed(df:pd.DataFrame, dialect:Dialect, where:str)->None:
     "An `InputError` where a quotation mark that is never closed has swallowed lines."
     for c in df:
-        if df[c].dtype != object and not isinstance(df[c].dtype, pd.StringDtype): continue
+        if not holds_texts(df[c]): continue
         text = df[c] if isinstance(df[c].dtype, pd.StringDtype) else df[c].astype(object)
         lines = text[text.str.contains('\n', regex=False).fillna(False).astype(bool)]
         for i, cell in lines.items():
@@ -693,39 +782,32 @@ def _open_bytes(opener:Callable, where:str, options:TableOptions)->RawTable:
         def unpacked(where): return _parquet(io.BytesIO(read_head(opener, where, -1)))
         return RawTable(_arrow(where, unpacked, 'Parquet'), where, ['Parquet'])
     begin = head.decode(_encoding(head, options.encoding), 'ignore').lstrip('\ufeff \t\r\n')
-    _require_table(head, begin, where)
+    require_table(head, begin, where)
     if begin.startswith('{') or re.match(r'\[\s*[\[{\]]', begin):
         df = _from_json(decode_all(opener, where, options.encoding), where, options)
         how = ['JSON', 'no header'] if list(df) == ['0', '1'] else ['JSON']
-        return RawTable(_opened_cells(df, options.known), where, how)
-    return _open_text(opener, where, head, options)
-
-_SQL = r'(create|insert|drop)\s+(table|into)\s|-- (mysql|postgresql database) dump'
-_NO_TABLES = {
-    r'<(!doctype\s+html|html|head|body)\b': 'a web page (HTML), perhaps a login or an error',
-    r'<\?xml': 'XML', r'%%matrixmarket': 'a matrix of MatrixMarket', r'@relation\s': 'an ARFF file',
-    'version https://git-lfs': 'a pointer of Git LFS (git lfs pull fetches the file itself)',
-    _SQL: 'a dump of a database (SQL)', 'x\\n\\0|rdx[23]\\n': "a file of R's save"}
-
-def _require_table(head:bytes, begin:str, where:str)->None:
-    "An `InputError` for what holds text, or bytes, but no table that can be read here."
-    low = begin[:200].lower()
-    found = [what for sign, what in _NO_TABLES.items() if re.match(sign, low)]
-    if head[257:262] == b'ustar': found = ['a tar archive']
-    if not found: return
-    raise InputError(f'{where} is {found[0]}: unpack or export a table as text (CSV), as JSON '
-                     'lines or as .parquet')
+        return RawTable(open_cells(df, options.known), where, how)
+    table = _open_text(opener, where, head, options)
+    return replace(table, df=open_cells(table.df, options.known))
 
 def _from_json(text:str, where:str, options:TableOptions)->pd.DataFrame:
     "JSON lines, an array of objects, or an object that holds one."
     lines = [line for line in text.split('\n') if line.strip()]
-    try: first = json.loads(lines[0])
+    try: first = _loads(lines[0])
     except (ValueError, RecursionError): return _json_document(text, where, options)
     if len(lines) == 1 or not isinstance(first, dict): return _json_document(text, where, options)
     records = []
     for i, line in enumerate(text.split('\n'), 1):
         if line.strip(): records.append(_json_object(line, f'{where}, line {i}'))
     return _json_table(records)
+
+def _loads(line:str)->Any:
+    "A line of JSON, or of Python, as old files of Amazon have it: `{'asin': 'B1'}`."
+    try: return json.loads(line)
+    except ValueError as error:
+        if not line.lstrip().startswith("{'"): raise
+        try: return ast.literal_eval(line.strip())
+        except (ValueError, SyntaxError): raise error from None
 
 def _json_table(records:list[dict])->pd.DataFrame:
     "Objects as rows; whole numbers beside gaps stay what they are."
@@ -734,7 +816,7 @@ def _json_table(records:list[dict])->pd.DataFrame:
 
 def _json_object(line:str, where:str)->dict:
     "One line of JSON."
-    try: found = json.loads(line)
+    try: found = _loads(line)
     except (ValueError, RecursionError) as error:
         raise InputError(f'{where} is no JSON: {getattr(error, "msg", error)} '
                          f'({short(line.strip(), 40)})') from None
@@ -776,7 +858,8 @@ def _json_document(text:str, where:str, options:TableOptions)->pd.DataFrame:
 
 def _json_records(found:dict)->list:
     "The list of objects inside an object; the object alone where it has none."
-    records = [v for v in found.values() if isinstance(v, list) and v
+    inner = [v for x in found.values() if isinstance(x, dict) for v in x.values()]
+    records = [v for v in [*found.values(), *inner] if isinstance(v, list) and v
                and all(isinstance(x, dict) for x in v)]
     rows = {'schema', 'data'} == set(found) or len(found) < 6
     return records[0] if len(records) == 1 and rows else [found]
@@ -808,66 +891,3 @@ def _is_grid(rows:Any)->bool:
     "Is it a list of lists of one length, the first of names?"
     lists = isinstance(rows, list) and len(rows) > 1 and all(isinstance(x, list) for x in rows)
     return lists and len({len(x) for x in rows}) == 1 and all(isinstance(x, str) for x in rows[0])
-
-# %% ../nbs/64_tables.ipynb #5140d3a4
-def _bare(x:Any)->Any:
-    "A value without MongoDB's note on its type, `{'$numberLong': '7'}`."
-    while isinstance(x, dict) and len(x) == 1 and next(iter(x)).startswith('$'):
-        x = next(iter(x.values()))
-    return x
-
-def _opened_cells(df:pd.DataFrame, known:Collection[str])->pd.DataFrame:
-    "A table whose objects are opened where a column inside one was named: `user.id`."
-    for c in [c for c in df if df[c].dtype == object]:
-        if not df[c].map(lambda x: isinstance(x, dict)).any(): continue
-        df = df.assign(**{c: df[c].map(_bare)})
-        for name in known:
-            head, _, key = name.partition('.')
-            if not key or head != c or name in df: continue
-            inside = df[c].map(lambda x: x.get(key) if isinstance(x, dict) else None)
-            df = df.assign(**{name: inside.map(_bare)})
-    return df
-
-# %% ../nbs/64_tables.ipynb #a3a581f2
-def _is_list(x:Any)->bool: return isinstance(x, (list, tuple, np.ndarray))
-
-def _list_columns(df:pd.DataFrame)->list[str]:
-    "Columns whose cells are lists."
-    found = []
-    for c in df:
-        if df[c].dtype != object: continue
-        cells = df[c].iloc[:200].dropna()
-        if len(cells) and cells.map(_is_list).mean() > .5: found.append(c)
-    return found
-
-def explode_lists(table:RawTable # A log, perhaps with lists in its cells
-                 )->RawTable:
-    "One row for each element; columns of lists of one length go together, objects become columns."
-    df = table.df
-    lists = _list_columns(df)
-    if not lists: return table
-    length = df[lists].map(lambda x: len(x) if _is_list(x) else 0)
-    main = max(lists, key=lambda c: length[c].sum())
-    together = [c for c in lists if (length[c] == length[main]).all()]
-    df = df.assign(**{c: df[c].map(lambda x: list(x) if _is_list(x) else []) for c in together})
-    rest = df.drop(columns=[c for c in lists if c not in together])
-    long = in_list_order(rest.reset_index(drop=True).explode(together), main)
-    for c in together: long = _widened(long, c)
-    note = f'{table.where}: lists in {list_names(together)}: {len(df):,} rows became {len(long):,}'
-    return replace(table, df=long, notes=[*table.notes, note])
-
-def in_list_order(long:pd.DataFrame, # Exploded rows, under the numbers of the rows they were
-                  column:str)->pd.DataFrame:
-    "Rows with an element, whose place in the list is kept as a part of a second."
-    place = long.groupby(level=0).cumcount()
-    length = place.groupby(level=0).transform('size')
-    long = long.assign(subsecond=(place/(length + 1)).to_numpy())
-    return long[long[column].notna()].reset_index(drop=True)
-
-def _widened(df:pd.DataFrame, column:str)->pd.DataFrame:
-    "A column of objects as columns of their own."
-    cells = df[column]
-    if not len(cells) or not isinstance(cells.iloc[0], dict): return df
-    wide = pd.DataFrame([x if isinstance(x, dict) else {} for x in cells], index=df.index)
-    wide = wide.rename(columns={c: f'{column}.{c}' for c in wide if c in df})
-    return pd.concat([df.drop(columns=column), wide], axis=1)

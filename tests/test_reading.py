@@ -570,7 +570,7 @@ def test_examples_are_looked_for_until_there_are_three(monkeypatch):
     assert columns.show_examples(pd.Series(['1,5', '1,5', '2'], index=[7, 8, 9]), np.array([1.5, 1.5, 2.])) == '1,5 → 1.5 · 2'
 
 def test_quotes_come_off_where_a_cell_has_them_at_both_ends():
-    from llmrec.tables import _unquoted
+    from llmrec.columns import unquoted
     df = pd.DataFrame(dict(a=['"x"', 'y', '"half', None, '"say ""hi"""', ''], b=['1', '2', '3', '4', '5', '6'])).astype(dict(b='string'))
-    assert _unquoted(df)['a'].tolist()[:3] == ['x', 'y', '"half'] and _unquoted(df)['a'].tolist()[4:] == ['say "hi"', '']
-    assert _unquoted(df)['b'].tolist() == df['b'].tolist()
+    assert unquoted(df)['a'].tolist()[:3] == ['x', 'y', '"half'] and unquoted(df)['a'].tolist()[4:] == ['say "hi"', '']
+    assert unquoted(df)['b'].tolist() == df['b'].tolist()
