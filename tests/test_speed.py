@@ -22,3 +22,37 @@ def test_resamples_in_blocks_are_those_drawn_one_by_one(n):
     rng, plain = np.random.default_rng(5), []
     for _ in range(300): plain.append(values[rng.integers(n, size=n)].mean(0))
     np.testing.assert_allclose(bootstrap_means(values, 300, 5), plain, atol=1e-6)
+
+def one_by_one(column): return column.isna().to_numpy(bool) | np.array([isinstance(x, str) and not x.strip() for x in column], bool)
+
+@pytest.mark.parametrize('cells', [['a', ' ', None, 'a', '', '\u3000', '\x1c', 'b '], ['x'], [], [None, None], ['', 'a', '']])
+@pytest.mark.parametrize('kind', ['str', object, 'category', 'string'])
+def test_blank_ids_are_found_in_distinct_texts(cells, kind):
+    from llmrec.columns import missing_ids
+    column = pd.Series(cells, dtype=object).astype(kind)
+    np.testing.assert_array_equal(missing_ids(column), one_by_one(column))
+
+def test_ids_that_are_lists_or_bytes_are_not_missing():
+    from llmrec.columns import missing_ids
+    assert missing_ids(pd.Series([[1], b' ', ' ', None], dtype=object)).tolist() == [False, False, True, True]
+
+def test_numbers_of_19_digits_are_text_beside_text():
+    from llmrec.columns import match_ids
+    for ours, theirs, kind in (([1, 2], [2, 3], 'i'), ([10**18, 2], [2, 3], 'O'), ([-10**18, 2], ['2', '3'], 'O'), ([1, 2], ['2', '3'], 'i')):
+        a, b = match_ids(pd.Series(ours), pd.Series(theirs, dtype=None if theirs[0] == 2 and isinstance(theirs[0], int) else object))
+        assert a.dtype.kind == b.dtype.kind == kind and a.iloc[1] == b.iloc[0]
+
+@pytest.mark.parametrize('block', [b'a,b\n1,2\n\n3,4,5', b'x\n', b'x', b',,\n,\n', b'a,b\r\n\r\nc,d\r\n'])
+def test_fields_of_lines_are_counted(block):
+    from llmrec.tables import _widths
+    wanted = {line.count(b',') for line in block.split(b'\n') if len(line) > 1}
+    assert _widths(block, ord(',')) == wanted
+
+@pytest.mark.parametrize('text, fields', [('user,item,title\nu,i,5" disk\nv,j,"6"\n', 0), ('user,item,title\nu,i,"a, b"\n', 0), ('"user","item","title"\nu,i,t\n', 0),
+                                          ('user,item,title\nu,i,t\nv,j,"open\nw,k,t\n', 3), ('user,item,title\nu,i,t\nv,j,"no end', 2)])
+def test_a_lone_quotation_mark_is_looked_for_where_marks_are(text, fields):
+    import csv, io
+    from llmrec.tables import Dialect, _with_quotes
+    dialect = Dialect(',', ['user', 'item', 'title'], 3, 0, 'utf-8')
+    found = _with_quotes(lambda: io.BytesIO(text.encode()), dialect)
+    assert (found.quoting == csv.QUOTE_NONE) == bool(fields)
