@@ -143,11 +143,14 @@ class Random(Expert):
 # %% ../nbs/13_baselines.ipynb #907e7220
 def _largest(values, columns, k): # -> (len(values),) boolean
     "Where the k largest values stand; of equal ones those in the first columns."
-    edge = np.partition(values, len(values) - k)[len(values) - k]
-    keep = values > edge
-    equal = np.nonzero(values == edge)[0]
-    first = np.argsort(columns[equal])[:k - keep.sum()]
-    keep[equal[first]] = True
+    ordered = values.copy()
+    ordered.partition(len(values) - k)
+    edge = ordered[len(values) - k]
+    keep = values >= edge
+    too_many = np.count_nonzero(keep) - k
+    if not too_many: return keep
+    equal = (values == edge).nonzero()[0]
+    keep[equal[(-columns[equal]).argsort()[:too_many]]] = False
     return keep
 
 # %% ../nbs/13_baselines.ipynb #d892fcac
@@ -193,14 +196,16 @@ def score_histories(self:ItemKNN, hist:Histories) -> np.ndarray:
 def _fit(self:ItemKNN, data:Dataset) -> None:
     taken = binarize(decayed_matrix(self.seen(data.hist), data.n_items))
     by_item = taken.T.tocsr()
+    candidates = taken[:, :data.n_target]
     norm = np.sqrt(np.diff(by_item.indptr)).astype(np.float32)
     blocks = []
     for block in batch_slices(data.n_items, 1024):
-        cosine = (by_item[block] @ taken[:, :data.n_target]).tocsr()
-        row = np.repeat(np.arange(cosine.shape[0]), np.diff(cosine.indptr))
-        scale = norm[block][row]*norm[cosine.indices] + np.float32(self.shrink)
-        cosine.data = cosine.data/scale
-        cosine.data[row + block.start == cosine.indices] = 0
+        cosine = (by_item[block] @ candidates).tocsr()
+        many = np.diff(cosine.indptr)
+        scale = np.repeat(norm[block], many)*norm[cosine.indices] + np.float32(self.shrink)
+        cosine.data /= scale
+        itself = np.repeat(np.arange(block.start, block.stop, dtype=np.int32), many)
+        cosine.data[itself == cosine.indices] = 0
         blocks.append(topk_sparse(cosine, self.k))
     self.S = sp.vstack(blocks).tocsr()
 
