@@ -28,6 +28,13 @@ class _Entries(NamedTuple):
     column:np.ndarray
     score:np.ndarray
 
+def _reached(scores:torch.Tensor, k:int, group:int=64)->torch.Tensor: # (m, n) -> (m,)
+    "A number that at least k scores of each row reach, or all where they are fewer."
+    whole = scores.shape[1]//group*group
+    if whole < k*group: return scores.topk(min(k, scores.shape[1])).values[:, -1].float()
+    maxima = scores[:, :whole].unflatten(1, (-1, group)).amax(-1)
+    return maxima.topk(k).values[:, -1].float()
+
 def _join(parts:Sequence[_Entries])->_Entries: return _Entries(*map(np.concatenate, zip(*parts)))
 
 def _entries_from(scores:torch.Tensor, bar:torch.Tensor, start:int, group:int=64)->_Entries:
@@ -125,7 +132,9 @@ def _score_blocks(self:ExactIndex, queries:torch.Tensor, columns:np.ndarray|None
     n = len(self) if columns is None else len(columns)
     for block in batch_slices(n, max(4096, k, self.memory*2**20//(4*len(queries)))):
         at = block if columns is None else columns[block]
-        if queries.dtype == torch.bfloat16: yield block.start, queries @ self.half[at].T
+        if queries.dtype == torch.bfloat16:
+            scores = queries @ self.half[at].T
+            yield block.start, scores.float() if len(queries) < 8 else scores
         else: yield block.start, torch.from_numpy(queries.numpy() @ self.V[at].T)
 
 @patch
@@ -137,7 +146,7 @@ def _scan(self:ExactIndex, queries:torch.Tensor, k:int, columns:np.ndarray|None,
     kept = _Kept(k)
     low = None
     for start, scores in self._score_blocks(rounded, columns, k):
-        if low is None: bar = low = scores.topk(min(k, scores.shape[1])).values[:, -1].float()
+        if low is None: bar = low = _reached(scores, k)
         elif not half: bar = torch.nextafter(low, low + 1)      # of equal scores the first stay
         else: bar = low
         kept.add(_entries_from(scores, (bar - slack).to(scores.dtype), start), half)
@@ -229,10 +238,13 @@ def _check_queries(index:ExactIndex, Q:np.ndarray, k:int, keep:np.ndarray|None,
                          'give one a query')
     return queries
 
+def _keys(exclude:Sequence, n:int)->np.ndarray:
+    "Entries of lists, one a row, as numbers: row·n + column."
+    return np.concatenate([np.asarray(columns, int) + n*row for row, columns in enumerate(exclude)])
+
 def _without(entries:_Entries, exclude:Sequence, n:int)->_Entries:
     "Entries that are not on the list of their row."
-    bad = np.concatenate([np.asarray(columns, int) + n*row for row, columns in enumerate(exclude)])
-    keep = ~np.isin(entries.row*n + entries.column, bad)
+    keep = ~np.isin(entries.row*n + entries.column, _keys(exclude, n))
     return _Entries(*(x[keep] for x in entries))
 
 # %% ../nbs/55_search.ipynb #308bf355
@@ -358,6 +370,12 @@ class HNSWIndex(ANNIndex):
         self._add(V, seed)
     def _options(self, k:int, share:float)->dict: return dict(efSearch=max(self.effort, k))
 
+# %% ../nbs/55_search.ipynb #27ee99ae
+@functools.lru_cache(64)
+def _parameters(kind:type, **options:int)->Any:
+    "Parameters of a search, made once."
+    return kind(**options)
+
 # %% ../nbs/55_search.ipynb #9c41e7d0
 @patch
 def _candidates(self:ANNIndex, queries:np.ndarray, k:int, keep:np.ndarray|None)->np.ndarray:
@@ -366,8 +384,9 @@ def _candidates(self:ANNIndex, queries:np.ndarray, k:int, keep:np.ndarray|None)-
     if keep is not None:
         options['sel'] = self.faiss.IDSelectorBitmap(np.packbits(keep, bitorder='little'))
     cells = 'nprobe' in options
-    parameters = self.faiss.SearchParametersIVF if cells else self.faiss.SearchParametersHNSW
-    return self.index.search(queries, k, params=parameters(**options))[1]
+    kind = self.faiss.SearchParametersIVF if cells else self.faiss.SearchParametersHNSW
+    parameters = kind(**options) if keep is not None else _parameters(kind, **options)
+    return self.index.search(queries, k, params=parameters)[1]
 
 # %% ../nbs/55_search.ipynb #c0de001a
 @patch
@@ -377,10 +396,16 @@ def _nearest(self:ANNIndex, Q:np.ndarray, k:int, keep:np.ndarray|None=None,
     queries = np.ascontiguousarray(np.atleast_2d(Q), np.float32)
     more = 0 if exclude is None else max(map(len, exclude), default=0)
     found = self._candidates(queries, min(pool*k + more, len(self)), keep)
-    row, place = np.nonzero(found >= 0)
-    entries = _Entries(row, found[row, place], np.zeros(len(row), np.float32))
-    if more: entries = _without(entries, exclude, len(self))
-    return _fill(self.exact._exact(queries, entries), k, len(queries))
+    row = np.arange(len(queries))[:, None]
+    if more: found = np.where(np.isin(found + len(self)*row, _keys(exclude, len(self))), -1, found)
+    flat = _Entries(np.repeat(row, found.shape[1]), found.ravel(), found)
+    score = self.exact._exact(queries, flat).score.reshape(found.shape)
+    score[found < 0] = -np.inf
+    order = np.lexsort((found, -score))[:, :k]
+    rest = (0, 0), (0, k - order.shape[1])
+    if not rest[1][1]: return found[row, order], score[row, order]
+    return (np.pad(found[row, order], rest, constant_values=-1),
+            np.pad(score[row, order], rest, constant_values=-np.inf))
 
 # %% ../nbs/55_search.ipynb #c0de0018
 @patch
