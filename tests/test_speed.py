@@ -56,3 +56,46 @@ def test_a_lone_quotation_mark_is_looked_for_where_marks_are(text, fields):
     dialect = Dialect(',', ['user', 'item', 'title'], 3, 0, 'utf-8')
     found = _with_quotes(lambda: io.BytesIO(text.encode()), dialect)
     assert (found.quoting == csv.QUOTE_NONE) == bool(fields)
+
+def vectors_of(kind, n, d, rng):
+    V = rng.normal(size=(n, d)).astype(np.float32)
+    if kind == 'clouds': V = V[rng.integers(min(20, n), size=n)] + .01*V
+    if kind == 'lengths': V *= np.exp(3*rng.normal(size=(n, 1))).astype(np.float32)
+    if kind == 'gaps': V[rng.random(n) < .3] = 0
+    return V
+
+@pytest.mark.parametrize('kind', ['plain', 'clouds', 'lengths', 'gaps'])
+@pytest.mark.parametrize('n', [3, 700, 5011])
+def test_a_query_alone_finds_in_8_bits_what_all_find_in_float32(kind, n, monkeypatch):
+    import torch
+    from llmrec import search
+    if not hasattr(torch.ops.aten, '_weight_int8pack_mm'): pytest.skip('PyTorch has no product with 8-bit vectors')
+    monkeypatch.setattr(search, '_bytes_pay', lambda d: True)
+    rng = np.random.default_rng(3)
+    V, Q = vectors_of(kind, n, 48, rng), rng.normal(size=(6, 48)).astype(np.float32)
+    first, plain = search.ExactIndex(V, half=True, memory=1), search.ExactIndex(V, half=False, memory=1)
+    keep = rng.random(n) < .5
+    for more in ({}, dict(keep=keep)):
+        for query in Q:
+            ids, scores = first.search(query, 5, **more)
+            wanted = plain.search(query, 5, **more)[1]
+            np.testing.assert_allclose(scores, wanted, rtol=1e-5, atol=1e-5)
+            found = ids[0][scores[0] > -np.inf].astype(int)
+            np.testing.assert_allclose(V[found] @ query, scores[0][:len(found)], rtol=1e-4, atol=1e-4)
+            assert len(set(found)) == len(found)
+
+def test_a_bar_is_reached_by_k_scores():
+    import torch
+    from llmrec.search import _reached
+    scores = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 700)).astype(np.float32))
+    for k in (1, 10, 11, 800): assert ((scores >= _reached(scores, k)[:, None]).sum(1) >= min(k, 700)).all()
+
+def test_the_largest_entries_of_rows_with_ties():
+    from scipy import sparse
+    from llmrec.baselines import topk_sparse
+    S = np.random.default_rng(0).integers(0, 4, size=(40, 30)).astype(np.float32)
+    for k in (1, 3, 9, 40):
+        found = topk_sparse(sparse.csr_matrix(S), k).toarray()
+        for row, kept in zip(S, found):
+            best = [j for j in np.lexsort((np.arange(30), -row))[:k] if row[j] > 0]
+            assert np.nonzero(kept)[0].tolist() == sorted(best) and (kept[best] == row[best]).all()
