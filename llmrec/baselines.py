@@ -362,6 +362,19 @@ def score_histories(self:Tfidf, hist:Histories) -> np.ndarray:
     scores = (interest @ self.T[:self.data.n_target].T).toarray()
     return scores/np.maximum(norm, 1e-9).astype(np.float32)
 
+# %% ../nbs/13_baselines.ipynb #ec7b203d
+@patch
+def sparse_scorer(self:Tfidf) -> Callable:
+    of_words = self.T[:self.data.n_target].T.tocsr()
+    def scorer(hist):
+        recent = decayed_matrix(self.seen(hist), self.data.n_items, self.half_life)
+        interest = recent @ self.T
+        norm = np.sqrt(interest.multiply(interest).sum())
+        scores = interest @ of_words
+        scores.sort_indices()
+        return scores.indices, scores.data/np.float32(max(norm, 1e-9))
+    return scorer
+
 # %% ../nbs/13_baselines.ipynb #54d9189d
 @patch
 def _vectorizer(self:Tfidf, **options):
