@@ -471,7 +471,9 @@ def read_texts(s:pd.Series # Anything
 def missing_ids(s:pd.Series)->np.ndarray:
     "Rows without an id: null or empty text."
     null = s.isna().to_numpy(bool)
-    if isinstance(s.dtype, pd.CategoricalDtype): at, names = s.cat.codes.to_numpy(), s.cat.categories
+    if isinstance(s.dtype, pd.CategoricalDtype):
+        names = s.cat.categories
+        at = s.cat.codes.to_numpy()
     elif isinstance(s.dtype, pd.StringDtype): at, names = pd.factorize(s)
     elif is_text_column(s): at, names = np.arange(len(s)), s
     else: return null

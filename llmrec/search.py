@@ -118,14 +118,15 @@ def _bytes_pay(d:int)->bool:
     vectors = torch.randn(8192, d)
     query = torch.randn(1, d).bfloat16()
     whole = slice(0, len(vectors))
-    half, byte = _Copy(*vectors.shape), _ByteCopy(*vectors.shape)
+    half = _Copy(*vectors.shape)
+    byte = _ByteCopy(*vectors.shape)
     for copy in (half, byte): copy.put(whole, vectors)
     try: found = byte.scores(query, whole).float()
     except (AttributeError, RuntimeError): return False
     rounded = byte.values.float()*byte.scale.float()[:, None]
     if not torch.allclose(found, query.float() @ rounded.T, rtol=2**-7, atol=d*2**-16): return False
     seconds = [_least_seconds(lambda: copy.scores(query, whole)) for copy in (byte, half)]
-    return seconds[0]*1.5 < seconds[1]
+    return seconds[0]*1.1 < seconds[1]    # these fit into the cache, where it gains least
 
 # %% ../nbs/55_search.ipynb #fb04dea3
 class ExactIndex:

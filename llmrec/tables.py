@@ -473,9 +473,9 @@ def _lone_quote(sep:str)->re.Pattern:
 
 def _quoted_part(block:bytes)->bytes:
     "The lines of a block from the first to the last one with a quotation mark."
-    first, last = block.find(b'"'), block.rfind(b'"')
+    first = block.find(b'"')
     if first < 0: return b''
-    end = block.find(b'\n', last)
+    end = block.find(b'\n', block.rfind(b'"'))
     return block[block.rfind(b'\n', 0, first) + 1:None if end < 0 else end + 1]
 
 def _with_quotes(opener:Callable, dialect:Dialect)->Dialect:
