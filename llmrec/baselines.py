@@ -201,8 +201,9 @@ def _fit(self:ItemKNN, data:Dataset) -> None:
     blocks = []
     for block in batch_slices(data.n_items, 1024):
         cosine = (by_item[block] @ candidates).tocsr()
-        row = np.repeat(np.arange(block.start, block.stop), np.diff(cosine.indptr))
-        cosine.data /= norm[row]*norm[cosine.indices] + np.float32(self.shrink)
+        many = np.diff(cosine.indptr)
+        cosine.data /= np.repeat(norm[block], many)*norm[cosine.indices] + np.float32(self.shrink)
+        row = np.repeat(np.arange(block.start, block.stop, dtype=np.int32), many)
         cosine.data[row == cosine.indices] = 0
         blocks.append(topk_sparse(cosine, self.k))
     self.S = sp.vstack(blocks).tocsr()
