@@ -8,7 +8,7 @@ and a price each; item rows follow a power law, users have 5 to 200 rows. Expert
 networks, too); `--cap` bounds the items that take part in the closed-form item-item matrices, to keep the fit below 4 GiB. One thread.
 "exact" scores every item; "served" is `rec.serve()`, whose scores are exact and whose candidates are not: the share of the exact top ten
 that it finds is measured. A gate gives some experts no weight, and `serve` skips what cannot matter; so that no luck of a fit enters,
-"all vote" measures the same with a weight for every expert. The limit below which no scan can go is given, too: bytes of item matrices
+"all vote" measures the same with a weight for every expert. "filtered" asks for one category within a price range, the mask made anew in every request. The limit below which no scan can go is given, too: bytes of item matrices
 over the machine's measured bandwidth. Wall time needs an idle machine; processor time is given beside it.
 """
 import argparse, os, time, timeit
@@ -104,21 +104,26 @@ def kept(n, cap, budget, folder):
 
 def measure(rec, asks, few, speed, **row):
     "Rows of the table: every item scored, and served."
+    def plain(u): return rec.recommend([u])
+    def filtered(u): return rec.recommend([u], mask=rec.item_filter(category='t7', price=(5, 20)))
+    ways = dict(exact=plain) | {'exact, filtered': filtered}
     for u in asks[:3]: rec.recommend([u])
-    w0, c0, full = ms(lambda u: rec.recommend([u]), few)
+    first = {way: ms(ask, few) for way, ask in ways.items()}
     t = time.perf_counter(); rec.serve(); ready = time.perf_counter() - t
     for u in asks[:20]: rec.recommend([u])
-    w, c, fast = ms(lambda u: rec.recommend([u]), asks)
-    again = [rec.recommend([u]) for u in few]
-    found = np.mean([len(set(x[0][0]) & set(y[0][0]))/10 for x, y in zip(again, full)])
-    off = max(np.abs(x[1] - y[1]).max() for x, y in zip(again, full) if list(x[0][0]) == list(y[0][0]))
-    q = lambda w, c: dict(p50=np.median(w), p99=np.quantile(w, .99), cpu50=np.median(c), cpu99=np.quantile(c, .99), requests=len(w))
     out = []
-    for way, t, server in (('exact', (w0, c0), None), ('served', (w, c), rec.server)):
-        b, f = account(rec, server)
-        out.append(row | dict(way=way) | q(*t) | dict(MB=b/1e6, MFLOP=f/1e6, limit=1e3*b/speed, found=1. if way == 'exact' else found,
-                                                        off=0. if way == 'exact' else float(off), prepare=0. if way == 'exact' else ready))
-        says(out[-1])
+    for way, ask in dict(served=plain, **{'served, filtered': filtered}).items():
+        before, now = first[way.replace('served', 'exact')], ms(ask, asks)
+        again = [ask(u) for u in few]
+        full = before[2]
+        found = np.mean([len(set(x[0][0]) & set(y[0][0]))/len(set(y[0][0])) for x, y in zip(again, full)])
+        off = max(np.abs(x[1] - y[1]).max() for x, y in zip(again, full) if list(x[0][0]) == list(y[0][0]))
+        for name, (w, c, _), server in ((way.replace('served', 'exact'), before, None), (way, now, rec.server)):
+            b, f = account(rec, server)
+            q = dict(p50=np.median(w), p99=np.quantile(w, .99), cpu50=np.median(c), cpu99=np.quantile(c, .99), requests=len(w))
+            share = dict(found=1., off=0., prepare=0.) if server is None else dict(found=found, off=float(off), prepare=ready)
+            out.append(row | dict(way=name) | q | dict(MB=b/1e6, MFLOP=f/1e6, limit=1e3*b/speed) | share)
+            says(out[-1])
     rec.serve(0)
     return out
 

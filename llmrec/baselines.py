@@ -143,11 +143,14 @@ class Random(Expert):
 # %% ../nbs/13_baselines.ipynb #907e7220
 def _largest(values, columns, k): # -> (len(values),) boolean
     "Where the k largest values stand; of equal ones those in the first columns."
-    edge = np.partition(values, len(values) - k)[len(values) - k]
-    keep = values > edge
-    equal = np.nonzero(values == edge)[0]
-    first = np.argsort(columns[equal])[:k - keep.sum()]
-    keep[equal[first]] = True
+    ordered = values.copy()
+    ordered.partition(len(values) - k)
+    edge = ordered[len(values) - k]
+    keep = values >= edge
+    too_many = np.count_nonzero(keep) - k
+    if not too_many: return keep
+    equal = (values == edge).nonzero()[0]
+    keep[equal[(-columns[equal]).argsort()[:too_many]]] = False
     return keep
 
 # %% ../nbs/13_baselines.ipynb #d892fcac
@@ -193,14 +196,15 @@ def score_histories(self:ItemKNN, hist:Histories) -> np.ndarray:
 def _fit(self:ItemKNN, data:Dataset) -> None:
     taken = binarize(decayed_matrix(self.seen(data.hist), data.n_items))
     by_item = taken.T.tocsr()
+    candidates = taken[:, :data.n_target]
     norm = np.sqrt(np.diff(by_item.indptr)).astype(np.float32)
     blocks = []
     for block in batch_slices(data.n_items, 1024):
-        cosine = (by_item[block] @ taken[:, :data.n_target]).tocsr()
-        row = np.repeat(np.arange(cosine.shape[0]), np.diff(cosine.indptr))
-        scale = norm[block][row]*norm[cosine.indices] + np.float32(self.shrink)
-        cosine.data = cosine.data/scale
-        cosine.data[row + block.start == cosine.indices] = 0
+        cosine = (by_item[block] @ candidates).tocsr()
+        many = np.diff(cosine.indptr)
+        cosine.data /= np.repeat(norm[block], many)*norm[cosine.indices] + np.float32(self.shrink)
+        row = np.repeat(np.arange(block.start, block.stop, dtype=np.int32), many)
+        cosine.data[row == cosine.indices] = 0
         blocks.append(topk_sparse(cosine, self.k))
     self.S = sp.vstack(blocks).tocsr()
 
@@ -356,6 +360,19 @@ def score_histories(self:Tfidf, hist:Histories) -> np.ndarray:
     norm = np.sqrt(np.asarray(interest.multiply(interest).sum(1)))
     scores = (interest @ self.T[:self.data.n_target].T).toarray()
     return scores/np.maximum(norm, 1e-9).astype(np.float32)
+
+# %% ../nbs/13_baselines.ipynb #ec7b203d
+@patch
+def sparse_scorer(self:Tfidf) -> Callable:
+    of_words = self.T[:self.data.n_target].T.tocsr()
+    def scorer(hist):
+        recent = decayed_matrix(self.seen(hist), self.data.n_items, self.half_life)
+        interest = recent @ self.T
+        norm = np.sqrt(interest.multiply(interest).sum())
+        scores = interest @ of_words
+        scores.sort_indices()
+        return scores.indices, scores.data/np.float32(max(norm, 1e-9))
+    return scorer
 
 # %% ../nbs/13_baselines.ipynb #54d9189d
 @patch

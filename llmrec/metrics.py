@@ -392,6 +392,16 @@ def miscalibration(top:np.ndarray, # (m, k) lists
             out[b] = np.where(p > 0, terms, p*0 + q*0).sum(1)
     return out
 
+# %% ../nbs/03_metrics.ipynb #f34fd41d
+def _drawn(n:int, size:int, rng:np.random.Generator)->np.ndarray:
+    "How often each of n users is drawn in each of `size` resamples, (size, n)."
+    out = np.empty((size, n), np.float32)
+    for b in batch_slices(size, max(1, 2**17//n)):
+        users = rng.integers(n, size=(b.stop - b.start, n))
+        users += n*np.arange(len(users))[:, None]
+        out[b] = np.bincount(users.ravel(), minlength=users.size).reshape(users.shape)
+    return out
+
 # %% ../nbs/03_metrics.ipynb #d74998cf
 def _draw_means(X:np.ndarray, n_boot:int, rng:np.random.Generator)->np.ndarray:
     "Means of users drawn with replacement, by drawing users."
@@ -400,8 +410,7 @@ def _draw_means(X:np.ndarray, n_boot:int, rng:np.random.Generator)->np.ndarray:
     centred = (X - mean).astype(np.float32)
     out = np.empty((n_boot, X.shape[1]))
     for b in batch_slices(n_boot, max(1, 2**23//n)):
-        drawn = [np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(b.stop - b.start)]
-        out[b] = np.stack(drawn).astype(np.float32) @ centred/n + mean
+        out[b] = _drawn(n, b.stop - b.start, rng) @ centred/n + mean
     return out
 
 # %% ../nbs/03_metrics.ipynb #d5e3ffd7

@@ -587,10 +587,9 @@ def split_kfold_users(domain:Domain|pd.DataFrame, k:int=5, seed:int=0)->list[Spl
 def untrained_items(split:Split, items:pd.DataFrame # Item table, or the candidates
                    )->dict[str, int]:
     "Items without training interactions, sold later or unsold; is the table one of the log?"
-    trained = set(split.train['item'])
+    trained = split.train['item']
     cold = items.loc[~items['item'].isin(trained), 'item']
-    later = set(split.test['item']) | set(split.valid['item'])
-    sold = int(cold.isin(later).sum())
+    sold = int((cold.isin(split.test['item']) | cold.isin(split.valid['item'])).sum())
     unsold = len(cold) - sold
     rows = int((~split.test['item'].isin(trained)).sum())
     return dict(held_out=sold, unsold=unsold, test_rows=rows,

@@ -28,6 +28,13 @@ class _Entries(NamedTuple):
     column:np.ndarray
     score:np.ndarray
 
+def _reached(scores:torch.Tensor, k:int, group:int=64)->torch.Tensor: # (m, n) -> (m,)
+    "A number that at least k scores of each row reach, or all where they are fewer."
+    whole = scores.shape[1]//group*group
+    if whole < k*group: return scores.topk(min(k, scores.shape[1])).values[:, -1].float()
+    maxima = scores[:, :whole].unflatten(1, (-1, group)).amax(-1)
+    return maxima.topk(k).values[:, -1].float()
+
 def _join(parts:Sequence[_Entries])->_Entries: return _Entries(*map(np.concatenate, zip(*parts)))
 
 def _entries_from(scores:torch.Tensor, bar:torch.Tensor, start:int, group:int=64)->_Entries:
@@ -75,6 +82,52 @@ def half_pays(d:int=384 # Length of the vectors
     half = _least_seconds(lambda: half_queries @ half_items.T)
     return half*1.5 < _least_seconds(lambda: queries.numpy() @ items.numpy().T)
 
+# %% ../nbs/55_search.ipynb #88bf1e53
+class _Copy:
+    "Vectors in bfloat16, and what rounding takes from them."
+    def __init__(self, n:int, d:int):
+        self.values = torch.empty((n, d), dtype=torch.bfloat16)
+        self.lost = self.longest = 0.
+    def put(self, block:slice, vectors:torch.Tensor)->None:
+        self.values[block] = vectors.bfloat16()
+        self._note(vectors, self.values[block].float())
+    def _note(self, vectors:torch.Tensor, rounded:torch.Tensor)->None:
+        self.lost = max(self.lost, float((vectors - rounded).norm(dim=1).max()))
+        self.longest = max(self.longest, float(rounded.norm(dim=1).max()))
+    def scores(self, queries:torch.Tensor, at:slice|np.ndarray)->torch.Tensor:
+        return queries @ self.values[at].T
+
+class _ByteCopy(_Copy):
+    "Vectors in 8 bits, with a scale each: a query that comes alone waits for memory."
+    def __init__(self, n:int, d:int):
+        super().__init__(n, d)
+        self.values = torch.empty((n, d), dtype=torch.int8)
+        self.scale = torch.empty(n, dtype=torch.bfloat16)
+    def put(self, block:slice, vectors:torch.Tensor)->None:
+        scale = (vectors.abs().amax(1)/127).clamp(min=1e-30).bfloat16()
+        values = (vectors/scale.float()[:, None]).round().clamp(-127, 127)
+        self.values[block] = values.to(torch.int8)
+        self.scale[block] = scale
+        self._note(vectors, values*scale.float()[:, None])
+    def scores(self, queries:torch.Tensor, at:slice|np.ndarray)->torch.Tensor:
+        return torch.ops.aten._weight_int8pack_mm(queries, self.values[at], self.scale[at])
+
+@functools.cache
+def _bytes_pay(d:int)->bool:
+    "Has this PyTorch a product with 8-bit vectors that is right, and faster for one query?"
+    vectors = torch.randn(8192, d)
+    query = torch.randn(1, d).bfloat16()
+    whole = slice(0, len(vectors))
+    half = _Copy(*vectors.shape)
+    byte = _ByteCopy(*vectors.shape)
+    for copy in (half, byte): copy.put(whole, vectors)
+    try: found = byte.scores(query, whole).float()
+    except (AttributeError, RuntimeError): return False
+    rounded = byte.values.float()*byte.scale.float()[:, None]
+    if not torch.allclose(found, query.float() @ rounded.T, rtol=2**-7, atol=d*2**-16): return False
+    seconds = [_least_seconds(lambda: copy.scores(query, whole)) for copy in (byte, half)]
+    return seconds[0]*1.1 < seconds[1]    # these fit into the cache, where it gains least
+
 # %% ../nbs/55_search.ipynb #fb04dea3
 class ExactIndex:
     "Exact search for the greatest inner products, in blocks of bounded memory."
@@ -88,7 +141,8 @@ class ExactIndex:
         self.V = V if V.dtype == np.float32 else np.asarray(V, np.float32)
         self.ids = ids
         self.memory = memory
-        self.half: torch.Tensor|None = None
+        self.half: _Copy|None = None
+        self.bytes: _ByteCopy|None = None            # For a query that comes alone
         if half is None: half = self._worth_rounding()
         if half: self._round()
     def __len__(self)->int: return len(self.V)
@@ -99,45 +153,47 @@ class ExactIndex:
         in_memory = not isinstance(self.V, np.memmap)
         return in_memory and len(self) >= 20_000 and half_pays(self.V.shape[1])
     def _round(self)->None:
-        "A bfloat16 copy, and what rounding takes from the vectors."
-        self.half = torch.empty(self.V.shape, dtype=torch.bfloat16)
-        self.lost = self.longest = 0.
+        "Rounded copies, block by block."
+        self.half = _Copy(*self.V.shape)
+        if _bytes_pay(self.V.shape[1]): self.bytes = _ByteCopy(*self.V.shape)
         for block in batch_slices(len(self), 65536):
             vectors = torch.from_numpy(np.ascontiguousarray(self.V[block]))
-            self.half[block] = vectors.bfloat16()
-            rounded = self.half[block].float()
-            self.lost = max(self.lost, float((vectors - rounded).norm(dim=1).max()))
-            self.longest = max(self.longest, float(rounded.norm(dim=1).max()))
+            for copy in filter(None, (self.half, self.bytes)): copy.put(block, vectors)
 
 # %% ../nbs/55_search.ipynb #a3cb9f52
 @patch
-def _slack(self:ExactIndex, queries:torch.Tensor, rounded:torch.Tensor)->torch.Tensor: # (m,)
+def _slack(self:ExactIndex, queries:torch.Tensor, rounded:torch.Tensor, copy:_Copy
+          )->torch.Tensor: # (m,)
     "2ε for each query."
     rounded = rounded.float()
     own = (queries - rounded).norm(dim=1)
     result = rounded.norm(dim=1)*(2**-8 + queries.shape[1]*2**-23)
-    return 2.02*(queries.norm(dim=1)*self.lost + (own + result)*self.longest)
+    return 2.02*(queries.norm(dim=1)*copy.lost + (own + result)*copy.longest)
 
 @patch
-def _score_blocks(self:ExactIndex, queries:torch.Tensor, columns:np.ndarray|None, k:int
-                 )->Iterator[tuple[int, torch.Tensor]]:
-    "Scores by blocks, and where each block begins; of bfloat16 queries in bfloat16."
+def _score_blocks(self:ExactIndex, queries:torch.Tensor, columns:np.ndarray|None, k:int,
+                  copy:_Copy|None)->Iterator[tuple[int, torch.Tensor]]:
+    "Scores by blocks, and where each block begins; of a rounded copy in bfloat16."
     n = len(self) if columns is None else len(columns)
     for block in batch_slices(n, max(4096, k, self.memory*2**20//(4*len(queries)))):
         at = block if columns is None else columns[block]
-        if queries.dtype == torch.bfloat16: yield block.start, queries @ self.half[at].T
+        if copy is not None:
+            scores = copy.scores(queries, at)
+            yield block.start, scores.float() if len(queries) < 8 else scores
         else: yield block.start, torch.from_numpy(queries.numpy() @ self.V[at].T)
 
 @patch
 def _scan(self:ExactIndex, queries:torch.Tensor, k:int, columns:np.ndarray|None,
           half:bool)->_Entries|None:
     "Entries that can be among the best k; None if they are too many to keep."
-    rounded = queries.bfloat16() if half else queries
-    slack = self._slack(queries, rounded) if half else torch.zeros(len(queries))
+    alone = len(queries) == 1 and self.bytes is not None
+    copy = None if not half else self.bytes if alone else self.half
+    rounded = queries if copy is None else queries.bfloat16()
+    slack = torch.zeros(len(queries)) if copy is None else self._slack(queries, rounded, copy)
     kept = _Kept(k)
     low = None
-    for start, scores in self._score_blocks(rounded, columns, k):
-        if low is None: bar = low = scores.topk(min(k, scores.shape[1])).values[:, -1].float()
+    for start, scores in self._score_blocks(rounded, columns, k, copy):
+        if low is None: bar = low = _reached(scores, k)
         elif not half: bar = torch.nextafter(low, low + 1)      # of equal scores the first stay
         else: bar = low
         kept.add(_entries_from(scores, (bar - slack).to(scores.dtype), start), half)
@@ -229,10 +285,13 @@ def _check_queries(index:ExactIndex, Q:np.ndarray, k:int, keep:np.ndarray|None,
                          'give one a query')
     return queries
 
+def _keys(exclude:Sequence, n:int)->np.ndarray:
+    "Entries of lists, one a row, as numbers: row·n + column."
+    return np.concatenate([np.asarray(columns, int) + n*row for row, columns in enumerate(exclude)])
+
 def _without(entries:_Entries, exclude:Sequence, n:int)->_Entries:
     "Entries that are not on the list of their row."
-    bad = np.concatenate([np.asarray(columns, int) + n*row for row, columns in enumerate(exclude)])
-    keep = ~np.isin(entries.row*n + entries.column, bad)
+    keep = ~np.isin(entries.row*n + entries.column, _keys(exclude, n))
     return _Entries(*(x[keep] for x in entries))
 
 # %% ../nbs/55_search.ipynb #308bf355
@@ -358,6 +417,12 @@ class HNSWIndex(ANNIndex):
         self._add(V, seed)
     def _options(self, k:int, share:float)->dict: return dict(efSearch=max(self.effort, k))
 
+# %% ../nbs/55_search.ipynb #27ee99ae
+@functools.lru_cache(64)
+def _parameters(kind:type, **options:int)->Any:
+    "Parameters of a search, made once."
+    return kind(**options)
+
 # %% ../nbs/55_search.ipynb #9c41e7d0
 @patch
 def _candidates(self:ANNIndex, queries:np.ndarray, k:int, keep:np.ndarray|None)->np.ndarray:
@@ -366,8 +431,9 @@ def _candidates(self:ANNIndex, queries:np.ndarray, k:int, keep:np.ndarray|None)-
     if keep is not None:
         options['sel'] = self.faiss.IDSelectorBitmap(np.packbits(keep, bitorder='little'))
     cells = 'nprobe' in options
-    parameters = self.faiss.SearchParametersIVF if cells else self.faiss.SearchParametersHNSW
-    return self.index.search(queries, k, params=parameters(**options))[1]
+    kind = self.faiss.SearchParametersIVF if cells else self.faiss.SearchParametersHNSW
+    parameters = kind(**options) if keep is not None else _parameters(kind, **options)
+    return self.index.search(queries, k, params=parameters)[1]
 
 # %% ../nbs/55_search.ipynb #c0de001a
 @patch
@@ -377,10 +443,16 @@ def _nearest(self:ANNIndex, Q:np.ndarray, k:int, keep:np.ndarray|None=None,
     queries = np.ascontiguousarray(np.atleast_2d(Q), np.float32)
     more = 0 if exclude is None else max(map(len, exclude), default=0)
     found = self._candidates(queries, min(pool*k + more, len(self)), keep)
-    row, place = np.nonzero(found >= 0)
-    entries = _Entries(row, found[row, place], np.zeros(len(row), np.float32))
-    if more: entries = _without(entries, exclude, len(self))
-    return _fill(self.exact._exact(queries, entries), k, len(queries))
+    row = np.arange(len(queries))[:, None]
+    if more: found = np.where(np.isin(found + len(self)*row, _keys(exclude, len(self))), -1, found)
+    flat = _Entries(np.repeat(row, found.shape[1]), found.ravel(), found)
+    score = self.exact._exact(queries, flat).score.reshape(found.shape)
+    score[found < 0] = -np.inf
+    order = np.lexsort((found, -score))[:, :k]
+    rest = (0, 0), (0, k - order.shape[1])
+    if not rest[1][1]: return found[row, order], score[row, order]
+    return (np.pad(found[row, order], rest, constant_values=-1),
+            np.pad(score[row, order], rest, constant_values=-np.inf))
 
 # %% ../nbs/55_search.ipynb #c0de0018
 @patch

@@ -2,8 +2,10 @@
 the same in every run (bench/fuzz.py draws others) and have no deadline of their own. Options given by hand win.
 
 The longest go first, then the other chapters, so that no worker is left with one at the end. The files of `TOGETHER` share something dear (a
-run of the pipeline, a fitted model, what pyright says): one worker takes such a file, and makes it once."""
-import os
+run of the pipeline, a fitted model, what pyright says): one worker takes such a file, and makes it once. What is imported by then is no garbage.
+The last lines of a run say which files took most processor time, processes that they started included: it depends less on what else runs."""
+import gc, os
+from collections import Counter
 import pytest
 
 for k, v in dict(OMP_NUM_THREADS='1', NUMBA_DISABLE_JIT='1', HF_HUB_OFFLINE='1', TOKENIZERS_PARALLELISM='false', MPLBACKEND='Agg').items():
@@ -39,6 +41,28 @@ def _place(item):
     return (0, LONGEST.index(name)) if name in LONGEST else (1, 0)
 
 def pytest_collection_modifyitems(items): items.sort(key=_place)
+
+def pytest_collection_finish(): gc.freeze()
+
+PROCESSOR = Counter()                       # seconds by file; chapters by name
+
+def _processor(): return sum(os.times()[:4])
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item): item.began = _processor()
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = (yield).get_result()
+    if call.when == 'teardown': report.user_properties.append(('processor', _processor() - item.began))
+
+def pytest_runtest_logreport(report):
+    name = report.nodeid if '::test_chapter[' in report.nodeid else report.nodeid.partition('::')[0]
+    PROCESSOR[name] += sum(value for what, value in report.user_properties if what == 'processor')
+
+def pytest_terminal_summary(terminalreporter):
+    longest = [f'{name.rpartition("/")[2]} {seconds:.0f}' for name, seconds in PROCESSOR.most_common(25) if seconds >= 1]
+    if longest: terminalreporter.write_line(f'processor seconds: {sum(PROCESSOR.values()):.0f} in all; ' + ', '.join(longest))
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):

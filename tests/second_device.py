@@ -134,6 +134,25 @@ def whole_recommender(folder):
     found['back'] = relative(scores, on_cpu.score(users))
     return found
 
+def on_trial():
+    "The default with a network on trial, a source to judge and items without interactions: its plan, where it is, and how far its scores are from the CPU's."
+    from unittest import mock
+    from llmrec import Recommender, fusion, make_synthetic_pair
+    from llmrec.baselines import Popularity
+    from llmrec.closed_form import EASE, KernelTransfer
+    from llmrec.sequence import SASRec
+    pair = make_synthetic_pair(0, n_users=(70, 60), n_items=(40, 30), n_rows=(12, 8), shared=.5)
+    users = list(pair.target.log['user'].unique()[:20])
+    def few(data, budget, seed): return [Popularity(), EASE(), KernelTransfer(), SASRec(epochs=1, dim=8)]
+    pays = lambda *values: (1., .1)                                     # so the network joins and what hidden items teach counts
+    scores, found = {}, {}
+    with mock.patch.multiple(fusion, default_experts=few, paired_gain=pays, _cold_gain=pays):
+        for device in ('cpu', 'far'):
+            rec = Recommender('tfidf', device=device).fit(pair.target, pair.source)
+            scores[device] = rec.score(users)
+    found['apart'] = relative(scores['cpu'], scores['far'])
+    return found | dict(plan=rec.plan, places=places(rec), experts=[e.name for e in rec.experts])
+
 def closed_forms():
     "How far closed-form experts fitted on far are from those of the CPU, by name."
     from llmrec.closed_form import EASE, SLIM, BilinearContent, KernelTransfer, NextItemRidge, TextPopularity
@@ -266,5 +285,5 @@ def _near_batch(step):
 if __name__ == '__main__':
     import json, sys, tempfile
     library = install()
-    tasks = dict(whole=lambda: whole_recommender(tempfile.mkdtemp()), closed=closed_forms, faults=by_hand, writer=writer, encoder=encoder, learners=learners)
+    tasks = dict(whole=lambda: whole_recommender(tempfile.mkdtemp()), closed=closed_forms, faults=by_hand, writer=writer, encoder=encoder, learners=learners, trial=on_trial)
     print(json.dumps({name: tasks[name]() for name in sys.argv[1:] or tasks}))

@@ -30,6 +30,12 @@ def test_a_whole_recommender_runs_on_a_second_device(far):
     for moment in ('loaded', 'on_cpu', 'moved', 'back'): assert found[moment] < 1e-4, (moment, found[moment])
     assert found['operations_of_cpu'] == 0               # loaded for the CPU, nothing is asked of the other device
 
+def test_the_default_tries_its_network_on_a_second_device(far):
+    found = far['trial']
+    plan = '\n'.join(found['plan'])
+    assert 'networks join: SASRec' in plan and 'source: helps' in plan and 'items without interactions' in plan
+    assert 'SASRec' in found['experts'] and found['places'] in (['far'], ['far:0'], ['far', 'far:0']) and found['apart'] < 1e-3
+
 def test_the_writer_of_item_ids_trains_on_a_second_device_and_writes_on_the_cpu(far):
     found = far['writer']
     assert found['places'] == ['far:0'] and found['operations'] > 500 and found['shape'][0] == 2
