@@ -57,6 +57,7 @@ def cli_run(data:str='movielens', # Built-in pair: movielens, journey or toy
             drop_columns:str|None=None, # Columns to leave out: image_url,isbn
             events:str|None=None, # Events that count: buy,cart
             dates:str='auto', # Of dates that fit both ways: day-first or month-first
+            match_users:str='exact', # loose: one user but for zeros, capitals, blanks, signs
             names:str|None=None, # What to call the domains: books,films
             keep:int=-1, # Interactions a target user keeps; 0: all; -1: 2 with movielens, else all
             dry_run:bool=False # Stop after stage A: how files are read, what is dropped
@@ -68,7 +69,8 @@ def cli_run(data:str='movielens', # Built-in pair: movielens, journey or toy
     options = Options(encoder, strategy, sparse, budget, lam, pretrain, split, k, k_core, seed,
                       keep)
     how = dict(encoding=encoding, sep=sep, no_header=no_header, min_value=min_value, dates=dates,
-               text_columns=text_columns, drop_columns=drop_columns, events=events)
+               text_columns=text_columns, drop_columns=drop_columns, events=events,
+               match_users=match_users)
     if not any(own_files):
         _check_no_reading(how)
         pair = _with_least(load_pair(data, source, target, seed), min_value)
@@ -81,7 +83,8 @@ def cli_run(data:str='movielens', # Built-in pair: movielens, journey or toy
 
 def _check_no_reading(how):
     "Options that say how files are read mean nothing for built-in data."
-    given = [name for name, value in how.items() if value not in (None, False, 'utf-8', 'auto')]
+    unset = (None, False, 'utf-8', 'auto', 'exact')
+    given = [name for name, value in how.items() if value not in unset]
     for name in given:
         if name == 'min_value': continue
         option = '--' + name.replace('_', '-')

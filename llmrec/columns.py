@@ -598,12 +598,13 @@ def missing_ids(s:pd.Series)->np.ndarray:
     "Rows without an id: null or empty text."
     null = s.isna().to_numpy(bool)
     if isinstance(s.dtype, pd.CategoricalDtype):
-        names = s.cat.categories.astype(object)
-        blank = [isinstance(x, str) and not x.strip() for x in names]
-        return null | np.array([*blank, True], bool)[s.cat.codes.to_numpy()]
-    if not is_text_column(s): return null
-    blank = [isinstance(x, str) and not x.strip() for x in s]
-    return null | np.array(blank, bool)
+        names = s.cat.categories
+        at = s.cat.codes.to_numpy()
+    elif isinstance(s.dtype, pd.StringDtype): at, names = pd.factorize(s)
+    elif is_text_column(s): at, names = np.arange(len(s)), s
+    else: return null
+    blank = [isinstance(x, str) and not x.strip() for x in names.astype(object)]
+    return null | np.array([*blank, True], bool)[at]
 
 def _sound(text:str)->bool:
     return text.isascii() or text == text.encode('utf-8', 'replace').decode()
@@ -693,6 +694,7 @@ def _id_texts(values:Any)->pd.Series|None:
     mixed = kind == 'mixed-integer' and all(type(x) in (str, int) for x in s.dropna())
     if kind not in ('string', 'empty') and not mixed: return None
     texts = pd.Series([_tidy(str(x)) for x in s], dtype=object)
+    if not any('.' in text for text in texts): return texts
     floats = texts.str.fullmatch(_WHOLE_FLOAT).astype(bool)
     if not floats.any() or not (floats | texts.str.fullmatch(_WHOLE)).all(): return texts
     return texts.str.replace(r'\.0+$', '', regex=True)
@@ -705,10 +707,17 @@ def _tidy(text:str)->str:
     if text.isascii(): return text
     return unicodedata.normalize('NFC', text.strip(_INVISIBLE).strip())
 
+# %% ../nbs/63_columns.ipynb #5dc004b2
+def _whole_numbers(column:pd.Series)->bool:
+    "Are ids numbers of 64 bits and at most 18 digits already?"
+    if column.dtype != np.int64 or not len(column): return False
+    return -10**18 < column.min() and column.max() < 10**18
+
 # %% ../nbs/63_columns.ipynb #9dadaed6
 def match_ids(*columns:pd.Series # Ids of one kind in several tables
              )->tuple[pd.Series, ...]:
     "Columns of ids that can be compared: whole numbers if all are written so, else text."
+    if all(_whole_numbers(column) for column in columns): return columns
     parts = [_distinct(column) for column in columns]
     texts = [None if part is None else _id_texts(part[1]) for part in parts]
     if any(t is None for t in texts): return columns

@@ -366,7 +366,7 @@ def table(self:Confidence, k:int=10, coverage:float=.9)->pd.DataFrame:
     frame['abstain'] = (frame['p'] > self.level) | (not self.enough)
     return frame
 
-# %% ../nbs/27_confidence.ipynb #ed17a5a1
+# %% ../nbs/27_confidence.ipynb #28c918d5
 def _odds(mass, k):
     "Log odds of lists of one, of k and of ten times as many items, (m, 3)."
     return np.column_stack([logit(mass_at(mass, size)) for size in (1, k, 10*k)])
@@ -413,7 +413,7 @@ def judge(self:Confidence, fusion:Fusion, hist:Histories, # The fitted model, (m
     length = restrict_domain(hist, fusion.data.n_target, False).lengths
     return self.answer(masses(fusion, hist), length, hist.lengths == 0, k, coverage)
 
-# %% ../nbs/27_confidence.ipynb #209f2b22
+# %% ../nbs/27_confidence.ipynb #b8ef49c2
 @patch
 def answer(self:Confidence, mass:np.ndarray, # (m, len(SIZES)) of the fitted model's lists
            length:np.ndarray, empty:np.ndarray, # (m,) target interactions; none at all?

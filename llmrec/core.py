@@ -23,6 +23,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -320,19 +321,31 @@ def l2_normalize(x:'np.ndarray|torch.Tensor', # (..., dim)
     length = np.linalg.norm(x, axis=-1, keepdims=True)
     return x/np.where(length > eps, length, 1).astype(length.dtype)
 
+# %% ../nbs/50_core.ipynb #78d352ac
+@cache
+def _version(name:str)->str|None:
+    "The version of a package, or None; looked up once."
+    return next((found.version for found in distributions(name=name)), None)
+
 # %% ../nbs/50_core.ipynb #a362ecf8
 def package_versions()->dict:
     "Versions of what computed the numbers; None for a package that is not installed."
-    version = lambda name: next((found.version for found in distributions(name=name)), None)
     packages = ('llmrec', 'numpy', 'scipy', 'pandas', 'torch')
-    return dict(python=platform.python_version()) | {name: version(name) for name in packages}
+    return dict(python=platform.python_version()) | {name: _version(name) for name in packages}
+
+# %% ../nbs/50_core.ipynb #e0fd1929
+def _plain_ids(ids:Iterable)->np.ndarray:
+    "Ids as an array: whole numbers where it is one of these, else objects."
+    dtype = getattr(ids, 'dtype', None)
+    whole = isinstance(dtype, np.dtype) and dtype.kind in 'iu' and len(ids) > 0
+    return np.asarray(ids, dtype=None if whole else object)
 
 # %% ../nbs/50_core.ipynb #0f97312c
 def id_kind(ids:Iterable # Ids; those of a source kept apart are passed over
            )->str: # 'text' or 'numbers' where all are of one kind, else ''
     "What ids are."
     def kind(values): return pd.api.types.infer_dtype(values, skipna=True)
-    ids = np.asarray(ids, dtype=object)
+    ids = _plain_ids(ids)
     found = kind(ids)
     if found.startswith('mixed'):
         found = kind([x for x in ids if not (isinstance(x, str) and '\x1f' in x)])
@@ -348,12 +361,18 @@ def check_id_kind(new:Iterable, known:Iterable, what:str # 'users of the test'
                      f'another kind, {theirs}, such as {next(iter(known))!r}: bring both to one '
                      'kind, as with astype')
 
+# %% ../nbs/50_core.ipynb #528ce66d
+def _hashed(ids:np.ndarray)->np.ndarray:
+    "A 64-bit hash of ids as `_plain_ids` gives them; whole numbers are hashed once each."
+    if ids.dtype == object: return pd.util.hash_array(ids, categorize=True).astype(np.uint64)
+    place, distinct = pd.factorize(ids)
+    return pd.util.hash_array(distinct.astype(object), categorize=False)[place]
+
 # %% ../nbs/50_core.ipynb #9642fxe7
 def hash_ids(ids:Iterable, # Ids, int or str
              seed:int=0
             )->np.ndarray: # (len(ids),) uint64
     "A seeded 64-bit hash of ids."
-    hashed = pd.util.hash_array(np.asarray(ids, dtype=object), categorize=True).astype(np.uint64)
     with np.errstate(over='ignore'):
-        mixed = hashed ^ np.uint64(seed*0x9E3779B97F4A7C15 % 2**64)
+        mixed = _hashed(_plain_ids(ids)) ^ np.uint64(seed*0x9E3779B97F4A7C15 % 2**64)
         return mixed*np.uint64(0xBF58476D1CE4E5B9)

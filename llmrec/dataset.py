@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
-from .core import InputError, batch_slices, check_id_kind, hash_ids, l2_normalize
+from .core import (
+    InputError, batch_slices, check_id_kind, hash_ids, l2_normalize, renamed_attribute)
 from .columns import check_weights
 from .data import Domain, as_user_list, check_interactions, require_known_users
 from .preprocess import log_order, sort_by_time, subsecond_ties
@@ -162,6 +163,9 @@ class Dataset:
         if self.n_items == self.n_target: return None
         user = np.repeat(np.arange(len(self.users)), self.hist.lengths)
         return self.users[np.unique(user[self.hist.item >= self.n_target])].to_numpy()
+
+    n = renamed_attribute('n', 'n_target', 'Dataset')      # names of the first edition
+    N = renamed_attribute('N', 'n_items', 'Dataset')
 
 # %% ../nbs/52_dataset.ipynb #9642f339
 def _lookup(index:pd.Index, ids:pd.Index, where:str)->np.ndarray:

@@ -21,7 +21,7 @@ from itertools import product
 from sklearn.base import BaseEstimator, clone
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
-from .core import InputError, keep_generators, progress
+from .core import InputError, keep_generators, progress, renamed, take_old_methods
 from .data import Domain, make_synthetic_pair
 from .dataset import (
     Dataset, Histories, binarize, decayed_matrix, drop_users, histories, insert_items, make_dataset,
@@ -143,6 +143,15 @@ class Expert(BaseEstimator):
     def sparse_scorer(self) -> Callable|None:
         "Function of one history: sorted columns, their scores; all others score 0. None: dense."
     def _repr_mimebundle_(self, **kwargs) -> dict: return {'text/plain': repr(self)}
+
+    fit_data = renamed('fit_data', 'fit_dataset', 'Expert')      # names of the first edition
+    learn = renamed('learn', '_fit', 'Expert')
+    grow = renamed('grow', 'add_items', 'Expert')
+    contributions = renamed('contributions', 'attributions', 'Expert')
+    def __init_subclass__(cls, **options:object) -> None:
+        super().__init_subclass__(**options)
+        take_old_methods(cls, dict(learn=('_fit', 2), grow=('add_items', 3),
+                                   contributions=('attributions', 3)))
 
 # %% ../nbs/12_expert.ipynb #b10491a4
 def expert_names(experts:Sequence[Expert]) -> list[str]:

@@ -109,7 +109,7 @@ def read_pair(source_log:Any, source_items:Any, # Files of the source; None: no 
     target = _read_domain(target_log, target_items, mapping, called[1], 'target', reading)
     if not source_log: return DomainPair(_no_source(target), target)
     source = _read_domain(source_log, source_items, mapping, called[0], 'source', reading)
-    return DomainPair(*align_ids(source, target))
+    return DomainPair(*align_ids(source, target, reading.get('match_users', 'exact')))
 
 # %% ../nbs/24_pipeline.ipynb #5717d59d
 def _names_of(domain, mapping):

@@ -525,7 +525,7 @@ def _widths(block:bytes, sep:int)->set[int]:
     data = np.frombuffer(block, np.uint8)
     ends = np.flatnonzero(data == 10)
     if not len(ends) or ends[-1] != len(data) - 1: ends = np.append(ends, len(data) - 1)
-    per_line = np.diff(np.cumsum(data == sep)[ends], prepend=0)
+    per_line = np.diff(np.searchsorted(np.flatnonzero(data == sep), ends, 'right'), prepend=0)
     length = np.diff(ends, prepend=-1)
     return set(np.unique(per_line[length > 2]).tolist())
 
@@ -548,6 +548,13 @@ def _lone_quote(sep:str)->re.Pattern:
     return re.compile(rb'(?:^|(?<=' + sign + rb'))"(?:[^"\n]|"")*(?:\n|\Z|"[^"\r\n' + sign + rb'])',
                       re.M)
 
+def _quoted_part(block:bytes)->bytes:
+    "The lines of a block from the first to the last one with a quotation mark."
+    first = block.find(b'"')
+    if first < 0: return b''
+    end = block.find(b'\n', block.rfind(b'"'))
+    return block[block.rfind(b'\n', 0, first) + 1:None if end < 0 else end + 1]
+
 def _with_quotes(opener:Callable, dialect:Dialect)->Dialect:
     "Find out what quotation marks mean in a file."
     single = dialect.quote != '"'
@@ -559,14 +566,12 @@ def _with_quotes(opener:Callable, dialect:Dialect)->Dialect:
     if not any(b'"' in block for block in _whole_lines(opener, 0)):
         return replace(dialect, quoting=csv.QUOTE_NONE)
     lone = _lone_quote(dialect.sep)
-    widths = set()
-    alone = escaped = False
-    for block in _whole_lines(opener, dialect.skip):
-        widths |= _widths(block, ord(dialect.sep))
-        alone = alone or b'"' in block and bool(lone.search(block))
-        escaped = escaped or b'\\"' in block
-    body = {dialect.n - 1} | ({len(dialect.header) - 1} if dialect.header else set())
-    if widths <= body and alone: return replace(dialect, quoting=csv.QUOTE_NONE)
+    blocks = lambda: _whole_lines(opener, dialect.skip)
+    if any(lone.search(_quoted_part(block)) for block in blocks()):
+        widths = set().union(*(_widths(block, ord(dialect.sep)) for block in blocks()))
+        body = {dialect.n - 1} | ({len(dialect.header) - 1} if dialect.header else set())
+        if widths <= body: return replace(dialect, quoting=csv.QUOTE_NONE)
+    escaped = any(b'\\"' in block for block in blocks())
     return replace(dialect, escape='\\') if escaped else dialect
 
 # %% ../nbs/64_tables.ipynb #0ac1c0e4
