@@ -719,7 +719,8 @@ def take_base(self:SmoothedSASRec)->None:
 
 # %% ../nbs/15_sequence.ipynb #f1257e02
 def history_directions(hist:Histories, n:int, dim:int, # Histories; items; directions
-                       seed:int=0)->np.ndarray: # (n, dim) float64
+                       seed:int=0
+                      )->np.ndarray: # (n, dim) float64
     "Item vectors from who had what: right singular vectors, turned by a random rotation."
     X = sp.csr_matrix((np.ones(len(hist.item)), hist.item, hist.ptr), shape=(len(hist), n))
     lengths = np.maximum(np.asarray(X.sum(1)).ravel(), 1)
@@ -733,7 +734,8 @@ def history_directions(hist:Histories, n:int, dim:int, # Histories; items; direc
 # %% ../nbs/15_sequence.ipynb #f1257e03
 def initial_vectors(data:Dataset, hist:Histories, n:int, dim:int, # Items, dimensions
                     std:float=.1, noise:float=.15, # Standard deviation; share of noise
-                    seed:int=0)->np.ndarray: # (n, dim) float32
+                    seed:int=0
+                   )->np.ndarray: # (n, dim) float32
     "Item vectors to begin with: texts and attributes, and who had what, in equal parts."
     def scaled(x): return x/max(float(x.std()), 1e-9)
     parts = [scaled(history_directions(hist, n, dim, seed))]

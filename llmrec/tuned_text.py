@@ -436,7 +436,7 @@ def _check_tunable(encoder:Any, data:Dataset, texts:Sequence)->TextEncoder:
 #| code-fold: true
 @keep_generators()
 def tune_encoder(encoder:TextEncoder|str, # Stays as it is
-                 data:Dataset,            # Target and sources, from `make_dataset`
+                 data:Dataset,            # Target and sources, from make_dataset
                  texts:Sequence[str],     # The text of each item, the target's first
                  out:str|Path,            # Directory of the tuned encoder
                  rank:int=8,              # Of LoRA; 0: all weights
