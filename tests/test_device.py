@@ -33,7 +33,7 @@ def test_a_whole_recommender_runs_on_a_second_device(far):
 def test_the_default_tries_its_network_on_a_second_device(far):
     found = far['trial']
     plan = '\n'.join(found['plan'])
-    assert 'networks join: SASRec' in plan and 'source: helps' in plan and 'items without interactions' in plan
+    assert 'network can join: SASRec' in plan and 'source: helps' in plan and 'items without interactions' in plan
     assert 'SASRec' in found['experts'] and found['places'] in (['far'], ['far:0'], ['far', 'far:0']) and found['apart'] < 1e-3
 
 def test_the_writer_of_item_ids_trains_on_a_second_device_and_writes_on_the_cpu(far):

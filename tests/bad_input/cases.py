@@ -326,6 +326,7 @@ COMMAND_LINE = [
     ('run --encoding', 'run --target-log {log} --target-items {items} --encoding utf-99', "'utf-99'"),
     ('run --sep', 'run --data toy --sep ;', '--target-log'),
     ('run --no-header', 'run --target-log {log} --target-items {items} --no-header --columns user=7', "'7'"),
+    ('run --match-users', 'run --target-log {log} --target-items {items} --match-users maybe', "'maybe'"),
     ('run --min-value', 'run --target-log {log} --target-items {items} --min-value 99', '--columns value='),
     ('run --min-value', 'run --data toy --min-value three', 'invalid float value'),
     ('run --text-columns', 'run --target-log {log} --target-items {items} --text-columns details', "'details'"),
