@@ -158,7 +158,7 @@ def said(found, margin=MARGIN):
     words = {'higher': 'higher on', 'lower': 'lower on', 'equal': f'equal within ±{margin:g} on', 'not significant': 'not significant on'}
     count = {w: int((found == w).sum()) for w in words}
     parts = [f'{text} {count[w]}' for w, text in words.items() if count[w] or w in ('higher', 'lower')]
-    return f'of {len(found)} sets without a star, ' + ', '.join(parts)
+    return f"of {len(found)} set{'s'*(len(found) != 1)} without a star, " + ', '.join(parts)
 
 def enough(rows, bucket):
     "Sets with as many test interactions in a cell as make it a number, (sets,) boolean."
