@@ -106,7 +106,7 @@ def test_results_know_their_commit(tmp_path, monkeypatch):
 @pytest.mark.parametrize('name', CSVS)
 def test_each_row_has_a_stamp(name):
     "Commit and versions, or what git knows, for as many rows as there are."
-    stamps, rows = STAMPS[STAMPS['file'] == name], pd.read_csv(BENCH/name)
+    stamps, rows = STAMPS[STAMPS['file'] == name], pd.read_csv(BENCH/name, dtype=dict(commit=str))
     assert stamps['rows'].sum() == len(rows), f'python bench/common.py --stamps'
     assert stamps['commit'].str.fullmatch(r'[0-9a-f]{7}\+?|not known').all() and stamps[['how', 'versions']].notna().all().all()
     if 'commit' in rows: assert set(rows['commit'].dropna()) == set(stamps[stamps['how'] == 'stamped']['commit'])

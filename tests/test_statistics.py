@@ -213,7 +213,7 @@ def test_verdicts_are_corrected_over_the_sets():
 
 def test_verdicts_leave_out_sets_that_had_a_part_in_a_choice():
     rows = differences([.05, .05, np.nan], [.01, .01, .01], [True, False, False])
-    assert list(common.verdicts(rows).index) == ['s1'] and common.said(common.verdicts(rows)).startswith('of 1 sets without a star')
+    assert list(common.verdicts(rows).index) == ['s1'] and common.said(common.verdicts(rows)).startswith('of 1 set without a star')
     assert not len(common.verdicts(rows[:1])) and 'no set without a star' in common.said(common.verdicts(rows[:1]))
 
 def test_equal_only_within_the_margin():
