@@ -1,10 +1,10 @@
 """Where should item vectors of a sequence model begin: at noise, or at what texts and histories know?
 
-    python bench/first_vectors.py DIR --csv bench/first_vectors.csv --sets toys microlens 'kitchen<beauty-k2'
+    python bench/first_vectors.py DIR --csv bench/first_vectors.csv
 
 SASRec alone, learned from training and validation interactions, all items ranked on the test (`common.py`); after 3, 7 and 14 passes, each trained by
-its own schedule. Starts: `random` (a normal of .02), `data` (`init='data'`), and its parts alone after seven passes, `texts` and `histories`. `gain` is NDCG@10 over
-`random` after as many passes, with a paired 95 % interval over users; seconds are processor seconds of the fit. Nothing is chosen here.
+its own schedule. Starts: `random` (a normal of .02), `data` (`init='data'`), and its parts alone after seven passes, `texts` and `histories`.
+`gain` is NDCG@10 over `random` after as many passes, with a paired 95 % interval over users; seconds are processor seconds of the fit. Nothing is chosen here.
 """
 import numpy as np, pandas as pd
 from common import by_set, judge_by, load, timed, versus
@@ -52,4 +52,4 @@ def one(root, name, users):
             print(rows[-1], flush=True)
     return rows
 
-if __name__ == '__main__': by_set(__doc__, one, 'first_vectors.csv', ('toys', 'microlens', 'kitchen<beauty-k2'), ('set', 'passes', 'start'), 2000)
+if __name__ == '__main__': by_set(__doc__, one, 'first_vectors.csv', ('toys', 'kitchen<beauty-k2'), ('set', 'passes', 'start'), 2000)

@@ -6,7 +6,7 @@
 __all__ = ['UNITS', 'is_text_column', 'holds_texts', 'decoded', 'plain_column', 'open_cells', 'without_formulas', 'unquoted',
            'first_true', 'value_at', 'short', 'list_names', 'Times', 'read_times', 'Numbers', 'read_numbers',
            'check_weights', 'plain_text', 'read_texts', 'missing_ids', 'read_ids', 'match_ids', 'are_whole', 'as_id',
-           'NearIds', 'near_users', 'twin_ids', 'ColumnReading', 'show_examples', 'mask_letters', 'readings_table']
+           'NearIds', 'near_ids', 'twin_ids', 'ColumnReading', 'show_examples', 'mask_letters', 'readings_table']
 
 # %% ../nbs/63_columns.ipynb #fce22979
 import html
@@ -805,7 +805,7 @@ def _what_differs(to:dict)->str:
     return best if alike[best] > len(pairs)/2 else 'zeros, capitals, blanks or signs'
 
 # %% ../nbs/63_columns.ipynb #5566bb54
-def near_users(own:Sequence, # Distinct ids of one table
+def near_ids(own:Sequence, # Distinct ids of one table
                other:Sequence # Distinct ids of another
               )->NearIds:
     "Ids of `other` that are not in `own`, but would be if both were written alike."

@@ -139,7 +139,8 @@ def take_old_methods(cls:type, names:dict # Old name to the new one and the numb
     "Let methods that a subclass writes under their old names be those of today."
     for old, (new, arguments) in names.items():
         if old not in vars(cls) or new in vars(cls): continue
-        if vars(cls)[old].__code__.co_argcount != arguments: continue    # something else
+        code = getattr(vars(cls)[old], '__code__', None)
+        if code is None or code.co_argcount != arguments: continue       # something else
         warnings.warn(f'{cls.__name__}.{old}: this method is now {new}', DeprecationWarning,
                       stacklevel=3)
         setattr(cls, new, vars(cls)[old])

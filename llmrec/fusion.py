@@ -498,7 +498,7 @@ class _TrainingSet:
     experts: list              # In the order of their scores
     cold_start: ChoiceBatch|None = None  # The same choices without histories
     hist: Histories|None = None  # Histories of the first set
-    alone: list|None = None    # Scores of a network of the target alone, if it gains
+    alone: torch.Tensor|None = None  # Scores of a network of the target, if it gains
     drop_sources: bool = False # Do they hurt?
     hidden: bool = False       # Are the last set's choices among hidden items?
 
@@ -679,25 +679,21 @@ def _of_target(choices, experts, hist, notes):
     own_hist = mask_interactions(hist, hist.item < data.n_target)
     return add_experts(alike, fit_experts(others, without_sources(data), notes), own_hist)
 
-def _twin(training, closed, first, notes):
-    "The first choices as the model without the sources scores them, with a network if that gains."
-    choices = _some(training.sets[0], first)
-    choices.scores = choices.scores[..., closed]
-    hist = select_users(training.hist, first.numpy())
-    twin = _of_target(choices, [training.experts[i] for i in closed], hist, notes)
-    if training.alone is not None:
-        twin.scores = torch.cat([twin.scores, training.alone[first]], -1)
-    return twin
+def _twin(training, closed, notes):
+    "The choices as the model without the sources scores them, with a network if that gains."
+    choices = replace(training.sets[0], scores=training.sets[0].scores[..., closed])
+    twin = _of_target(choices, [training.experts[i] for i in closed], training.hist, notes)
+    if training.alone is None: return twin
+    return replace(twin, scores=torch.cat([twin.scores, training.alone], -1))
 
 @patch
 def _judge_sources(self:Fusion, training, rest, hist, target):
     "The training set, or the one without the sources if these hurt; the gain is noted."
     closed = [i for i, x in enumerate(training.experts) if not x.neural]
     if rest.n_items == rest.n_target or not (closed and self.may_drop_sources): return training
-    first = torch.arange(len(training.sets[0].target))
-    joint = _some(training.sets[0], first)
-    if not self._on_trial(): joint.scores = joint.scores[..., closed]
-    twin = _twin(training, closed, first, self.plan)
+    joint = training.sets[0]
+    if not self._on_trial(): joint = replace(joint, scores=joint.scores[..., closed])
+    twin = _twin(training, closed, self.plan)
     gain, error = paired_gain(*(held_out_ndcg([x], x.scores.shape[-1]) for x in (joint, twin)))
     harm = gain < -2*error
     verdict = 'would hurt, left out' if harm else 'helps' if gain > 2*error else 'no gain shown'

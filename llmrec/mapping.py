@@ -24,7 +24,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 from .columns import (
-    are_whole, first_true, is_text_column, list_names, match_ids, near_users,
+    are_whole, first_true, is_text_column, list_names, match_ids, near_ids,
     read_numbers, read_times, short, twin_ids, value_at)
 from .core import InputError
 from .tables import RawTable
@@ -464,7 +464,7 @@ def without_html(items:pd.DataFrame, name:str, notes:list[str])->pd.DataFrame:
 # %% ../nbs/66_mapping.ipynb #a85181c8
 def _list_of(cell:Any)->list|None:
     "A cell as the list that it is, or that it spells; None if it is none."
-    if isinstance(cell, (list, tuple, np.ndarray)): return list(cell)
+    if _is_list(cell): return list(cell)
     if not isinstance(cell, str): return None
     if re.fullmatch(r'\{[^:{}]*\}', cell): return next(csv.reader([cell[1:-1]]), [])
     if not re.fullmatch(r'(?s)\s*\[.*\]\s*', cell): return None
@@ -598,7 +598,7 @@ def match_loosely(in_log:pd.Series, in_items:pd.Series, name:str, notes:list[str
     except TypeError: return in_log, in_items               # lists and the like, named later
     unknown = ~pd.Index(logged.astype(str)).isin(listed.astype(str))
     if not unknown.any(): return in_log, in_items
-    near = near_users(listed, logged)
+    near = near_ids(listed, logged)
     if len(near.to) < .5*unknown.sum(): return in_log, in_items
     bare = [s.astype(str).str.lstrip('0') for s in (in_log, in_items)]
     digits = unknown.all() and all(s.str.fullmatch(r'\d+').all() for s in bare)

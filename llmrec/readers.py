@@ -24,7 +24,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, IO
 from llmrec.columns import (
-    is_text_column, list_names, match_ids, missing_ids, near_users, read_numbers, read_times,
+    is_text_column, list_names, match_ids, missing_ids, near_ids, read_numbers, read_times,
     short)
 from .core import InputError, check_type, import_optional
 from .data import Domain, DomainPair, drop_missing_ids, require_columns
@@ -735,7 +735,7 @@ def align_ids(source:Domain, target:Domain,
 def _near_joined(source:Domain, target:Domain, match:str)->Domain:
     "The source, whose users are called as those of the target where that was asked for."
     own, other = (pd.unique(d.log['user']) for d in (target, source))
-    near = near_users(own, other)
+    near = near_ids(own, other)
     if not near.to or len(near.to) < .05*min(len(own), len(other)): return source
     if match == 'loose':
         target.notes.append(f'{len(near.to):,} users of {source.name} are users of {target.name} '

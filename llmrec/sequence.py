@@ -27,7 +27,7 @@ from .core import (
     InputError, batch_slices, def_device, default_device, keep_generators, set_seed)
 from .dataset import (
     Dataset, Histories, domain_ranges, mask_interactions, next_item_ndcg, select_users,
-    split_last_interaction, training_histories, without_sources)
+    split_last_interaction, training_histories)
 from .features import (
     attribute_columns, gp_smooth_embeddings, item_features, pca_features, project_new_items)
 from .learner import (
@@ -389,6 +389,11 @@ def n_embedded(self:SASRec)->int:
     "Items with vectors in the network: of all domains, or of the target."
     return self.data.n_items if self.use_source_history else self.data.n_target
 
+@patch(as_prop=True)
+def known_ranges(self:SASRec)->list[tuple[int, int]]:
+    "First item, and the one after the last, of each domain that it knows."
+    return [x for x in domain_ranges(self.data) if x[0] < self.n_embedded]
+
 @patch
 def build(self:SASRec)->SeqNet:
     "A network over the items that it knows."
@@ -397,13 +402,15 @@ def build(self:SASRec)->SeqNet:
 @patch
 def train_histories(self:SASRec, data:Dataset)->Histories:
     "What it learns from: all domains if users are shared, else the target."
-    return training_histories(data if self.use_source_history else without_sources(data))
+    if self.use_source_history: return training_histories(data)
+    own = self.seen(data.hist)
+    return select_users(own, np.nonzero(own.lengths)[0])
 
 # %% ../nbs/15_sequence.ipynb #05dd2cc6
 @patch
 def loss_func(self:SASRec, hist:Histories)->Callable:
     "The loss on these histories, with negatives where a domain is large."
-    ranges = [x for x in domain_ranges(self.data) if x[0] < self.n_embedded]
+    ranges = self.known_ranges
     counts = np.bincount(hist.item, minlength=self.n_embedded)
     probs = [negative_sampling_probs(counts[lo:hi]).to(self.device) for lo, hi in ranges]
     large = max(hi - lo for lo, hi in ranges) > self.full
@@ -636,6 +643,8 @@ def pretrain_net(self:TextSASRec, data:Dataset)->list[Callback]:
 @patch
 def _fit(self:TextSASRec, data:Dataset)->None:
     "Pre-train on the sources, then fine-tune."
+    if self.init != 'random':
+        raise InputError(f'init={self.init!r} is for SASRec: TextSASRec reads the texts itself')
     set_seed(self.seed)
     self.phi = pca_features(item_features(data))
     self.known = (data.counts > 0).astype(np.float32)
@@ -764,7 +773,7 @@ def _squared_slopes(expert:SASRec, net:SeqNet, hist:Histories)->dict[str, torch.
     for batch in batches:
         x, y = to_device(batch, net.rel.device)
         net.zero_grad()
-        seq_loss(net(x), y, domain_ranges(expert.data)).backward()
+        seq_loss(net(x), y, expert.known_ranges).backward()
         for name, p in net.named_parameters(): total[name] += p.grad**2
     return total
 

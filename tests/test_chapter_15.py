@@ -13,7 +13,8 @@ from llmrec.expert import check_expert
 from llmrec.features import gp_extend, gp_smooth_embeddings
 from llmrec.preprocess import split_last
 from llmrec.sequence import (
-    SASRec, SeqBatches, SeqNet, SmoothedSASRec, TextSASRec, TextSeqNet, _BlockedNLL, history_directions, initial_vectors,
+    SASRec, SeqBatches, SeqNet, SmoothedSASRec, TextSASRec, TextSeqNet, _BlockedNLL, finetune_with_replay, fisher_rows,
+    history_directions, initial_vectors,
     prepend_bos, seq_loss, sequence_windows, softmax_nll, softmax_nll_sum)
 
 toy = make_synthetic_pair(seed=0, shared=.5)
@@ -182,3 +183,18 @@ def test_a_network_begins_with_data_only_if_asked():
     assert abs(begun[0].std() - .02) < .001
     check_expert(SASRec(epochs=1, init='data'))
     with pytest.raises(InputError, match="expected 'random' or 'data'"): SASRec(init='text').fit_dataset(data)
+
+def test_fisher_and_replay_of_a_network_of_the_target():
+    "It has no vectors of other domains: their ranges are not asked for."
+    data = make_dataset(toy.target.log, toy.target.items, toy.source)
+    net = SASRec(epochs=1, use_source_history=False).fit_dataset(data)
+    twin = SASRec(epochs=1).fit_dataset(without_sources(data))
+    assert net.known_ranges == [(0, data.n_target)]
+    ours, theirs = fisher_rows(net, data.hist, n=5), fisher_rows(twin, without_sources(data).hist, n=5)
+    for name in ours: close(ours[name], theirs[name], eps=1e-5)
+    finetune_with_replay(net, data, np.arange(3), kind='ewc', epochs=1)
+    assert np.isfinite(net.score_histories(data.hist)).all()
+
+def test_first_vectors_are_refused_where_they_would_be_ignored():
+    with pytest.raises(InputError, match='reads the texts itself'):
+        TextSASRec(init='data').fit_dataset(make_dataset(toy.target.log, toy.target.items))

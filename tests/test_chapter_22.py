@@ -326,3 +326,12 @@ def test_advantage_and_its_bound_by_hand():
     ok = rng.random(20_000) < .5
     told = np.where(rng.random(20_000) < .75, ok, ~ok)
     close(advantage(ok, told.astype(float)), advantage_bound(np.log(3)), eps=.02)
+
+def test_the_least_epsilon_is_that_of_the_accountant():
+    "The orders that Opacus tries are those from which the bound is computed."
+    from llmrec.privacy import _least_epsilon
+    accountants = pytest.importorskip('opacus.accountants')
+    orders = np.array(accountants.RDPAccountant.DEFAULT_ALPHAS)
+    for delta in (1e-6, 1e-5, 1e-3):
+        wanted = np.min(np.log1p(-1/orders) - np.log(delta*orders)/(orders - 1))
+        assert abs(_least_epsilon(delta) - wanted) < 1e-9

@@ -1,7 +1,7 @@
 "Who is the same user, and which rows say no: users written in two ways, clicks that never came, invoices that were cancelled."
 import warnings
 import numpy as np, pandas as pd, pytest
-from llmrec.columns import near_users, twin_ids
+from llmrec.columns import near_ids, twin_ids
 from llmrec.core import InputError
 from llmrec.data import Domain
 from llmrec.readers import align_ids, read_table
@@ -31,7 +31,7 @@ def test_some_shared_do_not_hide_those_who_are_written_differently():
     assert any('1 users are in both books and films; 2 more' in x for x in b.notes)
 
 @pytest.mark.parametrize('own, other', [(['007', '07'], ['7']), (['U1', 'u1'], ['u1']), (['u1'], ['U1', 'U-1']), ([7, 8], [7, 8]), (['anna'], ['bob']), (['user_1', 'item_2'], ['1', '2'])])
-def test_ids_that_collide_or_differ_are_not_joined(own, other): assert near_users(np.array(own, object), np.array(other, object)).to == {}
+def test_ids_that_collide_or_differ_are_not_joined(own, other): assert near_ids(np.array(own, object), np.array(other, object)).to == {}
 
 def test_a_pair_without_differences_is_not_told():
     b = domain('films', ['u1', 'u2'])
@@ -128,3 +128,13 @@ def test_an_epsilon_that_no_noise_reaches_is_refused_before_opacus_is_asked(monk
     from llmrec import privacy
     monkeypatch.setattr(privacy, 'import_optional', lambda *a: pytest.fail('opacus was asked'))
     with pytest.raises(InputError, match='states no less than 0.1'): privacy.noise_multiplier(1e-4, 1e-5, .2, 1000)
+
+def test_a_class_may_have_other_things_under_an_old_name():
+    "A setting, a property or a partial function called `learn` is no method of the first edition."
+    import functools
+    from llmrec.expert import Expert
+    class Own(Expert):
+        learn = .01
+        grow = property(lambda self: 3)
+        contributions = functools.partial(max, 1)
+    assert Own().learn == .01 and Own().grow == 3 and '_fit' not in vars(Own)
