@@ -363,6 +363,7 @@ def _tagged(text):
     text = re.sub(r'\$\$\s*\{#eq-([\w-]+)\}', r'\\tag{\1}$$', text)
     return re.sub(r'(?<!\w)@eq-([\w-]+)', r'(\1)', text)
 
+# %% ../nbs/58_cli.ipynb #3f7c21aa
 def _readers_copy(path):
     "The bytes of a file of the book; a chapter without the last cell, which writes the package."
     if path.suffix != '.ipynb': return path.read_bytes()
