@@ -96,12 +96,13 @@ def coordinates(choices, rounds=3):
 def flat(choices, offsets):
     "A gate whose weights do not depend on evidence."
     from llmrec import fusion
+    from llmrec.algebra import minimize_lbfgs
     gate = fusion.Gate(choices.scores.shape[-1])
     learned = [gate.bias] + ([gate.offset_weights] if offsets else [])
     for p in gate.parameters(): p.requires_grad_(any(p is x for x in learned))
     pairs, total = fusion.unique_evidence_pairs(choices), float(choices.weight.sum())
     for focus in (0., .15):
-        fusion._minimise(lambda: (fusion.choice_loss(gate, choices, pairs, focus) + gate.penalty())/total, learned, 150)
+        minimize_lbfgs(lambda: (fusion.choice_loss(gate, choices, pairs, focus) + gate.penalty())/total, learned, 150)
     return gate.requires_grad_(False)
 
 def subsets(rec, choices):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'free_memory', 'dense_device', 'put', 'widen', 'fetch', 'kept', 'checksum', 'resident', 'dense_rows', 'gram',
            'add_diagonal', 'zero_diagonal', 'cholesky', 'solve_factored', 'solve_lower', 'inverse_spd', 'solve_spd',
-           'ridge', 'item_kernel', 'low_rank', 'history_product', 'factor_product', 'best_columns']
+           'ridge', 'item_kernel', 'low_rank', 'history_product', 'factor_product', 'best_columns', 'minimize_lbfgs']
 
 # %% ../nbs/69_algebra.ipynb #1b90037c
 import logging
@@ -296,3 +296,25 @@ def _first_of_equal(scores, k):
     above = np.nonzero(scores > edge)[0]
     equal = np.nonzero(scores == edge)[0]
     return np.concatenate([above, equal[:k - len(above)]])
+
+# %% ../nbs/69_algebra.ipynb #69b0a003
+def minimize_lbfgs(loss:Callable,    # () -> a tensor, the loss of the parameters in hand
+                   parameters:list,  # Tensors with gradients; what is found is written into them
+                   steps:int         # At most
+                  )->None:
+    "Minimise a loss of few parameters by L-BFGS, until it stands still."
+    import torch
+    from scipy.optimize import minimize
+    pack = torch.nn.utils.parameters_to_vector
+    def write(flat):
+        found = torch.from_numpy(flat).to(parameters[0].dtype)
+        torch.nn.utils.vector_to_parameters(found, parameters)
+    def value(flat):
+        write(flat)
+        for parameter in parameters: parameter.grad = None
+        total = loss()
+        total.backward()
+        return float(total.detach()), pack([x.grad for x in parameters]).double().numpy()
+    start = pack(parameters).detach().double().numpy()
+    enough = dict(maxiter=steps, ftol=1e-6)
+    write(minimize(value, start, jac=True, method='L-BFGS-B', options=enough).x)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['standardize_scores', 'item_log_counts', 'user_log_counts', 'Gate', 'ChoiceBatch', 'build_choices', 'add_experts',
            'rare_item_weights', 'unique_evidence_pairs', 'gate_scores', 'choice_loss', 'fit_gate', 'fit_cold_items',
-           'fit_cold_start', 'choice_ndcg', 'held_out_ndcg', 'closed_form_experts', 'neural_experts', 'default_experts',
-           'Fusion', 'n_held_out', 'paired_gain', 'weight_shares']
+           'fit_cold_start', 'choice_ndcg', 'lift_new_items', 'held_out_ndcg', 'closed_form_experts', 'neural_experts',
+           'default_experts', 'Fusion', 'n_held_out', 'weight_shares']
 
 # %% ../nbs/17_fusion.ipynb #73cc277c
 import copy
@@ -18,13 +18,14 @@ import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from scipy.optimize import minimize
 from torch import nn
 from .core import InputError, batch_slices
+from .algebra import minimize_lbfgs
 from .dataset import (
     Dataset, Histories, basket_start, drop_items, has_item, history_before, hold_out_last_basket,
     last_interactions, mask_interactions, seen_items, select_users, training_histories,
     without_sources)
+from .metrics import paired_gain
 from .features import attribute_columns, simulate_cold_target
 from .expert import (
     Expert, clone_experts, copy_experts, expert_key, expert_names, fit_experts, tune_experts)
@@ -268,21 +269,6 @@ def _widened(choices):
     wide = {k: x.double() for k, x in vars(choices).items() if x.is_floating_point()}
     return replace(choices, **wide)
 
-# %% ../nbs/17_fusion.ipynb #019a1868
-def _minimise(loss, parameters, steps):
-    "L-BFGS until it stands still, at most so many steps, in the precision of the parameters."
-    def value(flat):
-        nn.utils.vector_to_parameters(torch.from_numpy(flat).to(parameters[0].dtype), parameters)
-        for parameter in parameters: parameter.grad = None
-        total = loss()
-        total.backward()
-        gradient = nn.utils.parameters_to_vector([x.grad for x in parameters])
-        return float(total.detach()), gradient.double().numpy()
-    start = nn.utils.parameters_to_vector(parameters).detach().double().numpy()
-    enough = dict(maxiter=steps, ftol=1e-6)
-    found = minimize(value, start, jac=True, method='L-BFGS-B', options=enough)
-    nn.utils.vector_to_parameters(torch.from_numpy(found.x).to(parameters[0].dtype), parameters)
-
 # %% ../nbs/17_fusion.ipynb #9f61851b
 def fit_gate(sets:list, # ChoiceBatch, one or several
              n_experts:int,
@@ -310,7 +296,7 @@ def _fit_some(gate, sets, names, focus, steps, priors=()):
     def loss():
         fit = sum(choice_loss(gate, x, p, focus) for x, p in zip(sets, pairs))
         return (fit + gate.penalty(*priors))/total
-    _minimise(loss, learned, steps)
+    minimize_lbfgs(loss, learned, steps)
     return gate.float().requires_grad_(False)
 
 # %% ../nbs/17_fusion.ipynb #1141f08a
@@ -334,11 +320,42 @@ def fit_cold_start(gate:Gate, choices:ChoiceBatch, steps:int=100)->Gate:
 # %% ../nbs/17_fusion.ipynb #2537dd72
 def choice_ndcg(gate:Gate, choices:ChoiceBatch, k:int=10)->np.ndarray: # (choices,)
     "NDCG@k of each choice under a gate; a sampled candidate counts for all it stands for."
-    scores = gate_scores(gate, choices, unique_evidence_pairs(choices))
+    return _ndcg(gate_scores(gate, choices, unique_evidence_pairs(choices)), choices, k)
+
+def _ndcg(scores, choices, k=10):
+    "NDCG@k of each choice by scores, (choices, candidates)."
     own = scores.gather(1, choices.target[:, None])
     above = (scores > own).float() + .5*(scores == own).float()
     rank = (above*choices.log_weight.exp()).sum(1) - .5     # itself is one of the equals
     return torch.where(rank < k, 1/torch.log2(rank + 2), 0.).numpy()
+
+# %% ../nbs/17_fusion.ipynb #5a17e001
+def lift_new_items(gate:Gate, choices:ChoiceBatch, # Held-out ones
+                   crowd:float=1., # Items that a candidate without interactions stands for
+                   loss:float=.02, # Share of NDCG@10 that it may cost, at most
+                   notes:list|None=None # Takes a line: what was found
+                  )->float: # Added to the offset of items without interactions
+    "Raise new items until the best expert surely hits them no more often, if that costs little."
+    new = (choices.item_evidence == 0) & (choices.log_weight > -1e8) & (choices.user_evidence > 0)
+    of_new = new.gather(1, choices.target[:, None])[:, 0].numpy()
+    if not of_new.any(): return 0.
+    crowded = replace(choices, log_weight=choices.log_weight + new*np.log(crowd))
+    def hits(ndcg): return np.mean(ndcg[of_new] > 0)
+    best = max(hits(_ndcg(own, crowded)) for own in choices.scores.unbind(-1))
+    aim = best + 2*np.sqrt(best*(1 - best)/of_new.sum())     # few choices: they may say too little
+    scores = gate_scores(gate, choices, unique_evidence_pairs(choices))
+    first = last = _ndcg(scores, crowded)
+    lift = 0.
+    while hits(last) < aim and lift < 8:
+        ndcg = _ndcg(scores + (lift + .25)*new, crowded)
+        if ndcg.mean() < (1 - loss)*first.mean(): break
+        lift += .25
+        last = ndcg
+    gate.offset_weights[0, 0] += lift
+    if notes is not None: notes.append(
+        f'new items raised by {lift:g}: hit {hits(first):.3f} -> {hits(last):.3f} (best expert '
+        f'{best:.3f}), {last.mean() - first.mean():+.4f} to NDCG@10 of held-out interactions')
+    return lift
 
 # %% ../nbs/17_fusion.ipynb #bbbdef9e
 def _some(choices, rows):
@@ -501,6 +518,7 @@ class _TrainingSet:
     alone: torch.Tensor|None = None  # Scores of a network of the target, if it gains
     drop_sources: bool = False # Do they hurt?
     hidden: bool = False       # Are the last set's choices among hidden items?
+    n_new: int = 0             # Candidates without interactions
 
 def _common_experts(sets, keys, experts):
     "The same sets with the scores of those experts that could be fitted for all of them."
@@ -543,6 +561,7 @@ def _training_set(self:Fusion, rest, hist, target):
     chosen = target[:len(nobody)]
     cold_start = build_choices(fitted, nobody, chosen, counts, allowed, seed=self.seed)
     training = _TrainingSet([natural], fitted, cold_start, hist)
+    training.n_new = int((allowed & (counts == 0)).sum())
     self._add_cold_items(training, rest, hidden)
     return training
 
@@ -585,11 +604,6 @@ def _add_cold_items(self:Fusion, training, rest, hidden):
 def n_held_out(interactions:int)->int: # Of the target
     "How many interactions to hold out: a fifth, at least 800, at most 2,000."
     return int(np.clip(interactions//5, 800, 2000))
-
-def paired_gain(after:np.ndarray, before:np.ndarray)->tuple:
-    "Mean difference and its standard error."
-    difference = after - before
-    return float(difference.mean()), float(difference.std(ddof=1)/np.sqrt(len(difference)))
 
 # %% ../nbs/17_fusion.ipynb #b0a1fef4
 @patch
@@ -665,8 +679,8 @@ def _without_light(self:Fusion, training, least=.01):
     if light: self.plan.append('left out, with less than 1 % of the weight: ' + ', '.join(light))
     def kept(choices): return choices and replace(choices, scores=choices.scores[..., keep])
     experts = [training.experts[i] for i in keep]
-    return _TrainingSet([kept(x) for x in training.sets], experts, kept(training.cold_start),
-                        training.hist, hidden=training.hidden)
+    return replace(training, sets=[kept(x) for x in training.sets], experts=experts,
+                   cold_start=kept(training.cold_start))
 
 # %% ../nbs/17_fusion.ipynb #77b29516
 #| code-fold: true
@@ -763,7 +777,11 @@ def _learned_gate(self:Fusion, training):
         if choices is not None: choices.scores = choices.scores[..., at]
     gate = fit_gate(training.sets[:1] if training.hidden else training.sets, n_experts)
     if training.hidden: gate = fit_cold_items(gate, *training.sets, notes=self.plan)
-    return gate if training.cold_start is None else fit_cold_start(gate, training.cold_start)
+    if training.cold_start is None: return gate
+    gate = fit_cold_start(gate, training.cold_start)
+    new = (self.data.counts[:self.data.n_target] == 0).sum()
+    lift_new_items(gate, training.sets[0], max(1., new/max(training.n_new, 1)), notes=self.plan)
+    return gate
 
 # %% ../nbs/17_fusion.ipynb #2b4fb84c
 def _size(data, sets):

@@ -6,7 +6,7 @@
 __all__ = ['ITEM_BUCKETS', 'USER_BUCKETS', 'FEW_TESTS', 'rank_of_target', 'ndcg_of_ranks', 'check_grades', 'tie_break_keys',
            'top_lists', 'list_table', 'place_lists', 'item_ranks', 'sample_candidates', 'topk_metrics', 'auc_per_user',
            'coverage', 'concentration', 'novelty', 'mean_popularity', 'popularity_lift', 'diversity', 'miscalibration',
-           'bootstrap_means', 'bootstrap', 'paired_interval', 'permutation_p', 'holm', 'equivalence',
+           'bootstrap_means', 'bootstrap', 'paired_interval', 'paired_gain', 'permutation_p', 'holm', 'equivalence',
            'paired_comparison', 'difference_of_differences', 'item_bucket', 'user_bucket', 'group_labels',
            'slice_table', 'diagnose_ranks', 'split_values', 'category_shares']
 
@@ -503,6 +503,13 @@ def paired_interval(difference:np.ndarray, # (users,) or (seeds, users) paired d
     levels = _bca(boot, table.mean(0), np.array([(1 - level)/2, (1 + level)/2]))
     lo, hi = np.quantile(boot, levels)
     return float(lo), float(hi)
+
+# %% ../nbs/03_metrics.ipynb #03b0a002
+def paired_gain(after:np.ndarray, before:np.ndarray # (users,) each
+               )->tuple: # Mean, standard error
+    "Mean difference and its standard error."
+    difference = after - before
+    return float(difference.mean()), float(difference.std(ddof=1)/np.sqrt(len(difference)))
 
 # %% ../nbs/03_metrics.ipynb #46f04459
 def _flipped_sums(difference:np.ndarray, n_perm:int, rng:np.random.Generator)->np.ndarray:

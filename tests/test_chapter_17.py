@@ -12,7 +12,7 @@ from llmrec.dataset import hold_out_last_basket, make_dataset, select_users
 from llmrec.features import item_features
 from llmrec.fusion import (
     ChoiceBatch, Fusion, Gate, add_experts, build_choices, choice_ndcg, default_experts, fit_cold_items, fit_cold_start, fit_gate,
-    gate_scores, held_out_ndcg, item_log_counts, rare_item_weights, unique_evidence_pairs)
+    gate_scores, held_out_ndcg, item_log_counts, lift_new_items, rare_item_weights, unique_evidence_pairs)
 from llmrec.preprocess import split_last
 
 
@@ -58,6 +58,64 @@ def test_a_cold_start_teaches_nothing_else(planted):
     same = {k for k, v in taught.state_dict().items() if torch.equal(v, before[k])}
     equal(same, {'bias', 'item_slope', 'cold_item', 'user_slope'})
     assert torch.equal(taught.offset_weights[0], before['offset_weights'][0])
+
+def test_new_items_are_raised_until_they_are_hit_or_cost_too_much(planted):
+    *_, nobody, found = planted
+    choices = replace(nobody, user_evidence=nobody.user_evidence + .5)    # users with a history
+    buried = copy_of(found)
+    buried.offset_weights[0, 0] -= 4
+    of_new = (choices.item_evidence.gather(1, choices.target[:, None]) == 0)[:, 0].numpy()
+    def after(lift):
+        other = copy_of(buried)
+        other.offset_weights[0, 0] += lift
+        return choice_ndcg(other, choices)
+    def hits(ndcg): return (ndcg[of_new] > 0).mean()
+    best = max(hits(choice_ndcg(one_expert(i), choices)) for i in (0, 1))
+    best += 2*np.sqrt(best*(1 - best)/of_new.sum())
+    gate, notes = copy_of(buried), []
+    lift = lift_new_items(gate, choices, loss=.9, notes=notes)
+    assert 0 < lift < 8 and hits(after(lift)) >= best > hits(after(lift - .25))
+    changed = {k: v - buried.state_dict()[k] for k, v in gate.state_dict().items()}
+    close(changed.pop('offset_weights').numpy(), np.array([[lift, 0, 0], [0, 0, 0]]), eps=1e-5)
+    assert not any(x.any() for x in changed.values())                    # the rest of the gate stays
+    assert f'raised by {lift:g}' in notes[0] and f'{after(lift).mean() - after(0).mean():+.4f}' in notes[0]
+    buried.offset_weights[0, 0] += 12
+    equal(lift_new_items(buried, choices), 0.)                            # they are hit often enough
+    known = replace(choices, item_evidence=choices.item_evidence + .1)
+    equal([lift_new_items(gate, x) for x in (known, nobody)], [0., 0.])   # no item is new, no user known
+
+def test_new_items_are_raised_by_what_known_ones_can_bear(planted):
+    *_, nobody, found = planted
+    choices = replace(nobody, user_evidence=nobody.user_evidence + .5)
+    known = choices.item_evidence.gather(1, choices.target[:, None])[:, 0] > 0
+    few = torch.from_numpy(np.random.default_rng(0).random(len(known)) < .03)   # hardly any choice is new
+    some = ChoiceBatch(**{k: v[known | few] for k, v in vars(choices).items()})
+    def after(lift):
+        other = copy_of(found)
+        other.offset_weights[0, 0] += lift - 8
+        return choice_ndcg(other, some).mean()
+    buried = copy_of(found)
+    buried.offset_weights[0, 0] -= 8
+    lift = lift_new_items(buried, some)
+    assert after(lift) >= .98*after(0) and (lift == 0 or lift < 8)
+    assert after(lift + .25) < .98*after(0)                               # one step more costs too much
+    more = copy_of(found)
+    more.offset_weights[0, 0] -= 8
+    assert lift_new_items(more, some, crowd=5.) <= lift                   # a crowd of new items costs more
+
+def one_expert(number):
+    "A gate that asks one of two experts alone."
+    gate = Gate(2).requires_grad_(False)
+    gate.bias[:] = torch.tensor([-30., -30.])
+    gate.bias[number] = 3.
+    return gate
+
+def test_new_items_are_raised_in_a_fusion():
+    pair = make_synthetic_pair(seed=5, n_users=(300, 300), n_rows=(12, 12))
+    data = make_dataset(pair.target.log, pair.target.items)
+    fusion = Fusion(lambda *a: [Popularity(), EASE()], budget='fast').fit_dataset(data)
+    [line] = [x for x in fusion.plan if x.startswith('new items raised by')]
+    assert float(line.split('raised by ')[1].split(':')[0]) >= 0
 
 def copy_of(gate):
     "The same gate, to be changed."
