@@ -351,6 +351,8 @@ def lift_new_items(gate:Gate, choices:ChoiceBatch, # Held-out ones
         if ndcg.mean() < (1 - loss)*first.mean(): break
         lift += .25
         last = ndcg
+    gain, error = paired_gain(*(1.*(x[of_new] > 0) for x in (last, first)))
+    if not gain > error: lift, last = 0., first
     gate.offset_weights[0, 0] += lift
     if notes is not None: notes.append(
         f'new items raised by {lift:g}: hit {hits(first):.3f} -> {hits(last):.3f} (best expert '
