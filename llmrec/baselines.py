@@ -23,7 +23,7 @@ from .dataset import (
     Dataset, Histories, binarize, decayed_matrix, insert_columns, mask_interactions,
     recency_weights, restricted_attributions)
 from .features import partial_whiten
-from .expert import Expert, decayed_sum, sparse_product
+from .expert import Expert, decayed_sum, sparse_product, weighted_rows
 
 # %% ../nbs/13_baselines.ipynb #b9100aab
 class Popularity(Expert):
@@ -367,11 +367,9 @@ def sparse_scorer(self:Tfidf) -> Callable:
     of_words = self.T[:self.data.n_target].T.tocsr()
     def scorer(hist):
         recent = decayed_matrix(self.seen(hist), self.data.n_items, self.half_life)
-        interest = recent @ self.T
-        norm = np.sqrt(interest.multiply(interest).sum())
-        scores = interest @ of_words
-        scores.sort_indices()
-        return scores.indices, scores.data/np.float32(max(norm, 1e-9))
+        words, interest = weighted_rows(self.T, recent.indices, recent.data)
+        columns, scores = weighted_rows(of_words, words, interest)
+        return columns, scores/np.float32(max(np.linalg.norm(interest), 1e-9))
     return scorer
 
 # %% ../nbs/13_baselines.ipynb #54d9189d

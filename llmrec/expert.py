@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Expert', 'expert_names', 'expert_key', 'map_experts', 'copy_experts', 'clone_experts', 'grid_settings', 'tune_expert',
            'nth_best', 'fit_itself', 'fit_experts', 'tune_experts', 'pack_experts', 'unpack_experts', 'decayed_sum',
-           'sparse_product', 'check_expert']
+           'weighted_rows', 'sparse_product', 'check_expert']
 
 # %% ../nbs/12_expert.ipynb #1fad1690
 import copy
@@ -439,14 +439,27 @@ def decayed_sum(hist:Histories,   # One history
     return recency_weights(hist, half_life).astype(np.float32) @ P[hist.item]
 
 # %% ../nbs/12_expert.ipynb #f39d39ff
+def weighted_rows(M:sp.csr_matrix,   # (N, n)
+                  rows:np.ndarray,   # (m,) which rows
+                  weights:np.ndarray # (m,)
+                 )->tuple[np.ndarray, np.ndarray]: # Columns, sorted, and their values, float32
+    "A weighted sum of sparse rows; where it hits many columns, nothing is sorted."
+    some = M[rows]
+    if some.nnz > M.shape[1]/32:
+        total = some.T @ np.float32(weights)
+        columns = np.flatnonzero(total)
+        return columns, total[columns]
+    columns, place = np.unique(some.indices, return_inverse=True)
+    values = some.data*np.repeat(weights, np.diff(some.indptr))
+    return columns, np.bincount(place, values, len(columns)).astype(np.float32)
+
 def sparse_product(M:sp.csr_matrix, # (N, n)
                    half_life:float
                   ) -> Callable: # Of histories: columns, scores
     "The `sparse_scorer` of a score that is the decayed history times a sparse matrix."
     def scorer(hist):
-        scores = decayed_matrix(hist, M.shape[0], half_life) @ M
-        scores.sort_indices()
-        return scores.indices, scores.data
+        recent = decayed_matrix(hist, M.shape[0], half_life)
+        return weighted_rows(M, recent.indices, recent.data)
     return scorer
 
 # %% ../nbs/12_expert.ipynb #f3150c43

@@ -2,10 +2,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 from fastcore.test import test_eq as equal
 from llmrec.core import InputError
 from llmrec.dataset import Dataset, Histories, binarize, decayed_matrix
-from llmrec.expert import Expert, pack_experts, unpack_experts
+from llmrec.expert import Expert, pack_experts, unpack_experts, weighted_rows
 
 
 class Together(Expert):
@@ -41,3 +42,15 @@ def test_an_unknown_class_is_named(pair):
     strange = [dict(meta[0], type='Oracle', module='mine')]
     with pytest.raises(InputError, match="expert 'Oracle' that is not known here: import the module"):
         unpack_experts(strange, arrays, pair[0].data)
+
+
+@pytest.mark.parametrize('n,density', [(50, .3), (5000, .0005)], ids=['many columns', 'few columns'])
+def test_a_weighted_sum_of_sparse_rows(n, density):
+    M = sp.random(400, n, density, 'csr', np.float32, random_state=0)
+    rows, weights = np.array([3, 7, 7, 100]), np.array([1, .5, 2, 3], np.float32)
+    columns, values = weighted_rows(M, rows, weights)
+    assert values.dtype == np.float32 and (np.diff(columns) > 0).all()
+    full = np.zeros(n)
+    full[columns] = values
+    np.testing.assert_allclose(full, weights @ M[rows].toarray(), atol=1e-6)
+    assert len(weighted_rows(M, rows[:0], weights[:0])[0]) == 0
