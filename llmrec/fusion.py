@@ -335,14 +335,14 @@ def lift_new_items(gate:Gate, choices:ChoiceBatch, # Held-out ones
                    loss:float=.02, # Share of NDCG@10 that it may cost, at most
                    notes:list|None=None # Takes a line: what was found
                   )->float: # Added to the offset of items without interactions
-    "Raise new items until the best expert surely hits them no more often, if that costs little."
+    "Raise new items until they are hit as often as by the best expert, if that costs little."
     new = (choices.item_evidence == 0) & (choices.log_weight > -1e8) & (choices.user_evidence > 0)
     of_new = new.gather(1, choices.target[:, None])[:, 0].numpy()
     if not of_new.any(): return 0.
     crowded = replace(choices, log_weight=choices.log_weight + new*np.log(crowd))
     def hits(ndcg): return np.mean(ndcg[of_new] > 0)
     best = max(hits(_ndcg(own, crowded)) for own in choices.scores.unbind(-1))
-    aim = best + 2*np.sqrt(best*(1 - best)/of_new.sum())     # few choices: they may say too little
+    aim = best + np.sqrt(best*(1 - best)/of_new.sum())       # few choices: they may say too little
     scores = gate_scores(gate, choices, unique_evidence_pairs(choices))
     first = last = _ndcg(scores, crowded)
     lift = 0.
