@@ -504,7 +504,6 @@ def paired_interval(difference:np.ndarray, # (users,) or (seeds, users) paired d
     lo, hi = np.quantile(boot, levels)
     return float(lo), float(hi)
 
-# %% ../nbs/03_metrics.ipynb #03b0a002
 def paired_gain(after:np.ndarray, before:np.ndarray # (users,) each
                )->tuple: # Mean, standard error
     "Mean difference and its standard error."
