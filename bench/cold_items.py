@@ -28,7 +28,7 @@ def mapped(data, hist, lam):
 
 @contextmanager
 def not_raised(rec):
-    "The recommender as it would be without the last step of its fit, `lift_new_items`."
+    "The recommender as it would be without the last step of its fit, `raise_new_items`."
     lift = sum(float(x) for x in re.findall(r'new items raised by ([\d.]+)', ' '.join(rec.plan)))
     rec.fusion.gate.offset_weights[0, 0] -= lift
     yield

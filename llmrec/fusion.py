@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['standardize_scores', 'item_log_counts', 'user_log_counts', 'Gate', 'ChoiceBatch', 'build_choices', 'add_experts',
            'rare_item_weights', 'unique_evidence_pairs', 'gate_scores', 'choice_loss', 'fit_gate', 'fit_cold_items',
-           'fit_cold_start', 'choice_ndcg', 'lift_new_items', 'held_out_ndcg', 'closed_form_experts', 'neural_experts',
+           'fit_cold_start', 'choice_ndcg', 'raise_new_items', 'held_out_ndcg', 'closed_form_experts', 'neural_experts',
            'default_experts', 'Fusion', 'n_held_out', 'weight_shares']
 
 # %% ../nbs/17_fusion.ipynb #73cc277c
@@ -330,11 +330,11 @@ def _ndcg(scores, choices, k=10):
     return torch.where(rank < k, 1/torch.log2(rank + 2), 0.).numpy()
 
 # %% ../nbs/17_fusion.ipynb #5a17e001
-def lift_new_items(gate:Gate, choices:ChoiceBatch, # Held-out ones
-                   crowd:float=1., # Items that a candidate without interactions stands for
-                   loss:float=.02, # Share of NDCG@10 that it may cost, at most
-                   notes:list|None=None # Takes a line: what was found
-                  )->float: # Added to the offset of items without interactions
+def raise_new_items(gate:Gate, choices:ChoiceBatch, # Held-out ones
+                    crowd:float=1., # Items that a candidate without interactions stands for
+                    loss:float=.02, # Share of NDCG@10 that it may cost, at most
+                    notes:list|None=None # Takes a line: what was found
+                   )->float: # Added to the offset of items without interactions
     "Raise new items until they are hit as often as by the best expert, if that costs little."
     new = (choices.item_evidence == 0) & (choices.log_weight > -1e8) & (choices.user_evidence > 0)
     of_new = new.gather(1, choices.target[:, None])[:, 0].numpy()
@@ -345,19 +345,19 @@ def lift_new_items(gate:Gate, choices:ChoiceBatch, # Held-out ones
     aim = best + np.sqrt(best*(1 - best)/of_new.sum())       # few choices: they may say too little
     scores = gate_scores(gate, choices, unique_evidence_pairs(choices))
     first = last = _ndcg(scores, crowded)
-    lift = 0.
-    while hits(last) < aim and lift < 8:
-        ndcg = _ndcg(scores + (lift + .25)*new, crowded)
+    raised = 0.
+    while hits(last) < aim and raised < 8:
+        ndcg = _ndcg(scores + (raised + .25)*new, crowded)
         if ndcg.mean() < (1 - loss)*first.mean(): break
-        lift += .25
+        raised += .25
         last = ndcg
     gain, error = paired_gain(*(1.*(x[of_new] > 0) for x in (last, first)))
-    if not gain > error: lift, last = 0., first
-    gate.offset_weights[0, 0] += lift
+    if not gain > error: raised, last = 0., first
+    gate.offset_weights[0, 0] += raised
     if notes is not None: notes.append(
-        f'new items raised by {lift:g}: hit {hits(first):.3f} -> {hits(last):.3f} (best expert '
+        f'new items raised by {raised:g}: hit {hits(first):.3f} -> {hits(last):.3f} (best expert '
         f'{best:.3f}), {last.mean() - first.mean():+.4f} to NDCG@10 of held-out interactions')
-    return lift
+    return raised
 
 # %% ../nbs/17_fusion.ipynb #bbbdef9e
 def _some(choices, rows):
@@ -782,7 +782,7 @@ def _learned_gate(self:Fusion, training):
     if training.cold_start is None: return gate
     gate = fit_cold_start(gate, training.cold_start)
     new = (self.data.counts[:self.data.n_target] == 0).sum()
-    lift_new_items(gate, training.sets[0], max(1., new/max(training.n_new, 1)), notes=self.plan)
+    raise_new_items(gate, training.sets[0], max(1., new/max(training.n_new, 1)), notes=self.plan)
     return gate
 
 # %% ../nbs/17_fusion.ipynb #2b4fb84c

@@ -12,7 +12,7 @@ from llmrec.dataset import hold_out_last_basket, make_dataset, select_users
 from llmrec.features import item_features
 from llmrec.fusion import (
     ChoiceBatch, Fusion, Gate, add_experts, build_choices, choice_ndcg, default_experts, fit_cold_items, fit_cold_start, fit_gate,
-    gate_scores, held_out_ndcg, item_log_counts, lift_new_items, rare_item_weights, unique_evidence_pairs)
+    gate_scores, held_out_ndcg, item_log_counts, raise_new_items, rare_item_weights, unique_evidence_pairs)
 from llmrec.preprocess import split_last
 
 
@@ -73,16 +73,16 @@ def test_new_items_are_raised_until_they_are_hit_or_cost_too_much(planted):
     best = max(hits(choice_ndcg(one_expert(i), choices)) for i in (0, 1))
     best += np.sqrt(best*(1 - best)/of_new.sum())
     gate, notes = copy_of(buried), []
-    lift = lift_new_items(gate, choices, loss=.9, notes=notes)
+    lift = raise_new_items(gate, choices, loss=.9, notes=notes)
     assert 0 < lift < 8 and hits(after(lift)) >= best > hits(after(lift - .25))
     changed = {k: v - buried.state_dict()[k] for k, v in gate.state_dict().items()}
     close(changed.pop('offset_weights').numpy(), np.array([[lift, 0, 0], [0, 0, 0]]), eps=1e-5)
     assert not any(x.any() for x in changed.values())                    # the rest of the gate stays
     assert f'raised by {lift:g}' in notes[0] and f'{after(lift).mean() - after(0).mean():+.4f}' in notes[0]
     buried.offset_weights[0, 0] += 12
-    equal(lift_new_items(buried, choices), 0.)                            # they are hit often enough
+    equal(raise_new_items(buried, choices), 0.)                            # they are hit often enough
     known = replace(choices, item_evidence=choices.item_evidence + .1)
-    equal([lift_new_items(gate, x) for x in (known, nobody)], [0., 0.])   # no item is new, no user known
+    equal([raise_new_items(gate, x) for x in (known, nobody)], [0., 0.])   # no item is new, no user known
 
 def test_new_items_are_raised_by_what_known_ones_can_bear(planted):
     *_, nobody, found = planted
@@ -96,12 +96,12 @@ def test_new_items_are_raised_by_what_known_ones_can_bear(planted):
         return choice_ndcg(other, some).mean()
     buried = copy_of(found)
     buried.offset_weights[0, 0] -= 8
-    lift = lift_new_items(buried, some)
+    lift = raise_new_items(buried, some)
     assert after(lift) >= .98*after(0) and (lift == 0 or lift < 8)
     assert after(lift + .25) < .98*after(0)                               # one step more costs too much
     more = copy_of(found)
     more.offset_weights[0, 0] -= 8
-    assert lift_new_items(more, some, crowd=5.) <= lift                   # a crowd of new items costs more
+    assert raise_new_items(more, some, crowd=5.) <= lift                   # a crowd of new items costs more
 
 def one_expert(number):
     "A gate that asks one of two experts alone."
