@@ -217,8 +217,8 @@ def item_ranks(experts:Sequence[Expert],  # Fitted on `data`
     hist = histories(data, [user])
     column = np.nonzero(np.asarray(data.items) == item)[0]
     if not len(column): raise InputError(f'{item!r} is no item of the target')
-    ranks = [next_item_ranks(x.score_histories, hist, column, data.n_target)[0] + 1 for x in experts]
-    return pd.Series(ranks, expert_names(experts), name='rank')
+    def rank(x): return next_item_ranks(x.score_histories, hist, column, data.n_target)[0] + 1
+    return pd.Series(map(rank, experts), expert_names(experts), name='rank')
 
 # %% ../nbs/12_expert.ipynb #5d995d06
 def grid_settings(expert:Expert, data:Dataset) -> list[dict]:
@@ -451,6 +451,7 @@ def decayed_sum(hist:Histories,   # One history
     return recency_weights(hist, half_life).astype(np.float32) @ P[hist.item]
 
 # %% ../nbs/12_expert.ipynb #f39d39ff
+#| code-fold: true
 def weighted_rows(M:sp.csr_matrix,   # (N, n)
                   rows:np.ndarray,   # (m,) which rows
                   weights:np.ndarray # (m,)
@@ -465,6 +466,7 @@ def weighted_rows(M:sp.csr_matrix,   # (N, n)
     values = some.data*np.repeat(weights, np.diff(some.indptr))
     return columns, np.bincount(place, values, len(columns)).astype(np.float32)
 
+# %% ../nbs/12_expert.ipynb #f39d39f0
 def sparse_product(M:sp.csr_matrix, # (N, n)
                    half_life:float
                   ) -> Callable: # Of histories: columns, scores

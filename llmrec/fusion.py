@@ -330,6 +330,7 @@ def _ndcg(scores, choices, k=10):
     return torch.where(rank < k, 1/torch.log2(rank + 2), 0.).numpy()
 
 # %% ../nbs/17_fusion.ipynb #5a17e001
+#| code-fold: true
 def raise_new_items(gate:Gate, choices:ChoiceBatch, # Held-out ones
                     crowd:float=1., # Items that a candidate without interactions stands for
                     loss:float=.02, # Share of NDCG@10 that it may cost, at most
@@ -338,7 +339,7 @@ def raise_new_items(gate:Gate, choices:ChoiceBatch, # Held-out ones
     "Raise new items until they are hit as often as by the best expert, if that costs little."
     new = (choices.item_evidence == 0) & (choices.log_weight > -1e8) & (choices.user_evidence > 0)
     of_new = new.gather(1, choices.target[:, None])[:, 0].numpy()
-    if not of_new.any(): return 0.
+    if of_new.sum() < 2: return 0.
     crowded = replace(choices, log_weight=choices.log_weight + new*np.log(crowd))
     def hits(ndcg): return np.mean(ndcg[of_new] > 0)
     best = max(hits(_ndcg(own, crowded)) for own in choices.scores.unbind(-1))
