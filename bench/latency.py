@@ -3,8 +3,8 @@
     python bench/latency.py                              # 36,000 and 100,000 items; about 15 minutes on one core; writes bench/latency.csv
     python bench/latency.py --items 36000 --requests 300 --out /tmp/latency.csv
 
-A catalogue of n items with 384-dimensional text vectors (unit length, spectrum falling like that of MiniLM on real texts), a category
-and a price each; item rows follow a power law, users have 5 to 200 rows. Experts of `--budget` ('fast': the closed-form ones; 'auto': two
+A catalogue of n items with 384-dimensional text vectors (unit length, spectrum falling like that of MiniLM on real texts), a title of four
+words of its topic, a category and a price each; item rows follow a power law, users have 5 to 200 rows. Experts of `--budget` ('fast': the closed-form ones; 'auto': two
 networks, too); `--cap` bounds the items that take part in the closed-form item-item matrices, to keep the fit below 4 GiB. One thread.
 "exact" scores every item; "served" is `rec.serve()`, whose scores are exact and whose candidates are not: the share of the exact top ten
 that it finds is measured. A gate gives some experts no weight, and `serve` skips what cannot matter; so that no luck of a fit enters,
@@ -24,7 +24,9 @@ def catalogue(n, users=20_000, rows=600_000, dim=384, seed=0):
     t = g.integers(60, size=n)
     V = topics[t] + 1.2*g.normal(size=(n, dim))*(1 + np.arange(dim))**-.45
     V = (V/np.linalg.norm(V, axis=1, keepdims=True)).astype(np.float32)
-    items = pd.DataFrame(dict(item=np.arange(n), title=[f'thing {i}' for i in range(n)], category=[f't{x}' for x in t], price=g.gamma(2., 5., n).round(2)))
+    words = np.minimum(g.zipf(1.3, (n, 4)), 400)                        # four words of a topic's four hundred, few of them frequent
+    titles = [' '.join(f't{a}w{b}' for b in row) for a, row in zip(t, words)]
+    items = pd.DataFrame(dict(item=np.arange(n), title=titles, category=[f't{x}' for x in t], price=g.gamma(2., 5., n).round(2)))
     pop = g.permutation(n)
     by = [np.nonzero(t == k)[0] for k in range(60)]
     by = [b[np.argsort(pop[b])] for b in by]
