@@ -29,10 +29,10 @@ def mapped(data, hist, lam):
 @contextmanager
 def not_raised(rec):
     "The recommender as it would be without the last step of its fit, `raise_new_items`."
-    lift = sum(float(x) for x in re.findall(r'new items raised by ([\d.]+)', ' '.join(rec.plan)))
-    rec.fusion.gate.offset_weights[0, 0] -= lift
+    height = sum(float(x) for x in re.findall(r'new items raised by ([\d.]+)', ' '.join(rec.plan)))
+    rec.fusion.gate.offset_weights[0, 0] -= height
     yield
-    rec.fusion.gate.offset_weights[0, 0] += lift
+    rec.fusion.gate.offset_weights[0, 0] += height
 
 def row(name, what, among, system, values, base, recall, n, **more):
     from llmrec.metrics import paired_interval

@@ -9,7 +9,7 @@ before it validation; `-kN` keeps only the N latest training interactions of eac
 interaction of the target at all, for validation neither; a source is cut at each user's held-out interaction where it has times. All items of the
 target are ranked, what the user had is masked, equal scores are drawn at random. Every system gets the validation interactions, too. Settings are
 found on training and validation interactions; parts of the gate (its focus, its lift of rare items, which experts are too light, how new items are
-learned, how many items regressions learn from) and the networks that are tried were chosen with test users of some sets in view: `chosen_on`.
+learned and raised, how many items regressions learn from) and the networks that are tried were chosen with test users of some sets in view: `chosen_on`.
 
 Ours: `default` settings; these without the source's interactions, and without words (`no source`, `no text`); `fast`, without a network; every expert
 of `default`. The bar: popularity; the graph of the last two items with TF-IDF, and EASE with TF-IDF, each with its own settings and one weight from the last
