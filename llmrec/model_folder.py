@@ -261,7 +261,7 @@ def write_model(folder:Path, fitted:Any, params:dict, card:str)->None:
         meta['encoder'] = dict(folder=name, state=fitted.encoder.state(folder/name))
     meta['check'] = _digest(json.dumps(meta))
     with atomic_write(folder/'README.md') as f: f.write(card)
-    with atomic_write(folder/'model.json') as f: json.dump(meta, f)
+    with atomic_write(folder/'model.json') as f: f.write(json.dumps(meta))
     _tidy(folder, meta)
 
 # %% ../nbs/62_model_folder.ipynb #6a159fbb
