@@ -314,7 +314,7 @@ LEAST = 200    # Events without which nothing is promised
 
 # %% ../nbs/27_confidence.ipynb #b3769821
 #| code-fold: true
-@dataclass
+@dataclass(repr=False)
 class Confidence:
     "What a model's lists can promise: fitted on `Events`, asked for a list of k items."
     events: Events

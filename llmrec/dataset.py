@@ -37,6 +37,8 @@ class Histories:
     weight: np.ndarray  # (interactions,) weight of the event
     ordered: bool = True # Does the order mean anything? If not, all ages are 0
     def __len__(self)->int: return len(self.ptr) - 1
+    def __repr__(self)->str:
+        return f'Histories({len(self):,} users, {len(self.item):,} interactions)'
     def __getitem__(self, user:int)->np.ndarray: return self.item[self.ptr[user]:self.ptr[user+1]]
     @property
     def lengths(self)->np.ndarray:
@@ -141,6 +143,9 @@ class Dataset:
     vectors: np.ndarray|None    # (N, d) text vectors
     phi: np.ndarray|None = None # (N, f) text and attributes together, once they are computed
     feature_map: Callable|None = None # (item table, vectors) -> phi of items that come later
+    def __repr__(self)->str:
+        return (f'Dataset({len(self.users):,} users, {self.n_target:,} target items of '
+                f'{self.n_items:,}, {len(self.hist.item):,} interactions)')
     @property
     def n_target(self)->int:
         "Items of the target."

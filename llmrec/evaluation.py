@@ -36,7 +36,7 @@ from .leakage import leakage_audit
 from .shortcuts import bar_lines, shortcut_bar
 
 # %% ../nbs/04_evaluation.ipynb #dd731285
-@dataclass
+@dataclass(repr=False)
 class EvalTask:
     "Test interactions as numbers: which columns should stand high for which users."
     users: pd.Index       # (m,) test users

@@ -173,7 +173,7 @@ def _column_map(column:pd.Series)->Callable:
     return fit_bins(column) if is_number else fit_one_hot(column)
 
 # %% ../nbs/53_features.ipynb #61686bee
-@dataclass
+@dataclass(repr=False)
 class FeatureMap:
     "From item table and text vectors to φ, as fitted once on a catalogue."
     text: tuple|None         # Mean and matrix of the whitening; None without text vectors

@@ -114,7 +114,7 @@ def penalty(self:Gate, slope_l2:float=3., weight_l1:float=3., equality_l2:float=
             + equality_l2*unequal + .5*(self.offset_weights**2).sum())
 
 # %% ../nbs/17_fusion.ipynb #0775d2e3
-@dataclass
+@dataclass(repr=False)
 class ChoiceBatch:
     "Held-out interactions as choices among candidates, padded to one length."
     scores: torch.Tensor        # Standardised, (choices, candidates, experts)

@@ -33,6 +33,7 @@ class BanditLog:
     user:np.ndarray|None = None     # (n,) whose round; rounds of a user are resampled together
     def __post_init__(self): _check_log(self)
     def __len__(self)->int: return len(self.action)
+    def __repr__(self)->str: return f'BanditLog({len(self):,} rounds, {self.n_actions:,} actions)'
 
 # %% ../nbs/38_off_policy.ipynb #a00f321a
 def _one_column(log, name, n):

@@ -185,7 +185,7 @@ def _shared_users(target, sources, vectors, strategy, seed, plan):
 
 # %% ../nbs/23_recommender.ipynb #1f7ffc20
 #| code-fold: true
-@dataclass
+@dataclass(repr=False)
 class Fitted:
     "What a `Recommender` has learned; replaced as a whole, never changed."
     fusion: Fusion
