@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'free_memory', 'dense_device', 'put', 'widen', 'fetch', 'kept', 'checksum', 'resident', 'dense_rows', 'gram',
            'add_diagonal', 'zero_diagonal', 'cholesky', 'solve_factored', 'solve_lower', 'inverse_spd', 'solve_spd',
-           'ridge', 'item_kernel', 'low_rank', 'history_product', 'factor_product', 'best_columns', 'minimize_lbfgs']
+           'item_kernel', 'low_rank', 'history_product', 'factor_product', 'best_columns', 'minimize_lbfgs']
 
 # %% ../nbs/69_algebra.ipynb #1b90037c
 import logging
@@ -192,15 +192,6 @@ def solve_spd(A:'np.ndarray|torch.Tensor', # (n, n) symmetric, positive definite
              )->'np.ndarray|torch.Tensor': # (n, r)
     "The solution of A x = b by Cholesky; an array A is overwritten."
     return solve_factored(cholesky(A), b) if len(A) else b
-
-def ridge(x:'np.ndarray|torch.Tensor', # (m, n)
-          Y:'np.ndarray|torch.Tensor', # (m, r)
-          lam:float                    # λ
-         )->'np.ndarray|torch.Tensor': # (n, r)
-    "The W that minimises ‖xW − Y‖² + λ‖W‖², solved in float64."
-    A = widen(gram(x))
-    add_diagonal(A, lam)
-    return solve_spd(A, widen(x.T @ Y))
 
 # %% ../nbs/69_algebra.ipynb #54b3bf89
 def item_kernel(a:'np.ndarray|torch.Tensor', # (n, f)

@@ -24,8 +24,8 @@ from .dataset import (
     most_frequent_items, next_item_ndcg, prefix_examples, recency_weights,
     restricted_attributions, select_users, shift_ids, split_last_interaction)
 from .algebra import (
-    add_diagonal, dense_device, dense_rows, factor_product, fetch, gram, history_product,
-    inverse_spd, low_rank, put, ridge, solve_spd, widen, zero_diagonal)
+    add_diagonal, checksum, dense_device, dense_rows, factor_product, fetch, gram,
+    history_product, inverse_spd, kept, low_rank, put, solve_spd, widen, zero_diagonal)
 from .features import gp_extend, item_features, pca_features, project_new_items
 from .expert import Expert, decayed_sum, sparse_product
 from .baselines import Tfidf
@@ -530,16 +530,25 @@ class BilinearContent(DenseExpert):
 @patch
 def _fit(self:BilinearContent, data:Dataset) -> None:
     self.phi = pca_features(item_features(data), self.dim)
+    what = 'what comes next', self.half_life, checksum(self.phi)
+    self.mu, n, *sums = kept(data.hist, what, lambda: self._sums(data))
+    device = dense_device(64*self.phi.shape[1]**2, self.name)
+    A, XY, B = (widen(put(x, device)) for x in sums)
+    add_diagonal(A, self.lam)
+    add_diagonal(B, 10*self.lam)
+    M = solve_spd(B, solve_spd(A, XY).T*max(n, 1)).T
+    self.M = fetch(M).astype(np.float32)
+
+@patch
+def _sums(self:BilinearContent, data:Dataset) -> tuple: # μ, examples, XᵀX, XᵀY and YᵀY
+    "What all λ share: a search over them reads the histories once."
     every = np.ones(data.n_items, bool)
     X, y = prefix_examples(data, self.half_life, max_examples=50_000, among=every)
-    self.mu = self.phi[y].mean(0) if len(y) else self.phi.mean(0)
+    mu = self.phi[y].mean(0) if len(y) else self.phi.mean(0)
     device = dense_device(8*len(y)*self.phi.shape[1], self.name)
     x = put(l2_normalize(X @ self.phi), device)
-    Y = put(self.phi[y] - self.mu, device)
-    M = ridge(x, Y, self.lam)
-    A = widen(gram(Y))
-    add_diagonal(A, 10*self.lam)
-    self.M = fetch(solve_spd(A, M.T*max(len(y), 1)).T).astype(np.float32)
+    Y = put(self.phi[y] - mu, device)
+    return mu, len(y), fetch(gram(x)), fetch(x.T @ Y), fetch(gram(Y))
 
 # %% ../nbs/14_closed_form.ipynb #e195bcbf
 @patch
