@@ -587,7 +587,7 @@ def read_texts(s:pd.Series # Anything
     "A column as text, empty where it is missing; the label 12 is '12' beside a gap, too."
     s = decoded(plain_column(s))
     null = s.isna().to_numpy(bool)
-    if not isinstance(s.dtype, pd.StringDtype):              # `factorize` takes 1, 1.0 and True for one
+    if not isinstance(s.dtype, pd.StringDtype):   # `factorize` takes 1 and True for one
         s = pd.Series([x if isinstance(x, str) else plain_text(x) for x in s], dtype=object)
     codes, values = pd.factorize(s)
     texts = np.array([*map(plain_text, values), ''], dtype=object)[codes]
