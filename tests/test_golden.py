@@ -61,7 +61,7 @@ def row(name):
 def elsewhere(threads):
     "The whole table from a process with so many threads."
     one = {k: str(threads) for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'NUMEXPR_NUM_THREADS')}
-    one |= dict(OMP_WAIT_POLICY='PASSIVE', KMP_BLOCKTIME='0')          # threads that wait leave the core to others
+    one |= dict(OMP_WAIT_POLICY='PASSIVE', KMP_BLOCKTIME='0', OPENBLAS_THREAD_TIMEOUT='4')   # threads that wait leave the core to others
     ran = subprocess.run([sys.executable, __file__, '--print'], capture_output=True, text=True, env=os.environ | one)
     assert ran.returncode == 0, ran.stderr[-2000:]
     return json.loads(ran.stdout.splitlines()[-1])
