@@ -3,7 +3,7 @@
     python bench/tuned_text.py DIR --work W --sets "beauty<kitchen" "food4<kitchen"    # content alone; DIR as for bench/unseen.py
     python bench/tuned_text.py DIR --work W --sets "beauty<kitchen" --fusion 2         # in the fusion `fast`, two target interactions a user
     python bench/tuned_text.py DIR --work W --sets "beauty<kitchen" --curve 2          # over the share of the source's users
-    python bench/tuned_text.py DIR --work W --sets "scifi<films" --mlm 2500            # rows of an encoder pretrained on so many texts
+    python bench/tuned_text.py DIR --work W --sets "scifi<films" --mlm 1000 --twin     # rows of an encoder pretrained on so many texts
     python bench/tuned_text.py DIR --work W --sets "scifi<films" --lora 2000 --ks cold 1 2    # rows of an encoder tuned on so many pairs
     python bench/tuned_text.py --work W --csv bench/tuned_text.csv                     # the table that 37_tuned_text reads
 
@@ -14,9 +14,10 @@ asked, and these items alone are ranked. Text is MiniLM's, whitened by a quarter
 alone) are found on last interactions of training, for words and for frozen text; the tuned and distilled rows take those of frozen text.
 `no source`: the map is learned from the target's interactions alone; the rest is the same. `MLM`: the same encoder after masked
 language modelling (LoRA of rank 8, one pass) on --mlm texts drawn at random from both domains, then frozen, with settings of its own;
-seconds are those of this training; --twin: on texts of the target alone, too. `LoRA`: the encoder's own layers tuned by `tune_encoder`
-on at most --lora pairs of what k = 1 and `cold` both may know, so one encoder serves k = 1, k = 2 and `cold`; its settings were
-never changed after a look at test users. The target alone has no pairs there: its twin without the source is frozen text.
+seconds are those of this training; other than 1,000 texts are named, `MLM 2500`; --twin: on texts of the target alone, too. `LoRA`: the
+encoder's own layers tuned by `tune_encoder` on at most --lora pairs of what k = 1 and `cold` both may know, so one encoder serves k = 1,
+k = 2 and `cold`; its settings were never changed after a look at test users. The target alone has no pairs there: its twin without the
+source is frozen text.
 --vectors FILE --label NAME: rows of vectors from elsewhere, treated like frozen ones.
 `diff` is to frozen text (in the fusion: to the fusion without the tuned expert), `words` to TF-IDF, `gain` to `no source`, paired by
 user, bootstrap of 95 %. Seconds: processor time of one thread, without encoding.
@@ -281,7 +282,8 @@ def main():
     for name in a.sets:
         for k in a.fusion: fused(a, name, k)
         for k in a.curve: curve(a, name, k)
-        for a.label, target_alone in (('MLM', False), ('MLM, no source', True))[:(1 + a.twin)*bool(a.mlm)]:
+        label = 'MLM' if a.mlm == 1000 else f'MLM {a.mlm}'
+        for a.label, target_alone in ((label, False), (f'{label}, no source', True))[:(1 + a.twin)*bool(a.mlm)]:
             VECTORS, seconds = mlm(a, name, a.mlm, target_alone)
             for k in a.ks: given(a, name, k, seconds)
         if a.lora: tuned_layers(a, name)
