@@ -247,10 +247,12 @@ def sparse_scorer(self:EASE) -> Callable:
     columns = np.union1d(own, np.unique(self.far.indices))
     place = np.searchsorted(columns, own)
     def scorer(hist):
-        scores = np.zeros(len(columns), np.float32)
-        scores[place] = inner(hist)
         at, values = outer(self.seen(hist))
-        scores[np.searchsorted(columns, at)] = values
+        if len(values) < self.data.n_target:
+            scores = np.zeros(len(columns), np.float32)
+            scores[np.searchsorted(columns, at)] = values
+        else: scores = values[columns]
+        scores[place] = inner(hist)
         return columns, scores
     return scorer
 
