@@ -535,8 +535,9 @@ def user_factors(self:ALS, hist:Histories) -> np.ndarray: # (users, f)
         except ImportError: pass
     factors = np.zeros((len(hist), self.V.shape[1]), np.float32)
     for user in np.nonzero(np.diff(weights.indptr))[0]:
-        row = weights[user]
-        A, C = fold_in(self.V, row.indices, row.data, self.reg, self.alpha, self.gram())
+        row = slice(*weights.indptr[user:user + 2])
+        items, amount = weights.indices[row], weights.data[row]
+        A, C = fold_in(self.V, items, amount, self.reg, self.alpha, self.gram())
         factors[user] = np.linalg.solve(A, C.sum(0))
     return factors
 

@@ -238,6 +238,7 @@ def inner_scorer(self:EASE) -> tuple: # Columns, function of one history: their 
     return own, scorer
 
 # %% ../nbs/14_closed_form.ipynb #76654d0c
+#| code-fold: true
 @patch
 def sparse_scorer(self:EASE) -> Callable:
     "Items of the inverse, and those that neighbours predict."

@@ -26,7 +26,7 @@ from .data import Domain, make_synthetic_pair
 from .dataset import (
     Dataset, Histories, binarize, decayed_matrix, drop_users, histories, insert_items, make_dataset,
     next_item_ndcg, next_item_ranks, recency_weights, restrict_domain, select_users,
-    split_last_interaction, user_rows)
+    split_last_interaction)
 
 # %% ../nbs/12_expert.ipynb #e391ad4b
 #| code-fold: true
@@ -142,7 +142,7 @@ class Expert(BaseEstimator):
     def constant_scores(self) -> np.ndarray|None: # (n,)
         "Scores that are the same for every history; None: they differ."
     def sparse_scorer(self) -> Callable|None:
-        "Function of one history -> `weighted_rows`'s columns and scores; all others 0. None: dense."
+        "Columns and scores of one history, as `weighted_rows` gives them; others 0. None: dense."
     def _repr_mimebundle_(self, **kwargs) -> dict: return {'text/plain': repr(self)}
 
     fit_data = renamed('fit_data', 'fit_dataset', 'Expert')      # names of the first edition
@@ -457,9 +457,13 @@ def weighted_rows(M:sp.csr_matrix,   # (N, n)
                   weights:np.ndarray # (m,)
                  )->tuple[np.ndarray, np.ndarray]: # Sorted columns, their values; or all n values
     "A weighted sum of sparse rows. Where many columns are hit, all n values: sorting costs more."
-    at, ptr = user_rows(M.indptr, rows)
+    start = M.indptr[rows]
+    length = M.indptr[rows + 1] - start
+    ends = length.cumsum()
+    at = np.repeat(start - ends + length, length)
+    at += np.arange(len(at), dtype=at.dtype)
     columns = M.indices[at]
-    values = M.data[at]*np.repeat(weights, np.diff(ptr))
+    values = M.data[at]*np.repeat(weights, length)
     n = M.shape[1]
     if len(at) > n/64: return columns, np.bincount(columns, values, n).astype(np.float32)
     columns, place = np.unique(columns, return_inverse=True)

@@ -14,6 +14,7 @@ import torch
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fastcore.basics import patch
+from functools import lru_cache
 from .core import batch_slices, check_int
 from .dataset import Histories, select_users
 from .expert import Expert
@@ -89,9 +90,10 @@ class ConstantTerm(ScoreTerm):
     "Scores of all items, the same for every history, or computed for this one."
     def __init__(self, scores:np.ndarray,             # (n,)
                  level_of:np.ndarray|None=None):      # (n,) level of evidence of each item
-        mean = float(scores.mean(dtype=float))
-        above = scores - np.float32(mean)
-        super().__init__(mean, float(above @ above)/len(above) - float(above.mean())**2)
+        first = scores.mean()
+        above = scores - first                              # less than float32 rounds off
+        rest = float(above.mean())
+        super().__init__(float(first) + rest, max(float(above @ above)/len(above) - rest**2, 0.))
         self.scores = scores
         if level_of is not None: self.level_scores = _by_level(scores, level_of)
     def at(self, columns:np.ndarray, rows_of:dict|None=None)->np.ndarray:
@@ -109,6 +111,7 @@ def _by_level(scores:np.ndarray, level_of:np.ndarray)->np.ndarray|None:
     return low if (low == high).all() else None
 
 # %% ../nbs/56_serve.ipynb #cb999ecb
+#| code-fold: true
 class SparseTerm(ScoreTerm):
     "Scores of few items; all others get 0."
     level_scores = np.float32(0)
@@ -132,7 +135,7 @@ def sparse_term(columns:np.ndarray|None, scores:np.ndarray, n:int)->ScoreTerm:
 
 # %% ../nbs/56_serve.ipynb #cb999ec9
 class DenseTerm(ScoreTerm):
-    "Scores M q + Wᵀx, and how much of their variance each number of directions leaves out."
+    "Scores M q + Wᵀx."
     def __init__(self, sketch:LowRankSketch,
                  query:np.ndarray,                  # q, (d,)
                  sparse:sp.csr_matrix|None=None,    # x, (1, rows)
@@ -145,8 +148,10 @@ class DenseTerm(ScoreTerm):
         if self.rest is None: sparse = None
         super().__init__(*sketch.moments(query, self.inner, sparse, self.rest, cross))
         self.shift = float(sketch.mean @ query)
-        beyond = np.cumsum((sketch.variances*self.inner**2)[::-1])[::-1]
-        self.lost = np.append(beyond, 0)[:len(sketch.coordinates) + 1] # Of 0, 1, … directions
+    def lost(self)->np.ndarray: # (rank + 1,)
+        "Variance that the first 0, 1, … directions of the sketch leave out."
+        along = self.sketch.variances*self.inner**2
+        return np.append(along[::-1].cumsum()[::-1], 0)[:len(self.sketch.coordinates) + 1]
     def at(self, columns:np.ndarray, rows_of:dict|None=None)->np.ndarray:
         rows_of = {} if rows_of is None else rows_of
         if self.sketch not in rows_of: rows_of[self.sketch] = self.sketch.matrix[columns]
@@ -202,7 +207,8 @@ class _Part:
     def term(self, hist:Histories)->ScoreTerm:
         "Its scores for one history."
         if self.constant is not None: return self.constant
-        if self.scorer is not None: return sparse_term(*self.scorer(hist), self.expert.data.n_target)
+        n = self.expert.data.n_target
+        if self.scorer is not None: return sparse_term(*self.scorer(hist), n)
         if self.sketch is None: return ConstantTerm(self.expert.score_histories(hist)[0])
         return DenseTerm(self.sketch, *self.expert.query(hist), self.wide, self.cross)
 
@@ -244,7 +250,7 @@ class RequestScorer:
         evidence = item_log_counts(data.counts[:data.n_target])
         levels, self.level_of = np.unique(evidence, return_inverse=True)
         self.levels = torch.from_numpy(levels)[None]
-        self.gate = self.fusion.gate
+        self.gate_weights = lru_cache(256)(self._gate_weights)
         self.parts = []
         for expert in self.fusion.experts: self.parts.append(self._part(expert, known + self.parts))
         self.lock = threading.Lock()
@@ -288,12 +294,18 @@ class _Request:
             if deviation: yield place, term, mean, deviation
 
 @patch
+def _gate_weights(self:RequestScorer, length:int)->tuple[np.ndarray, np.ndarray]:
+    "Weights (levels, experts) and offset (levels,) of the gate for a history of this length."
+    evidence = torch.from_numpy(user_log_counts(np.array([[length]])))
+    gate = self.fusion.gate
+    with torch.no_grad():
+        weights = gate.weights(self.levels, evidence)[0].numpy()
+        return weights, gate.offset(self.levels, evidence)[0].numpy()
+
+@patch
 def _request(self:RequestScorer, hist:Histories, own:np.ndarray)->_Request:
     "Weights, terms and moments for one history; experts of no weight are left out."
-    evidence = torch.from_numpy(user_log_counts(hist.lengths))[:, None]
-    with torch.no_grad():
-        weights = self.gate.weights(self.levels, evidence)[0].numpy()
-        offset = self.gate.offset(self.levels, evidence)[0].numpy()
+    weights, offset = self.gate_weights(len(hist.item))
     use = np.nonzero(weights.max(0) > 1e-6)[0]
     terms = [self.parts[place].term(hist) for place in use]
     rows_of = {}
@@ -306,7 +318,7 @@ def directions_needed(request:_Request, tolerance:float # Share of the deviation
     "How many directions of each sketch leave out at most `tolerance` of the sum's deviation."
     largest = request.weights.max(0).astype(float)
     left = tolerance**2*float(largest @ largest)
-    lost = {place: term.lost*(largest[place]/deviation)**2
+    lost = {place: term.lost()*(largest[place]/deviation)**2
             for place, term, _, deviation in request.informative() if isinstance(term, DenseTerm)}
     needed = {}
     for place in sorted(lost, key=lambda place: lost[place][0]):
@@ -347,6 +359,7 @@ def _add_sparse(self:RequestScorer, total:np.ndarray, request:_Request, place:in
     gain = standardize_with(term.scores, *moments) - standardize_with(np.float32(0), *moments)
     total[term.columns] += request.weights[self.level_of[term.columns], place]*gain
 
+# %% ../nbs/56_serve.ipynb #254ab0cc
 def largest_places(values:np.ndarray, size:int, step:int=64)->np.ndarray:
     "Sorted places of the `size` greatest values; a sample of them says where to look."
     sample = values[::step]
@@ -356,6 +369,7 @@ def largest_places(values:np.ndarray, size:int, step:int=64)->np.ndarray:
     if len(found) <= size: return found
     return np.sort(found[np.argpartition(values[found], -size)[-size:]])
 
+# %% ../nbs/56_serve.ipynb #254ab0cf
 @patch
 def _candidates(self:RequestScorer, request:_Request, size:int, hidden:np.ndarray)->np.ndarray:
     "Sorted columns of the items with the greatest sums."
@@ -374,11 +388,12 @@ def _exact(self:RequestScorer, request:_Request, columns:np.ndarray)->np.ndarray
     for place, term, _, _ in request.informative():
         scores[len(use)] = term.at(columns, rows_of)
         use.append(place)
-    mean, deviation = np.array(request.moments)[use].T[..., None]
+    mean, deviation = np.array(request.moments).reshape(-1, 2)[use].T[..., None]
     bent = standardize_with(scores[:len(use)], mean, deviation)
     return request.offset[level] + (bent*request.weights.T[use][:, level]).sum(0)
 
 # %% ../nbs/56_serve.ipynb #254ab0c2
+#| code-fold: true
 @patch
 def _tolerance(self:RequestScorer, users:int=12, k:int=10,
                choices:tuple=(.5, .35, .25, .15, .1, .05))->float:
@@ -415,7 +430,7 @@ def _one(self:RequestScorer, hist:Histories, k:int, exclude_seen:bool, allowed:n
     if np.count_nonzero(shown) <= 4*size: columns = np.flatnonzero(shown)
     else: columns = self._candidates(request, size, ~shown)
     place, scores = top_columns(self._exact(request, columns)[None], k)
-    return np.where(place >= 0, columns[place], -1), scores
+    return np.append(columns, -1)[place], scores.astype(np.float32)
 
 @patch
 def best(self:RequestScorer, hist:Histories, k:int=10,
