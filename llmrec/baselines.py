@@ -387,10 +387,9 @@ def sparse_scorer(self:Tfidf) -> Callable:
     def scorer(hist):
         words, interest = weighted_rows(self.T, *recent_items(self.seen(hist), self.half_life))
         if len(interest) == self.T.shape[1]:
-            words = np.flatnonzero(interest)
+            words = np.flatnonzero(interest != 0)           # of floats it is ten times as slow
             interest = interest[words]
-        columns, scores = items_of(words, interest)
-        return columns, scores/np.float32(max(np.linalg.norm(interest), 1e-9))
+        return items_of(words, interest/np.float32(max(np.linalg.norm(interest), 1e-9)))
     return scorer
 
 # %% ../nbs/13_baselines.ipynb #54d9189d

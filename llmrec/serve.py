@@ -90,10 +90,10 @@ class ConstantTerm(ScoreTerm):
     "Scores of all items, the same for every history, or computed for this one."
     def __init__(self, scores:np.ndarray,             # (n,)
                  level_of:np.ndarray|None=None):      # (n,) level of evidence of each item
-        first = scores.mean()
-        above = scores - first                              # less than float32 rounds off
-        rest = float(above.mean())
-        super().__init__(float(first) + rest, max(float(above @ above)/len(above) - rest**2, 0.))
+        above = scores.astype(float)
+        mean = float(above.mean())
+        above -= mean
+        super().__init__(mean, float(above @ above)/len(above))
         self.scores = scores
         if level_of is not None: self.level_scores = _by_level(scores, level_of)
     def at(self, columns:np.ndarray, rows_of:dict|None=None)->np.ndarray:
@@ -117,8 +117,9 @@ class SparseTerm(ScoreTerm):
     level_scores = np.float32(0)
     def __init__(self, columns:np.ndarray,         # Sorted; or hit columns, which may repeat
                  scores:np.ndarray, n:int):        # Theirs; or those of all n items
-        mean = float(scores.sum(dtype=float))/n
-        super().__init__(mean, max(float(scores @ scores)/n - mean**2, 0.))
+        exact = scores.astype(float)                      # most of it may be the history's: less
+        mean = float(exact.sum())/n                       # digits would not survive its removal
+        super().__init__(mean, max(float(exact @ exact)/n - mean**2, 0.))
         self.columns = columns
         self.whole = scores if len(scores) == n else None
         self.scores = scores if self.whole is None else scores[columns]
