@@ -74,7 +74,7 @@ def says(row):
     print('  '.join(f'{k} {v:.4g}' if isinstance(v, float) else f'{k} {v}' for k, v in row.items()), flush=True)
 
 
-def account(rec, server=None):
+def account(rec, server=None, hist=None):
     "Bytes and operations of the products of one request: item matrices, whole or sketched, and rows of candidates."
     seen, size, flop, n = set(), 0, 0, rec.data.n_target
     if server is None:
@@ -84,12 +84,20 @@ def account(rec, server=None):
             size += M.nbytes
             flop += 2*M.size
         return size, flop
-    for sketch in [part.sketch for part in server.parts if part.sketch is not None]:
-        X, d = sketch.coordinates, sketch.matrix.shape[1]
-        flop += 2*n*X.shape[1] + 2*server.pool*d
-        if id(sketch) not in seen: size += X.numel()*X.element_size() + 4*server.pool*d   # read once for all its queries
-        seen.add(id(sketch))
+    for term, rank in directions(server, hist):
+        X, d = term.sketch.coordinates, term.sketch.matrix.shape[1]
+        flop += 2*n*rank + 2*server.pool*d
+        size += X.itemsize*n*rank                                                      # direction by direction, for each query
+        if id(term.sketch) not in seen: size += 4*server.pool*d                        # rows of candidates, once for all its queries
+        seen.add(id(term.sketch))
     return size, flop
+
+
+def directions(server, hist):
+    "Terms of one request that are products, and how many directions of their sketches it reads."
+    from llmrec.serve import directions_needed
+    request = server._request(hist, np.unique(hist.item[hist.item < server.data.n_target]))
+    return [(request.terms[place], rank) for place, rank in directions_needed(request, server.tolerance).items()]
 
 
 def kept(n, cap, budget, folder):
@@ -106,6 +114,7 @@ def kept(n, cap, budget, folder):
 
 def measure(rec, asks, few, speed, **row):
     "Rows of the table: every item scored, and served."
+    from llmrec.dataset import histories
     def plain(u): return rec.recommend([u])
     def filtered(u): return rec.recommend([u], mask=rec.item_filter(category='t7', price=(5, 20)))
     ways = dict(exact=plain) | {'exact, filtered': filtered}
@@ -121,7 +130,7 @@ def measure(rec, asks, few, speed, **row):
         found = np.mean([len(set(x[0][0]) & set(y[0][0]))/len(set(y[0][0])) for x, y in zip(again, full)])
         off = max(np.abs(x[1] - y[1]).max() for x, y in zip(again, full) if list(x[0][0]) == list(y[0][0]))
         for name, (w, c, _), server in ((way.replace('served', 'exact'), before, None), (way, now, rec.server)):
-            b, f = account(rec, server)
+            b, f = account(rec) if server is None else np.mean([account(rec, server, histories(rec.data, [u])) for u in few], 0)
             q = dict(p50=np.median(w), p99=np.quantile(w, .99), cpu50=np.median(c), cpu99=np.quantile(c, .99), requests=len(w))
             share = dict(found=1., off=0., prepare=0.) if server is None else dict(found=found, off=float(off), prepare=ready)
             out.append(row | dict(way=name) | q | dict(MB=b/1e6, MFLOP=f/1e6, limit=1e3*b/speed) | share)

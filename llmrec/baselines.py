@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Popularity', 'Content', 'RepeatConsumption', 'Random', 'topk_sparse', 'ItemKNN', 'UserKNN', 'LastItems', 'Tfidf',
-           'fold_in', 'n_threads', 'ALS', 'BPR']
+           'row_adder', 'fold_in', 'n_threads', 'ALS', 'BPR']
 
 # %% ../nbs/13_baselines.ipynb #fa42638d
 import numpy as np
@@ -23,7 +23,7 @@ from .dataset import (
     Dataset, Histories, binarize, decayed_matrix, insert_columns, mask_interactions,
     recency_weights, restricted_attributions)
 from .features import partial_whiten
-from .expert import Expert, decayed_sum, sparse_product, weighted_rows
+from .expert import Expert, decayed_sum, recent_items, sparse_product, weighted_rows
 
 # %% ../nbs/13_baselines.ipynb #b9100aab
 class Popularity(Expert):
@@ -321,12 +321,8 @@ def add_items(self:LastItems, data:Dataset, m:int) -> None:
 # %% ../nbs/13_baselines.ipynb #5304f2c3
 @patch
 def sparse_scorer(self:LastItems) -> Callable:
-    def scorer(hist):
-        last = decayed_matrix(self.seen(hist), self.data.n_items, self.half_life, floor=0.)
-        scores = last @ self.G
-        scores.sort_indices()
-        return scores.indices, scores.data
-    return scorer
+    scorer = sparse_product(self.G, self.half_life, floor=0.)
+    return lambda hist: scorer(self.seen(hist))
 
 # %% ../nbs/13_baselines.ipynb #812b5e43
 _WORDS = OrderedDict()    # What was read last: id of an item table -> the table, what was found
@@ -362,14 +358,38 @@ def score_histories(self:Tfidf, hist:Histories) -> np.ndarray:
     return scores/np.maximum(norm, 1e-9).astype(np.float32)
 
 # %% ../nbs/13_baselines.ipynb #ec7b203d
+#| code-fold: true
+def row_adder(M:sp.csr_matrix, # (rows, n)
+              most:int=32      # Rows to keep dense, at most
+             )->Callable:      # Of rows and their weights: columns (None: all), scores
+    "`weighted_rows` of one matrix; its rows that hit more than n/8 columns are kept dense."
+    length = np.diff(M.indptr)
+    long = np.argsort(-length, kind='stable')[:most]
+    long = long[length[long] > M.shape[1]/8]
+    dense = M[long].toarray()
+    place = np.full(len(length), -1)
+    place[long] = np.arange(len(long))
+    def add(rows, weights):
+        at = place[rows]
+        short = at < 0
+        columns, values = weighted_rows(M, rows[short], weights[short])
+        if short.all(): return columns, values
+        total = np.bincount(at[~short], weights[~short], len(long)).astype(np.float32) @ dense
+        if len(values) == len(total): total += values
+        else: total[columns] += values
+        return None, total
+    return add
+
+# %% ../nbs/13_baselines.ipynb #ec7b203f
 @patch
 def sparse_scorer(self:Tfidf) -> Callable:
-    of_words = self.T[:self.data.n_target].T.tocsr()
+    items_of = row_adder(self.T[:self.data.n_target].T.tocsr())
     def scorer(hist):
-        recent = decayed_matrix(self.seen(hist), self.data.n_items, self.half_life)
-        words, interest = weighted_rows(self.T, recent.indices, recent.data)
-        columns, scores = weighted_rows(of_words, words, interest)
-        return columns, scores/np.float32(max(np.linalg.norm(interest), 1e-9))
+        words, interest = weighted_rows(self.T, *recent_items(self.seen(hist), self.half_life))
+        if len(interest) == self.T.shape[1]:
+            words = np.flatnonzero(interest != 0)           # of floats it is ten times as slow
+            interest = interest[words]
+        return items_of(words, interest/np.float32(max(np.linalg.norm(interest), 1e-9)))
     return scorer
 
 # %% ../nbs/13_baselines.ipynb #54d9189d
@@ -514,8 +534,9 @@ def user_factors(self:ALS, hist:Histories) -> np.ndarray: # (users, f)
         except ImportError: pass
     factors = np.zeros((len(hist), self.V.shape[1]), np.float32)
     for user in np.nonzero(np.diff(weights.indptr))[0]:
-        row = weights[user]
-        A, C = fold_in(self.V, row.indices, row.data, self.reg, self.alpha, self.gram())
+        row = slice(*weights.indptr[user:user + 2])
+        items, amount = weights.indices[row], weights.data[row]
+        A, C = fold_in(self.V, items, amount, self.reg, self.alpha, self.gram())
         factors[user] = np.linalg.solve(A, C.sum(0))
     return factors
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Expert', 'expert_names', 'expert_key', 'map_experts', 'copy_experts', 'clone_experts', 'item_ranks', 'grid_settings',
            'tune_expert', 'nth_best', 'fit_itself', 'fit_experts', 'tune_experts', 'pack_experts', 'unpack_experts',
-           'decayed_sum', 'weighted_rows', 'sparse_product', 'check_expert']
+           'decayed_sum', 'weighted_rows', 'recent_items', 'sparse_product', 'check_expert']
 
 # %% ../nbs/12_expert.ipynb #1fad1690
 import copy
@@ -142,7 +142,7 @@ class Expert(BaseEstimator):
     def constant_scores(self) -> np.ndarray|None: # (n,)
         "Scores that are the same for every history; None: they differ."
     def sparse_scorer(self) -> Callable|None:
-        "Function of one history: sorted columns, their scores; all others score 0. None: dense."
+        "Columns and scores of one history, as `weighted_rows` gives them; others 0. None: dense."
     def _repr_mimebundle_(self, **kwargs) -> dict: return {'text/plain': repr(self)}
 
     fit_data = renamed('fit_data', 'fit_dataset', 'Expert')      # names of the first edition
@@ -455,26 +455,36 @@ def decayed_sum(hist:Histories,   # One history
 def weighted_rows(M:sp.csr_matrix,   # (N, n)
                   rows:np.ndarray,   # (m,) which rows
                   weights:np.ndarray # (m,)
-                 )->tuple[np.ndarray, np.ndarray]: # Columns, sorted, and their values, float32
-    "A weighted sum of sparse rows; where it hits many columns, nothing is sorted."
-    some = M[rows]
-    if some.nnz > M.shape[1]/32:
-        total = some.T @ np.float32(weights)
-        columns = np.flatnonzero(total)
-        return columns, total[columns]
-    columns, place = np.unique(some.indices, return_inverse=True)
-    values = some.data*np.repeat(weights, np.diff(some.indptr))
+                 )->tuple[np.ndarray, np.ndarray]: # Sorted columns, their values; or all n values
+    "A weighted sum of sparse rows. Where many columns are hit, all n values: sorting costs more."
+    start = M.indptr[rows]
+    length = M.indptr[rows + 1] - start
+    ends = length.cumsum()
+    at = np.repeat(start - ends + length, length)
+    at += np.arange(len(at), dtype=at.dtype)
+    columns = M.indices[at]
+    values = M.data[at]*np.repeat(weights, length)
+    n = M.shape[1]
+    if len(at) > n/64: return columns, np.bincount(columns, values, n).astype(np.float32)
+    columns, place = np.unique(columns, return_inverse=True)
     return columns, np.bincount(place, values, len(columns)).astype(np.float32)
 
 # %% ../nbs/12_expert.ipynb #f39d39f0
+def recent_items(hist:Histories,   # One history
+                 half_life:float,  # Interactions after which a weight has halved
+                 floor:float=.01   # Decay weights below it are dropped
+                )->tuple[np.ndarray, np.ndarray]: # Items, their weights
+    "A row of `decayed_matrix`, in which items may repeat, without what scipy asks for it."
+    weight = recency_weights(hist, half_life, floor)
+    keep = weight != 0
+    return hist.item[keep], weight[keep].astype(np.float32)
+
 def sparse_product(M:sp.csr_matrix, # (N, n)
-                   half_life:float
+                   half_life:float,
+                   floor:float=.01
                   ) -> Callable: # Of histories: columns, scores
     "The `sparse_scorer` of a score that is the decayed history times a sparse matrix."
-    def scorer(hist):
-        recent = decayed_matrix(hist, M.shape[0], half_life)
-        return weighted_rows(M, recent.indices, recent.data)
-    return scorer
+    return lambda hist: weighted_rows(M, *recent_items(hist, half_life, floor))
 
 # %% ../nbs/12_expert.ipynb #f3150c43
 def _sample_dataset():
@@ -573,13 +583,19 @@ def _check_constant(expert, scores):
 
 # %% ../nbs/12_expert.ipynb #34efb0e4
 def _check_sparse(expert, one, scores):
-    "Sorted columns and their scores, if there is a sparse form."
+    "Sorted columns and their scores, or columns and all scores, if there is a sparse form."
     scorer = expert.sparse_scorer()
     if scorer is None: return
     columns, values = scorer(one)
-    _require((np.diff(columns) > 0).all(), expert, 'columns of sparse_scorer are sorted')
     dense = np.zeros_like(scores)
-    dense[columns] = values
+    if len(values) == len(scores):
+        outside = values.copy()
+        outside[slice(None) if columns is None else columns] = 0
+        _require(not outside.any(), expert, 'sparse_scorer names all columns that are not 0')
+        dense[:] = values
+    else:
+        _require((np.diff(columns) > 0).all(), expert, 'columns of sparse_scorer are sorted')
+        dense[columns] = values
     _require(_alike(dense, scores), expert, 'sparse_scorer gives the scores')
 
 # %% ../nbs/12_expert.ipynb #7af3f947

@@ -49,8 +49,13 @@ def test_a_weighted_sum_of_sparse_rows(n, density):
     M = sp.random(400, n, density, 'csr', np.float32, random_state=0)
     rows, weights = np.array([3, 7, 7, 100]), np.array([1, .5, 2, 3], np.float32)
     columns, values = weighted_rows(M, rows, weights)
-    assert values.dtype == np.float32 and (np.diff(columns) > 0).all()
+    assert values.dtype == np.float32 and (len(values) == n) == (n == 50)
     full = np.zeros(n)
-    full[columns] = values
+    if len(values) == n:
+        full[:] = values
+        assert set(columns) == set(np.nonzero(full)[0])
+    else:
+        full[columns] = values
+        assert (np.diff(columns) > 0).all()
     np.testing.assert_allclose(full, weights @ M[rows].toarray(), atol=1e-6)
-    assert len(weighted_rows(M, rows[:0], weights[:0])[0]) == 0
+    assert [len(x) for x in weighted_rows(M, rows[:0], weights[:0])] == [0, 0]

@@ -69,7 +69,7 @@ def test_server_says_what_every_expert_says():
     for u in [*rec.data.users[:25], 'nobody']:
         h = histories(rec.data, [u])
         own = np.unique(h.item[h.item < n])
-        terms = server._terms(h, server.parts, np.ones(len(server.parts), bool))
+        terms = [part.term(h) for part in server.parts]
         for e, term in zip(rec.fusion.experts, terms):
             want = standardize_scores(e.score_histories(h), ~seen_items(h, n))[0]
             mean, deviation = moments_of_new(term, n, own)
