@@ -238,6 +238,7 @@ def inner_scorer(self:EASE) -> tuple: # Columns, function of one history: their 
     return own, scorer
 
 # %% ../nbs/14_closed_form.ipynb #76654d0c
+#| code-fold: true
 @patch
 def sparse_scorer(self:EASE) -> Callable:
     "Items of the inverse, and those that neighbours predict."
@@ -247,10 +248,12 @@ def sparse_scorer(self:EASE) -> Callable:
     columns = np.union1d(own, np.unique(self.far.indices))
     place = np.searchsorted(columns, own)
     def scorer(hist):
-        scores = np.zeros(len(columns), np.float32)
-        scores[place] = inner(hist)
         at, values = outer(self.seen(hist))
-        scores[np.searchsorted(columns, at)] = values
+        if len(values) < self.data.n_target:
+            scores = np.zeros(len(columns), np.float32)
+            scores[np.searchsorted(columns, at)] = values
+        else: scores = values[columns]
+        scores[place] = inner(hist)
         return columns, scores
     return scorer
 

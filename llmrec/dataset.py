@@ -52,13 +52,16 @@ class Histories:
     def age(self)->np.ndarray:
         "Interactions of the same user that follow each one, (interactions,); 0 without an order."
         if not self.ordered: return np.zeros(len(self.item), np.int64)
+        if len(self) == 1: return np.arange(len(self.item) - 1, -1, -1)     # one request, fast
         return np.repeat(self.ptr[1:], self.lengths) - 1 - np.arange(len(self.item))
 
 # %% ../nbs/52_dataset.ipynb #619e0908
 def pointers(lengths:np.ndarray # (users,)
             )->np.ndarray:      # (users + 1,) int64
     "Where each run begins, and where the last one ends."
-    return np.append(0, np.cumsum(lengths)).astype(np.int64)
+    ptr = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=ptr[1:])
+    return ptr
 
 # %% ../nbs/52_dataset.ipynb #c192f294
 def user_rows(ptr:np.ndarray, users:np.ndarray)->tuple:

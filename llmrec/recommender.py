@@ -787,7 +787,7 @@ class Recommender(BaseEstimator, ModelHubMixin):
             pairs = zip(table.frame['user'], table.frame['item'])
             table.frame['why'] = [short_explanation(self.explain(u, i)) for u, i in pairs]
         return table
-    def serve(self, rank:int=32, # Directions of the sketches; 0 ends it
+    def serve(self, rank:int=32, # Directions of the sketches, at most; 0 ends it
               pool:int=500,      # Candidates that are scored exactly
               most:int=4         # Users in one request, at most
              )->'Recommender':

@@ -397,7 +397,7 @@ def _exact(self:RequestScorer, request:_Request, columns:np.ndarray)->np.ndarray
 #| code-fold: true
 @patch
 def _tolerance(self:RequestScorer, users:int=12, k:int=10,
-               choices:tuple=(.5, .35, .25, .15, .1, .05))->float:
+               choices:tuple=(.25, .15, .1, .05))->float:
     "The largest tolerance with which the first k of sample requests are in a quarter of the pool."
     n = self.data.n_target
     if 4*self.pool >= n: return 0.
