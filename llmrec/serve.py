@@ -99,6 +99,7 @@ class ConstantTerm(ScoreTerm):
     def at(self, columns:np.ndarray, rows_of:dict|None=None)->np.ndarray:
         return self.scores[columns]
     def above_mean(self, mean:float, scale:float, out:np.ndarray, rank:int)->None:
+        "Write (s - mean)·scale of all items."
         np.subtract(self.scores, np.float32(mean), out=out)
         out *= np.float32(scale)
 
@@ -159,6 +160,7 @@ class DenseTerm(ScoreTerm):
         scores = rows_of[self.sketch] @ self.query
         return scores if self.rest is None else scores + self.rest[columns]
     def above_mean(self, mean:float, scale:float, out:np.ndarray, rank:int)->None:
+        "Write (s - mean)·scale of all items, by the first `rank` directions."
         self.sketch.scores(self.inner*np.float32(scale), rank, out)
         if self.rest is not None: out += self.rest*np.float32(scale)
         out -= np.float32((mean - self.shift)*scale)
