@@ -77,7 +77,8 @@ def open_cells(df:pd.DataFrame, known:Iterable[str])->pd.DataFrame:
         plain = decoded(cells)
         if plain is not cells: df = df.assign(**{c: plain})
         if c in asked: df = df.assign(**{c: df[c].astype(object).map(_parsed)})
-        if not df[c].map(lambda x: isinstance(x, dict)).any(): continue
+        if isinstance(df[c].dtype, pd.StringDtype): continue
+        if not any(isinstance(x, dict) for x in df[c]): continue
         df = df.assign(**{c: df[c].map(_bare)})
         for name in known:
             head, *path = str(name).split('.')
@@ -98,9 +99,10 @@ def unquoted(df:pd.DataFrame)->pd.DataFrame:
     "Cells that are quoted from end to end without their quotes; others stay as they are."
     for c in df:
         if not holds_texts(df[c]): continue
-        text = df[c].astype(object)
+        text = df[c] if isinstance(df[c].dtype, pd.StringDtype) else df[c].astype(object)
         whole = text.str.startswith('"').fillna(False).astype(bool)
         if not whole.any(): continue
+        text = text.astype(object)
         whole[whole] = text[whole].str.fullmatch(r'"(?:[^"]|""|\\")*"', flags=re.S)
         if not whole.any(): continue
         inner = text[whole].str[1:-1].str.replace('""', '"').str.replace('\\"', '"')
