@@ -239,7 +239,8 @@ def _tidy(folder, meta):
     for old in folder.glob('encoder-*'):
         if re.fullmatch('encoder-[0-9a-f]{12}', old.name) and old.name != used:
             shutil.rmtree(old, ignore_errors=True)
-    for old in folder.glob('.model*.tmp'):
+    left = '.model*.tmp', '.README.md.*.tmp', 'encoder-*/.*.tmp', 'encoder-*/*/.*.tmp'
+    for old in (path for name in left for path in folder.glob(name)):
         with contextlib.suppress(OSError):
             if time.time() - old.stat().st_mtime > 86400: old.unlink()
 

@@ -360,8 +360,9 @@ def _take_lock(out, handle):
 
 def _remove_leftovers(out):
     "Remove what a killed run left half-written."
-    for folder in ('.', 'state', 'model', 'twin'):
-        for path in (out/folder).glob('.*.tmp'): path.unlink(missing_ok=True)
+    left = list(out.glob('.*.tmp'))
+    for folder in ('state', 'model', 'twin'): left += (out/folder).rglob('.*.tmp')
+    for path in left: path.unlink(missing_ok=True)
 
 # %% ../nbs/24_pipeline.ipynb #e9e1fac0
 @contextlib.contextmanager

@@ -27,6 +27,25 @@ def test_full_disk(shop): faults.full_disk(*shop, sizes=(100, 20_000))
 def test_two_runs_in_one_folder(shop): faults.two_runs(*shop)
 def test_read_only_folder(shop): faults.read_only(*shop)
 
+def test_what_a_kill_left_is_removed_wherever_it_lies(tmp_path):
+    "In a run's folder at once; in a model's folder when it is a day old, since another process may be writing."
+    from llmrec.model_folder import _tidy
+    from llmrec.pipeline import folder_lock
+    out, names = tmp_path/'out', ('report.html', 'state/data.json', 'model/model.json', 'model/encoder-0123456789ab/tfidf.safetensors',
+                                  'twin/encoder-0123456789ab/1_Pooling/config.json')
+    left = [(out/name).with_name(f'.{Path(name).name}.abc.tmp') for name in names]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with folder_lock(out): assert not any(path.exists() for path in left)
+    for path in left[2:]:
+        path.touch()
+        os.utime(path, (0, 0))
+    young = left[2].with_name('.model.json.def.tmp')
+    young.touch()
+    for folder in ('model', 'twin'): _tidy(out/folder, dict(sha256='', encoder=dict(folder='encoder-0123456789ab')))
+    assert not any(path.exists() for path in left) and young.exists()
+
 def test_interrupted_run_ends_with_130_and_goes_on(shop, monkeypatch):
     "Ctrl-C in the middle; the same command, given again, ends as if nothing had been."
     folder, argv = shop
