@@ -10,7 +10,7 @@ Each side runs in a process of its own, one after the other; seconds are wall cl
 validation, code users and items by number and store the training histories as one pointer and one item array. Both must agree on
 every count and on a checksum of the histories. Threads: `--threads` for Polars (its default is all); ours uses one.
 """
-import argparse, json, os, resource, subprocess, sys, time
+import argparse, json, os, resource, subprocess, sys, tempfile, time
 from pathlib import Path
 import numpy as np
 from common import keep_ratios, ratio_row
@@ -100,7 +100,7 @@ def polars(folder):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--rows', type=int, default=SHAPE['rows']); p.add_argument('--dir', default='bench_log'); p.add_argument('--side', choices=('ours', 'polars'))
+    p.add_argument('--rows', type=int, default=SHAPE['rows']); p.add_argument('--dir', default=Path(tempfile.gettempdir())/'llmrec-preprocess', help='folder of the generated log'); p.add_argument('--side', choices=('ours', 'polars'))
     p.add_argument('--threads', type=int); p.add_argument('--repeats', type=int, default=1); p.add_argument('--out'); p.add_argument('--ratios', help='CSV that takes the ratios')
     a = p.parse_args(); folder = Path(a.dir); folder.mkdir(parents=True, exist_ok=True)
     if a.side: print(json.dumps(globals()[a.side](folder))); return
@@ -109,7 +109,7 @@ def main():
     env, got = dict(os.environ, **({'POLARS_MAX_THREADS': str(a.threads)} if a.threads else {})), {'polars': [], 'ours': []}
     for _ in range(a.repeats):
         for side in got:
-            r = subprocess.run([sys.executable, __file__, '--side', side, '--dir', a.dir], env=env, capture_output=True, text=True)
+            r = subprocess.run([sys.executable, __file__, '--side', side, '--dir', str(folder)], env=env, capture_output=True, text=True)
             if r.returncode: sys.exit(f'{side}: {r.stderr[-3000:]}')
             got[side].append(json.loads(r.stdout.splitlines()[-1]))
     best = {k: min(v, key=lambda x: sum(s['s'] for s in x['steps'])) for k, v in got.items()}

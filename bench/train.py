@@ -13,7 +13,7 @@ both loops are their own. Rates are rows predicted a second; `epoch s` is the ti
 RecTools' feed-forward layer is as wide as the model, ours and RecBole's four times as wide: `ours, narrow` has RecTools' width.
 `bf16` runs under the Learner's `precision='bf16'`, which halves the digits: another result, whose ranking quality this bench does not measure, so a row of its own.
 """
-import argparse, json, time, warnings
+import argparse, json, tempfile, time, warnings
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -230,7 +230,7 @@ if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--part', choices=('sequences', 'head', 'floor'), default='sequences'); p.add_argument('--data'); p.add_argument('--set', default='ml-1m')
     p.add_argument('--bs', type=int, default=32); p.add_argument('--users', type=int); p.add_argument('--rounds', type=int, default=5); p.add_argument('--items', type=int, default=2000)
-    p.add_argument('--work', default='bench_work'); p.add_argument('--out'); p.add_argument('--ratios', help='CSV that takes the ratios')
+    p.add_argument('--work', default=Path(tempfile.gettempdir())/'llmrec-train'); p.add_argument('--out'); p.add_argument('--ratios', help='CSV that takes the ratios')
     a = p.parse_args(); torch.set_num_threads(1); warnings.filterwarnings('ignore')
     out = globals()[a.part](a)
     if a.out: Path(a.out).write_text(json.dumps(out))

@@ -1,5 +1,5 @@
 """bench/ as a room one can live in: one name for one set, a line for each script, a stamp for each row, and no number of the index without a table."""
-import ast, json, re, sys
+import ast, json, re, subprocess, sys
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 
@@ -199,3 +199,10 @@ def test_bands_of_few_are_no_tests():
     rows = pd.DataFrame(dict(pause=['later', 'later', 'all', 'same second'], n=[49, 50, 900, 60], p=[.001, .01, .001, np.nan]))
     found = pauses.corrected(rows)
     assert found.p_holm.notna().tolist() == [False, True, False, False] and found.p_holm[1] == .01
+
+def test_no_data_of_a_bench_is_committed():
+    "Generated logs belong into temporary folders: what git keeps is text of ours and tables of results."
+    if not (ROOT/'.git').exists(): pytest.skip('no checkout')
+    names = subprocess.run(['git', 'ls-files', '-z'], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split('\0')
+    large = {n: (ROOT/n).stat().st_size for n in names if n and (ROOT/n).is_file() and (ROOT/n).stat().st_size > 2**20}
+    assert not large, large
